@@ -1,0 +1,32 @@
+//! Self-hosted sync from Postgres to SQLite on devices, and back.
+//!
+//! The path of one changed row:
+//!
+//! ```text
+//! Postgres WAL ─► postgres (bytes to changes) ─► replication (changes to operations, through the rules)
+//!   ─► storage (durable) ─► sync::hub (who cares) ─► sync (one client's stream) ─► api (HTTP) ─► client
+//! client write ─► api ─► write (policy, one Postgres transaction) ─► answer with write checkpoint
+//! ```
+//!
+//! **Invariants**
+//!
+//! - Nothing is confirmed to Postgres or to a client before it is durable.
+//! - Every queue has a bound; every external call has a deadline; no input panics.
+//! - No row value and no secret in logs, errors or metric labels.
+//! - Dependencies point one way: api → sync → storage; replication → storage, postgres; nothing back.
+//!
+//! Start reading at [`server`], where the parts are put together.
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod demo;
+pub mod lsn;
+pub mod metrics;
+pub mod postgres;
+pub mod replication;
+pub mod secret;
+pub mod server;
+pub mod storage;
+pub mod sync;
+pub mod write;

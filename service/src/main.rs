@@ -1,0 +1,2 @@
+//! The `kairos-sync` binary.
+fn main() {}

@@ -1,0 +1,47 @@
+//! How to reach the source, and what to read from it.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::secret::Secret;
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Plain. For a unix socket, the same host or a private container network.
+    Disable,
+    /// TLS; the server's certificate must lead to a trusted authority.
+    VerifyCa,
+    /// TLS; the certificate must also name the host.
+    VerifyFull,
+}
+
+/// The source Postgres, and what to read from it.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Folder of a unix socket, instead of host.
+    pub socket_dir: Option<PathBuf>,
+    /// Database.
+    pub database: String,
+    /// Role for replication and snapshot: REPLICATION, SELECT on the published tables, BYPASSRLS where they have RLS.
+    pub user: String,
+    /// Its password; `None` where the server asks for none.
+    pub password: Option<Secret>,
+    /// Transport protection.
+    pub tls: TlsMode,
+    /// Certificates of the authority to trust, PEM. `None`: the system's.
+    pub ca_certificate: Option<String>,
+    /// Name the certificate must have, where it is not `host`.
+    pub tls_server_name: Option<String>,
+    /// Deadline for connecting, TLS and authentication included.
+    pub connect_timeout: Duration,
+    /// The publication; `None`: `kairos_sync`, else an existing `powersync`.
+    pub publication: Option<String>,
+    /// Prefix of the slot's name.
+    pub slot_prefix: String,
+    /// How often a message is written so that an idle source's slot moves; `None`: never.
+    pub heartbeat: Option<Duration>,
+}

@@ -1,0 +1,280 @@
+//! The bucket store: what clients download, and what is needed to keep it true.
+//!
+//! Replication hands a [`Batch`] to [`BucketStore::commit`]: operations, row store, lookups, write position, in one
+//! atomic and durable step. Serving reads through a [`StoreView`] (one consistent state) and then
+//! [`BucketStore::operations`] in slices bounded by op id, never holding a transaction open while a client downloads.
+//!
+//! **Invariants**
+//!
+//! - A crash leaves all of a batch or none of it. When `commit` returns, the batch survives a power cut.
+//! - One ever increasing op id for all buckets; it never goes back, also across [`BucketStore::reset`].
+//! - Totals of a bucket equal the sum over its operations, always.
+//! - Methods block on disk; async callers run them on a blocking thread. One writer (replication), many readers.
+//! - No HTTP, no pgoutput, no rules here. The store never interprets a row image or a lookup.
+//! - The store is disposable: deleting it loses nothing but time.
+//!
+//! Engines pass one suite, `conformance`. Start reading at [`BucketStore`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
+pub use kairos_sync_rules::{LookupKey, LookupValue};
+
+use crate::lsn::Lsn;
+
+/// Number of a source table within one store; given by replication, part of every row key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+/// Identifies a source row: its table and its encoded replica identity.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey {
+    /// The table.
+    pub table: TableId,
+    /// Encoded values of the replica identity; opaque here.
+    pub identity: Arc<[u8]>,
+}
+
+/// The last full state of a source row and what it became: enough to undo it, and to evaluate it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// Column values as the source printed them, encoded by replication; opaque here.
+    pub image: Bytes,
+    /// What clients have of this row.
+    pub outputs: Vec<RowOutput>,
+    /// Lookups this row feeds. A key may occur several times with different values.
+    pub lookups: Vec<(LookupKey, LookupValue)>,
+    /// Lookups this row's evaluation asked; when one changes the row is evaluated again.
+    pub consulted: Vec<LookupKey>,
+}
+
+/// An output row in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RowOutput {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Output table.
+    pub object_type: Arc<str>,
+    /// Output row id.
+    pub object_id: Arc<str>,
+}
+
+/// An operation to append. The store gives it the next op id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOperation {
+    /// Where and what.
+    pub output: RowOutput,
+    /// Distinguishes source rows within the bucket.
+    pub subkey: Arc<str>,
+    /// As the protocol defines it, computed by the caller once per row rather than once per bucket.
+    pub checksum: Checksum,
+    /// The row as a JSON object in text for a PUT; `None` is a REMOVE.
+    pub data: Option<Arc<str>>,
+}
+
+/// Everything one commit changes.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Appended in this order with ascending op ids.
+    pub operations: Vec<NewOperation>,
+    /// Row store: the new state of these rows; `None` forgets the row. Each key at most once.
+    pub rows: Vec<(RowKey, Option<StoredRow>)>,
+    /// Lookup index: all values this source row now gives for this key; empty forgets them.
+    pub lookups: Vec<(LookupKey, RowKey, Vec<LookupValue>)>,
+    /// Join index: whether this row's evaluation now depends on this lookup.
+    pub dependents: Vec<(LookupKey, RowKey, Dependency)>,
+    /// Replication's own state (resume position, tables, slot identity); opaque here, replaced whole.
+    pub replication_state: Option<Bytes>,
+    /// Makes everything committed so far visible to clients as of this source position.
+    /// `None` while it would be inconsistent, which is only allowed before the first visible checkpoint after a reset.
+    pub visible_at: Option<Lsn>,
+}
+
+/// Entry or exit in the join index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    /// The row depends on the lookup.
+    Added,
+    /// It no longer does.
+    Removed,
+}
+
+/// A state clients may see: all operations up to `op_id` are durable and the source was read up to `lsn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Last operation that belongs to it.
+    pub op_id: OpId,
+    /// Source position it equals.
+    pub lsn: Lsn,
+}
+
+/// What a commit changed, for those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The visible state after the commit; `None` before the first.
+    pub checkpoint: Option<Checkpoint>,
+    /// Buckets that got operations, each once.
+    pub buckets: Vec<BucketName>,
+    /// Lookups whose values changed, each once.
+    pub lookups: Vec<LookupKey>,
+}
+
+/// Sums over all operations of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BucketTotals {
+    /// Number of operations.
+    pub count: u64,
+    /// Sum of their checksums.
+    pub checksum: Checksum,
+    /// Id of the last one; zero without operations.
+    pub last_op_id: OpId,
+}
+
+/// Consecutive operations of one bucket, in the form they are sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperationRange {
+    /// JSON objects as in the protocol's `data` lines, joined by commas: ready to stand between `[` and `]`.
+    pub json: Bytes,
+    /// How many.
+    pub count: usize,
+    /// Id of the last one; the position to continue from. Zero if there is none.
+    pub last_op_id: OpId,
+    /// The bucket may have more operations up to the bound asked for.
+    pub has_more: bool,
+}
+
+/// Who waits for a write checkpoint: the user, and the client where it said which.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WriteCheckpointKey(pub String);
+
+/// A write checkpoint: reached once replication has passed `lsn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteCheckpoint {
+    /// What the client waits for.
+    pub id: WriteCheckpointId,
+    /// Head of the source when it was asked for.
+    pub lsn: Lsn,
+}
+
+/// Size of the store, for metrics and the status page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Buckets that have operations.
+    pub bucket_count: u64,
+    /// Operations in all buckets.
+    pub operation_count: u64,
+    /// Rows in the row store.
+    pub row_count: u64,
+    /// Bytes on disk, or in memory for an engine without files.
+    pub size_bytes: u64,
+}
+
+/// Why the store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The engine failed: disk full, file damaged, no permission.
+    #[error("bucket store failed: {0}")]
+    Engine(String),
+    /// The folder belongs to a newer release or to another program.
+    #[error(
+        "bucket store at {path} has format {found}, this release reads {expected}: delete the folder to rebuild it"
+    )]
+    Format {
+        /// Where.
+        path: String,
+        /// What the file says.
+        found: String,
+        /// What this release reads.
+        expected: u32,
+    },
+    /// Another process has the store open.
+    #[error("bucket store at {path} is in use by another process: stop it, or give this one another data_dir")]
+    Locked {
+        /// Where.
+        path: String,
+    },
+    /// Content contradicts its own checksum or structure.
+    #[error("bucket store is damaged ({what}): delete the folder to rebuild it")]
+    Damaged {
+        /// Which part.
+        what: String,
+    },
+}
+
+impl StorageError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Engine(_) => "STORE-0101",
+            Self::Format { .. } => "STORE-0102",
+            Self::Locked { .. } => "STORE-0103",
+            Self::Damaged { .. } => "STORE-0104",
+        }
+    }
+}
+
+/// One consistent state of the store, as of its last visible commit.
+pub trait StoreView {
+    /// The state; `None` before the first visible commit.
+    fn checkpoint(&self) -> Option<Checkpoint>;
+
+    /// All values of a lookup, duplicates removed, in ascending order.
+    fn lookup(&self, key: &LookupKey) -> Result<Vec<LookupValue>, StorageError>;
+
+    /// Totals of a bucket; all zero for one that never had operations.
+    fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError>;
+}
+
+/// Keeps buckets, and what is needed to keep them true. See the module for its invariants.
+pub trait BucketStore: Send + Sync + 'static {
+    /// A consistent state to compute a client's checkpoint from. Short-lived: drop it before sending anything.
+    fn view(&self) -> Result<Box<dyn StoreView + '_>, StorageError>;
+
+    /// Operations of `bucket` with `after < op id <= upto`, ascending.
+    ///
+    /// At most 1,000 operations and about `bytes_max` bytes of JSON, but at least one operation if there is any.
+    fn operations(
+        &self,
+        bucket: &BucketName,
+        after: OpId,
+        upto: OpId,
+        bytes_max: usize,
+    ) -> Result<OperationRange, StorageError>;
+
+    /// The stored state of a row.
+    fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError>;
+
+    /// Keys of a table's rows after `after` in key order, at most `limit`.
+    fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError>;
+
+    /// Values of a lookup with the source rows that give them, as of the last commit (visible or not).
+    fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError>;
+
+    /// Rows whose evaluation depends on a lookup, after `after` in key order, at most `limit`.
+    fn dependents(&self, key: &LookupKey, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError>;
+
+    /// What replication last committed as its state.
+    fn replication_state(&self) -> Result<Option<Bytes>, StorageError>;
+
+    /// Makes a batch durable and, where it says so, visible. Acknowledge to the source only after it returned.
+    fn commit(&self, batch: Batch) -> Result<Commit, StorageError>;
+
+    /// Forgets everything but the op id sequence and the write checkpoint counters, and begins a new generation:
+    /// bucket names made with it were never used before.
+    fn reset(&self) -> Result<(), StorageError>;
+
+    /// Prefix for bucket names of the current generation, ending in `#`. Unique over the life of this store and, being
+    /// derived from its creation, practically also against stores deleted earlier.
+    fn bucket_prefix(&self) -> Result<String, StorageError>;
+
+    /// Records that `key` waits for replication to pass `head`, durably. The id grows by one per call and key.
+    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError>;
+
+    /// The newest write checkpoint of `key`.
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError>;
+
+    /// Size of the store. May be a few seconds old.
+    fn stats(&self) -> Result<StoreStats, StorageError>;
+}

@@ -1,0 +1,31 @@
+//! The rules language: YAML and SQL in, a plan out, rows and requests through it.
+//!
+//! [`compile`] turns the text into a [`SyncPlan`] and diagnostics. The plan answers two questions:
+//!
+//! - [`SyncPlan::evaluator`]: into which buckets does this source row go, and which lookups does it feed?
+//! - [`SyncPlan::querier`]: which buckets does this client get?
+//!
+//! Both may ask an index of *lookups* (what other rows say), which the caller keeps: see [`LookupSource`]. A row that
+//! asked is evaluated again when the answer changes; that is how joins are kept true at write time.
+//!
+//! **Invariants**
+//!
+//! - Pure: no clock, files, environment, randomness or hash order. The same text and row give the same buckets, always.
+//! - Bad input never panics and never fails outright: it yields diagnostics or evaluation errors beside the results.
+//! - Row values appear in no diagnostic and no error.
+//!
+//! Start reading at [`plan`].
+
+pub mod diagnostic;
+pub mod evaluate;
+pub mod plan;
+pub mod request;
+pub mod value;
+pub mod write_policy;
+
+pub use diagnostic::{Diagnostic, Severity, Span};
+pub use evaluate::{EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue, TableEvaluator};
+pub use plan::{Compatibility, Compiled, SourceTable, SyncPlan, TablePattern, compile};
+pub use request::{ActiveDefinition, Querier, Reason, RequestContext, Resolution, ResolvedBucket, Subscription};
+pub use value::SqlValue;
+pub use write_policy::{WriteOp, WritePolicy};

@@ -1,1 +1,3 @@
-//! See the architecture.
+//! The demo: a household in a throw-away Postgres, synced to devices.
+
+pub mod cluster;

@@ -1,3 +1,5 @@
 //! The demo: a household in a throw-away Postgres, synced to devices.
 
 pub mod cluster;
+pub mod process;
+pub mod token;

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// No command takes longer, or the SDK hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An open official client database.
 #[derive(Debug)]

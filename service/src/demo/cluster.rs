@@ -141,6 +141,11 @@ impl PgCluster {
         format!("postgresql://{user}:trusted@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Path of a program that belongs to the server, such as `pg_recvlogical`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
     fn data_folder(&self) -> PathBuf {
         self.folder.path().join("data")
     }

@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod process;
+pub mod setup;
 pub mod token;

@@ -13,11 +13,12 @@
 //! - No HTTP, no pgoutput, no rules here. The store never interprets a row image or a lookup.
 //! - The store is disposable: deleting it loses nothing but time.
 //!
-//! Engines: [`MemoryStore`], the simple model. All pass one suite, `conformance`.
+//! Engines: [`MemoryStore`], the simple model, and [`SqliteStore`], the default. Both pass one suite, `conformance`.
 //! Start reading at [`BucketStore`].
 
 mod generation;
 mod memory;
+mod sqlite;
 mod wire;
 
 use std::sync::Arc;
@@ -26,7 +27,10 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
 pub use kairos_sync_rules::{LookupKey, LookupValue};
 
-pub use self::memory::MemoryStore;
+pub use self::{
+    memory::MemoryStore,
+    sqlite::{SqliteOptions, SqliteStore},
+};
 use crate::lsn::Lsn;
 
 /// Most operations in one [`OperationRange`]; the protocol's limit for a `data` line.

@@ -13,7 +13,15 @@
 //! - No HTTP, no pgoutput, no rules here. The store never interprets a row image or a lookup.
 //! - The store is disposable: deleting it loses nothing but time.
 //!
-//! Engines pass one suite, `conformance`. Start reading at [`BucketStore`].
+//! Engines: [`MemoryStore`], the simple model, and [`SqliteStore`], the default. Both pass one suite, `conformance`.
+//! Start reading at [`BucketStore`].
+
+#[cfg(test)]
+mod conformance;
+mod generation;
+mod memory;
+mod sqlite;
+mod wire;
 
 use std::sync::Arc;
 
@@ -21,7 +29,14 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
 pub use kairos_sync_rules::{LookupKey, LookupValue};
 
+pub use self::{
+    memory::MemoryStore,
+    sqlite::{SqliteOptions, SqliteStore},
+};
 use crate::lsn::Lsn;
+
+/// Most operations in one [`OperationRange`]; the protocol's limit for a `data` line.
+pub const RANGE_OPERATIONS_MAX: usize = 1_000;
 
 /// Number of a source table within one store; given by replication, part of every row key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,14 +95,17 @@ pub struct Batch {
     pub operations: Vec<NewOperation>,
     /// Row store: the new state of these rows; `None` forgets the row. Each key at most once.
     pub rows: Vec<(RowKey, Option<StoredRow>)>,
-    /// Lookup index: all values this source row now gives for this key; empty forgets them.
+    /// Lookup index: all values this source row now gives for this key; empty forgets them. Order and repetitions do
+    /// not matter; of several entries for one key and row the last counts.
     pub lookups: Vec<(LookupKey, RowKey, Vec<LookupValue>)>,
-    /// Join index: whether this row's evaluation now depends on this lookup.
+    /// Join index: whether this row's evaluation now depends on this lookup. Applied in order; adding twice is adding
+    /// once, removing what is not there does nothing.
     pub dependents: Vec<(LookupKey, RowKey, Dependency)>,
     /// Replication's own state (resume position, tables, slot identity); opaque here, replaced whole.
     pub replication_state: Option<Bytes>,
     /// Makes everything committed so far visible to clients as of this source position.
-    /// `None` while it would be inconsistent, which is only allowed before the first visible checkpoint after a reset.
+    /// `None` while it would be inconsistent, which is only allowed before the first visible checkpoint after a reset;
+    /// later it is refused with [`StorageError::CheckpointMissing`].
     pub visible_at: Option<Lsn>,
 }
 
@@ -116,7 +134,7 @@ pub struct Commit {
     pub checkpoint: Option<Checkpoint>,
     /// Buckets that got operations, each once.
     pub buckets: Vec<BucketName>,
-    /// Lookups whose values changed, each once.
+    /// Lookups for which some row's values changed, each once. What was set to the same values again is not among them.
     pub lookups: Vec<LookupKey>,
 }
 
@@ -201,6 +219,9 @@ pub enum StorageError {
         /// Which part.
         what: String,
     },
+    /// [`Batch::visible_at`] was `None` although clients already see a checkpoint.
+    #[error("a batch without a checkpoint came after the first visible one: this is a fault of the service, report it")]
+    CheckpointMissing,
 }
 
 impl StorageError {
@@ -211,11 +232,14 @@ impl StorageError {
             Self::Format { .. } => "STORE-0102",
             Self::Locked { .. } => "STORE-0103",
             Self::Damaged { .. } => "STORE-0104",
+            Self::CheckpointMissing => "STORE-0105",
         }
     }
 }
 
-/// One consistent state of the store, as of its last visible commit.
+/// One consistent state of the store, as of its last visible commit. Commits that come later do not change it.
+///
+/// Before the first visible commit there is nothing to see: no checkpoint, no lookup values, all totals zero.
 pub trait StoreView {
     /// The state; `None` before the first visible commit.
     fn checkpoint(&self) -> Option<Checkpoint>;
@@ -234,7 +258,8 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Operations of `bucket` with `after < op id <= upto`, ascending.
     ///
-    /// At most 1,000 operations and about `bytes_max` bytes of JSON, but at least one operation if there is any.
+    /// At most [`RANGE_OPERATIONS_MAX`] operations and `bytes_max` bytes of JSON, but at least one operation if there is
+    /// any. Bounded by op id alone, so `upto` must come from a checkpoint the caller holds.
     fn operations(
         &self,
         bucket: &BucketName,
@@ -246,10 +271,11 @@ pub trait BucketStore: Send + Sync + 'static {
     /// The stored state of a row.
     fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError>;
 
-    /// Keys of a table's rows after `after` in key order, at most `limit`.
+    /// Keys of a table's rows after `after` in key order, at most `limit`. As of the last commit, visible or not.
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError>;
 
-    /// Values of a lookup with the source rows that give them, as of the last commit (visible or not).
+    /// Values of a lookup with the source rows that give them, in key order, each row's values ascending and without
+    /// repetitions. As of the last commit, visible or not.
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError>;
 
     /// Rows whose evaluation depends on a lookup, after `after` in key order, at most `limit`.
@@ -259,13 +285,16 @@ pub trait BucketStore: Send + Sync + 'static {
     fn replication_state(&self) -> Result<Option<Bytes>, StorageError>;
 
     /// Makes a batch durable and, where it says so, visible. Acknowledge to the source only after it returned.
+    ///
+    /// After an error nothing of the batch is there, and the store can be used on: a commit that failed for want of
+    /// disk space works once there is space again.
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError>;
 
-    /// Forgets everything but the op id sequence and the write checkpoint counters, and begins a new generation:
-    /// bucket names made with it were never used before.
+    /// Forgets everything but the op id sequence and the write checkpoints, and begins a new generation: bucket names
+    /// made with its prefix were never used before.
     fn reset(&self) -> Result<(), StorageError>;
 
-    /// Prefix for bucket names of the current generation, ending in `#`. Unique over the life of this store and, being
+    /// Prefix for bucket names of the current generation, a dozen characters ending in `#`. Unique over the life of this store and, being
     /// derived from its creation, practically also against stores deleted earlier.
     fn bucket_prefix(&self) -> Result<String, StorageError>;
 

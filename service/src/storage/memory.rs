@@ -1,0 +1,261 @@
+//! A store in memory: the model other engines are compared with, and the store of tests. Nothing survives the process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use bytes::{Bytes, BytesMut};
+use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
+
+use super::{
+    Batch, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue, NewOperation,
+    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
+    WriteCheckpointKey, generation,
+    wire::{RangeBuilder, WireOperation, write_json},
+};
+use crate::lsn::Lsn;
+
+/// A store in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    creation_id: String,
+    /// A view shares the state; a commit that meets a view changes a copy instead.
+    state: RwLock<Arc<State>>,
+    write_checkpoints: Mutex<BTreeMap<String, WriteCheckpoint>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    generation: u64,
+    last_op_id: OpId,
+    checkpoint: Option<Checkpoint>,
+    buckets: BTreeMap<BucketName, Bucket>,
+    rows: BTreeMap<RowKey, StoredRow>,
+    lookups: BTreeMap<LookupKey, BTreeMap<RowKey, Vec<LookupValue>>>,
+    dependents: BTreeMap<LookupKey, BTreeSet<RowKey>>,
+    replication: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Bucket {
+    operations: Vec<WireOperation>,
+    totals: BucketTotals,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self {
+            creation_id: generation::creation_id(),
+            state: RwLock::new(Arc::new(State { generation: 1, ..State::default() })),
+            write_checkpoints: Mutex::default(),
+        }
+    }
+
+    /// The current state. A poisoned lock is harmless: states are replaced whole.
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut state))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    fn apply(&mut self, batch: Batch) -> Result<Commit, StorageError> {
+        if batch.visible_at.is_none() && self.checkpoint.is_some() {
+            return Err(StorageError::CheckpointMissing);
+        }
+        let buckets = batch.operations.iter().map(|operation| self.append(operation)).collect::<BTreeSet<_>>();
+        for (key, row) in batch.rows {
+            match row {
+                Some(row) => self.rows.insert(key, row),
+                None => self.rows.remove(&key),
+            };
+        }
+        let mut lookups = BTreeSet::new();
+        for (key, row, values) in batch.lookups {
+            if self.set_lookup(&key, row, values) {
+                lookups.insert(key);
+            }
+        }
+        for (key, row, dependency) in batch.dependents {
+            let rows = self.dependents.entry(key).or_default();
+            match dependency {
+                Dependency::Added => rows.insert(row),
+                Dependency::Removed => rows.remove(&row),
+            };
+        }
+        if let Some(state) = batch.replication_state {
+            self.replication = Some(state);
+        }
+        self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
+        Ok(Commit {
+            checkpoint: self.checkpoint,
+            buckets: buckets.into_iter().collect(),
+            lookups: lookups.into_iter().collect(),
+        })
+    }
+
+    fn append(&mut self, operation: &NewOperation) -> BucketName {
+        let op_id = self.last_op_id.next();
+        self.last_op_id = op_id;
+        let mut json = BytesMut::new();
+        write_json(op_id, operation, &mut json);
+        let bucket = self.buckets.entry(operation.output.bucket.clone()).or_default();
+        bucket.totals.count += 1;
+        bucket.totals.checksum += operation.checksum;
+        bucket.totals.last_op_id = op_id;
+        bucket.operations.push(WireOperation { op_id, checksum: operation.checksum, json: json.freeze() });
+        operation.output.bucket.clone()
+    }
+
+    /// Whether it changed anything.
+    fn set_lookup(&mut self, key: &LookupKey, row: RowKey, mut values: Vec<LookupValue>) -> bool {
+        values.sort();
+        values.dedup();
+        let rows = self.lookups.entry(key.clone()).or_default();
+        let before = if values.is_empty() { rows.remove(&row) } else { rows.insert(row, values.clone()) };
+        before.unwrap_or_default() != values
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let operations = self.buckets.values().flat_map(|bucket| &bucket.operations).map(|op| op.json.len());
+        let rows = self.rows.iter().map(|(key, row)| key.identity.len() + row.image.len());
+        operations.chain(rows).map(|length| length as u64).sum()
+    }
+}
+
+impl StoreView for Arc<State> {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        self.checkpoint
+    }
+
+    fn lookup(&self, key: &LookupKey) -> Result<Vec<LookupValue>, StorageError> {
+        let rows = self.lookups.get(key).filter(|_| self.checkpoint.is_some());
+        let values = rows.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect::<BTreeSet<_>>();
+        Ok(values.into_iter().collect())
+    }
+
+    fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError> {
+        let bucket = self.buckets.get(name).filter(|_| self.checkpoint.is_some());
+        Ok(bucket.map(|bucket| bucket.totals).unwrap_or_default())
+    }
+}
+
+impl BucketStore for MemoryStore {
+    fn view(&self) -> Result<Box<dyn StoreView + '_>, StorageError> {
+        Ok(Box::new(self.state()))
+    }
+
+    fn operations(
+        &self,
+        bucket: &BucketName,
+        after: OpId,
+        upto: OpId,
+        bytes_max: usize,
+    ) -> Result<OperationRange, StorageError> {
+        let state = self.state();
+        let mut range = RangeBuilder::new(bytes_max);
+        if let Some(bucket) = state.buckets.get(bucket) {
+            let start = bucket.operations.partition_point(|operation| operation.op_id <= after);
+            for operation in bucket.operations[start..].iter().take_while(|operation| operation.op_id <= upto) {
+                if !range.push(operation.op_id, &operation.json) {
+                    break;
+                }
+            }
+        }
+        Ok(range.finish())
+    }
+
+    fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
+        Ok(self.state().rows.get(key).cloned())
+    }
+
+    fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
+        let first = RowKey { table, identity: Arc::default() };
+        let start = after.map_or(Bound::Included(&first), Bound::Excluded);
+        let state = self.state();
+        let keys = state.rows.range((start, Bound::Unbounded)).map(|(key, _)| key);
+        Ok(keys.take_while(|key| key.table == table).take(limit).cloned().collect())
+    }
+
+    fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
+        let state = self.state();
+        let entries = state.lookups.get(key).into_iter().flatten();
+        Ok(entries.map(|(row, values)| (row.clone(), values.clone())).collect())
+    }
+
+    fn dependents(&self, key: &LookupKey, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.state();
+        let rows = state.dependents.get(key).into_iter().flat_map(|rows| rows.range((start, Bound::Unbounded)));
+        Ok(rows.take(limit).cloned().collect())
+    }
+
+    fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.state().replication.clone())
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
+        self.change(|state| state.apply(batch))
+    }
+
+    fn reset(&self) -> Result<(), StorageError> {
+        self.change(|state| {
+            *state = State { generation: state.generation + 1, last_op_id: state.last_op_id, ..State::default() };
+            Ok(())
+        })
+    }
+
+    fn bucket_prefix(&self) -> Result<String, StorageError> {
+        Ok(generation::bucket_prefix(&self.creation_id, self.state().generation))
+    }
+
+    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
+        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = checkpoints.get(&key.0).map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
+        checkpoints.insert(key.0.clone(), WriteCheckpoint { id, lsn: head });
+        Ok(id)
+    }
+
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&key.0).copied())
+    }
+
+    fn stats(&self) -> Result<StoreStats, StorageError> {
+        let state = self.state();
+        Ok(StoreStats {
+            bucket_count: state.buckets.len() as u64,
+            operation_count: state.buckets.values().map(|bucket| bucket.totals.count).sum(),
+            row_count: state.rows.len() as u64,
+            size_bytes: state.size_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::conformance::{self, Engine},
+        *,
+    };
+
+    impl Engine for Arc<MemoryStore> {
+        fn open(&self) -> Arc<dyn BucketStore> {
+            Arc::<MemoryStore>::clone(self) as Arc<dyn BucketStore>
+        }
+    }
+
+    conformance::suite!(Arc::new(MemoryStore::new()));
+}

@@ -1,0 +1,204 @@
+//! Chunks: the older operations of a bucket, in blocks that are written once and only ever merged.
+
+use kairos_sync_protocol::{Checksum, OpId};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    super::{BucketTotals, StorageError, wire::WireOperation},
+    BucketId,
+    block::{self, BlockBuilder},
+    head::{number, op_id},
+};
+
+/// Bytes of JSON a chunk is closed at. A client's request reads whole chunks, so larger ones waste work; smaller ones
+/// compress worse.
+const CHUNK_BYTES: u64 = 256 << 10;
+/// A chunk is merged with newer operations while it is at most this many times as large as they are: each operation
+/// is then rewritten a logarithmic number of times, and a bucket keeps few small chunks.
+const MERGE_FACTOR: u64 = 2;
+
+/// How one bucket's operations go into chunks: computed before the writer is asked for.
+pub(super) struct FoldPlan {
+    bucket: BucketId,
+    /// Chunks that were merged into the new ones.
+    replaced: Vec<i64>,
+    chunks: Vec<NewChunk>,
+    /// What the bucket's totals on disk grow by; its last op id is the last one folded.
+    added: BucketTotals,
+}
+
+struct NewChunk {
+    first_op_id: OpId,
+    totals: BucketTotals,
+    json_bytes: u64,
+    block: Vec<u8>,
+}
+
+impl FoldPlan {
+    /// Plans chunks for operations that follow all of the bucket's chunks.
+    pub(super) fn new(
+        conn: &Connection,
+        bucket: BucketId,
+        operations: Vec<WireOperation>,
+    ) -> Result<Self, StorageError> {
+        let added = totals_of(&operations);
+        let mut plan = Self { bucket, replaced: Vec::new(), chunks: Vec::new(), added };
+        let mut bytes: u64 = operations.iter().map(|operation| operation.json.len() as u64).sum();
+        let mut parts = vec![operations];
+        let mut before = first_op_id(&parts);
+        while let Some(chunk) = last_chunk_before(conn, bucket, before)? {
+            if chunk.json_bytes > MERGE_FACTOR * bytes || chunk.json_bytes >= CHUNK_BYTES {
+                break;
+            }
+            bytes += chunk.json_bytes;
+            parts.push(load(conn, chunk.id)?);
+            plan.replaced.push(chunk.id);
+            before = first_op_id(&parts);
+        }
+        plan.encode(parts.into_iter().rev().flatten())?;
+        Ok(plan)
+    }
+
+    fn encode(&mut self, operations: impl Iterator<Item = WireOperation>) -> Result<(), StorageError> {
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        for operation in operations {
+            bytes += operation.json.len() as u64;
+            chunk.push(operation);
+            if bytes >= CHUNK_BYTES {
+                self.chunks.push(NewChunk::encode(&std::mem::take(&mut chunk))?);
+                bytes = 0;
+            }
+        }
+        if !chunk.is_empty() {
+            self.chunks.push(NewChunk::encode(&chunk)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn bucket(&self) -> BucketId {
+        self.bucket
+    }
+
+    /// What storing it writes.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.block.len()).sum()
+    }
+
+    /// Writes the chunks and the bucket's totals, within the caller's transaction.
+    pub(super) fn store(&self, conn: &Connection) -> Result<(), StorageError> {
+        for id in &self.replaced {
+            conn.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
+        }
+        let sql = "INSERT INTO chunk (bucket_id, first_op_id, last_op_id, operation_count, checksum, json_bytes, block) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        for chunk in &self.chunks {
+            conn.prepare_cached(sql)?.execute((
+                self.bucket.column(),
+                chunk.first_op_id.get().cast_signed(),
+                chunk.totals.last_op_id.get().cast_signed(),
+                chunk.totals.count.cast_signed(),
+                chunk.totals.checksum.bits(),
+                chunk.json_bytes.cast_signed(),
+                &chunk.block,
+            ))?;
+        }
+        // Sums of checksums wrap at 32 bits.
+        let sql = "UPDATE bucket SET operation_count = operation_count + ?2, \
+                   checksum = (checksum + ?3) & 0xFFFFFFFF, last_op_id = ?4 WHERE id = ?1";
+        conn.prepare_cached(sql)?.execute((
+            self.bucket.column(),
+            self.added.count.cast_signed(),
+            self.added.checksum.bits(),
+            self.added.last_op_id.get().cast_signed(),
+        ))?;
+        Ok(())
+    }
+}
+
+impl NewChunk {
+    fn encode(operations: &[WireOperation]) -> Result<Self, StorageError> {
+        let totals = totals_of(operations);
+        let mut builder = BlockBuilder::default();
+        for operation in operations {
+            builder.push(operation.op_id.get(), operation.checksum, |out| out.extend_from_slice(&operation.json));
+        }
+        let json_bytes = builder.json_bytes() as u64;
+        let (block, _) = builder.finish()?;
+        let first_op_id = operations.first().map(|operation| operation.op_id).unwrap_or_default();
+        Ok(Self { first_op_id, totals, json_bytes, block })
+    }
+}
+
+struct StoredChunk {
+    id: i64,
+    json_bytes: u64,
+}
+
+fn first_op_id(parts: &[Vec<WireOperation>]) -> OpId {
+    parts.last().and_then(|part| part.first()).map(|operation| operation.op_id).unwrap_or_default()
+}
+
+fn totals_of(operations: &[WireOperation]) -> BucketTotals {
+    BucketTotals {
+        count: operations.len() as u64,
+        checksum: operations.iter().map(|operation| operation.checksum).sum(),
+        last_op_id: operations.last().map(|operation| operation.op_id).unwrap_or_default(),
+    }
+}
+
+fn last_chunk_before(conn: &Connection, bucket: BucketId, op_id: OpId) -> Result<Option<StoredChunk>, StorageError> {
+    let sql = "SELECT id, json_bytes FROM chunk WHERE bucket_id = ?1 AND last_op_id < ?2 \
+               ORDER BY last_op_id DESC LIMIT 1";
+    let chunk = conn
+        .prepare_cached(sql)?
+        .query_row((bucket.column(), op_id.get().cast_signed()), |row| Ok((row.get(0)?, number(row, 1))))
+        .optional()?;
+    chunk.map(|(id, bytes)| Ok(StoredChunk { id, json_bytes: bytes? })).transpose()
+}
+
+fn load(conn: &Connection, id: i64) -> Result<Vec<WireOperation>, StorageError> {
+    let sql = "SELECT block, operation_count, checksum FROM chunk WHERE id = ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([id])?;
+    rows.next()?.map_or_else(|| Ok(Vec::new()), operations_of)
+}
+
+/// The operations of a chunk; its columns are block, count and checksum.
+fn operations_of(row: &rusqlite::Row) -> Result<Vec<WireOperation>, StorageError> {
+    let entries = block::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    let operations = entries
+        .into_iter()
+        .map(|entry| {
+            Ok(WireOperation { op_id: op_id(entry.key.cast_signed())?, checksum: entry.checksum, json: entry.json })
+        })
+        .collect::<Result<Vec<_>, StorageError>>()?;
+    let totals = totals_of(&operations);
+    if totals.count != number(row, 1)? || totals.checksum != Checksum::from_bits(row.get(2)?) {
+        return Err(StorageError::Damaged { what: "a chunk contradicts its sums".to_owned() });
+    }
+    Ok(operations)
+}
+
+/// Passes operations in chunks with `after < op id <= upto` to `push`, in order, until it returns `false`.
+pub(super) fn visit(
+    conn: &Connection,
+    bucket: BucketId,
+    after: OpId,
+    upto: OpId,
+    mut push: impl FnMut(&WireOperation) -> bool,
+) -> Result<(), StorageError> {
+    let sql = "SELECT block, operation_count, checksum FROM chunk \
+               WHERE bucket_id = ?1 AND last_op_id > ?2 AND first_op_id <= ?3 ORDER BY last_op_id";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((bucket.column(), after.get().cast_signed(), upto.get().cast_signed()))?;
+    while let Some(row) = rows.next()? {
+        let operations = operations_of(row)?;
+        let start = operations.partition_point(|operation| operation.op_id <= after);
+        let end = operations.partition_point(|operation| operation.op_id <= upto);
+        if !operations.get(start..end).unwrap_or_default().iter().all(&mut push) {
+            break;
+        }
+    }
+    Ok(())
+}

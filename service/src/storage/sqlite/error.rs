@@ -1,0 +1,34 @@
+//! What failures of SQLite mean for the store.
+
+use rusqlite::{Error, ErrorCode, ffi};
+
+use super::super::StorageError;
+
+impl From<Error> for StorageError {
+    /// Names what failed, never a value: SQLite's messages hold names of tables and columns only.
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::SqliteFailure(failure, _)
+                if matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) =>
+            {
+                Self::Damaged { what: "database file".to_owned() }
+            }
+            Error::InvalidColumnType(..) | Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) => {
+                Self::Damaged { what: "a column has a value of another type".to_owned() }
+            }
+            Error::QueryReturnedNoRows => Self::Damaged { what: "a row that always exists is missing".to_owned() },
+            Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DiskFull => {
+                Self::Engine("the disk is full: free some space".to_owned())
+            }
+            _ => Self::Engine(error.to_string()),
+        }
+    }
+}
+
+/// After a failed sync nobody knows what reached the disk, and a second try may falsely succeed.
+pub(super) fn is_sync_failure(error: &Error) -> bool {
+    matches!(
+        error.sqlite_error().map(|failure| failure.extended_code),
+        Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+    )
+}

@@ -1,0 +1,431 @@
+//! The embedded store: SQLite, used in a log-structured way.
+//!
+//! ```text
+//! commit ─► table `tail` (blocks in op id order, synced) + the same operations in memory, by bucket
+//! fold, in the background ─► table `chunk` (blocks by bucket), merged by size; the folded part of the tail is deleted
+//! operations() = chunks, then the tail      totals = table `bucket` (what is in chunks) + the tail's totals in memory
+//! ```
+//!
+//! Operations of one commit go to many buckets. Writing them where each bucket lives would touch a page per operation;
+//! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed.
+//!
+//! **Invariants**
+//!
+//! - Everything a batch changes is in one synced transaction. Memory is changed after it, so memory never leads the file.
+//! - The head's version ties memory to the file: a view pairs a read transaction with the tail's totals of its version.
+//! - An operation is in the tail's memory or in a chunk at every moment, never in neither: a fold commits, then forgets.
+//!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
+//! - One writer, behind a mutex. The fold takes it for bounded slices.
+//! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
+//! - Numbers of buckets are never reused, not even after a reset.
+//!
+//! Start reading at [`SqliteStore`], then `writer` for what a commit writes, `fold` for what happens to it later.
+
+mod block;
+mod chunk;
+mod codec;
+mod error;
+mod fold;
+mod head;
+mod reader;
+mod schema;
+mod signal;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod write_checkpoint;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
+use rusqlite::{Connection, OptionalExtension};
+
+use self::{
+    head::Head,
+    reader::{ReaderPool, SqliteView, until_some},
+    schema::StoreFolder,
+    signal::Signal,
+    tail::Tail,
+    write_checkpoint::WriteCheckpointQueue,
+    writer::{Durability, Writer, find_bucket},
+};
+use super::{
+    Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput,
+    StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
+    wire::RangeBuilder,
+};
+use crate::lsn::Lsn;
+
+/// The tail may grow to this many times its threshold while a fold runs; then commits wait.
+const TAIL_GROWTH_MAX: usize = 4;
+/// Longest wait of a commit for the fold to make room.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How much memory the embedded store may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// Page cache of all connections together. Default 16 MiB.
+    pub cache_bytes: usize,
+    /// Connections for reading; as many reads run at a time. Default 4.
+    pub reader_count: usize,
+    /// Operations in the tail from which it is folded. Bounds memory and the time to open the store. Default 20,000.
+    pub fold_operations: usize,
+    /// Bytes in the tail from which it is folded. Default 8 MiB.
+    pub fold_bytes: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 8 << 20 }
+    }
+}
+
+/// The embedded store. See the module for how it works.
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+    background: Option<JoinHandle<()>>,
+}
+
+/// Shared with the background thread.
+struct Inner {
+    folder: StoreFolder,
+    options: SqliteOptions,
+    writer: Mutex<Writer>,
+    readers: ReaderPool,
+    /// For the log; held by whoever folds, so that there is one at a time.
+    maintenance: Mutex<Connection>,
+    /// Written under the writer, right after its transaction; read under no other lock.
+    tail: RwLock<Tail>,
+    write_checkpoints: WriteCheckpointQueue,
+    signal: Signal,
+    /// Pages in the log that were not yet copied to the database.
+    log_pages: Arc<AtomicUsize>,
+}
+
+/// Number of a bucket in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct BucketId(u64);
+
+impl BucketId {
+    fn column(self) -> i64 {
+        self.0.cast_signed()
+    }
+
+    fn from_column(id: i64) -> Result<Self, StorageError> {
+        let id = u64::try_from(id).map_err(|_| StorageError::Damaged { what: "a bucket id is negative".to_owned() })?;
+        Ok(Self(id))
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, making both where they do not exist.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] while another process has it, [`StorageError::Format`] for files of others,
+    /// [`StorageError::Damaged`] and [`StorageError::Engine`] when it cannot be read.
+    pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StorageError> {
+        let folder = StoreFolder::lock(folder)?;
+        // Half for the writer, whose pages are scattered; the other half for all readers.
+        let mut conn = folder.writer(options.cache_bytes / 2)?;
+        let log_pages = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&log_pages);
+        conn.wal_hook(Some(move |_: &mut _, pages: std::ffi::c_int| {
+            seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let writer = Writer::new(conn)?;
+        let tail = Tail::load(writer.conn(), writer.head())?;
+        let maintenance = folder.writer(0)?;
+        let reader_cache_bytes = options.cache_bytes / 2 / options.reader_count.max(1);
+        let inner = Arc::new(Inner {
+            readers: ReaderPool::new(options.reader_count, reader_cache_bytes),
+            folder,
+            options,
+            writer: Mutex::new(writer),
+            maintenance: Mutex::new(maintenance),
+            tail: RwLock::new(tail),
+            write_checkpoints: WriteCheckpointQueue::default(),
+            signal: Signal::default(),
+            log_pages,
+        });
+        let shared = Arc::clone(&inner);
+        let background = thread::Builder::new()
+            .name("store-fold".to_owned())
+            .spawn(move || shared.maintain())
+            .map_err(|error| StorageError::Engine(format!("start the fold thread: {error}")))?;
+        Ok(Self { inner, background: Some(background) })
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.inner.signal.close();
+        if let Some(background) = self.background.take() {
+            // A panic there was reported by the panic hook; here is nothing left to do about it.
+            let _ = background.join();
+        }
+    }
+}
+
+impl Inner {
+    // Poisoned locks are used on: transactions roll back by themselves, and the tail is changed by steps that hold.
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn maintenance(&self) -> MutexGuard<'_, Connection> {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail_read(&self) -> RwLockReadGuard<'_, Tail> {
+        self.tail.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail_wants_fold(&self) -> bool {
+        self.tail_reaches(1)
+    }
+
+    /// Whether the tail has so many times what is folded at once.
+    fn tail_reaches(&self, times: usize) -> bool {
+        let size = self.tail_read().size();
+        size.operations >= times.saturating_mul(self.options.fold_operations)
+            || size.bytes >= times.saturating_mul(self.options.fold_bytes)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
+        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_reaches(TAIL_GROWTH_MAX)) {
+            let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
+            return Err(StorageError::Engine(message));
+        }
+        let commit = {
+            let mut writer = self.writer();
+            let appended = writer.transaction(Durability::Synced, |change| change.apply(batch))?;
+            let checkpoint = writer.head().checkpoint;
+            let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+            for (bucket, operation) in appended.operations {
+                tail.push(bucket, operation);
+            }
+            tail.version = writer.head().version;
+            tail.checkpoint = checkpoint;
+            Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups }
+        };
+        if self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > fold::LOG_PAGES {
+            self.signal.wake();
+        }
+        Ok(commit)
+    }
+
+    fn reset(&self) -> Result<(), StorageError> {
+        let mut writer = self.writer();
+        writer.transaction(Durability::Synced, |change| {
+            schema::recreate_generation(change.tx)?;
+            change.head.generation += 1;
+            change.head.version += 1;
+            change.head.bucket_count = 0;
+            change.head.operation_count = 0;
+            change.head.row_count = 0;
+            change.head.checkpoint = None;
+            Ok(())
+        })?;
+        writer.forget_names();
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        *tail = Tail::empty(writer.head().version);
+        Ok(())
+    }
+
+    /// A read transaction and the tail's totals of the same version. They differ only between a commit of the writer
+    /// and its change in memory, so a few attempts do.
+    fn view(&self) -> Result<SqliteView<'_>, StorageError> {
+        let reader = self.readers.get(&self.folder)?;
+        let (checkpoint, tail_totals) = until_some(|| {
+            let (version, checkpoint, totals) = {
+                let tail = self.tail_read();
+                (tail.version, tail.checkpoint, tail.totals())
+            };
+            reader.conn().execute_batch("BEGIN")?;
+            if Head::read(reader.conn())?.version == version {
+                return Ok(Some((checkpoint, totals)));
+            }
+            reader.conn().execute_batch("ROLLBACK")?;
+            Ok(None)
+        })?;
+        Ok(SqliteView { reader, checkpoint, tail_totals })
+    }
+
+    fn operations(
+        &self,
+        name: &BucketName,
+        after: OpId,
+        upto: OpId,
+        bytes_max: usize,
+    ) -> Result<OperationRange, StorageError> {
+        let reader = self.readers.get(&self.folder)?;
+        let mut range = RangeBuilder::new(bytes_max);
+        let Some(bucket) = find_bucket(reader.conn(), name)? else { return Ok(range.finish()) };
+        // The tail first: what a fold moves after this look is in both, and then not taken from chunks.
+        let (tail_first, recent) = {
+            let tail = self.tail_read();
+            // One more than fits, so that the range knows whether there is more.
+            (tail.first_op_id(bucket), tail.range(bucket, after, upto, RANGE_OPERATIONS_MAX + 1))
+        };
+        let mut goes_on = true;
+        if tail_first.is_none_or(|first| first.get() > after.get() + 1) {
+            chunk::visit(reader.conn(), bucket, after, upto, |operation| {
+                let older = tail_first.is_none_or(|first| operation.op_id < first);
+                goes_on = !older || range.push(operation.op_id, &operation.json);
+                older && goes_on
+            })?;
+        }
+        if goes_on {
+            let _ = recent.iter().all(|operation| range.push(operation.op_id, &operation.json));
+        }
+        Ok(range.finish())
+    }
+
+    fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
+        let reader = self.readers.get(&self.folder)?;
+        // One state of both tables, should a reset come in between.
+        let conn = reader.conn().unchecked_transaction()?;
+        let sql = "SELECT state FROM row WHERE table_id = ?1 AND identity = ?2";
+        let state: Option<Vec<u8>> =
+            conn.prepare_cached(sql)?.query_row((key.table.0, &*key.identity), |row| row.get(0)).optional()?;
+        let Some(state) = state else { return Ok(None) };
+        let (mut row, outputs) = codec::decode_row(&state)?;
+        let mut names = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
+        for output in outputs {
+            let bucket: String = names.query_row([output.bucket.column()], |row| row.get(0))?;
+            row.outputs.push(RowOutput {
+                bucket: BucketName::new(bucket),
+                object_type: output.object_type,
+                object_id: output.object_id,
+            });
+        }
+        Ok(Some(row))
+    }
+}
+
+/// Reads rows of `(table_id, identity)`.
+fn row_keys(rows: &mut rusqlite::Rows) -> Result<Vec<RowKey>, StorageError> {
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(row_key(row)?);
+    }
+    Ok(keys)
+}
+
+fn row_key(row: &rusqlite::Row) -> Result<RowKey, StorageError> {
+    let identity = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+    Ok(RowKey { table: TableId(row.get(0)?), identity: identity.into() })
+}
+
+impl BucketStore for SqliteStore {
+    fn view(&self) -> Result<Box<dyn StoreView + '_>, StorageError> {
+        Ok(Box::new(self.inner.view()?))
+    }
+
+    fn operations(
+        &self,
+        bucket: &BucketName,
+        after: OpId,
+        upto: OpId,
+        bytes_max: usize,
+    ) -> Result<OperationRange, StorageError> {
+        self.inner.operations(bucket, after, upto, bytes_max)
+    }
+
+    fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
+        self.inner.row(key)
+    }
+
+    fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        match after.filter(|after| after.table >= table) {
+            Some(after) if after.table > table => Ok(Vec::new()),
+            Some(after) => {
+                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 AND identity > ?2 \
+                           ORDER BY identity LIMIT ?3";
+                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, &*after.identity, limit))?)
+            }
+            None => {
+                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 ORDER BY identity LIMIT ?2";
+                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, limit))?)
+            }
+        }
+    }
+
+    fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let sql = "SELECT table_id, identity, value_list FROM lookup WHERE key = ?1 ORDER BY table_id, identity";
+        let mut statement = reader.conn().prepare_cached(sql)?;
+        let mut rows = statement.query([&*key.0])?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let values = codec::decode_values(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            entries.push((row_key(row)?, values));
+        }
+        Ok(entries)
+    }
+
+    fn dependents(&self, key: &LookupKey, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        // Below every table.
+        let (table, identity) = after.map_or((-1, &[][..]), |after| (i64::from(after.table.0), &*after.identity));
+        let sql = "SELECT table_id, identity FROM dependent WHERE key = ?1 AND (table_id, identity) > (?2, ?3) \
+                   ORDER BY table_id, identity LIMIT ?4";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        row_keys(&mut reader.conn().prepare_cached(sql)?.query((&*key.0, table, identity, limit))?)
+    }
+
+    fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let mut statement = reader.conn().prepare_cached("SELECT state FROM replication")?;
+        let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
+        Ok(state.map(Bytes::from))
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
+        self.inner.commit(batch)
+    }
+
+    fn reset(&self) -> Result<(), StorageError> {
+        self.inner.reset()
+    }
+
+    fn bucket_prefix(&self) -> Result<String, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let head = Head::read(reader.conn())?;
+        Ok(generation::bucket_prefix(&head.creation_id, head.generation))
+    }
+
+    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
+        self.inner.put_write_checkpoint(key, head)
+    }
+
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        write_checkpoint::find(reader.conn(), key)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StorageError> {
+        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let head = Head::read(reader.conn())?;
+        Ok(StoreStats {
+            bucket_count: head.bucket_count,
+            operation_count: head.operation_count,
+            row_count: head.row_count,
+            size_bytes: self.inner.folder.size_bytes(),
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! The database file: its format, who may open it, and how each connection is set up.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::super::{StorageError, generation};
+
+const FILE_NAME: &str = "buckets.sqlite3";
+const LOCK_NAME: &str = "lock";
+/// Says that the file is ours: `KAIR` in ASCII.
+const APPLICATION_ID: u32 = 0x4B41_4952;
+/// Raised with every change of the tables below or of the records in them.
+const FORMAT: u32 = 1;
+/// Only checkpoints of the log compete for SQLite's locks, and they are short.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One row of facts about the store, which outlives a reset.
+const HEAD: &str = "
+    CREATE TABLE head (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        creation_id TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        -- Grows with every change that a view can see; ties the tail in memory to a state of the file.
+        version INTEGER NOT NULL,
+        last_op_id INTEGER NOT NULL,
+        -- Never reused, not even by later generations.
+        last_bucket_id INTEGER NOT NULL,
+        bucket_count INTEGER NOT NULL,
+        operation_count INTEGER NOT NULL,
+        row_count INTEGER NOT NULL,
+        visible_op_id INTEGER,
+        visible_lsn INTEGER
+    );
+    CREATE TABLE write_checkpoint (
+        key TEXT PRIMARY KEY,
+        id INTEGER NOT NULL,
+        lsn INTEGER NOT NULL
+    ) WITHOUT ROWID;";
+
+/// What a reset forgets.
+const GENERATION: &str = "
+    CREATE TABLE replication (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        state BLOB NOT NULL
+    );
+    -- Totals count what is in chunks; what is still in the tail comes on top.
+    CREATE TABLE bucket (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        operation_count INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        last_op_id INTEGER NOT NULL
+    );
+    -- New operations of all buckets in the order of their ids, which are consecutive within a block.
+    CREATE TABLE tail (
+        first_op_id INTEGER PRIMARY KEY,
+        block BLOB NOT NULL
+    );
+    -- Older operations, by bucket.
+    CREATE TABLE chunk (
+        id INTEGER PRIMARY KEY,
+        bucket_id INTEGER NOT NULL,
+        first_op_id INTEGER NOT NULL,
+        last_op_id INTEGER NOT NULL,
+        operation_count INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        json_bytes INTEGER NOT NULL,
+        block BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX chunk_position ON chunk (bucket_id, last_op_id);
+    CREATE TABLE row (
+        table_id INTEGER NOT NULL,
+        identity BLOB NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (table_id, identity)
+    ) WITHOUT ROWID;
+    CREATE TABLE lookup (
+        key TEXT NOT NULL,
+        table_id INTEGER NOT NULL,
+        identity BLOB NOT NULL,
+        value_list BLOB NOT NULL,
+        PRIMARY KEY (key, table_id, identity)
+    ) WITHOUT ROWID;
+    CREATE TABLE dependent (
+        key TEXT NOT NULL,
+        table_id INTEGER NOT NULL,
+        identity BLOB NOT NULL,
+        PRIMARY KEY (key, table_id, identity)
+    ) WITHOUT ROWID;";
+
+const DROP_GENERATION: &str = "
+    DROP TABLE replication; DROP TABLE bucket; DROP TABLE tail; DROP TABLE chunk;
+    DROP TABLE row; DROP TABLE lookup; DROP TABLE dependent;";
+
+/// The folder of a store, held by this process until dropped.
+#[derive(Debug)]
+pub(super) struct StoreFolder {
+    file: PathBuf,
+    _lock: File,
+}
+
+impl StoreFolder {
+    /// Takes the folder, making it where it does not exist.
+    pub(super) fn lock(folder: &Path) -> Result<Self, StorageError> {
+        let failed = |error| StorageError::Engine(format!("open {}: {error}", folder.display()));
+        fs::create_dir_all(folder).map_err(failed)?;
+        let lock = File::create(folder.join(LOCK_NAME)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { file: folder.join(FILE_NAME), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: folder.display().to_string() }),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// A connection that may write, to a file of our format.
+    pub(super) fn writer(&self, cache_bytes: usize) -> Result<Connection, StorageError> {
+        let conn = Connection::open(&self.file)?;
+        set_up(&conn, cache_bytes)?;
+        // Freed pages are given back in slices; must be chosen before the first table.
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        self.check_format(&conn)?;
+        conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        // The log is checkpointed in the background, not by the commit that fills it.
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        if format_of(&conn)? == (0, 0) {
+            create(&conn)?;
+        }
+        Ok(conn)
+    }
+
+    /// A connection that only reads.
+    pub(super) fn reader(&self, cache_bytes: usize) -> Result<Connection, StorageError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&self.file, flags)?;
+        set_up(&conn, cache_bytes)?;
+        Ok(conn)
+    }
+
+    /// Bytes on disk, with the log.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let bytes = |file: &Path| fs::metadata(file).map_or(0, |file| file.len());
+        bytes(&self.file) + bytes(&self.log_file())
+    }
+
+    fn log_file(&self) -> PathBuf {
+        let mut name = self.file.clone().into_os_string();
+        name.push("-wal");
+        name.into()
+    }
+
+    /// Refuses files of others and of other releases; an empty file is welcome.
+    fn check_format(&self, conn: &Connection) -> Result<(), StorageError> {
+        let found = match format_of(conn)? {
+            (APPLICATION_ID, FORMAT) => return Ok(()),
+            (0, 0) if table_count(conn)? == 0 => return Ok(()),
+            (APPLICATION_ID, format) => format.to_string(),
+            (application, _) => format!("of another program ({application:#x})"),
+        };
+        Err(StorageError::Format { path: self.file.display().to_string(), found, expected: FORMAT })
+    }
+}
+
+/// Forgets all but the head, within the caller's transaction.
+pub(super) fn recreate_generation(conn: &Connection) -> Result<(), StorageError> {
+    conn.execute_batch(DROP_GENERATION)?;
+    Ok(conn.execute_batch(GENERATION)?)
+}
+
+fn create(conn: &Connection) -> Result<(), StorageError> {
+    let tx = conn.unchecked_transaction()?;
+    tx.execute_batch(HEAD)?;
+    tx.execute_batch(GENERATION)?;
+    tx.execute("INSERT INTO head VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, NULL, NULL)", [generation::creation_id()])?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", FORMAT)?;
+    Ok(tx.commit()?)
+}
+
+fn set_up(conn: &Connection, cache_bytes: usize) -> Result<(), StorageError> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    // Negative means KiB instead of pages.
+    conn.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
+    conn.pragma_update(None, "mmap_size", 0)?;
+    // Rather an error than a wrong answer from a damaged page.
+    conn.pragma_update(None, "cell_size_check", true)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    Ok(())
+}
+
+fn format_of(conn: &Connection) -> Result<(u32, u32), StorageError> {
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get(0));
+    Ok((pragma("application_id")?, pragma("user_version")?))
+}
+
+fn table_count(conn: &Connection) -> Result<u64, StorageError> {
+    let count: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}

@@ -1,3 +1,4 @@
 //! The demo: a household in a throw-away Postgres, synced to devices.
 
 pub mod cluster;
+pub mod household;

@@ -13,9 +13,10 @@ use kairos_sync_protocol::OpId;
 use rusqlite::Connection;
 
 use super::{
-    super::StorageError,
+    super::{RowKey, StorageError},
     BucketId, Inner,
     chunk::FoldPlan,
+    rows::RowState,
     writer::{Durability, Writer},
 };
 
@@ -23,6 +24,8 @@ use super::{
 const SLICE_BYTES: usize = 512 << 10;
 /// Most buckets in one slice: each touches a page of its own.
 const SLICE_BUCKETS: usize = 256;
+/// Most rows in one slice: each may touch a page of its own.
+const SLICE_ROWS: usize = 256;
 /// Most blocks of the tail deleted in one slice.
 const SLICE_BLOCKS: u32 = 256;
 /// Most free pages given back to the file system in one slice.
@@ -33,6 +36,14 @@ pub(super) const LOG_PAGES: usize = 4096;
 const FREE_PAGES_KEPT: i64 = 2048;
 /// Rest after a failure, which mostly is a full disk.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a fold moves: all that was in the store when it began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoldBound {
+    pub(super) generation: u64,
+    pub(super) op_id: OpId,
+    pub(super) version: u64,
+}
 
 impl Inner {
     /// Runs until the store is closed.
@@ -64,29 +75,59 @@ impl Inner {
         self.checkpoint_log()
     }
 
-    /// Moves all operations that are in the tail now into chunks.
+    /// Moves all that is in the tail now to where it is kept.
     pub(super) fn fold(&self) -> Result<(), StorageError> {
         let _alone = self.maintenance();
-        let (generation, upto) = {
+        let upto = {
             let writer = self.writer();
-            (writer.head().generation, writer.head().last_op_id)
+            let head = writer.head();
+            FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
         };
+        let folded = self.fold_operations(upto)? && self.fold_rows(upto)?;
+        while folded && self.delete_blocks(upto)? {}
+        Ok(())
+    }
+
+    /// `false` if it was given up, because of a reset or because the store is being closed.
+    fn fold_operations(&self, upto: FoldBound) -> Result<bool, StorageError> {
         let mut plans = Vec::new();
         let buckets = self.tail_read().bucket_ids();
         for bucket in buckets {
-            plans.extend(self.plan(bucket, upto)?);
+            plans.extend(self.plan(bucket, upto.op_id)?);
             let bytes: usize = plans.iter().map(FoldPlan::bytes).sum();
             if (bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS)
-                && !self.store_plans(generation, upto, &std::mem::take(&mut plans))?
+                && !self.store_plans(upto, &std::mem::take(&mut plans))?
             {
-                return Ok(());
+                return Ok(false);
             }
         }
-        if !self.store_plans(generation, upto, &plans)? {
-            return Ok(());
+        self.store_plans(upto, &plans)
+    }
+
+    /// As `fold_operations`, for rows.
+    fn fold_rows(&self, upto: FoldBound) -> Result<bool, StorageError> {
+        let mut after: Option<RowKey> = None;
+        loop {
+            let rows = self.tail_read().rows.slice(after.as_ref(), upto.version, SLICE_ROWS);
+            let Some((last, _)) = rows.last() else { return Ok(true) };
+            after = Some(last.clone());
+            if !self.place_rows(upto, &rows)? {
+                return Ok(false);
+            }
         }
-        while self.delete_blocks(generation, upto)? {}
-        Ok(())
+    }
+
+    fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
+        self.slice(upto.generation, |writer| {
+            writer.transaction(Durability::Later, |change| {
+                rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
+            })?;
+            let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+            for (key, _) in rows {
+                tail.rows.remove(key, upto.version);
+            }
+            Ok(true)
+        })
     }
 
     pub(super) fn plan(&self, bucket: BucketId, upto: OpId) -> Result<Option<FoldPlan>, StorageError> {
@@ -98,30 +139,37 @@ impl Inner {
         FoldPlan::new(reader.conn(), bucket, operations).map(Some)
     }
 
-    /// `false` if a reset came in between, after which there is nothing to fold.
-    pub(super) fn store_plans(&self, generation: u64, upto: OpId, plans: &[FoldPlan]) -> Result<bool, StorageError> {
-        self.slice(generation, |writer| {
+    pub(super) fn store_plans(&self, upto: FoldBound, plans: &[FoldPlan]) -> Result<bool, StorageError> {
+        if plans.is_empty() {
+            return Ok(true);
+        }
+        self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
                 change.head.version += 1;
                 plans.iter().try_for_each(|plan| plan.store(change.tx))
             })?;
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for plan in plans {
-                tail.remove(plan.bucket(), upto);
+                tail.remove(plan.bucket(), upto.op_id);
             }
             tail.version = writer.head().version;
             Ok(true)
         })
     }
 
-    /// Deletes blocks of which every operation is in a chunk; `false` when none is left.
-    fn delete_blocks(&self, generation: u64, upto: OpId) -> Result<bool, StorageError> {
-        self.slice(generation, |writer| {
+    /// Deletes blocks of which everything is where it is kept; `false` when none is left.
+    fn delete_blocks(&self, upto: FoldBound) -> Result<bool, StorageError> {
+        let operations = "DELETE FROM tail WHERE first_op_id IN \
+                          (SELECT first_op_id FROM tail WHERE first_op_id <= ?1 ORDER BY first_op_id LIMIT ?2)";
+        let rows = "DELETE FROM row_tail WHERE version IN \
+                    (SELECT version FROM row_tail WHERE version <= ?1 ORDER BY version LIMIT ?2)";
+        self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
-                let sql = "DELETE FROM tail WHERE first_op_id IN \
-                           (SELECT first_op_id FROM tail WHERE first_op_id <= ?1 ORDER BY first_op_id LIMIT ?2)";
-                let bounds = (upto.get().cast_signed(), SLICE_BLOCKS);
-                Ok(change.tx.prepare_cached(sql)?.execute(bounds)? == SLICE_BLOCKS as usize)
+                let bound = (upto.op_id.get().cast_signed(), SLICE_BLOCKS);
+                let operation_blocks = change.tx.prepare_cached(operations)?.execute(bound)?;
+                let bound = (upto.version.cast_signed(), SLICE_BLOCKS);
+                let row_blocks = change.tx.prepare_cached(rows)?.execute(bound)?;
+                Ok(operation_blocks.max(row_blocks) == SLICE_BLOCKS as usize)
             })
         })
     }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! commit ─► table `tail` (blocks in op id order, synced) + the same operations in memory, by bucket
-//! fold, in the background ─► table `chunk` (blocks by bucket), merged by size; the folded part of the tail is deleted
+//!        └► table `row_tail` (a block of row states) + the same states in memory, by key
+//! fold, in the background ─► table `chunk` (blocks by bucket, merged by size) and table `row` (in key order);
+//!                            the folded part of the tails is deleted
 //! operations() = chunks, then the tail      totals = table `bucket` (what is in chunks) + the tail's totals in memory
 //! ```
 //!
 //! Operations of one commit go to many buckets. Writing them where each bucket lives would touch a page per operation;
-//! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed.
+//! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed. The same
+//! holds for rows.
 //!
 //! **Invariants**
 //!
@@ -28,6 +31,7 @@ mod error;
 mod fold;
 mod head;
 mod reader;
+mod rows;
 mod schema;
 mod signal;
 mod tail;
@@ -37,6 +41,7 @@ mod write_checkpoint;
 mod writer;
 
 use std::{
+    ops::Bound,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
@@ -53,6 +58,7 @@ use rusqlite::{Connection, OptionalExtension};
 use self::{
     head::Head,
     reader::{ReaderPool, SqliteView, until_some},
+    rows::RecentPage,
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
@@ -67,7 +73,7 @@ use super::{
 use crate::lsn::Lsn;
 
 /// The tail may grow to this many times its threshold while a fold runs; then commits wait.
-const TAIL_GROWTH_MAX: usize = 4;
+const TAIL_GROWTH_MAX: usize = 2;
 /// Longest wait of a commit for the fold to make room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -78,15 +84,16 @@ pub struct SqliteOptions {
     pub cache_bytes: usize,
     /// Connections for reading; as many reads run at a time. Default 4.
     pub reader_count: usize,
-    /// Operations in the tail from which it is folded. Bounds memory and the time to open the store. Default 20,000.
+    /// Operations, or rows, in the tail from which it is folded. Bounds memory and the time to open the store. Default
+    /// 20,000.
     pub fold_operations: usize,
-    /// Bytes in the tail from which it is folded. Default 8 MiB.
+    /// Bytes in the tail from which it is folded; while that runs the tail may double. Default 12 MiB.
     pub fold_bytes: usize,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 8 << 20 }
+        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 12 << 20 }
     }
 }
 
@@ -210,13 +217,17 @@ impl Inner {
         }
         let commit = {
             let mut writer = self.writer();
-            let appended = writer.transaction(Durability::Synced, |change| change.apply(batch))?;
-            let checkpoint = writer.head().checkpoint;
+            let recent = |key: &RowKey| self.tail_read().rows.get(key).map(|state| state.is_some());
+            let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
+            let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for (bucket, operation) in appended.operations {
                 tail.push(bucket, operation);
             }
-            tail.version = writer.head().version;
+            for (key, state) in appended.rows {
+                tail.rows.insert(key, version, state);
+            }
+            tail.version = version;
             tail.checkpoint = checkpoint;
             Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups }
         };
@@ -297,9 +308,12 @@ impl Inner {
         let reader = self.readers.get(&self.folder)?;
         // One state of both tables, should a reset come in between.
         let conn = reader.conn().unchecked_transaction()?;
-        let sql = "SELECT state FROM row WHERE table_id = ?1 AND identity = ?2";
-        let state: Option<Vec<u8>> =
-            conn.prepare_cached(sql)?.query_row((key.table.0, &*key.identity), |row| row.get(0)).optional()?;
+        // The tail first, as for operations.
+        let recent = self.tail_read().rows.get(key);
+        let state = match recent {
+            Some(state) => state,
+            None => placed_row(&conn, key)?,
+        };
         let Some(state) = state else { return Ok(None) };
         let (mut row, outputs) = codec::decode_row(&state)?;
         let mut names = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
@@ -313,6 +327,47 @@ impl Inner {
         }
         Ok(Some(row))
     }
+
+    fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
+        let first = RowKey { table, identity: Arc::default() };
+        let start = match after {
+            Some(after) if after.table > table => return Ok(Vec::new()),
+            Some(after) if after.table == table => Bound::Excluded(after),
+            _ => Bound::Included(&first),
+        };
+        let reader = self.readers.get(&self.folder)?;
+        // The tail first, as for operations. Keys forgotten in the tail may take places on the page.
+        let RecentPage { present: mut keys, forgotten } = self.tail_read().rows.page(table, start, limit);
+        let placed = placed_keys(reader.conn(), table, start, limit.saturating_add(forgotten.len()))?;
+        keys.extend(placed.into_iter().filter(|key| !forgotten.contains(key)));
+        Ok(keys.into_iter().take(limit).collect())
+    }
+}
+
+/// The state of a row in the row store.
+fn placed_row(conn: &Connection, key: &RowKey) -> Result<rows::RowState, StorageError> {
+    let sql = "SELECT state FROM row WHERE table_id = ?1 AND identity = ?2";
+    let state = conn.prepare_cached(sql)?.query_row((key.table.0, &*key.identity), |row| row.get::<_, Vec<u8>>(0));
+    Ok(state.optional()?.map(Bytes::from))
+}
+
+/// Keys of a table's rows in the row store, from `start` on.
+fn placed_keys(
+    conn: &Connection,
+    table: TableId,
+    start: Bound<&RowKey>,
+    limit: usize,
+) -> Result<Vec<RowKey>, StorageError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (comparison, identity) = match start {
+        Bound::Excluded(key) => (">", &*key.identity),
+        Bound::Included(key) => (">=", &*key.identity),
+        Bound::Unbounded => (">=", &[][..]),
+    };
+    let sql = format!(
+        "SELECT table_id, identity FROM row WHERE table_id = ?1 AND identity {comparison} ?2 ORDER BY identity LIMIT ?3"
+    );
+    row_keys(&mut conn.prepare_cached(&sql)?.query((table.0, identity, limit))?)
 }
 
 /// Reads rows of `(table_id, identity)`.
@@ -349,20 +404,7 @@ impl BucketStore for SqliteStore {
     }
 
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        match after.filter(|after| after.table >= table) {
-            Some(after) if after.table > table => Ok(Vec::new()),
-            Some(after) => {
-                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 AND identity > ?2 \
-                           ORDER BY identity LIMIT ?3";
-                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, &*after.identity, limit))?)
-            }
-            None => {
-                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 ORDER BY identity LIMIT ?2";
-                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, limit))?)
-            }
-        }
+        self.inner.rows_of_table(table, after, limit)
     }
 
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {

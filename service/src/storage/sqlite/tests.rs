@@ -10,6 +10,7 @@ use super::{
         BucketTotals, NewOperation,
         conformance::{self, Engine},
     },
+    fold::FoldBound,
     *,
 };
 
@@ -90,6 +91,13 @@ fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
     (0..3).map(of_bucket).collect()
 }
 
+/// All that is in the store.
+fn bound(store: &SqliteStore) -> FoldBound {
+    let writer = store.inner.writer();
+    let head = writer.head();
+    FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
+}
+
 fn count(store: &SqliteStore, sql: &str) -> i64 {
     store.inner.writer().conn().query_row(sql, [], |row| row.get(0)).unwrap()
 }
@@ -132,9 +140,9 @@ fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
     store.commit(batch(90)).unwrap();
     let before = contents(&store);
     let first = store.inner.tail_read().bucket_ids()[0];
-    let upto = store.inner.writer().head().last_op_id;
-    let plan = store.inner.plan(first, upto).unwrap().unwrap();
-    assert!(store.inner.store_plans(1, upto, &[plan]).unwrap());
+    let upto = bound(&store);
+    let plan = store.inner.plan(first, upto.op_id).unwrap().unwrap();
+    assert!(store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(contents(&store), before);
     drop(store);
 
@@ -150,11 +158,11 @@ fn a_fold_that_meets_a_reset_gives_up() {
     let folder = Folder::new(SqliteOptions::default());
     let store = folder.store().unwrap();
     store.commit(batch(90)).unwrap();
-    let upto = store.inner.writer().head().last_op_id;
+    let upto = bound(&store);
     let bucket = store.inner.tail_read().bucket_ids()[0];
-    let plan = store.inner.plan(bucket, upto).unwrap().unwrap();
+    let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
     store.reset().unwrap();
-    assert!(!store.inner.store_plans(1, upto, &[plan]).unwrap());
+    assert!(!store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 0);
 }
 

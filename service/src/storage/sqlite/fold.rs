@@ -1,7 +1,7 @@
 //! Background work: moves the tail into chunks, and keeps the database file and its log small.
 //!
 //! Every step takes the writer for one bounded slice, and rests in between as long as the slice took, so that commits
-//! get their turn.
+//! get their turn; it does not rest while commits wait for room.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
@@ -188,7 +188,9 @@ impl Inner {
         let goes_on = run(&mut writer)?;
         drop(writer);
         self.signal.made_room();
-        thread::sleep(started.elapsed());
+        if !self.tail_is_full() {
+            thread::sleep(started.elapsed());
+        }
         Ok(goes_on)
     }
 

@@ -203,6 +203,11 @@ impl Inner {
         self.tail_reaches(1)
     }
 
+    /// Commits wait.
+    fn tail_is_full(&self) -> bool {
+        self.tail_reaches(TAIL_GROWTH_MAX)
+    }
+
     /// Whether the tail has so many times what is folded at once.
     fn tail_reaches(&self, times: usize) -> bool {
         let size = self.tail_read().size();
@@ -211,7 +216,7 @@ impl Inner {
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
-        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_reaches(TAIL_GROWTH_MAX)) {
+        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_is_full()) {
             let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
             return Err(StorageError::Engine(message));
         }

@@ -117,7 +117,7 @@ impl Inner {
         }
     }
 
-    fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
+    pub(super) fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
         self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
                 rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
@@ -135,7 +135,7 @@ impl Inner {
         if operations.is_empty() {
             return Ok(None);
         }
-        let reader = self.readers.get(&self.folder)?;
+        let reader = self.reader()?;
         FoldPlan::new(reader.conn(), bucket, operations).map(Some)
     }
 
@@ -201,9 +201,14 @@ impl Inner {
             return Ok(());
         }
         let maintenance = self.maintenance();
-        copy_log(&maintenance)?;
-        let _writer = self.writer();
-        copy_log(&maintenance)?;
+        let copied = copy_log(&maintenance).and_then(|()| {
+            let _writer = self.writer();
+            copy_log(&maintenance)
+        });
+        if let Err(error) = copied {
+            self.writer().notice(&error);
+            return Err(error.into());
+        }
         self.log_pages.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -231,6 +236,6 @@ impl Inner {
 }
 
 /// Copies what no reader is in the way of, without waiting for anyone.
-fn copy_log(conn: &Connection) -> Result<(), StorageError> {
-    Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+fn copy_log(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

@@ -101,11 +101,16 @@ impl Writer {
         let head = change_state.head;
         head.write(&tx)?;
         if let Err(error) = tx.commit() {
-            self.failed = is_sync_failure(&error);
+            self.notice(&error);
             return Err(error.into());
         }
         self.head = head;
         Ok(value)
+    }
+
+    /// Writes nothing any more if this was a failed sync, here or of another connection.
+    pub(super) fn notice(&mut self, error: &rusqlite::Error) {
+        self.failed |= is_sync_failure(error);
     }
 
     /// Forgets bucket names, as a reset does with the buckets.

@@ -31,7 +31,7 @@ const SLICE_BLOCKS: u32 = 256;
 /// Most free pages given back to the file system in one slice.
 const SLICE_PAGES: usize = 256;
 /// Pages in the log from which it is worth copying them to the database: 16 MiB, about what a small machine spares.
-pub(super) const LOG_PAGES: usize = 4096;
+const LOG_PAGES: usize = 4096;
 /// Free pages that are kept for reuse: 8 MiB.
 const FREE_PAGES_KEPT: i64 = 2048;
 /// Rest after a failure, which mostly is a full disk.
@@ -68,11 +68,13 @@ impl Inner {
     }
 
     fn work(&self) -> Result<(), StorageError> {
+        // First, since a copied log leaves room for the fold.
+        self.checkpoint_log()?;
         if self.tail_wants_fold() {
             self.fold()?;
             self.give_back_pages()?;
         }
-        self.checkpoint_log()
+        Ok(())
     }
 
     /// Moves all that is in the tail now to where it is kept.

@@ -223,26 +223,33 @@ impl Inner {
             let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
             return Err(StorageError::Engine(message));
         }
-        let commit = {
-            let mut writer = self.writer();
-            let recent = |key: &RowKey| self.tail_read().rows.get(key).map(|state| state.is_some());
-            let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
-            let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
-            let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
-            for (bucket, operation) in appended.operations {
-                tail.push(bucket, operation);
-            }
-            for (key, state) in appended.rows {
-                tail.rows.insert(key, version, state);
-            }
-            tail.version = version;
-            tail.checkpoint = checkpoint;
-            Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups }
-        };
-        if self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > fold::LOG_PAGES {
+        let commit = self.commit_and_publish(batch);
+        if matches!(commit, Err(StorageError::Engine(_))) {
+            // The disk may be full of log, which shrinks by being copied.
+            self.log_pages.store(usize::MAX, Ordering::Relaxed);
+        }
+        if self.has_work() {
             self.signal.wake();
         }
-        Ok(commit)
+        commit
+    }
+
+    /// Commits to the file, then changes memory alike.
+    fn commit_and_publish(&self, batch: Batch) -> Result<Commit, StorageError> {
+        let mut writer = self.writer();
+        let recent = |key: &RowKey| self.tail_read().rows.get(key).map(|state| state.is_some());
+        let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
+        let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        for (bucket, operation) in appended.operations {
+            tail.push(bucket, operation);
+        }
+        for (key, state) in appended.rows {
+            tail.rows.insert(key, version, state);
+        }
+        tail.version = version;
+        tail.checkpoint = checkpoint;
+        Ok(Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups })
     }
 
     fn reset(&self) -> Result<(), StorageError> {

@@ -19,10 +19,12 @@
 //! - An operation is in the tail's memory or in a chunk at every moment, never in neither: a fold commits, then forgets.
 //!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
 //! - One writer, behind a mutex. The fold takes it for bounded slices.
+//! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`.
 //! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
-//! Start reading at [`SqliteStore`], then `writer` for what a commit writes, `fold` for what happens to it later.
+//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` for what
+//! happens to it later, `read` and `view` for how both are seen as one.
 
 mod block;
 mod chunk;
@@ -110,7 +112,7 @@ struct Inner {
     readers: ReaderPool,
     /// For the log; held by whoever folds, so that there is one at a time.
     maintenance: Mutex<Connection>,
-    /// Written under the writer, right after its transaction; read under no other lock.
+    /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
     write_checkpoints: WriteCheckpointQueue,
     signal: Signal,

@@ -15,6 +15,7 @@ use super::{
     super::{RowKey, StorageError, TableId},
     block,
     codec::{Reader, put_bytes, put_number},
+    head::number,
 };
 
 /// The encoded state of a row; `None` forgets the row.
@@ -48,7 +49,7 @@ impl RecentRows {
         let mut statement = conn.prepare("SELECT version, block FROM row_tail ORDER BY version")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let version = super::head::number(row, 0)?;
+            let version = number(row, 0)?;
             for (key, state) in decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
                 recent.insert(key, version, state);
             }

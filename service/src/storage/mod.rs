@@ -178,7 +178,7 @@ pub struct WriteCheckpoint {
 /// Size of the store, for metrics and the status page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Buckets that have operations.
+    /// Buckets that have operations. An engine may count those that only stored rows name, too.
     pub bucket_count: u64,
     /// Operations in all buckets.
     pub operation_count: u64,
@@ -192,7 +192,7 @@ pub struct StoreStats {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The engine failed: disk full, file damaged, no permission.
+    /// The engine failed: disk full, no permission, a broken disk.
     #[error("bucket store failed: {0}")]
     Engine(String),
     /// The folder belongs to a newer release or to another program.

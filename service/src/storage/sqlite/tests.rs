@@ -7,9 +7,10 @@ use tempfile::TempDir;
 
 use super::{
     super::{
-        BucketTotals, NewOperation,
+        BucketTotals, NewOperation, RowOutput,
         conformance::{self, Engine},
     },
+    fold::FoldBound,
     *,
 };
 
@@ -90,6 +91,13 @@ fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
     (0..3).map(of_bucket).collect()
 }
 
+/// All that is in the store.
+fn bound(store: &SqliteStore) -> FoldBound {
+    let writer = store.inner.writer();
+    let head = writer.head();
+    FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
+}
+
 fn count(store: &SqliteStore, sql: &str) -> i64 {
     store.inner.writer().conn().query_row(sql, [], |row| row.get(0)).unwrap()
 }
@@ -132,9 +140,9 @@ fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
     store.commit(batch(90)).unwrap();
     let before = contents(&store);
     let first = store.inner.tail_read().bucket_ids()[0];
-    let upto = store.inner.writer().head().last_op_id;
-    let plan = store.inner.plan(first, upto).unwrap().unwrap();
-    assert!(store.inner.store_plans(1, upto, &[plan]).unwrap());
+    let upto = bound(&store);
+    let plan = store.inner.plan(first, upto.op_id).unwrap().unwrap();
+    assert!(store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(contents(&store), before);
     drop(store);
 
@@ -146,15 +154,53 @@ fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn rows_are_the_same_before_during_and_after_a_fold() {
+    let folder = Folder::new(SqliteOptions::default());
+    let key = |id: u32| RowKey { table: TableId(1), identity: id.to_be_bytes().into() };
+    let row = |image: &'static str| StoredRow {
+        image: image.into(),
+        outputs: Vec::new(),
+        lookups: Vec::new(),
+        consulted: Vec::new(),
+    };
+    let commit = |store: &SqliteStore, rows: Vec<(u32, Option<StoredRow>)>| {
+        let rows = rows.into_iter().map(|(id, row)| (key(id), row)).collect();
+        store.commit(Batch { rows, ..batch(0) }).unwrap();
+    };
+    let rows = |store: &SqliteStore| {
+        let keys = store.rows_of_table(TableId(1), None, 9).unwrap();
+        assert_eq!(store.stats().unwrap().row_count, keys.len() as u64);
+        keys.into_iter().map(|key| store.row(&key).unwrap().unwrap().image).collect::<Vec<_>>()
+    };
+    let store = folder.store().unwrap();
+    commit(&store, vec![(1, Some(row("first"))), (2, Some(row("second"))), (4, Some(row("fourth")))]);
+    store.inner.fold().unwrap();
+    commit(&store, vec![(1, None), (2, Some(row("changed"))), (3, Some(row("third")))]);
+    let expected = ["changed", "third", "fourth"];
+    assert_eq!(rows(&store), expected);
+    let upto = bound(&store);
+    let first = store.inner.tail_read().rows.slice(None, upto.version, 2);
+    assert!(store.inner.place_rows(upto, &first).unwrap());
+    assert_eq!(rows(&store), expected, "two rows are in their place");
+    drop(store);
+    let store = folder.store().unwrap();
+    assert_eq!(rows(&store), expected, "all are read again");
+    store.inner.fold().unwrap();
+    assert_eq!(rows(&store), expected);
+    assert_eq!(count(&store, "SELECT count(*) FROM row_tail"), 0);
+    assert_eq!(store.inner.tail_read().rows.bytes(), 0);
+}
+
+#[test]
 fn a_fold_that_meets_a_reset_gives_up() {
     let folder = Folder::new(SqliteOptions::default());
     let store = folder.store().unwrap();
     store.commit(batch(90)).unwrap();
-    let upto = store.inner.writer().head().last_op_id;
+    let upto = bound(&store);
     let bucket = store.inner.tail_read().bucket_ids()[0];
-    let plan = store.inner.plan(bucket, upto).unwrap().unwrap();
+    let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
     store.reset().unwrap();
-    assert!(!store.inner.store_plans(1, upto, &[plan]).unwrap());
+    assert!(!store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 0);
 }
 
@@ -283,4 +329,18 @@ fn the_log_is_kept_small() {
     }
     let log = fs::metadata(folder.path().join("buckets.sqlite3-wal")).unwrap().len();
     assert!(log < 64 << 20, "{log} bytes of log after 80 MiB of changes");
+}
+
+#[test]
+fn nothing_is_written_after_a_failed_sync() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(9)).unwrap();
+    let before = contents(&store);
+    let failed = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    store.inner.writer().notice(&rusqlite::Error::SqliteFailure(failed, None));
+    let error = store.commit(batch(1)).err().unwrap();
+    assert_eq!(error.code(), "STORE-0101");
+    assert!(error.to_string().contains("restart"), "{error}");
+    assert_eq!(contents(&store), before, "reading goes on");
 }

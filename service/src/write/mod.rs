@@ -40,6 +40,7 @@ use kairos_sync_protocol::{
 };
 use kairos_sync_rules::SyncPlan;
 use serde_json::Value;
+use tokio_postgres::Error;
 
 use self::{
     batch::{Answered, BatchError, Constraints, Context, Upload},
@@ -94,6 +95,14 @@ impl Default for WriteOptions {
 pub trait WriteCheckpointSource: Send + Sync {
     /// A write checkpoint that covers all that is committed now. `None` where it cannot be made: the client then asks.
     fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>>;
+}
+
+/// What kept a batch from being written, and may not keep the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    Others,
+    DeferredConstraint,
+    StaleSchema,
 }
 
 /// Takes uploads. One for the whole service.
@@ -161,26 +170,25 @@ impl Writer {
     }
 
     async fn write_in_time(&self, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
-        let deadline = self.options.deadline;
-        let began = tokio::time::Instant::now();
-        let mut client = tokio::time::timeout_at(began + deadline, self.pool.get())
-            .await
-            .map_err(|_| UploadError::Deadline(deadline))?
-            .map_err(UploadError::Connect)?;
-        let written = Box::pin(self.write(&mut client, upload));
-        let Ok(written) = tokio::time::timeout_at(began + deadline, written).await else {
-            // Whatever the connection is busy with: nobody else should wait for it.
-            drop(Object::take(client));
-            return Err(UploadError::Deadline(deadline));
-        };
-        if written.is_ok() {
-            self.prune(&client, began + deadline).await;
+        let until = tokio::time::Instant::now() + self.options.deadline;
+        let mut client = None;
+        let written = tokio::time::timeout_at(until, Box::pin(self.write(&mut client, upload))).await;
+        match (written, client) {
+            (Ok(Ok(answers)), Some(client)) => {
+                self.prune(&client, until).await;
+                Ok(answers)
+            }
+            (Ok(written), _) => written,
+            (Err(_), client) => {
+                // Whatever the connection is busy with: nobody else should wait for it.
+                drop(client.map(Object::take));
+                Err(UploadError::Deadline(self.options.deadline))
+            }
         }
-        written
     }
 
-    /// Runs the batch until it neither met others nor a changed schema.
-    async fn write(&self, client: &mut Client, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
+    /// Runs the batch until it meets neither others nor a changed schema. `connection` is where it runs now.
+    async fn write(&self, connection: &mut Option<Client>, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
         let context = Context {
             plan: &self.plan,
             catalog: &self.catalog,
@@ -192,37 +200,47 @@ impl Writer {
         let mut constraints = Constraints::AsDeclared;
         let mut attempts = 1;
         loop {
-            let source = match batch::run(&context, client, upload, constraints).await {
+            let client = connection.insert(self.pool.get().await.map_err(UploadError::Connect)?);
+            let (obstacle, source) = match batch::run(&context, client, upload, constraints).await {
                 Ok(answers) => return Ok(answers),
-                Err(BatchError::Role(source)) => {
-                    return Err(UploadError::Role { role: self.options.role.clone().unwrap_or_default(), source });
-                }
-                Err(BatchError::Deferred(error)) => {
-                    constraints = Constraints::Immediate;
-                    error
-                }
-                Err(BatchError::Ledger(error)) => match judge(&error, &[]) {
-                    Verdict::Contention => error,
-                    _ if error.code().is_some_and(|state| state.code().starts_with("42")) => {
-                        return Err(UploadError::Ledger(error));
-                    }
-                    _ => return Err(UploadError::Postgres(error)),
-                },
-                Err(BatchError::Postgres(error)) => match judge(&error, &[]) {
-                    Verdict::Contention => error,
-                    Verdict::Stale => {
-                        self.catalog.forget();
-                        client.statement_cache.clear();
-                        error
-                    }
-                    Verdict::Refuse(_) | Verdict::Server => return Err(UploadError::Postgres(error)),
-                },
+                Err(error) => self.obstacle(error)?,
             };
             if attempts == ATTEMPTS_MAX {
                 return Err(UploadError::Contention { attempts, source });
             }
+            // Others may have the connection meanwhile.
+            let client = connection.take();
+            match obstacle {
+                Obstacle::Others => {}
+                Obstacle::DeferredConstraint => constraints = Constraints::Immediate,
+                Obstacle::StaleSchema => {
+                    self.catalog.forget();
+                    // Triggers keep plans as well, which only end with their session.
+                    drop(client.map(Object::take));
+                }
+            }
             tokio::time::sleep(pause(attempts)).await;
             attempts += 1;
+        }
+    }
+
+    /// What the next attempt has to do otherwise, where there is any hope in one.
+    fn obstacle(&self, error: BatchError) -> Result<(Obstacle, Error), UploadError> {
+        let (source, is_ledger) = match error {
+            BatchError::Deferred(source) => return Ok((Obstacle::DeferredConstraint, source)),
+            BatchError::Role(source) => {
+                let role = self.options.role.clone().unwrap_or_default();
+                return Err(UploadError::Role { role, source });
+            }
+            BatchError::Ledger(source) => (source, true),
+            BatchError::Postgres(source) => (source, false),
+        };
+        match judge(&source, &[]) {
+            Verdict::Contention => Ok((Obstacle::Others, source)),
+            // Its table is ours: if it is missing or closed, nobody is about to change that.
+            Verdict::Stale | Verdict::Refuse(_) if is_ledger => Err(UploadError::Ledger(source)),
+            Verdict::Stale => Ok((Obstacle::StaleSchema, source)),
+            Verdict::Refuse(_) | Verdict::Server => Err(UploadError::Postgres(source)),
         }
     }
 

@@ -44,8 +44,8 @@ fn judge_db(error: &DbError, columns: &[&str]) -> Verdict {
     let refuse = |code, message| Verdict::Refuse(Refusal::new(code, message));
     match (state.get(..2).unwrap_or_default(), state) {
         (_, "40001" | "40P01") => Verdict::Contention,
-        // Missing column, table or type; "cached plan must not change result type"; a lost prepared statement.
-        (_, "42703" | "42P01" | "42704" | "0A000" | "26000") => Verdict::Stale,
+        // Missing column, table or type; another type; "cached plan must not change result type"; a lost statement.
+        (_, "42703" | "42P01" | "42704" | "42804" | "0A000" | "26000") => Verdict::Stale,
         (_, "42501") if error.routine() == Some("ExecWithCheckOptions") => {
             refuse("WRITE_RLS", "row-level security refuses the row: it is not yours to write".to_owned())
         }

@@ -8,8 +8,8 @@ use std::{
 use kairos_sync::write::WriteOptions;
 use serde_json::{Value, json};
 
-use super::{Desk, as_write_role, batch, codes, habit, principal, rules, writer};
-use crate::migrations::connect;
+use super::{Desk, as_write_role, batch, codes, habit, principal, rules};
+use crate::migrations::connect_to;
 
 /// Every write to a habit is counted by a trigger, so that a second effect shows.
 const COUNTED: &str = "
@@ -52,7 +52,7 @@ async fn a_repeated_batch_gets_the_first_answers_and_has_no_effect() {
 #[tokio::test]
 async fn twenty_parallel_duplicates_on_two_nodes_have_one_effect() {
     let desk = Desk::with(COUNTED, &rules(""), as_write_role()).await;
-    let other_node = writer(&desk.cluster, "kairos_service", &rules(""), as_write_role(), &desk.metrics);
+    let other_node = desk.another_writer("kairos_service", &rules(""), as_write_role());
     let uploads: Vec<_> = (0..20)
         .map(|n| {
             let node = Arc::clone(if n % 2 == 0 { &desk.writer } else { &other_node });
@@ -137,18 +137,19 @@ async fn old_answers_are_forgotten() {
 async fn a_batch_that_loses_a_deadlock_is_run_again() {
     let mut desk = Desk::with(COUNTED, &rules(""), as_write_role()).await;
     // The upload notices first, and so it is the one to give way.
-    desk.admin.batch_execute("ALTER ROLE kairos_service SET deadlock_timeout = '20ms'").await.unwrap();
+    let impatient = format!("ALTER ROLE kairos_service IN DATABASE {} SET deadlock_timeout = '20ms'", desk.database);
+    desk.admin.batch_execute(&impatient).await.unwrap();
     desk.admin.batch_execute("SET deadlock_timeout = '1min'").await.unwrap();
     desk.upload("ben", json!([habit("a", "ben"), habit("b", "ben")])).await;
-    let other = writer(&desk.cluster, "kairos_service", &rules(""), as_write_role(), &desk.metrics);
+    let other = desk.another_writer("kairos_service", &rules(""), as_write_role());
 
-    let watcher = connect(&desk.cluster, "postgres").await;
+    let watcher = connect_to(&desk.cluster, "postgres", &desk.database).await;
     let meeting = desk.admin.transaction().await.unwrap();
     meeting.batch_execute("UPDATE habits SET name = 'admin' WHERE id = 'b'").await.unwrap();
     let patch = |id: &str| json!({ "op": "PATCH", "table": "habits", "id": id, "data": { "name": "ben" } });
     let entries = json!({ "client_id": "c", "batch": [patch("a"), patch("b")] });
     let upload = tokio::spawn(async move { other.upload(&principal("ben"), batch(entries)).await });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let deadline = Instant::now() + Duration::from_secs(10);
     while watcher.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
         assert!(Instant::now() < deadline, "the upload waits for `b`");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kairos_sync::write::WriteOptions;
 use serde_json::{Value, json};
 
-use super::{Desk, as_write_role, codes, habit, principal, rules, writer};
+use super::{Desk, as_write_role, codes, habit, principal, rules};
 
 #[tokio::test]
 async fn ten_thousand_operations_fit_and_one_more_does_not() {
@@ -91,7 +91,7 @@ async fn a_locked_row_ends_at_the_deadline_and_the_upload_can_be_repeated() {
 
 #[tokio::test]
 async fn a_postgres_that_is_gone_is_no_answer_to_any_operation() {
-    let desk = Desk::open().await;
+    let desk = Desk::alone().await;
     desk.upload("anna", habit("h1", "anna")).await;
     desk.cluster.stop("immediate").unwrap();
     let error = desk.try_upload("anna", habit("h2", "anna")).await.expect_err("gone");
@@ -106,7 +106,7 @@ async fn a_role_that_cannot_be_taken_is_named() {
     let desk = Desk::open().await;
     for role in ["no_such_role", "kairos_replication"] {
         let options = WriteOptions { role: Some(role.to_owned()), ..WriteOptions::default() };
-        let writer = writer(&desk.cluster, "kairos_service", &rules(""), options, &desk.metrics);
+        let writer = desk.another_writer("kairos_service", &rules(""), options);
         let error = writer.upload(&principal("anna"), super::batch(habit("h1", "anna"))).await.expect_err("refused");
         assert_eq!(error.code(), "WRITE_ROLE");
         assert!(error.to_string().contains(role), "{error}");
@@ -124,7 +124,10 @@ async fn a_missing_ledger_says_to_migrate() {
 #[tokio::test]
 async fn the_servers_fault_refuses_nothing() {
     let desk = Desk::open().await;
-    desk.admin.batch_execute("ALTER DATABASE postgres SET default_transaction_read_only = on").await.unwrap();
+    desk.admin
+        .batch_execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", desk.database))
+        .await
+        .unwrap();
     let error = desk.try_upload("anna", habit("h1", "anna")).await.expect_err("read-only");
     assert_eq!((error.code(), error.is_transient()), ("WRITE_POSTGRES", true));
 }

@@ -10,7 +10,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -33,11 +33,12 @@ use kairos_sync_rules::{SyncPlan, compile};
 use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
-use crate::migrations::connect;
+use crate::migrations::{connect, connect_to};
 
 /// A migrated database and a writer in front of it.
 pub(crate) struct Desk {
-    pub(crate) cluster: PgCluster,
+    pub(crate) cluster: Arc<PgCluster>,
+    pub(crate) database: String,
     pub(crate) admin: Client,
     pub(crate) writer: Arc<Writer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -62,13 +63,31 @@ impl Desk {
 
     /// With further SQL, other rules or options.
     pub(crate) async fn with(sql: &str, rules: &str, options: WriteOptions) -> Self {
-        let cluster = PgCluster::start(None).expect("a server");
-        let mut admin = connect(&cluster, "postgres").await;
+        Self::on(shared_server(), sql, rules, options).await
+    }
+
+    /// On a server of its own, which the test may stop.
+    pub(crate) async fn alone() -> Self {
+        let cluster = Arc::new(PgCluster::start(None).expect("a server"));
+        Self::on(cluster, "", &rules(""), as_write_role()).await
+    }
+
+    async fn on(cluster: Arc<PgCluster>, sql: &str, rules: &str, options: WriteOptions) -> Self {
+        static DATABASES: AtomicU64 = AtomicU64::new(0);
+        let database = format!("desk_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
+        let create = format!("CREATE DATABASE {database}");
+        connect(&cluster, "postgres").await.batch_execute(&create).await.expect("a database");
+        let mut admin = connect_to(&cluster, "postgres", &database).await;
         migrate(&mut admin, Migrations::ServiceAndSample).await.expect("migrates");
         admin.batch_execute(sql).await.expect("further SQL");
         let metrics = Arc::new(Metrics::new());
-        let writer = writer(&cluster, "kairos_service", rules, options, &metrics);
-        Self { cluster, admin, writer, metrics }
+        let writer = writer(&cluster.uri("kairos_service", &database), rules, options, &metrics);
+        Self { cluster, database, admin, writer, metrics }
+    }
+
+    /// Another writer on the same database, as another node or in another configuration.
+    pub(crate) fn another_writer(&self, login: &str, rules: &str, options: WriteOptions) -> Arc<Writer> {
+        writer(&self.cluster.uri(login, &self.database), rules, options, &self.metrics)
     }
 
     pub(crate) async fn try_upload(&self, user: &str, batch: Value) -> Result<UploadResponse, UploadError> {
@@ -100,16 +119,21 @@ impl Desk {
     }
 }
 
-pub(crate) fn writer(
-    cluster: &PgCluster,
-    login: &str,
-    rules: &str,
-    options: WriteOptions,
-    metrics: &Arc<Metrics>,
-) -> Arc<Writer> {
-    let manager = Manager::new(cluster.uri(login, "postgres").parse().expect("a URI"), NoTls);
+fn writer(uri: &str, rules: &str, options: WriteOptions, metrics: &Arc<Metrics>) -> Arc<Writer> {
+    let manager = Manager::new(uri.parse().expect("a URI"), NoTls);
     let pool = Pool::builder(manager).max_size(8).runtime(Runtime::Tokio1).build().expect("a pool");
     Arc::new(Writer::new(pool, plan(rules), options, Arc::new(Counter::default()), Arc::clone(metrics)))
+}
+
+/// One server for the tests that run now; it goes with the last of them.
+fn shared_server() -> Arc<PgCluster> {
+    static SERVER: Mutex<Weak<PgCluster>> = Mutex::new(Weak::new());
+    let mut server = SERVER.lock().expect("no test fails while it starts a server");
+    server.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(PgCluster::start(None).expect("a server"));
+        *server = Arc::downgrade(&started);
+        started
+    })
 }
 
 fn plan(rules: &str) -> Arc<SyncPlan> {

@@ -3,7 +3,7 @@
 use kairos_sync::write::WriteOptions;
 use serde_json::{Value, json};
 
-use super::{Desk, as_write_role, codes, habit, principal, rules, writer};
+use super::{Desk, as_write_role, codes, habit, principal, rules};
 
 /// Rules that allow everything.
 const OPEN_RULES: &str = "bucket_definitions: {}
@@ -113,7 +113,7 @@ async fn the_rules_hold_when_row_level_security_does_not() {
     let desk = Desk::open().await;
     bens_rows(&desk).await;
     // A superuser, whom no row-level security binds, and no role to change to.
-    let as_superuser = writer(&desk.cluster, "postgres", &rules(""), WriteOptions::default(), &desk.metrics);
+    let as_superuser = desk.another_writer("postgres", &rules(""), WriteOptions::default());
     let before = bens_state(&desk).await;
     for attack in &attacks()[..7] {
         let answer = as_superuser.upload(&principal("anna"), super::batch(attack.clone())).await.unwrap();
@@ -163,7 +163,7 @@ async fn claims_and_role_do_not_outlive_the_upload() {
     desk.admin.batch_execute(sql).await.unwrap();
     desk.admin.batch_execute("SELECT kairos.publish_table('seen', 'INSERT, UPDATE')").await.unwrap();
     let more = rules("  seen:\n    allow: [put]\n    check: true\n");
-    let seen = writer(&desk.cluster, "kairos_service", &more, as_write_role(), &desk.metrics);
+    let seen = desk.another_writer("kairos_service", &more, as_write_role());
     for (index, user) in ["anna", "ben", "anna"].iter().enumerate() {
         let put = json!({ "op": "PUT", "table": "seen", "id": index, "data": {} });
         let answer = seen.upload(&principal(user), super::batch(put)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::Error;
+use tokio_postgres::{Error, error::DbError};
 
 /// Why nothing of an upload was written, as far as known: after a lost connection or a missed deadline it may have
 /// been. Sending it again is right either way.
@@ -33,7 +33,7 @@ pub enum UploadError {
         attempts: u32,
         /// What Postgres said last.
         #[source]
-        source: Error,
+        source: Cause,
     },
     /// The write role cannot be taken.
     #[error("uploads cannot run as role `{role}`: create it and grant it to the service's login (`write.role`)")]
@@ -42,16 +42,16 @@ pub enum UploadError {
         role: String,
         /// What Postgres says.
         #[source]
-        source: Error,
+        source: Cause,
     },
     /// The ledger cannot be used.
     #[error(
         "the table kairos.write_ledger cannot be used: apply the migrations of the service, and let its login use it"
     )]
-    Ledger(#[source] Error),
+    Ledger(#[source] Cause),
     /// Any other failure that is not the fault of one operation.
     #[error("Postgres could not take the upload")]
-    Postgres(#[source] Error),
+    Postgres(#[source] Cause),
 }
 
 impl UploadError {
@@ -71,5 +71,28 @@ impl UploadError {
     /// Whether the same upload may succeed later, so that the client should keep it and try again.
     pub const fn is_transient(&self) -> bool {
         !matches!(self, Self::BatchTooLarge { .. })
+    }
+}
+
+/// What Postgres said, as far as it may be logged: its messages about data quote values, and details always do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(String);
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Self {
+        Self(error.as_db_error().map_or_else(|| error.to_string(), describe))
+    }
+}
+
+fn describe(error: &DbError) -> String {
+    let state = error.code().code();
+    let is_about_data = ["22", "23", "44", "54", "P0"].iter().any(|class| state.starts_with(class));
+    // What an app's trigger says may be about anything.
+    let is_raised = error.routine() == Some("exec_stmt_raise");
+    match error.constraint() {
+        Some(constraint) if is_about_data => format!("constraint `{constraint}` (SQLSTATE {state})"),
+        _ if is_about_data || is_raised => format!("SQLSTATE {state}"),
+        _ => format!("{} (SQLSTATE {state})", error.message()),
     }
 }

@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{auth::Principal, metrics::Metrics};
 
-pub use error::UploadError;
+pub use error::{Cause, UploadError};
 
 /// How often a batch is run when it meets others.
 const ATTEMPTS_MAX: u32 = 6;
@@ -206,7 +206,7 @@ impl Writer {
                 Err(error) => self.obstacle(error)?,
             };
             if attempts == ATTEMPTS_MAX {
-                return Err(UploadError::Contention { attempts, source });
+                return Err(UploadError::Contention { attempts, source: source.into() });
             }
             // Others may have the connection meanwhile.
             let client = connection.take();
@@ -230,7 +230,7 @@ impl Writer {
             BatchError::Deferred(source) => return Ok((Obstacle::DeferredConstraint, source)),
             BatchError::Role(source) => {
                 let role = self.options.role.clone().unwrap_or_default();
-                return Err(UploadError::Role { role, source });
+                return Err(UploadError::Role { role, source: source.into() });
             }
             BatchError::Ledger(source) => (source, true),
             BatchError::Postgres(source) => (source, false),
@@ -238,9 +238,9 @@ impl Writer {
         match judge(&source, &[]) {
             Verdict::Contention => Ok((Obstacle::Others, source)),
             // Its table is ours: if it is missing or closed, nobody is about to change that.
-            Verdict::Stale | Verdict::Refuse(_) if is_ledger => Err(UploadError::Ledger(source)),
+            Verdict::Stale | Verdict::Refuse(_) if is_ledger => Err(UploadError::Ledger(source.into())),
             Verdict::Stale => Ok((Obstacle::StaleSchema, source)),
-            Verdict::Refuse(_) | Verdict::Server => Err(UploadError::Postgres(source)),
+            Verdict::Refuse(_) | Verdict::Server => Err(UploadError::Postgres(source.into())),
         }
     }
 
@@ -255,7 +255,7 @@ impl Writer {
         }
         match tokio::time::timeout_at(until, ledger::prune(client, self.options.remember_for)).await {
             Ok(Ok(pruned)) => tracing::debug!(pruned, "forgot old write answers"),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot prune kairos.write_ledger"),
+            Ok(Err(error)) => tracing::warn!(error = %Cause::from(error), "cannot prune kairos.write_ledger"),
             Err(_) => tracing::warn!("pruning kairos.write_ledger takes too long"),
         }
     }

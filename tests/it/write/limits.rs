@@ -131,3 +131,16 @@ async fn the_servers_fault_refuses_nothing() {
     let error = desk.try_upload("anna", habit("h1", "anna")).await.expect_err("read-only");
     assert_eq!((error.code(), error.is_transient()), ("WRITE_POSTGRES", true));
 }
+
+#[tokio::test]
+async fn no_error_quotes_a_value() {
+    let desk = Desk::open().await;
+    let failing = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+                       $$ BEGIN RAISE 'about %', NEW.name USING ERRCODE = '53000', DETAIL = NEW.name; END $$;
+                   CREATE TRIGGER fail BEFORE INSERT ON habits FOR EACH ROW EXECUTE FUNCTION fail()";
+    desk.admin.batch_execute(failing).await.unwrap();
+    let put = json!({ "op": "PUT", "table": "habits", "id": "h", "data": { "name": "hunter2", "user_id": "anna" } });
+    let error = desk.try_upload("anna", put).await.expect_err("the trigger blames the server");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("53000") && !text.contains("hunter2"), "{text}");
+}

@@ -1,1 +1,5 @@
-//! See the architecture.
+//! Proofs of identity in, principals out.
+
+pub mod principal;
+
+pub use principal::Principal;

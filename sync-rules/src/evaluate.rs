@@ -339,7 +339,7 @@ impl RowFilter {
         let mut bound = vec![vec![None; types.len()]];
         for (parameter, expr) in &self.equalities {
             let value = types[*parameter].of(row.eval(expr)?.as_ref());
-            bound.retain_mut(|values| value.clone().is_some_and(|value| bind(values, *parameter, value)));
+            bound.retain_mut(|values| value.clone().is_some_and(|value| bind(values, *parameter, &value)));
         }
         for (expr, key, parameters) in &self.joins {
             let column = row.eval(expr)?.into_owned();
@@ -354,8 +354,7 @@ impl RowFilter {
                 let values = parse_data_array(&answer.0).ok_or("a stored lookup cannot be read")?;
                 extended.extend(bound.iter().filter_map(|before| {
                     let mut after = before.clone();
-                    let fits =
-                        parameters.iter().zip(&values).all(|(&index, value)| bind(&mut after, index, value.clone()));
+                    let fits = parameters.iter().zip(&values).all(|(&index, value)| bind(&mut after, index, value));
                     fits.then_some(after)
                 }));
                 if extended.len() > COMBINATIONS_MAX {
@@ -370,8 +369,8 @@ impl RowFilter {
 }
 
 /// Whether the parameter can have this value, which it then has.
-fn bind(values: &mut Bound, parameter: usize, value: SqlValue) -> bool {
-    *values[parameter].get_or_insert_with(|| value.clone()) == value
+fn bind(values: &mut Bound, parameter: usize, value: &SqlValue) -> bool {
+    values[parameter].get_or_insert_with(|| value.clone()) == value
 }
 
 impl ClaimType {

@@ -116,7 +116,7 @@ fn apply(function: &Function, values: &[Cow<'_, SqlValue>]) -> Result<SqlValue, 
             (wanted, array) => {
                 let found = json_elements(array)?
                     .iter()
-                    .any(|element| element.order(wanted).is_some_and(|order| order.is_eq()));
+                    .any(|element| element.order(wanted).is_some_and(std::cmp::Ordering::is_eq));
                 SqlValue::from_bool(found)
             }
         },

@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
 use crate::{
     compile as front_ends,
     diagnostic::Diagnostic,
@@ -265,8 +268,7 @@ impl SyncPlan {
     /// Identifies what the plan does with rows and requests: equal for equal rules, however they are written.
     /// Write rules are no part of it, since nothing stored depends on them.
     pub fn fingerprint(&self) -> String {
-        use sha2::{Digest, Sha256};
         let described = format!("{:?}{:?}{:?}", self.compatibility, self.definitions, self.joins);
-        Sha256::digest(described.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(described.as_bytes()))
     }
 }

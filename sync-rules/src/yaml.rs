@@ -70,7 +70,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Diagnostic> {
     match serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options) {
         Ok(tree) => Ok(node(tree)),
         Err(error) => {
-            let span = error.location().map(|at| Span { line: at.line() as usize, column: at.column() as usize });
+            let span = error.location().map(span);
             let message = error.to_string();
             let code = if message.contains("duplicate") { "yaml_duplicate_key" } else { "yaml_syntax" };
             Err(fault(code, message, span))
@@ -79,7 +79,8 @@ pub(crate) fn parse(text: &str) -> Result<Node, Diagnostic> {
 }
 
 fn span(location: serde_saphyr::Location) -> Span {
-    Span { line: location.line() as usize, column: location.column() as usize }
+    let number = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    Span { line: number(location.line()), column: number(location.column()) }
 }
 
 fn node(spanned: Spanned<Tree>) -> Node {

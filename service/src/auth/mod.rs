@@ -19,7 +19,7 @@ pub mod principal;
 pub mod remote;
 
 #[cfg(test)]
-mod test_keys;
+pub(crate) mod test_keys;
 
 pub use authenticator::{AuthConfig, Authenticator};
 pub use error::AuthError;

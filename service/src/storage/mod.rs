@@ -16,6 +16,8 @@
 //! Engines: [`MemoryStore`], the simple model, and [`SqliteStore`], the default. Both pass one suite, `conformance`.
 //! Start reading at [`BucketStore`].
 
+#[cfg(test)]
+mod conformance;
 mod generation;
 mod memory;
 mod sqlite;

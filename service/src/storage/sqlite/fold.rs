@@ -52,7 +52,7 @@ impl Inner {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
     }
 
@@ -89,7 +89,7 @@ impl Inner {
         Ok(())
     }
 
-    fn plan(&self, bucket: BucketId, upto: OpId) -> Result<Option<FoldPlan>, StorageError> {
+    pub(super) fn plan(&self, bucket: BucketId, upto: OpId) -> Result<Option<FoldPlan>, StorageError> {
         let operations = self.tail_read().range(bucket, OpId::ZERO, upto, usize::MAX);
         if operations.is_empty() {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Inner {
     }
 
     /// `false` if a reset came in between, after which there is nothing to fold.
-    fn store_plans(&self, generation: u64, upto: OpId, plans: &[FoldPlan]) -> Result<bool, StorageError> {
+    pub(super) fn store_plans(&self, generation: u64, upto: OpId, plans: &[FoldPlan]) -> Result<bool, StorageError> {
         self.slice(generation, |writer| {
             writer.transaction(Durability::Later, |change| {
                 change.head.version += 1;

@@ -31,6 +31,8 @@ mod reader;
 mod schema;
 mod signal;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod write_checkpoint;
 mod writer;
 
@@ -278,7 +280,7 @@ impl Inner {
             (tail.first_op_id(bucket), tail.range(bucket, after, upto, RANGE_OPERATIONS_MAX + 1))
         };
         let mut goes_on = true;
-        if tail_first.is_none_or(|first| first > after.next()) {
+        if tail_first.is_none_or(|first| first.get() > after.get() + 1) {
             chunk::visit(reader.conn(), bucket, after, upto, |operation| {
                 let older = tail_first.is_none_or(|first| operation.op_id < first);
                 goes_on = !older || range.push(operation.op_id, &operation.json);

@@ -46,6 +46,9 @@ impl Tail {
         while let Some(row) = rows.next()? {
             let mut id = op_id(row.get(0)?)?;
             for entry in block::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
+                if id > head.last_op_id {
+                    return Err(StorageError::Damaged { what: "the tail is ahead of its head".to_owned() });
+                }
                 let bucket = BucketId(entry.key);
                 let folded_upto = match folded.get(&bucket) {
                     Some(upto) => *upto,

@@ -219,7 +219,7 @@ impl Change<'_> {
         let Some(row) = row else {
             let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
             let deleted = self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
-            self.head.row_count -= deleted as u64;
+            self.head.row_count = self.head.row_count.saturating_sub(deleted as u64);
             return Ok(());
         };
         let buckets = row.outputs.iter().map(|output| self.bucket_id(&output.bucket)).collect::<Result<Vec<_>, _>>()?;

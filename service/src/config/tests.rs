@@ -136,7 +136,7 @@ fn mistakes_are_named_with_their_place() {
             "kairos.yaml:4:20: environment variable `NOWHERE`",
             "CONF-0104",
         ),
-        (MINIMAL.replace("uri: postgresql", "uri: mysql"), "kairos.yaml:1:31: connection URI:", "CONF-0108"),
+        (MINIMAL.replace("uri: postgresql", "uri: mysql"), "kairos.yaml:1:30: connection URI:", "CONF-0108"),
         (MINIMAL.replace("{uri:", "{type: mysql, uri:"), "must be postgresql", "CONF-0105"),
         (MINIMAL.replace("{content: 'bucket_definitions: {}'}", "{path: nowhere.yaml}"), "nowhere.yaml", "CONF-0101"),
         (

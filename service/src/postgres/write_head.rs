@@ -1,0 +1,60 @@
+//! The end of the source's WAL, for write checkpoints.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio_postgres::Client;
+
+use super::{PgError, SourceConfig};
+use crate::{
+    lsn::Lsn,
+    sync::{HeadUnavailable, SourceHead},
+};
+
+/// Reads the end of the source's WAL, and moves it. Connects when first needed, and again after a lost connection.
+pub struct WriteHead {
+    source: SourceConfig,
+    // Held while connecting only; requests share the connection and are pipelined on it.
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl WriteHead {
+    /// Of this source, which must be the primary.
+    pub fn new(source: SourceConfig) -> Self {
+        Self { source, client: Mutex::new(None) }
+    }
+
+    async fn read_position(&self) -> Result<Lsn, PgError> {
+        let row = self.client().await?.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?;
+        let text: String = row.try_get(0)?;
+        text.parse().map_err(|_| PgError::Protocol("pg_current_wal_lsn"))
+    }
+
+    /// The prefix is ours: replication knows it.
+    async fn write_message(&self) -> Result<(), PgError> {
+        let statement = "SELECT pg_logical_emit_message(false, 'kairos', 'ping')";
+        self.client().await?.execute(statement, &[]).await?;
+        Ok(())
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, PgError> {
+        let mut slot = self.client.lock().await;
+        if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(self.source.connect().await?);
+        *slot = Some(Arc::clone(&client));
+        Ok(client)
+    }
+}
+
+impl SourceHead for WriteHead {
+    fn head(&self) -> BoxFuture<'_, Result<Lsn, HeadUnavailable>> {
+        Box::pin(async { self.read_position().await.map_err(HeadUnavailable::new) })
+    }
+
+    fn nudge(&self) -> BoxFuture<'_, Result<(), HeadUnavailable>> {
+        Box::pin(async { self.write_message().await.map_err(HeadUnavailable::new) })
+    }
+}

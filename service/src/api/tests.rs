@@ -87,10 +87,10 @@ impl Upload for Echo {
 }
 
 async fn start() -> TestService {
-    start_with(2).await
+    start_with(2, 10).await
 }
 
-async fn start_with(connection_count_max: usize) -> TestService {
+async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let store = Arc::new(MemoryStore::new());
@@ -99,7 +99,7 @@ async fn start_with(connection_count_max: usize) -> TestService {
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
-    let sync_limits = SyncLimits { bucket_count_max: 10, fetch_concurrency_max: 4 };
+    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4 };
     let sync = SyncContext::new(
         Arc::clone(&dyn_store),
         Arc::new(plan),
@@ -323,7 +323,7 @@ async fn streams_end_when_the_service_stops() {
 
 #[tokio::test]
 async fn too_many_streams_are_refused_without_a_body() {
-    let service = start_with(1).await;
+    let service = start_with(1, 10).await;
     service.commit(1, &[]);
     let open = service.stream("anna").await;
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
@@ -335,6 +335,17 @@ async fn too_many_streams_are_refused_without_a_body() {
         assert!(Instant::now() < deadline, "the place is given back");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn too_many_buckets_are_an_error_that_names_their_definition() {
+    let service = start_with(1, 0).await;
+    service.commit(1, &[]);
+    let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["error"]["code"], json!("PSYNC_S2305"));
+    assert!(body["error"]["description"].as_str().unwrap().contains("1 of them come from `by_user`"), "{body}");
 }
 
 #[tokio::test]
@@ -383,10 +394,18 @@ async fn malformed_requests_are_answered_with_their_code() {
     };
     let json = "application/json; charset=utf-8";
     assert_eq!(send("{}", "text/plain").await, (415, "FST_ERR_CTP_INVALID_MEDIA_TYPE".to_owned()));
-    for body in ["", "{", "\u{0}", &"[".repeat(10_000)] {
+    for body in ["", "{", "\u{0}", r#"{"parameters":{"#] {
         assert_eq!(send(body, json).await, (400, "FST_ERR_CTP_INVALID_JSON_BODY".to_owned()), "{body:.9}");
     }
-    for body in ["[]", "7", r#"{"buckets":7}"#, r#"{"buckets":[{"name":"a","after":1}]}"#, r#"{"buckets":[{}]}"#] {
+    let bomb = format!("{{\"parameters\":{}", r#"{"a":"#.repeat(10_000));
+    assert_eq!(send(&bomb, json).await, (400, "FST_ERR_CTP_INVALID_JSON_BODY".to_owned()), "nested too deep");
+    for body in [
+        "7",
+        r#"{"parameters":"x"}"#,
+        r#"{"buckets":7}"#,
+        r#"{"buckets":[{"name":"a","after":1}]}"#,
+        r#"{"buckets":[{}]}"#,
+    ] {
         assert_eq!(send(body, json).await, (400, "PSYNC_S2001".to_owned()), "{body}");
     }
     let large = format!(r#"{{"client_id":"{}"}}"#, "x".repeat(70_000));

@@ -70,7 +70,7 @@ async fn held(client: &mut OfficialClient) -> BTreeSet<String> {
 async fn converges(service: &TestService, client: &mut OfficialClient, user: &str) {
     let client = tokio::sync::Mutex::new(client);
     let difference = async || {
-        let (expected, held) = (expected(service, user).await, held(&mut *client.lock().await).await);
+        let (expected, held) = (expected(service, user).await, held(*client.lock().await).await);
         expected.symmetric_difference(&held).cloned().collect::<Vec<_>>()
     };
     eventually(Vec::new(), difference).await;

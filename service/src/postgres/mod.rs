@@ -6,8 +6,6 @@ pub mod error;
 pub mod source;
 mod tls;
 mod uri;
-mod write_head;
 
 pub use error::{PgError, ServerError};
 pub use source::{SourceConfig, TlsMode};
-pub use write_head::WriteHead;

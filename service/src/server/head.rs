@@ -6,9 +6,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::{PgError, SourceConfig};
 use crate::{
     lsn::Lsn,
+    postgres::{PgError, SourceConfig},
     sync::{HeadUnavailable, SourceHead},
 };
 
@@ -33,10 +33,10 @@ impl WriteHead {
         text.parse().map_err(|_| PgError::Protocol("pg_current_wal_insert_lsn"))
     }
 
-    /// The prefix is ours: replication knows it. Postgres flushes the message within `wal_writer_delay` (200 ms), or
-    /// with the next commit.
+    /// The prefix is ours: replication knows it. The message is transactional, since a commit reaches the disk, and with
+    /// it replication, at once; any other message waits for `wal_writer_delay`.
     async fn write_message(&self) -> Result<(), PgError> {
-        let statement = "SELECT pg_logical_emit_message(false, 'kairos', 'ping')";
+        let statement = "SELECT pg_logical_emit_message(true, 'kairos', 'ping')";
         self.client().await?.execute(statement, &[]).await?;
         Ok(())
     }

@@ -150,11 +150,6 @@ impl Hub {
     pub fn published(&self) -> Option<Checkpoint> {
         self.lock().published
     }
-
-    /// How many connections are registered.
-    pub fn connection_count(&self) -> usize {
-        self.lock().connections.len()
-    }
 }
 
 impl State {

@@ -271,6 +271,24 @@ async fn a_write_checkpoint_comes_once_the_source_has_passed_it_and_only_to_its_
     assert_eq!((rows, write_checkpoint), (vec!["b1".to_owned(), "b2".to_owned()], None));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_commit_is_missed_however_fast_they_come() {
+    let service = Arc::new(start().await);
+    service.commit(1, &[]);
+    let mut anna = service.stream("anna").await;
+    let committer = tokio::task::spawn_blocking({
+        let service = Arc::clone(&service);
+        move || (2..=500).for_each(|lsn| service.commit(lsn, &[("anna", &format!("a{lsn}")), ("ben", "b")]))
+    });
+    let mut ids = Vec::new();
+    while ids.len() < 499 {
+        let (more, _) = tokio::time::timeout(DEADLINE, anna.until_complete()).await.expect("all commits arrive");
+        ids.extend(more);
+    }
+    committer.await.unwrap();
+    assert_eq!(ids, (2..=500).map(|lsn| format!("a{lsn}")).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn clients_of_long_ago_get_nested_data() {
     let service = start().await;

@@ -150,11 +150,6 @@ impl Hub {
     pub fn published(&self) -> Option<Checkpoint> {
         self.lock().published
     }
-
-    /// How many connections are registered.
-    pub fn connection_count(&self) -> usize {
-        self.lock().connections.len()
-    }
 }
 
 impl State {
@@ -277,20 +272,18 @@ impl Registration {
         (changes.unwrap_or_default(), published)
     }
 
-    /// From now on every commit concerns the connection. To be called before resolving anew, so that a commit to a
-    /// bucket the connection is about to learn of is not missed.
-    pub fn watch_all(&self) {
-        self.hub.lock().watching_all.insert(self.id);
-    }
-
-    /// From now on only these concern the connection.
-    pub fn watch(&self, buckets: HashSet<BucketName>, lookups: HashSet<LookupKey>) {
+    /// From now on only these concern the connection, which read them from the state `as_of`. A commit published since
+    /// may have changed one of them unnoticed, so that the connection must look again.
+    pub fn watch(&self, buckets: HashSet<BucketName>, lookups: HashSet<LookupKey>, as_of: Checkpoint) {
         let mut state = self.hub.lock();
-        let State { connections, by_bucket, by_lookup, watching_all, .. } = &mut *state;
+        let State { connections, by_bucket, by_lookup, watching_all, published, .. } = &mut *state;
         if let Some(connection) = connections.get_mut(&self.id) {
             relink(by_bucket, &mut connection.buckets, buckets, self.id);
             relink(by_lookup, &mut connection.lookups, lookups, self.id);
             watching_all.remove(&self.id);
+            if published.is_some_and(|published| published.op_id > as_of.op_id || published.lsn > as_of.lsn) {
+                connection.mark(Changes::everything());
+            }
         }
     }
 
@@ -324,7 +317,8 @@ mod tests {
         let registration = hub.register(WriteCheckpointKey(user.into()));
         registration.take();
         let commit = commit(0, buckets, lookups);
-        registration.watch(commit.buckets.into_iter().collect(), commit.lookups.into_iter().collect());
+        let as_of = commit.checkpoint.unwrap();
+        registration.watch(commit.buckets.into_iter().collect(), commit.lookups.into_iter().collect(), as_of);
         registration
     }
 
@@ -366,9 +360,20 @@ mod tests {
         anna.take();
         hub.publish(&commit(1, &["unknown"], &[]));
         assert!(anna.take().0.resolve);
-        anna.watch(HashSet::new(), HashSet::new());
+        anna.watch(HashSet::new(), HashSet::new(), hub.published().unwrap());
         hub.publish(&commit(2, &["unknown"], &[]));
         assert!(!anna.has_changes());
+    }
+
+    #[test]
+    fn a_commit_published_while_a_connection_learns_its_buckets_is_not_missed() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a"], &[]);
+        let (_, as_of) = anna.take();
+        hub.publish(&commit(1, &["new"], &[]));
+        assert!(!anna.has_changes(), "it does not watch the bucket yet");
+        anna.watch(HashSet::from([BucketName::new("new")]), HashSet::new(), as_of.unwrap());
+        assert!(anna.take().0.resolve);
     }
 
     #[test]

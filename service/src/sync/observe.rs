@@ -75,7 +75,7 @@ impl Observer {
         let write_checkpoint =
             if changes.write_checkpoint { self.reached(checkpoint)?.or(write_checkpoint) } else { write_checkpoint };
         let buckets = if changes.resolve {
-            self.resolve(view)?
+            self.resolve(view, checkpoint)?
         } else {
             let totals = |name| Ok((Clone::clone(name), view.bucket(name)?));
             ObservedBuckets::Changed(changes.buckets.iter().map(totals).collect::<Result<_, StorageError>>()?)
@@ -93,9 +93,7 @@ impl Observer {
         Ok(None)
     }
 
-    fn resolve(&self, view: &dyn StoreView) -> Result<ObservedBuckets, SyncError> {
-        // Buckets the client is about to get are not watched yet: until they are, every commit concerns it.
-        self.registration.watch_all();
+    fn resolve(&self, view: &dyn StoreView, checkpoint: Checkpoint) -> Result<ObservedBuckets, SyncError> {
         let resolution = self.querier.resolve(&mut Lookups(view))?;
         self.check_bucket_count(&resolution)?;
         let streams = self.describe_streams(&resolution);
@@ -111,7 +109,7 @@ impl Observer {
             Ok(ObservedBucket { name: bucket.name, totals, priority: bucket.priority, reasons })
         };
         let observed = buckets.into_iter().map(observe).collect::<Result<_, StorageError>>()?;
-        self.registration.watch(names, consulted.into_iter().collect());
+        self.registration.watch(names, consulted.into_iter().collect(), checkpoint);
         Ok(ObservedBuckets::All(observed, streams))
     }
 

@@ -109,7 +109,9 @@ pub fn check_rules(file: &PathBuf, json: bool) -> ExitCode {
     let fatal_count = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fatal).count();
     if !json {
         let _ = match &plan {
-            Some(plan) => writeln!(out, "{}: can be deployed; reads {} tables", file.display(), plan.source_tables().len()),
+            Some(plan) => {
+                writeln!(out, "{}: can be deployed; reads {} tables", file.display(), plan.source_tables().len())
+            }
             None => writeln!(out, "{}: cannot be deployed, {fatal_count} errors", file.display()),
         };
     }

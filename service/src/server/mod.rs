@@ -104,9 +104,8 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let hub = Hub::new(store.view().map_err(ServerError::Store)?.checkpoint());
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| ServerError::Listen { port: config.port, source })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
     let state = api_state(&config, &plan, &store, &hub, &metrics, shutdown.clone())?;
 
     let replicating = tokio::spawn(replicator(&config, &plan, &store, &hub, &metrics).run(shutdown.clone()));
@@ -165,7 +164,9 @@ fn api_state(
     let head = Arc::new(WriteHead::new(config.source.clone()));
     let write_checkpoints = WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub));
     if config.write.role.is_none() && !plan.writable_tables().is_empty() {
-        tracing::warn!("no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind");
+        tracing::warn!(
+            "no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind"
+        );
     }
     let options = WriteOptions {
         role: config.write.role.clone(),
@@ -183,14 +184,8 @@ fn api_state(
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
     };
-    let sync = SyncContext::new(
-        Arc::clone(store),
-        Arc::clone(plan),
-        Arc::clone(hub),
-        Arc::clone(metrics),
-        limits,
-        shutdown,
-    );
+    let sync =
+        SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
     Ok(ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(hub),

@@ -243,3 +243,19 @@ impl BucketStore for MemoryStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::conformance::{self, Engine},
+        *,
+    };
+
+    impl Engine for Arc<MemoryStore> {
+        fn open(&self) -> Arc<dyn BucketStore> {
+            Arc::<MemoryStore>::clone(self) as Arc<dyn BucketStore>
+        }
+    }
+
+    conformance::suite!(Arc::new(MemoryStore::new()));
+}

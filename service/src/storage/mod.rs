@@ -16,6 +16,8 @@
 //! Engines: [`MemoryStore`], the simple model, and [`SqliteStore`], the default. Both pass one suite, `conformance`.
 //! Start reading at [`BucketStore`].
 
+#[cfg(test)]
+mod conformance;
 mod generation;
 mod memory;
 mod sqlite;
@@ -176,7 +178,7 @@ pub struct WriteCheckpoint {
 /// Size of the store, for metrics and the status page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Buckets that have operations.
+    /// Buckets that have operations. An engine may count those that only stored rows name, too.
     pub bucket_count: u64,
     /// Operations in all buckets.
     pub operation_count: u64,
@@ -190,7 +192,7 @@ pub struct StoreStats {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The engine failed: disk full, file damaged, no permission.
+    /// The engine failed: disk full, no permission, a broken disk.
     #[error("bucket store failed: {0}")]
     Engine(String),
     /// The folder belongs to a newer release or to another program.

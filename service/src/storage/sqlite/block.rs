@@ -6,7 +6,8 @@
 //! index   = for each operation: key (number), length of its JSON (number), checksum (u32, little endian)
 //! ```
 //!
-//! The key says what the place of the block does not: the bucket in the tail, the op id in a chunk.
+//! The key says what the place of the block does not: the bucket in the tail, the op id in a chunk. Rows of the tail
+//! use the outer form only, [`pack`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kairos_sync_protocol::Checksum;
@@ -70,8 +71,7 @@ impl BlockBuilder {
         let index_bytes = block_length(self.content.len() - json_bytes)?;
         self.content.put_u32_le(index_bytes);
         let content = self.content.freeze();
-        let mut block = block_length(content.len())?.to_le_bytes().to_vec();
-        block.extend(compress(&content)?);
+        let block = pack(&content)?;
         let mut rest = content;
         let entry = |entry: &IndexEntry| BlockEntry {
             key: entry.key,
@@ -85,7 +85,7 @@ impl BlockBuilder {
 
 /// The operations of a block, which share one buffer.
 pub(super) fn decode(block: &[u8]) -> Result<Vec<BlockEntry>, StorageError> {
-    let mut content = decompress(block).ok_or_else(damaged)?;
+    let mut content = unpack(block)?;
     let index = split_index(&mut content).ok_or_else(damaged)?;
     let mut reader = Reader::new(&index, "operations");
     let mut entries = Vec::new();
@@ -103,18 +103,30 @@ pub(super) fn decode(block: &[u8]) -> Result<Vec<BlockEntry>, StorageError> {
 }
 
 fn damaged() -> StorageError {
-    StorageError::Damaged { what: "operations".to_owned() }
+    StorageError::Damaged { what: "a block".to_owned() }
 }
 
 fn block_length(length: usize) -> Result<u32, StorageError> {
     u32::try_from(length)
         .ok()
         .filter(|_| length <= CONTENT_BYTES_MAX)
-        .ok_or_else(|| StorageError::Engine(format!("{length} bytes of operations do not fit a block")))
+        .ok_or_else(|| StorageError::Engine(format!("{length} bytes do not fit a block")))
+}
+
+/// Content of any kind, compressed, with a checksum.
+pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, StorageError> {
+    let mut block = block_length(content.len())?.to_le_bytes().to_vec();
+    block.extend(compress(content)?);
+    Ok(block)
+}
+
+/// What [`pack`] was given.
+pub(super) fn unpack(block: &[u8]) -> Result<Bytes, StorageError> {
+    decompress(block).ok_or_else(damaged)
 }
 
 fn compress(content: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let failed = |error| StorageError::Engine(format!("compress operations: {error}"));
+    let failed = |error| StorageError::Engine(format!("compress a block: {error}"));
     let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL).map_err(failed)?;
     compressor.include_checksum(true).map_err(failed)?;
     compressor.compress(content).map_err(failed)

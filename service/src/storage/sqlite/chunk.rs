@@ -196,7 +196,7 @@ pub(super) fn visit(
         let operations = operations_of(row)?;
         let start = operations.partition_point(|operation| operation.op_id <= after);
         let end = operations.partition_point(|operation| operation.op_id <= upto);
-        if !operations[start..end].iter().all(&mut push) {
+        if !operations.get(start..end).unwrap_or_default().iter().all(&mut push) {
             break;
         }
     }

@@ -32,3 +32,31 @@ pub(super) fn is_sync_failure(error: &Error) -> bool {
         Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32) -> Error {
+        Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn failures_have_the_codes_operators_look_up() {
+        for (code, expected) in [
+            (ffi::SQLITE_CORRUPT, "STORE-0104"),
+            (ffi::SQLITE_NOTADB, "STORE-0104"),
+            (ffi::SQLITE_FULL, "STORE-0101"),
+            (ffi::SQLITE_IOERR_WRITE, "STORE-0101"),
+        ] {
+            assert_eq!(StorageError::from(failure(code)).code(), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_failed_sync_ends_writing() {
+        assert!(is_sync_failure(&failure(ffi::SQLITE_IOERR_FSYNC)));
+        assert!(!is_sync_failure(&failure(ffi::SQLITE_IOERR_WRITE)));
+        assert!(!is_sync_failure(&failure(ffi::SQLITE_FULL)));
+    }
+}

@@ -1,7 +1,7 @@
 //! Background work: moves the tail into chunks, and keeps the database file and its log small.
 //!
 //! Every step takes the writer for one bounded slice, and rests in between as long as the slice took, so that commits
-//! get their turn.
+//! get their turn; it does not rest while commits wait for room.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
@@ -13,9 +13,10 @@ use kairos_sync_protocol::OpId;
 use rusqlite::Connection;
 
 use super::{
-    super::StorageError,
+    super::{RowKey, StorageError},
     BucketId, Inner,
     chunk::FoldPlan,
+    rows::RowState,
     writer::{Durability, Writer},
 };
 
@@ -23,16 +24,26 @@ use super::{
 const SLICE_BYTES: usize = 512 << 10;
 /// Most buckets in one slice: each touches a page of its own.
 const SLICE_BUCKETS: usize = 256;
+/// Most rows in one slice: each may touch a page of its own.
+const SLICE_ROWS: usize = 256;
 /// Most blocks of the tail deleted in one slice.
 const SLICE_BLOCKS: u32 = 256;
 /// Most free pages given back to the file system in one slice.
 const SLICE_PAGES: usize = 256;
 /// Pages in the log from which it is worth copying them to the database: 16 MiB, about what a small machine spares.
-pub(super) const LOG_PAGES: usize = 4096;
+const LOG_PAGES: usize = 4096;
 /// Free pages that are kept for reuse: 8 MiB.
 const FREE_PAGES_KEPT: i64 = 2048;
 /// Rest after a failure, which mostly is a full disk.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a fold moves: all that was in the store when it began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoldBound {
+    pub(super) generation: u64,
+    pub(super) op_id: OpId,
+    pub(super) version: u64,
+}
 
 impl Inner {
     /// Runs until the store is closed.
@@ -52,76 +63,115 @@ impl Inner {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
     }
 
     fn work(&self) -> Result<(), StorageError> {
+        // First, since a copied log leaves room for the fold.
+        self.checkpoint_log()?;
         if self.tail_wants_fold() {
             self.fold()?;
             self.give_back_pages()?;
         }
-        self.checkpoint_log()
-    }
-
-    /// Moves all operations that are in the tail now into chunks.
-    pub(super) fn fold(&self) -> Result<(), StorageError> {
-        let _alone = self.maintenance();
-        let (generation, upto) = {
-            let writer = self.writer();
-            (writer.head().generation, writer.head().last_op_id)
-        };
-        let mut plans = Vec::new();
-        let buckets = self.tail_read().bucket_ids();
-        for bucket in buckets {
-            plans.extend(self.plan(bucket, upto)?);
-            let bytes: usize = plans.iter().map(FoldPlan::bytes).sum();
-            if (bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS)
-                && !self.store_plans(generation, upto, &std::mem::take(&mut plans))?
-            {
-                return Ok(());
-            }
-        }
-        if !self.store_plans(generation, upto, &plans)? {
-            return Ok(());
-        }
-        while self.delete_blocks(generation, upto)? {}
         Ok(())
     }
 
-    fn plan(&self, bucket: BucketId, upto: OpId) -> Result<Option<FoldPlan>, StorageError> {
+    /// Moves all that is in the tail now to where it is kept.
+    pub(super) fn fold(&self) -> Result<(), StorageError> {
+        let _alone = self.maintenance();
+        let upto = {
+            let writer = self.writer();
+            let head = writer.head();
+            FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
+        };
+        let folded = self.fold_operations(upto)? && self.fold_rows(upto)?;
+        while folded && self.delete_blocks(upto)? {}
+        Ok(())
+    }
+
+    /// `false` if it was given up, because of a reset or because the store is being closed.
+    fn fold_operations(&self, upto: FoldBound) -> Result<bool, StorageError> {
+        let mut plans = Vec::new();
+        let buckets = self.tail_read().bucket_ids();
+        for bucket in buckets {
+            plans.extend(self.plan(bucket, upto.op_id)?);
+            let bytes: usize = plans.iter().map(FoldPlan::bytes).sum();
+            if (bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS)
+                && !self.store_plans(upto, &std::mem::take(&mut plans))?
+            {
+                return Ok(false);
+            }
+        }
+        self.store_plans(upto, &plans)
+    }
+
+    /// As `fold_operations`, for rows.
+    fn fold_rows(&self, upto: FoldBound) -> Result<bool, StorageError> {
+        let mut after: Option<RowKey> = None;
+        loop {
+            let rows = self.tail_read().rows.slice(after.as_ref(), upto.version, SLICE_ROWS);
+            let Some((last, _)) = rows.last() else { return Ok(true) };
+            after = Some(last.clone());
+            if !self.place_rows(upto, &rows)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    pub(super) fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
+        self.slice(upto.generation, |writer| {
+            writer.transaction(Durability::Later, |change| {
+                rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
+            })?;
+            let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+            for (key, _) in rows {
+                tail.rows.remove(key, upto.version);
+            }
+            Ok(true)
+        })
+    }
+
+    pub(super) fn plan(&self, bucket: BucketId, upto: OpId) -> Result<Option<FoldPlan>, StorageError> {
         let operations = self.tail_read().range(bucket, OpId::ZERO, upto, usize::MAX);
         if operations.is_empty() {
             return Ok(None);
         }
-        let reader = self.readers.get(&self.folder)?;
+        let reader = self.reader()?;
         FoldPlan::new(reader.conn(), bucket, operations).map(Some)
     }
 
-    /// `false` if a reset came in between, after which there is nothing to fold.
-    fn store_plans(&self, generation: u64, upto: OpId, plans: &[FoldPlan]) -> Result<bool, StorageError> {
-        self.slice(generation, |writer| {
+    pub(super) fn store_plans(&self, upto: FoldBound, plans: &[FoldPlan]) -> Result<bool, StorageError> {
+        if plans.is_empty() {
+            return Ok(true);
+        }
+        self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
                 change.head.version += 1;
                 plans.iter().try_for_each(|plan| plan.store(change.tx))
             })?;
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for plan in plans {
-                tail.remove(plan.bucket(), upto);
+                tail.remove(plan.bucket(), upto.op_id);
             }
             tail.version = writer.head().version;
             Ok(true)
         })
     }
 
-    /// Deletes blocks of which every operation is in a chunk; `false` when none is left.
-    fn delete_blocks(&self, generation: u64, upto: OpId) -> Result<bool, StorageError> {
-        self.slice(generation, |writer| {
+    /// Deletes blocks of which everything is where it is kept; `false` when none is left.
+    fn delete_blocks(&self, upto: FoldBound) -> Result<bool, StorageError> {
+        let operations = "DELETE FROM tail WHERE first_op_id IN \
+                          (SELECT first_op_id FROM tail WHERE first_op_id <= ?1 ORDER BY first_op_id LIMIT ?2)";
+        let rows = "DELETE FROM row_tail WHERE version IN \
+                    (SELECT version FROM row_tail WHERE version <= ?1 ORDER BY version LIMIT ?2)";
+        self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
-                let sql = "DELETE FROM tail WHERE first_op_id IN \
-                           (SELECT first_op_id FROM tail WHERE first_op_id <= ?1 ORDER BY first_op_id LIMIT ?2)";
-                let bounds = (upto.get().cast_signed(), SLICE_BLOCKS);
-                Ok(change.tx.prepare_cached(sql)?.execute(bounds)? == SLICE_BLOCKS as usize)
+                let bound = (upto.op_id.get().cast_signed(), SLICE_BLOCKS);
+                let operation_blocks = change.tx.prepare_cached(operations)?.execute(bound)?;
+                let bound = (upto.version.cast_signed(), SLICE_BLOCKS);
+                let row_blocks = change.tx.prepare_cached(rows)?.execute(bound)?;
+                Ok(operation_blocks.max(row_blocks) == SLICE_BLOCKS as usize)
             })
         })
     }
@@ -140,7 +190,9 @@ impl Inner {
         let goes_on = run(&mut writer)?;
         drop(writer);
         self.signal.made_room();
-        thread::sleep(started.elapsed());
+        if !self.tail_is_full() {
+            thread::sleep(started.elapsed());
+        }
         Ok(goes_on)
     }
 
@@ -151,9 +203,14 @@ impl Inner {
             return Ok(());
         }
         let maintenance = self.maintenance();
-        copy_log(&maintenance)?;
-        let _writer = self.writer();
-        copy_log(&maintenance)?;
+        let copied = copy_log(&maintenance).and_then(|()| {
+            let _writer = self.writer();
+            copy_log(&maintenance)
+        });
+        if let Err(error) = copied {
+            self.writer().notice(&error);
+            return Err(error.into());
+        }
         self.log_pages.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -181,6 +238,6 @@ impl Inner {
 }
 
 /// Copies what no reader is in the way of, without waiting for anyone.
-fn copy_log(conn: &Connection) -> Result<(), StorageError> {
-    Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+fn copy_log(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! commit ─► table `tail` (blocks in op id order, synced) + the same operations in memory, by bucket
-//! fold, in the background ─► table `chunk` (blocks by bucket), merged by size; the folded part of the tail is deleted
+//!        └► table `row_tail` (a block of row states) + the same states in memory, by key
+//! fold, in the background ─► table `chunk` (blocks by bucket, merged by size) and table `row` (in key order);
+//!                            the folded part of the tails is deleted
 //! operations() = chunks, then the tail      totals = table `bucket` (what is in chunks) + the tail's totals in memory
 //! ```
 //!
 //! Operations of one commit go to many buckets. Writing them where each bucket lives would touch a page per operation;
-//! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed.
+//! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed. The same
+//! holds for rows.
 //!
 //! **Invariants**
 //!
@@ -16,10 +19,12 @@
 //! - An operation is in the tail's memory or in a chunk at every moment, never in neither: a fold commits, then forgets.
 //!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
 //! - One writer, behind a mutex. The fold takes it for bounded slices.
+//! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`.
 //! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
-//! Start reading at [`SqliteStore`], then `writer` for what a commit writes, `fold` for what happens to it later.
+//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` for what
+//! happens to it later, `read` and `view` for how both are seen as one.
 
 mod block;
 mod chunk;
@@ -27,10 +32,15 @@ mod codec;
 mod error;
 mod fold;
 mod head;
-mod reader;
+mod pool;
+mod read;
+mod rows;
 mod schema;
 mod signal;
 mod tail;
+#[cfg(test)]
+mod tests;
+mod view;
 mod write_checkpoint;
 mod writer;
 
@@ -46,26 +56,25 @@ use std::{
 
 use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use self::{
     head::Head,
-    reader::{ReaderPool, SqliteView, until_some},
+    pool::{PooledReader, ReaderPool},
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
     write_checkpoint::WriteCheckpointQueue,
-    writer::{Durability, Writer, find_bucket},
+    writer::{Durability, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput,
-    StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
-    wire::RangeBuilder,
+    Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
+    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
 };
 use crate::lsn::Lsn;
 
 /// The tail may grow to this many times its threshold while a fold runs; then commits wait.
-const TAIL_GROWTH_MAX: usize = 4;
+const TAIL_GROWTH_MAX: usize = 2;
 /// Longest wait of a commit for the fold to make room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -76,15 +85,16 @@ pub struct SqliteOptions {
     pub cache_bytes: usize,
     /// Connections for reading; as many reads run at a time. Default 4.
     pub reader_count: usize,
-    /// Operations in the tail from which it is folded. Bounds memory and the time to open the store. Default 20,000.
+    /// Operations, or rows, in the tail from which it is folded. Bounds memory and the time to open the store. Default
+    /// 20,000.
     pub fold_operations: usize,
-    /// Bytes in the tail from which it is folded. Default 8 MiB.
+    /// Bytes in the tail from which it is folded; while that runs the tail may double. Default 12 MiB.
     pub fold_bytes: usize,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 8 << 20 }
+        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 12 << 20 }
     }
 }
 
@@ -102,7 +112,7 @@ struct Inner {
     readers: ReaderPool,
     /// For the log; held by whoever folds, so that there is one at a time.
     maintenance: Mutex<Connection>,
-    /// Written under the writer, right after its transaction; read under no other lock.
+    /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
     write_checkpoints: WriteCheckpointQueue,
     signal: Signal,
@@ -182,6 +192,10 @@ impl Inner {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reader(&self) -> Result<PooledReader<'_>, StorageError> {
+        self.readers.get(&self.folder)
+    }
+
     fn maintenance(&self) -> MutexGuard<'_, Connection> {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,6 +208,11 @@ impl Inner {
         self.tail_reaches(1)
     }
 
+    /// Commits wait.
+    fn tail_is_full(&self) -> bool {
+        self.tail_reaches(TAIL_GROWTH_MAX)
+    }
+
     /// Whether the tail has so many times what is folded at once.
     fn tail_reaches(&self, times: usize) -> bool {
         let size = self.tail_read().size();
@@ -202,26 +221,37 @@ impl Inner {
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
-        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_reaches(TAIL_GROWTH_MAX)) {
+        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_is_full()) {
             let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
             return Err(StorageError::Engine(message));
         }
-        let commit = {
-            let mut writer = self.writer();
-            let appended = writer.transaction(Durability::Synced, |change| change.apply(batch))?;
-            let checkpoint = writer.head().checkpoint;
-            let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
-            for (bucket, operation) in appended.operations {
-                tail.push(bucket, operation);
-            }
-            tail.version = writer.head().version;
-            tail.checkpoint = checkpoint;
-            Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups }
-        };
-        if self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > fold::LOG_PAGES {
+        let commit = self.commit_and_publish(batch);
+        if matches!(commit, Err(StorageError::Engine(_))) {
+            // The disk may be full of log, which shrinks by being copied.
+            self.log_pages.store(usize::MAX, Ordering::Relaxed);
+        }
+        if self.has_work() {
             self.signal.wake();
         }
-        Ok(commit)
+        commit
+    }
+
+    /// Commits to the file, then changes memory alike.
+    fn commit_and_publish(&self, batch: Batch) -> Result<Commit, StorageError> {
+        let mut writer = self.writer();
+        let recent = |key: &RowKey| self.tail_read().rows.get(key).map(|state| state.is_some());
+        let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
+        let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        for (bucket, operation) in appended.operations {
+            tail.push(bucket, operation);
+        }
+        for (key, state) in appended.rows {
+            tail.rows.insert(key, version, state);
+        }
+        tail.version = version;
+        tail.checkpoint = checkpoint;
+        Ok(Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups })
     }
 
     fn reset(&self) -> Result<(), StorageError> {
@@ -241,90 +271,6 @@ impl Inner {
         *tail = Tail::empty(writer.head().version);
         Ok(())
     }
-
-    /// A read transaction and the tail's totals of the same version. They differ only between a commit of the writer
-    /// and its change in memory, so a few attempts do.
-    fn view(&self) -> Result<SqliteView<'_>, StorageError> {
-        let reader = self.readers.get(&self.folder)?;
-        let (checkpoint, tail_totals) = until_some(|| {
-            let (version, checkpoint, totals) = {
-                let tail = self.tail_read();
-                (tail.version, tail.checkpoint, tail.totals())
-            };
-            reader.conn().execute_batch("BEGIN")?;
-            if Head::read(reader.conn())?.version == version {
-                return Ok(Some((checkpoint, totals)));
-            }
-            reader.conn().execute_batch("ROLLBACK")?;
-            Ok(None)
-        })?;
-        Ok(SqliteView { reader, checkpoint, tail_totals })
-    }
-
-    fn operations(
-        &self,
-        name: &BucketName,
-        after: OpId,
-        upto: OpId,
-        bytes_max: usize,
-    ) -> Result<OperationRange, StorageError> {
-        let reader = self.readers.get(&self.folder)?;
-        let mut range = RangeBuilder::new(bytes_max);
-        let Some(bucket) = find_bucket(reader.conn(), name)? else { return Ok(range.finish()) };
-        // The tail first: what a fold moves after this look is in both, and then not taken from chunks.
-        let (tail_first, recent) = {
-            let tail = self.tail_read();
-            // One more than fits, so that the range knows whether there is more.
-            (tail.first_op_id(bucket), tail.range(bucket, after, upto, RANGE_OPERATIONS_MAX + 1))
-        };
-        let mut goes_on = true;
-        if tail_first.is_none_or(|first| first > after.next()) {
-            chunk::visit(reader.conn(), bucket, after, upto, |operation| {
-                let older = tail_first.is_none_or(|first| operation.op_id < first);
-                goes_on = !older || range.push(operation.op_id, &operation.json);
-                older && goes_on
-            })?;
-        }
-        if goes_on {
-            let _ = recent.iter().all(|operation| range.push(operation.op_id, &operation.json));
-        }
-        Ok(range.finish())
-    }
-
-    fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
-        let reader = self.readers.get(&self.folder)?;
-        // One state of both tables, should a reset come in between.
-        let conn = reader.conn().unchecked_transaction()?;
-        let sql = "SELECT state FROM row WHERE table_id = ?1 AND identity = ?2";
-        let state: Option<Vec<u8>> =
-            conn.prepare_cached(sql)?.query_row((key.table.0, &*key.identity), |row| row.get(0)).optional()?;
-        let Some(state) = state else { return Ok(None) };
-        let (mut row, outputs) = codec::decode_row(&state)?;
-        let mut names = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
-        for output in outputs {
-            let bucket: String = names.query_row([output.bucket.column()], |row| row.get(0))?;
-            row.outputs.push(RowOutput {
-                bucket: BucketName::new(bucket),
-                object_type: output.object_type,
-                object_id: output.object_id,
-            });
-        }
-        Ok(Some(row))
-    }
-}
-
-/// Reads rows of `(table_id, identity)`.
-fn row_keys(rows: &mut rusqlite::Rows) -> Result<Vec<RowKey>, StorageError> {
-    let mut keys = Vec::new();
-    while let Some(row) = rows.next()? {
-        keys.push(row_key(row)?);
-    }
-    Ok(keys)
-}
-
-fn row_key(row: &rusqlite::Row) -> Result<RowKey, StorageError> {
-    let identity = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-    Ok(RowKey { table: TableId(row.get(0)?), identity: identity.into() })
 }
 
 impl BucketStore for SqliteStore {
@@ -347,50 +293,19 @@ impl BucketStore for SqliteStore {
     }
 
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        match after.filter(|after| after.table >= table) {
-            Some(after) if after.table > table => Ok(Vec::new()),
-            Some(after) => {
-                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 AND identity > ?2 \
-                           ORDER BY identity LIMIT ?3";
-                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, &*after.identity, limit))?)
-            }
-            None => {
-                let sql = "SELECT table_id, identity FROM row WHERE table_id = ?1 ORDER BY identity LIMIT ?2";
-                row_keys(&mut reader.conn().prepare_cached(sql)?.query((table.0, limit))?)
-            }
-        }
+        self.inner.rows_of_table(table, after, limit)
     }
 
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
-        let sql = "SELECT table_id, identity, value_list FROM lookup WHERE key = ?1 ORDER BY table_id, identity";
-        let mut statement = reader.conn().prepare_cached(sql)?;
-        let mut rows = statement.query([&*key.0])?;
-        let mut entries = Vec::new();
-        while let Some(row) = rows.next()? {
-            let values = codec::decode_values(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            entries.push((row_key(row)?, values));
-        }
-        Ok(entries)
+        self.inner.lookup_entries(key)
     }
 
     fn dependents(&self, key: &LookupKey, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
-        // Below every table.
-        let (table, identity) = after.map_or((-1, &[][..]), |after| (i64::from(after.table.0), &*after.identity));
-        let sql = "SELECT table_id, identity FROM dependent WHERE key = ?1 AND (table_id, identity) > (?2, ?3) \
-                   ORDER BY table_id, identity LIMIT ?4";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        row_keys(&mut reader.conn().prepare_cached(sql)?.query((&*key.0, table, identity, limit))?)
+        self.inner.dependents(key, after, limit)
     }
 
     fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
-        let mut statement = reader.conn().prepare_cached("SELECT state FROM replication")?;
-        let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
-        Ok(state.map(Bytes::from))
+        self.inner.replication_state()
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
@@ -402,7 +317,7 @@ impl BucketStore for SqliteStore {
     }
 
     fn bucket_prefix(&self) -> Result<String, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let reader = self.inner.reader()?;
         let head = Head::read(reader.conn())?;
         Ok(generation::bucket_prefix(&head.creation_id, head.generation))
     }
@@ -412,12 +327,12 @@ impl BucketStore for SqliteStore {
     }
 
     fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let reader = self.inner.reader()?;
         write_checkpoint::find(reader.conn(), key)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {
-        let reader = self.inner.readers.get(&self.inner.folder)?;
+        let reader = self.inner.reader()?;
         let head = Head::read(reader.conn())?;
         Ok(StoreStats {
             bucket_count: head.bucket_count,

@@ -73,6 +73,11 @@ const GENERATION: &str = "
         block BLOB NOT NULL
     );
     CREATE UNIQUE INDEX chunk_position ON chunk (bucket_id, last_op_id);
+    -- States of rows in the order of commits, which are newer than those in table row.
+    CREATE TABLE row_tail (
+        version INTEGER PRIMARY KEY,
+        block BLOB NOT NULL
+    );
     CREATE TABLE row (
         table_id INTEGER NOT NULL,
         identity BLOB NOT NULL,
@@ -95,7 +100,7 @@ const GENERATION: &str = "
 
 const DROP_GENERATION: &str = "
     DROP TABLE replication; DROP TABLE bucket; DROP TABLE tail; DROP TABLE chunk;
-    DROP TABLE row; DROP TABLE lookup; DROP TABLE dependent;";
+    DROP TABLE row_tail; DROP TABLE row; DROP TABLE lookup; DROP TABLE dependent;";
 
 /// The folder of a store, held by this process until dropped.
 #[derive(Debug)]

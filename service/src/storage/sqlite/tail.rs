@@ -1,4 +1,4 @@
-//! The newest operations, in memory by bucket. The same operations are durable in table `tail`.
+//! The newest operations, in memory by bucket, and the newest rows. The same are durable in `tail` and `row_tail`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,6 +12,7 @@ use super::{
     super::{BucketTotals, Checkpoint, StorageError, wire::WireOperation},
     BucketId, block,
     head::{Head, op_id},
+    rows::RecentRows,
 };
 
 /// What the tail adds to each bucket's totals on disk.
@@ -27,6 +28,7 @@ pub(super) struct Tail {
     /// Shared with views; a change that meets a view changes a copy instead. Bounded as the tail is.
     totals: Arc<TailTotals>,
     size: TailSize,
+    pub(super) rows: RecentRows,
 }
 
 /// How much is in memory.
@@ -39,13 +41,17 @@ pub(super) struct TailSize {
 impl Tail {
     /// Reads the tail of a store that is being opened, leaving out what a fold had already put into chunks.
     pub(super) fn load(conn: &Connection, head: &Head) -> Result<Self, StorageError> {
-        let mut tail = Self { version: head.version, checkpoint: head.checkpoint, ..Self::default() };
+        let rows = RecentRows::load(conn)?;
+        let mut tail = Self { version: head.version, checkpoint: head.checkpoint, rows, ..Self::default() };
         let mut folded = HashMap::new();
         let mut statement = conn.prepare("SELECT first_op_id, block FROM tail ORDER BY first_op_id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let mut id = op_id(row.get(0)?)?;
             for entry in block::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
+                if id > head.last_op_id {
+                    return Err(StorageError::Damaged { what: "the tail is ahead of its head".to_owned() });
+                }
                 let bucket = BucketId(entry.key);
                 let folded_upto = match folded.get(&bucket) {
                     Some(upto) => *upto,
@@ -115,8 +121,9 @@ impl Tail {
         Arc::clone(&self.totals)
     }
 
+    /// Operations, or rows if they are more, and the bytes of both.
     pub(super) fn size(&self) -> TailSize {
-        self.size
+        TailSize { operations: self.size.operations.max(self.rows.len()), bytes: self.size.bytes + self.rows.bytes() }
     }
 }
 

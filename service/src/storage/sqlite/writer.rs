@@ -17,6 +17,7 @@ use super::{
     codec::{encode_row, encode_values},
     error::is_sync_failure,
     head::Head,
+    rows::{self, RowState},
 };
 
 /// Bytes of JSON after which the tail begins a new block. Bounds what opening a store and a fold hold at once.
@@ -47,6 +48,7 @@ pub(super) struct Writer {
 /// What a commit put into the tail.
 pub(super) struct Appended {
     pub(super) operations: Vec<(BucketId, WireOperation)>,
+    pub(super) rows: Vec<(RowKey, RowState)>,
     /// Each once.
     pub(super) buckets: Vec<BucketName>,
     /// Each once.
@@ -99,11 +101,16 @@ impl Writer {
         let head = change_state.head;
         head.write(&tx)?;
         if let Err(error) = tx.commit() {
-            self.failed = is_sync_failure(&error);
+            self.notice(&error);
             return Err(error.into());
         }
         self.head = head;
         Ok(value)
+    }
+
+    /// Writes nothing any more if this was a failed sync, here or of another connection.
+    pub(super) fn notice(&mut self, error: &rusqlite::Error) {
+        self.failed |= is_sync_failure(error);
     }
 
     /// Forgets bucket names, as a reset does with the buckets.
@@ -121,7 +128,12 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
-    pub(super) fn apply(&mut self, batch: Batch) -> Result<Appended, StorageError> {
+    /// `recent` says whether a row is there, for rows that changed lately.
+    pub(super) fn apply(
+        &mut self,
+        batch: Batch,
+        recent: impl Fn(&RowKey) -> Option<bool>,
+    ) -> Result<Appended, StorageError> {
         if batch.visible_at.is_none() && self.head.checkpoint.is_some() {
             return Err(StorageError::CheckpointMissing);
         }
@@ -129,12 +141,8 @@ impl Change<'_> {
         let mut buckets: Vec<_> = batch.operations.into_iter().map(|operation| operation.output.bucket).collect();
         buckets.sort_unstable();
         buckets.dedup();
-        let mut rows = batch.rows;
-        // Neighbours share pages.
-        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (key, row) in &rows {
-            self.set_row(key, row.as_ref())?;
-        }
+        self.head.version += 1;
+        let rows = self.append_rows(batch.rows, recent)?;
         let mut lookups = Vec::new();
         for (key, row, values) in batch.lookups {
             if self.set_lookup(&key, &row, values)? {
@@ -149,9 +157,8 @@ impl Change<'_> {
         if let Some(state) = batch.replication_state {
             self.set_replication_state(&state)?;
         }
-        self.head.version += 1;
         self.head.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.head.last_op_id, lsn });
-        Ok(Appended { operations, buckets, lookups })
+        Ok(Appended { operations, rows, buckets, lookups })
     }
 
     /// Appends operations to the tail.
@@ -215,21 +222,40 @@ impl Change<'_> {
         Ok(id)
     }
 
-    fn set_row(&mut self, key: &RowKey, row: Option<&StoredRow>) -> Result<(), StorageError> {
-        let Some(row) = row else {
-            let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
-            let deleted = self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
-            self.head.row_count -= deleted as u64;
-            return Ok(());
-        };
+    /// Appends states of rows to their tail.
+    fn append_rows(
+        &mut self,
+        rows: Vec<(RowKey, Option<StoredRow>)>,
+        recent: impl Fn(&RowKey) -> Option<bool>,
+    ) -> Result<Vec<(RowKey, RowState)>, StorageError> {
+        let mut appended = Vec::with_capacity(rows.len());
+        for (key, row) in rows {
+            let was_there = recent(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
+            self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
+            let state = row.map(|row| self.encode_row(&row)).transpose()?;
+            appended.push((key, state));
+        }
+        if !appended.is_empty() {
+            let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
+            self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), rows::encode(&appended)?))?;
+        }
+        Ok(appended)
+    }
+
+    fn encode_row(&mut self, row: &StoredRow) -> Result<Bytes, StorageError> {
         let buckets = row.outputs.iter().map(|output| self.bucket_id(&output.bucket)).collect::<Result<Vec<_>, _>>()?;
-        let state = encode_row(row, &buckets);
-        let sql = "UPDATE row SET state = ?3 WHERE table_id = ?1 AND identity = ?2";
-        let updated = self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, &state))?;
-        if updated == 0 {
-            let sql = "INSERT INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, &state))?;
-            self.head.row_count += 1;
+        Ok(encode_row(row, &buckets).into())
+    }
+
+    /// Writes a state to its place in the row store.
+    pub(super) fn place_row(&mut self, key: &RowKey, state: &RowState) -> Result<(), StorageError> {
+        if let Some(state) = state {
+            let sql = "INSERT INTO row (table_id, identity, state) VALUES (?1, ?2, ?3) \
+                       ON CONFLICT DO UPDATE SET state = excluded.state";
+            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, &**state))?;
+        } else {
+            let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
+            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
         }
         Ok(())
     }
@@ -277,6 +303,11 @@ impl Change<'_> {
         self.tx.prepare_cached(sql)?.execute([&**state])?;
         Ok(())
     }
+}
+
+fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {
+    let sql = "SELECT 1 FROM row WHERE table_id = ?1 AND identity = ?2";
+    Ok(conn.prepare_cached(sql)?.exists((key.table.0, &*key.identity))?)
 }
 
 /// The number of a bucket that is in the file.

@@ -1,0 +1,172 @@
+//! The newest states of source rows, in memory by key. The same states are durable in table `row_tail`.
+//!
+//! Rows change all over the row store. Written one by one, each would cost a page in the log and one in the database;
+//! collected and written in key order, neighbours share pages and a row that changes often is written once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::{
+    super::{RowKey, StorageError, TableId},
+    block,
+    codec::{Reader, put_bytes, put_number},
+    head::number,
+};
+
+/// The encoded state of a row; `None` forgets the row.
+pub(super) type RowState = Option<Bytes>;
+
+/// Rows whose state is not yet in table `row`, or is so for an instant.
+#[derive(Debug, Default)]
+pub(super) struct RecentRows {
+    rows: BTreeMap<RowKey, RecentRow>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct RecentRow {
+    /// Version of the head that brought it.
+    version: u64,
+    state: RowState,
+}
+
+impl RecentRow {
+    fn bytes(&self, key: &RowKey) -> usize {
+        key.identity.len() + self.state.as_ref().map_or(0, Bytes::len) + size_of::<(RowKey, Self)>()
+    }
+}
+
+impl RecentRows {
+    /// Reads the states of a store that is being opened. Those a fold had already written are read again: writing them
+    /// twice does no harm.
+    pub(super) fn load(conn: &Connection) -> Result<Self, StorageError> {
+        let mut recent = Self::default();
+        let mut statement = conn.prepare("SELECT version, block FROM row_tail ORDER BY version")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let version = number(row, 0)?;
+            for (key, state) in decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
+                recent.insert(key, version, state);
+            }
+        }
+        Ok(recent)
+    }
+
+    pub(super) fn insert(&mut self, key: RowKey, version: u64, state: RowState) {
+        self.remove(&key, version);
+        let row = RecentRow { version, state };
+        self.bytes += row.bytes(&key);
+        self.rows.insert(key, row);
+    }
+
+    /// Forgets a state that is now in table `row`, unless a newer version came meanwhile.
+    pub(super) fn remove(&mut self, key: &RowKey, upto: u64) {
+        if self.rows.get(key).is_some_and(|row| row.version <= upto)
+            && let Some(row) = self.rows.remove(key)
+        {
+            self.bytes -= row.bytes(key);
+        }
+    }
+
+    /// `None` if table `row` has the state.
+    pub(super) fn get(&self, key: &RowKey) -> Option<RowState> {
+        self.rows.get(key).map(|row| row.state.clone())
+    }
+
+    /// The next states after a key, of versions up to this one.
+    pub(super) fn slice(&self, after: Option<&RowKey>, upto: u64, limit: usize) -> Vec<(RowKey, RowState)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.rows.range((start, Bound::Unbounded)).filter(|(_, row)| row.version <= upto);
+        rows.take(limit).map(|(key, row)| (key.clone(), row.state.clone())).collect()
+    }
+
+    /// What a page of a table's keys must take from here.
+    pub(super) fn page(&self, table: TableId, start: Bound<&RowKey>, limit: usize) -> RecentPage {
+        let mut page = RecentPage::default();
+        let rows = self.rows.range((start, Bound::Unbounded)).take_while(|(key, _)| key.table == table);
+        for (key, row) in rows {
+            if page.present.len() == limit {
+                break;
+            }
+            let keys = if row.state.is_some() { &mut page.present } else { &mut page.forgotten };
+            keys.insert(key.clone());
+        }
+        page
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Keys that a page of table `row` does not have, or has no longer.
+#[derive(Debug, Default)]
+pub(super) struct RecentPage {
+    pub(super) present: BTreeSet<RowKey>,
+    pub(super) forgotten: BTreeSet<RowKey>,
+}
+
+/// The record of one commit's rows.
+pub(super) fn encode(rows: &[(RowKey, RowState)]) -> Result<Vec<u8>, StorageError> {
+    let mut content = Vec::new();
+    for (key, state) in rows {
+        put_number(&mut content, u64::from(key.table.0));
+        put_bytes(&mut content, &key.identity);
+        put_number(&mut content, u64::from(state.is_some()));
+        put_bytes(&mut content, state.as_deref().unwrap_or_default());
+    }
+    block::pack(&content)
+}
+
+fn decode(record: &[u8]) -> Result<Vec<(RowKey, RowState)>, StorageError> {
+    let content = block::unpack(record)?;
+    let mut reader = Reader::new(&content, "row store");
+    let mut rows = Vec::new();
+    while !reader.is_empty() {
+        let table = u32::try_from(reader.number()?).map_err(|_| reader.damaged())?;
+        let identity = reader.bytes()?.into();
+        let is_there = reader.number()? == 1;
+        let state = content.slice_ref(reader.bytes()?);
+        rows.push((RowKey { table: TableId(table), identity }, is_there.then_some(state)));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(table: u32, identity: &str) -> RowKey {
+        RowKey { table: TableId(table), identity: identity.as_bytes().into() }
+    }
+
+    #[test]
+    fn rows_round_trip() {
+        let rows =
+            [(key(1, "a"), Some(Bytes::from_static(b"state"))), (key(2, ""), None), (key(3, "b"), Some(Bytes::new()))];
+        assert_eq!(decode(&encode(&rows).unwrap()).unwrap(), rows);
+    }
+
+    #[test]
+    fn a_newer_state_is_not_forgotten_with_the_older_one() {
+        let mut recent = RecentRows::default();
+        recent.insert(key(1, "a"), 5, Some(Bytes::from_static(b"old")));
+        recent.insert(key(1, "a"), 7, Some(Bytes::from_static(b"newer")));
+        recent.insert(key(1, "b"), 6, None);
+        assert_eq!(recent.slice(None, 6, 9), [(key(1, "b"), None)]);
+        recent.remove(&key(1, "a"), 6);
+        assert_eq!(recent.get(&key(1, "a")), Some(Some(Bytes::from_static(b"newer"))));
+        recent.remove(&key(1, "a"), 7);
+        recent.remove(&key(1, "b"), 7);
+        assert_eq!((recent.len(), recent.bytes()), (0, 0));
+    }
+}

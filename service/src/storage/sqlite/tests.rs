@@ -1,0 +1,346 @@
+//! What only an engine with files must prove; the rest is in the conformance suite.
+
+use std::{fs, path::Path};
+
+use kairos_sync_protocol::Checksum;
+use tempfile::TempDir;
+
+use super::{
+    super::{
+        BucketTotals, NewOperation, RowOutput,
+        conformance::{self, Engine},
+    },
+    fold::FoldBound,
+    *,
+};
+
+/// A store in a folder of its own.
+struct Folder {
+    folder: TempDir,
+    options: SqliteOptions,
+}
+
+impl Folder {
+    fn new(options: SqliteOptions) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), options }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn store(&self) -> Result<SqliteStore, StorageError> {
+        SqliteStore::open(self.path(), self.options)
+    }
+}
+
+impl Engine for Folder {
+    fn open(&self) -> Arc<dyn BucketStore> {
+        Arc::new(self.store().unwrap())
+    }
+}
+
+/// Folds all the time.
+fn restless() -> SqliteOptions {
+    SqliteOptions { fold_operations: 7, ..SqliteOptions::default() }
+}
+
+mod tail_only {
+    use super::*;
+    conformance::suite!(Folder::new(SqliteOptions::default()));
+}
+
+mod folding {
+    use super::*;
+    conformance::suite!(Folder::new(restless()));
+}
+
+const END: OpId = OpId::ZERO;
+
+fn bucket(number: u64) -> BucketName {
+    BucketName::new(format!("b[{number}]"))
+}
+
+/// A batch with `count` operations over three buckets, of about 300 bytes each.
+fn batch(count: u64) -> Batch {
+    let operation = |index: u64| NewOperation {
+        output: RowOutput { bucket: bucket(index % 3), object_type: "t".into(), object_id: index.to_string().into() },
+        subkey: "k".into(),
+        checksum: Checksum::from_bits(0x4000_0001),
+        data: Some(format!("{:0200}", index * 0x1234_5678_9ABC).into()),
+    };
+    Batch { operations: (0..count).map(operation).collect(), visible_at: Some(Lsn::new(1)), ..Batch::default() }
+}
+
+/// Everything clients can see: totals and operations of all buckets.
+fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
+    let view = store.view().unwrap();
+    let upto = view.checkpoint().map_or(END, |checkpoint| checkpoint.op_id);
+    let of_bucket = |number| {
+        let mut json = Vec::new();
+        let mut after = OpId::ZERO;
+        loop {
+            let range = store.operations(&bucket(number), after, upto, 5_000).unwrap();
+            json.extend_from_slice(&range.json);
+            if !range.has_more {
+                return (view.bucket(&bucket(number)).unwrap(), json);
+            }
+            after = range.last_op_id;
+        }
+    };
+    (0..3).map(of_bucket).collect()
+}
+
+/// All that is in the store.
+fn bound(store: &SqliteStore) -> FoldBound {
+    let writer = store.inner.writer();
+    let head = writer.head();
+    FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
+}
+
+fn count(store: &SqliteStore, sql: &str) -> i64 {
+    store.inner.writer().conn().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_fold_changes_nothing_that_can_be_seen() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    for _ in 0..20 {
+        store.commit(batch(100)).unwrap();
+    }
+    let before = contents(&store);
+    store.inner.fold().unwrap();
+    assert_eq!(contents(&store), before);
+    assert_eq!(count(&store, "SELECT count(*) FROM tail"), 0, "all of the tail is in chunks");
+    assert_eq!(store.inner.tail_read().size().operations, 0);
+    drop(store);
+    assert_eq!(contents(&folder.store().unwrap()), before);
+}
+
+#[test]
+fn many_folds_leave_few_chunks() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    for _ in 0..100 {
+        store.commit(batch(30)).unwrap();
+        store.inner.fold().unwrap();
+    }
+    let chunks = count(&store, "SELECT count(*) FROM chunk");
+    let bytes = count(&store, "SELECT sum(json_bytes) FROM chunk");
+    // Full ones, and a few of growing size, for each of three buckets.
+    assert!(chunks <= bytes / (256 << 10) + 3 * 8, "{chunks} chunks for {bytes} bytes");
+    assert_eq!(contents(&store).iter().map(|(totals, _)| totals.count).sum::<u64>(), 3_000);
+}
+
+#[test]
+fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(90)).unwrap();
+    let before = contents(&store);
+    let first = store.inner.tail_read().bucket_ids()[0];
+    let upto = bound(&store);
+    let plan = store.inner.plan(first, upto.op_id).unwrap().unwrap();
+    assert!(store.inner.store_plans(upto, &[plan]).unwrap());
+    assert_eq!(contents(&store), before);
+    drop(store);
+
+    let store = folder.store().unwrap();
+    assert_eq!(store.inner.tail_read().size().operations, 60, "what is in a chunk is not read again");
+    assert_eq!(contents(&store), before);
+    store.inner.fold().unwrap();
+    assert_eq!(contents(&store), before);
+}
+
+#[test]
+fn rows_are_the_same_before_during_and_after_a_fold() {
+    let folder = Folder::new(SqliteOptions::default());
+    let key = |id: u32| RowKey { table: TableId(1), identity: id.to_be_bytes().into() };
+    let row = |image: &'static str| StoredRow {
+        image: image.into(),
+        outputs: Vec::new(),
+        lookups: Vec::new(),
+        consulted: Vec::new(),
+    };
+    let commit = |store: &SqliteStore, rows: Vec<(u32, Option<StoredRow>)>| {
+        let rows = rows.into_iter().map(|(id, row)| (key(id), row)).collect();
+        store.commit(Batch { rows, ..batch(0) }).unwrap();
+    };
+    let rows = |store: &SqliteStore| {
+        let keys = store.rows_of_table(TableId(1), None, 9).unwrap();
+        assert_eq!(store.stats().unwrap().row_count, keys.len() as u64);
+        keys.into_iter().map(|key| store.row(&key).unwrap().unwrap().image).collect::<Vec<_>>()
+    };
+    let store = folder.store().unwrap();
+    commit(&store, vec![(1, Some(row("first"))), (2, Some(row("second"))), (4, Some(row("fourth")))]);
+    store.inner.fold().unwrap();
+    commit(&store, vec![(1, None), (2, Some(row("changed"))), (3, Some(row("third")))]);
+    let expected = ["changed", "third", "fourth"];
+    assert_eq!(rows(&store), expected);
+    let upto = bound(&store);
+    let first = store.inner.tail_read().rows.slice(None, upto.version, 2);
+    assert!(store.inner.place_rows(upto, &first).unwrap());
+    assert_eq!(rows(&store), expected, "two rows are in their place");
+    drop(store);
+    let store = folder.store().unwrap();
+    assert_eq!(rows(&store), expected, "all are read again");
+    store.inner.fold().unwrap();
+    assert_eq!(rows(&store), expected);
+    assert_eq!(count(&store, "SELECT count(*) FROM row_tail"), 0);
+    assert_eq!(store.inner.tail_read().rows.bytes(), 0);
+}
+
+#[test]
+fn a_fold_that_meets_a_reset_gives_up() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(90)).unwrap();
+    let upto = bound(&store);
+    let bucket = store.inner.tail_read().bucket_ids()[0];
+    let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
+    store.reset().unwrap();
+    assert!(!store.inner.store_plans(upto, &[plan]).unwrap());
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 0);
+}
+
+#[test]
+fn a_folder_is_opened_once() {
+    let folder = Folder::new(SqliteOptions::default());
+    let _store = folder.store().unwrap();
+    let error = folder.store().err().unwrap();
+    assert_eq!(error.code(), "STORE-0103");
+    assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn files_of_others_and_of_other_releases_are_refused() {
+    let change = |sql: &str| {
+        let folder = Folder::new(SqliteOptions::default());
+        drop(folder.store().unwrap());
+        Connection::open(folder.path().join("buckets.sqlite3")).unwrap().execute_batch(sql).unwrap();
+        folder.store().err().unwrap()
+    };
+    let newer = change("PRAGMA user_version = 99");
+    assert_eq!(newer.code(), "STORE-0102");
+    assert!(newer.to_string().contains("99"), "{newer}");
+    assert_eq!(change("PRAGMA application_id = 1").code(), "STORE-0102");
+
+    let folder = Folder::new(SqliteOptions::default());
+    let foreign = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
+    foreign.execute_batch("CREATE TABLE theirs (a)").unwrap();
+    assert_eq!(folder.store().err().unwrap().code(), "STORE-0102", "a database without our mark is not touched");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_damaged() {
+    let folder = Folder::new(SqliteOptions::default());
+    fs::write(folder.path().join("buckets.sqlite3"), [7; 10_000]).unwrap();
+    assert_eq!(folder.store().err().unwrap().code(), "STORE-0104");
+}
+
+/// A flip may go unnoticed where nobody looks, or hide operations; it never panics and never changes what is sent.
+#[test]
+fn flipped_bits_never_change_an_operation() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(600)).unwrap();
+    store.inner.fold().unwrap();
+    store.commit(batch(30)).unwrap();
+    let originals: Vec<_> = contents(&store).into_iter().map(|(_, json)| json).collect();
+    drop(store);
+    let file = folder.path().join("buckets.sqlite3");
+    let intact = fs::read(&file).unwrap();
+    for _ in 0..150 {
+        let mut bytes = intact.clone();
+        let at = rand::random_range(0..bytes.len());
+        bytes[at] ^= 1 << rand::random_range(0..8);
+        fs::write(&file, &bytes).unwrap();
+        let Ok(store) = folder.store() else { continue };
+        for (number, original) in (0..).zip(&originals) {
+            let Ok(range) = store.operations(&bucket(number), OpId::ZERO, OpId::new(9_999).unwrap(), 1 << 20) else {
+                continue;
+            };
+            let json = [b"[", range.json.as_ref(), b"]"].concat();
+            let sent: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&json).unwrap();
+            let text = std::str::from_utf8(original).unwrap();
+            assert!(sent.iter().all(|operation| text.contains(operation.get())), "flip in byte {at}");
+        }
+        let _ = store.view().map(|view| view.bucket(&bucket(0)).map(|_| ()));
+        let _ = store.commit(batch(3));
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_whole_commit_and_the_store_goes_on() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(9)).unwrap();
+    let limit = |pages: i64| {
+        let writer = store.inner.writer();
+        writer.conn().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    };
+    let before = contents(&store);
+    limit(count(&store, "PRAGMA page_count") + 2);
+    let error = store.commit(batch(3_000)).err().unwrap();
+    assert_eq!(error.code(), "STORE-0101");
+    assert!(error.to_string().contains("disk is full"), "{error}");
+    assert_eq!(contents(&store), before, "nothing of the batch is there");
+
+    limit(1 << 30);
+    assert_eq!(store.commit(batch(3)).unwrap().checkpoint.unwrap().op_id, OpId::new(12).unwrap(), "no id was lost");
+    drop(store);
+    assert_eq!(contents(&folder.store().unwrap()).iter().map(|(totals, _)| totals.count).sum::<u64>(), 12);
+}
+
+#[test]
+fn commits_wait_for_room_in_the_tail() {
+    let options = SqliteOptions { fold_operations: 100, ..SqliteOptions::default() };
+    let folder = Folder::new(options);
+    let store = folder.store().unwrap();
+    for _ in 0..60 {
+        store.commit(batch(100)).unwrap();
+        let operations = store.inner.tail_read().size().operations;
+        assert!(operations <= (TAIL_GROWTH_MAX + 1) * 100, "{operations} operations in memory");
+    }
+}
+
+#[test]
+fn the_log_is_kept_small() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    let row = |size: usize| StoredRow {
+        image: vec![b'x'; size].into(),
+        outputs: Vec::new(),
+        lookups: Vec::new(),
+        consulted: Vec::new(),
+    };
+    // Each replaces the same megabyte of rows, so that only the log grows.
+    for _ in 0..80 {
+        let rows = (0..256_u32)
+            .map(|id| (RowKey { table: TableId(1), identity: id.to_be_bytes().into() }, Some(row(4_000))))
+            .collect();
+        store.commit(Batch { rows, ..batch(1) }).unwrap();
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while store.inner.has_work() {
+        assert!(std::time::Instant::now() < deadline, "the log is not copied");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let log = fs::metadata(folder.path().join("buckets.sqlite3-wal")).unwrap().len();
+    assert!(log < 64 << 20, "{log} bytes of log after 80 MiB of changes");
+}
+
+#[test]
+fn nothing_is_written_after_a_failed_sync() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(9)).unwrap();
+    let before = contents(&store);
+    let failed = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    store.inner.writer().notice(&rusqlite::Error::SqliteFailure(failed, None));
+    let error = store.commit(batch(1)).err().unwrap();
+    assert_eq!(error.code(), "STORE-0101");
+    assert!(error.to_string().contains("restart"), "{error}");
+    assert_eq!(contents(&store), before, "reading goes on");
+}

@@ -1,0 +1,111 @@
+//! One consistent state of the store.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kairos_sync_protocol::{BucketName, Checksum};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    super::{BucketTotals, Checkpoint, LookupKey, LookupValue, StorageError, StoreView},
+    BucketId, Inner, codec,
+    head::{Head, number, op_id},
+    pool::PooledReader,
+    tail::TailTotals,
+};
+
+/// Longest wait for memory and file to be of one version, which differ for an instant only.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A read transaction with the tail's totals of the same version.
+pub(super) struct SqliteView<'a> {
+    reader: PooledReader<'a>,
+    checkpoint: Option<Checkpoint>,
+    tail_totals: Arc<TailTotals>,
+}
+
+impl StoreView for SqliteView<'_> {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        self.checkpoint
+    }
+
+    fn lookup(&self, key: &LookupKey) -> Result<Vec<LookupValue>, StorageError> {
+        if self.checkpoint.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut values = BTreeSet::new();
+        let mut statement = self.reader.conn().prepare_cached("SELECT value_list FROM lookup WHERE key = ?1")?;
+        let mut rows = statement.query([&*key.0])?;
+        while let Some(row) = rows.next()? {
+            values.extend(codec::decode_values(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
+        }
+        Ok(values.into_iter().collect())
+    }
+
+    fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError> {
+        if self.checkpoint.is_none() {
+            return Ok(BucketTotals::default());
+        }
+        let Some((id, mut totals)) = folded_totals(self.reader.conn(), name)? else {
+            return Ok(BucketTotals::default());
+        };
+        if let Some(tail) = self.tail_totals.get(&id) {
+            totals.count += tail.count;
+            totals.checksum += tail.checksum;
+            totals.last_op_id = tail.last_op_id;
+        }
+        Ok(totals)
+    }
+}
+
+impl Inner {
+    /// A read transaction and the tail's totals of the same version. They differ only between a commit of the writer
+    /// and its change in memory, so a few attempts do.
+    pub(super) fn view(&self) -> Result<SqliteView<'_>, StorageError> {
+        let reader = self.reader()?;
+        let (checkpoint, tail_totals) = until_some(|| {
+            let (version, checkpoint, totals) = {
+                let tail = self.tail_read();
+                (tail.version, tail.checkpoint, tail.totals())
+            };
+            reader.conn().execute_batch("BEGIN")?;
+            if Head::read(reader.conn())?.version == version {
+                return Ok(Some((checkpoint, totals)));
+            }
+            reader.conn().execute_batch("ROLLBACK")?;
+            Ok(None)
+        })?;
+        Ok(SqliteView { reader, checkpoint, tail_totals })
+    }
+}
+
+/// Repeats `attempt` until it gives something.
+fn until_some<T>(mut attempt: impl FnMut() -> Result<Option<T>, StorageError>) -> Result<T, StorageError> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        if let Some(value) = attempt()? {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            return Err(StorageError::Engine(format!("no consistent state could be read in {WAIT_MAX:?}")));
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn folded_totals(conn: &Connection, name: &BucketName) -> Result<Option<(BucketId, BucketTotals)>, StorageError> {
+    let sql = "SELECT id, operation_count, checksum, last_op_id FROM bucket WHERE name = ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let read = |row: &rusqlite::Row| -> Result<_, StorageError> {
+        let totals = BucketTotals {
+            count: number(row, 1)?,
+            checksum: Checksum::from_bits(row.get(2)?),
+            last_op_id: op_id(row.get(3)?)?,
+        };
+        Ok((BucketId::from_column(row.get(0)?)?, totals))
+    };
+    statement.query_row([name.as_str()], |row| Ok(read(row))).optional()?.transpose()
+}

@@ -23,6 +23,7 @@ pub mod config;
 pub mod demo;
 pub mod lsn;
 pub mod metrics;
+pub mod migrate;
 pub mod postgres;
 pub mod replication;
 pub mod secret;

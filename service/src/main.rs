@@ -1,2 +1,107 @@
-//! The `kairos-sync` binary.
-fn main() {}
+//! The `kairos-sync` binary: arguments, logging, exit code; nothing else.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use kairos_sync::{commands, demo::DemoOptions};
+use tracing_subscriber::EnvFilter;
+
+/// Self-hosted sync from Postgres to SQLite on devices, and back.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve(ConfigArguments),
+    /// Prepare the source database: write ledger, roles and publication. Safe to repeat.
+    Migrate(ConfigArguments),
+    /// Work with a rules file.
+    Rules {
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
+    /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
+    Demo(DemoArguments),
+}
+
+#[derive(Args)]
+struct ConfigArguments {
+    /// Configuration file; the keys of a PowerSync service's file work.
+    #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum RulesCommand {
+    /// Say what is wrong in a rules file, and where. Exits with 1 if it cannot be deployed.
+    Check {
+        /// The rules file.
+        file: PathBuf,
+        /// Print findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct DemoArguments {
+    /// End after the checks: exit code 0 if every device equals Postgres, 1 otherwise.
+    #[arg(long)]
+    once: bool,
+    /// Folder with the PostgreSQL server's programs; found in PATH or under /usr/lib/postgresql otherwise.
+    #[arg(long, value_name = "FOLDER")]
+    postgres_bin: Option<PathBuf>,
+    /// Use this server instead of a throw-away one; the role must be a superuser. A database is made there and removed.
+    #[arg(long, value_name = "URI", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Port of the live page; a free one otherwise.
+    #[arg(long, value_name = "PORT")]
+    page_port: Option<u16>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("another TLS provider was installed first");
+    }
+    match arguments.command {
+        Command::Serve(options) => {
+            start_logging("info");
+            commands::serve(options.config.as_deref()).await
+        }
+        Command::Migrate(options) => {
+            start_logging("warn");
+            commands::migrate(options.config.as_deref()).await
+        }
+        Command::Rules { command: RulesCommand::Check { file, json } } => commands::check_rules(&file, json),
+        Command::Demo(options) => {
+            start_logging("error");
+            commands::demo(DemoOptions {
+                once: options.once,
+                postgres_bin: options.postgres_bin,
+                database_url: options.database_url,
+                page_port: options.page_port,
+            })
+            .await
+        }
+    }
+}
+
+/// Logs go to stderr. `PS_LOG_LEVEL` or `RUST_LOG` choose what is logged, `PS_LOG_FORMAT=json` how.
+fn start_logging(default_level: &str) {
+    let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let filter = setting("RUST_LOG").or_else(|| setting("PS_LOG_LEVEL")).unwrap_or_else(|| default_level.to_owned());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if setting("PS_LOG_FORMAT").as_deref() == Some("json") {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}

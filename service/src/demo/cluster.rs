@@ -105,16 +105,13 @@ impl PgCluster {
     }
 
     fn settings(&self, further: &[(&str, &str)]) -> String {
-        let mut text = format!(
+        let fixed = format!(
             "\nport = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_level = logical\n\
              max_wal_senders = 20\nmax_replication_slots = 20\nmax_connections = 200\nshared_buffers = 64MB\n\
              fsync = on\nlog_min_messages = warning\n",
             self.port
         );
-        for (name, value) in further {
-            text.push_str(&format!("{name} = '{value}'\n"));
-        }
-        text
+        further.iter().fold(fixed, |text, (name, value)| text + name + " = '" + value + "'\n")
     }
 
     /// Starts the server again after [`Self::stop`].
@@ -142,6 +139,11 @@ impl PgCluster {
     /// Connection URI for a role and database. Connections are trusted: any password will do.
     pub fn uri(&self, user: &str, database: &str) -> String {
         format!("postgresql://{user}:trusted@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Path of a program that belongs to the server, such as `pg_recvlogical`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
     }
 
     fn data_folder(&self) -> PathBuf {

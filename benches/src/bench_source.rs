@@ -1,0 +1,78 @@
+//! A throw-away Postgres with one big table, and a service on it.
+
+use std::{error::Error, fs, path::PathBuf};
+
+use kairos_sync::demo::{
+    cluster::{PgCluster, free_port},
+    process::ServiceProcess,
+    setup::ServiceSetup,
+    token::TokenMint,
+};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+/// Users the rows belong to, evenly.
+pub(crate) const USER_COUNT: u64 = 100;
+
+const RULES: &str = "\
+bucket_definitions:
+  mine:
+    parameters: SELECT request.user_id() AS owner
+    data:
+      - SELECT * FROM items WHERE owner = bucket.owner
+";
+
+/// The source and everything needed to start a service on it.
+pub(crate) struct BenchSource {
+    pub(crate) cluster: PgCluster,
+    pub(crate) sql: Client,
+    pub(crate) mint: TokenMint,
+    pub(crate) row_count: u64,
+    folder: TempDir,
+    setup: ServiceSetup,
+}
+
+impl BenchSource {
+    /// Fills a table with `row_count` rows of about 180 bytes.
+    pub(crate) async fn start(row_count: u64) -> Result<Self, Box<dyn Error>> {
+        let cluster = PgCluster::start(None)?;
+        let uri = cluster.uri("postgres", "postgres");
+        let (sql, connection) = tokio_postgres::connect(&uri, NoTls).await?;
+        tokio::spawn(connection);
+        sql.batch_execute(&format!(
+            "CREATE TABLE items (id bigint PRIMARY KEY, owner text NOT NULL, title text NOT NULL, note text NOT NULL, \
+             done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
+             CREATE PUBLICATION kairos_sync FOR TABLE items;
+             INSERT INTO items SELECT n, 'user' || n % {USER_COUNT}, 'item number ' || n, repeat(md5(n::text), 3), \
+             n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;
+             VACUUM ANALYZE items;"
+        ))
+        .await?;
+        let folder = tempfile::Builder::new().prefix("kairos-bench-").tempdir()?;
+        let rules = folder.path().join("rules.yaml");
+        fs::write(&rules, RULES)?;
+        let mint = TokenMint::new();
+        let setup = ServiceSetup {
+            folder: folder.path().to_path_buf(),
+            name: "bench".to_owned(),
+            source_uri: uri,
+            write_uri: None,
+            write_role: None,
+            rules,
+            port: free_port()?,
+            mint: mint.clone(),
+        };
+        Ok(Self { cluster, sql, mint, row_count, folder, setup })
+    }
+
+    /// Starts the release binary beside this one.
+    pub(crate) async fn start_service(&self) -> Result<ServiceProcess, Box<dyn Error>> {
+        let binary = std::env::current_exe()?.with_file_name("kairos-sync");
+        Ok(ServiceProcess::start(&binary, &self.setup.write()?, self.setup.port).await?)
+    }
+
+    /// A scratch file.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}

@@ -1,0 +1,38 @@
+//! `./kairos bench`: how fast the main paths are, beside what the machine allows, measured in the same run.
+//!
+//! Absolute figures say more about the machine than about the product; read the ratios.
+
+mod bench_source;
+mod client;
+mod paths;
+
+use std::{error::Error, io::Write};
+
+use bench_source::BenchSource;
+
+/// Rows in the benchmark's table unless the first argument says otherwise.
+const ROW_COUNT: u64 = 300_000;
+
+/// One measured path.
+pub(crate) struct Figure {
+    path: &'static str,
+    measured: String,
+    limit: String,
+    ratio: Option<f64>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // A second call would find the provider installed, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let row_count = std::env::args().nth(1).map_or(Ok(ROW_COUNT), |text| text.parse())?;
+    let source = BenchSource::start(row_count).await?;
+    let figures = paths::measure_all(&source).await?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<34} {:>26} {:>34} {:>8}", "path", "measured", "limit beside it", "ratio")?;
+    for Figure { path, measured, limit, ratio } in figures {
+        let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        writeln!(out, "{path:<34} {measured:>26} {limit:>34} {ratio:>8}")?;
+    }
+    Ok(())
+}

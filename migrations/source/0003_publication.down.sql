@@ -1,0 +1,2 @@
+DROP FUNCTION IF EXISTS kairos.publish_table(regclass, text);
+DROP PUBLICATION IF EXISTS kairos_sync;

@@ -1,0 +1,136 @@
+//! The service as a process of its own, as an operator runs it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a service may take until it answers at all.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running `kairos-sync serve`, ended when dropped.
+#[derive(Debug)]
+pub struct ServiceProcess {
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    endpoint: String,
+    child: Child,
+}
+
+impl ServiceProcess {
+    /// Starts `binary serve -c config` and waits until it answers on `port`. Its log goes to a file beside the config.
+    ///
+    /// # Errors
+    /// When it cannot be started or ends at once; the message holds the end of its log.
+    pub async fn start(binary: &Path, config: &Path, port: u16) -> io::Result<Self> {
+        let log = config.with_extension("log");
+        let child = spawn(binary, config, &log)?;
+        let mut process = Self {
+            binary: binary.to_path_buf(),
+            config: config.to_path_buf(),
+            log,
+            endpoint: format!("http://127.0.0.1:{port}"),
+            child,
+        };
+        process.wait_until_alive().await?;
+        Ok(process)
+    }
+
+    /// Base URL, without a slash at the end.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Ends the process at once, as a power cut would.
+    ///
+    /// # Errors
+    /// When it was gone already.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts it again after [`Self::kill`], with the same configuration and data.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.child = spawn(&self.binary, &self.config, &self.log)?;
+        self.wait_until_alive().await
+    }
+
+    /// Memory the process holds, in bytes.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        resident_bytes(self.child.id())
+    }
+
+    /// What the process logged last.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// The text of a GET, such as `/metrics`.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn get(&self, path: &str) -> Result<String, reqwest::Error> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        client.get(format!("{}{path}", self.endpoint)).send().await?.text().await
+    }
+
+    /// The value of a metric without labels; 0 while it is absent.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn metric(&self, name: &str) -> Result<f64, reqwest::Error> {
+        let text = self.get("/metrics").await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        Ok(value.unwrap_or(0.0))
+    }
+
+    async fn wait_until_alive(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the service ended ({status}):\n{}", self.log_tail())));
+            }
+            if self.get("/probes/liveness").await.is_ok() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("the service does not answer:\n{}", self.log_tail())));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for ServiceProcess {
+    fn drop(&mut self) {
+        // It may be gone already; nothing is left to do then.
+        let _ = self.kill();
+    }
+}
+
+fn spawn(binary: &Path, config: &Path, log: &Path) -> io::Result<Child> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+    Command::new(binary)
+        .args(["serve", "-c"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// Memory a process holds, in bytes, where the system tells.
+pub fn resident_bytes(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}

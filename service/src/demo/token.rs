@@ -1,0 +1,64 @@
+//! Access tokens for people who have no sign-in yet: the demo and tests.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rand::Rng;
+use serde::Serialize;
+
+/// Key id in the tokens and in the service's configuration.
+pub const KEY_ID: &str = "demo";
+
+/// Audience in the tokens and in the service's configuration.
+pub const AUDIENCE: &str = "kairos-demo";
+
+/// A shared secret, made new for each run, and the tokens signed with it.
+#[derive(Clone)]
+pub struct TokenMint {
+    secret: [u8; 32],
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    aud: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+impl TokenMint {
+    /// A mint with a fresh secret.
+    pub fn new() -> Self {
+        let mut secret = [0; 32];
+        rand::rng().fill_bytes(&mut secret);
+        Self { secret }
+    }
+
+    /// The `client_auth` section of a configuration that accepts these tokens.
+    pub fn client_auth_yaml(&self) -> String {
+        let key = BASE64_URL_SAFE_NO_PAD.encode(self.secret);
+        format!(
+            "client_auth:\n  audience: [{AUDIENCE}]\n  jwks:\n    keys:\n      - {{ kty: oct, alg: HS256, kid: {KEY_ID}, \
+             k: \"{key}\" }}\n"
+        )
+    }
+
+    /// A token for a user, good from now for `lifetime`.
+    ///
+    /// # Panics
+    /// When the system clock stands before 1970.
+    pub fn mint(&self, user_id: &str, lifetime: Duration) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs();
+        let claims = Claims { sub: user_id, aud: AUDIENCE, iat: now, exp: now + lifetime.as_secs() };
+        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&self.secret))
+            .expect("plain claims and an HMAC key always encode")
+    }
+}
+
+impl Default for TokenMint {
+    fn default() -> Self {
+        Self::new()
+    }
+}

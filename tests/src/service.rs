@@ -1,0 +1,1 @@
+//! A service process on a database of its own.

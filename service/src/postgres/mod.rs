@@ -1,11 +1,35 @@
-//! Postgres, as far as replication needs it: connections, the replication protocol, types. Knows no buckets, no rules.
+//! Postgres, as far as replication needs it: connections, the replication protocol, catalog, types.
+//!
+//! ```text
+//! source (where) ─► dial (bytes, TLS) ─► connect (SQL sessions) ─► preflight, catalog, copy
+//!                                    └─► walsender (commands) ─► wal_stream (task) ─► pgoutput (messages)
+//! text of a value, from snapshot or stream ─► value ─► SqlValue
+//! ```
+//!
+//! **Invariants**
+//!
+//! - Knows no buckets, no rules, no store.
+//! - Every session prints values in the same form, whatever the defaults of role and database are.
+//! - Errors carry the server's message, never its detail; values appear in none of them.
+//!
+//! Start reading at [`source`], then [`walsender`].
 
+pub mod catalog;
 pub mod connect;
+pub mod copy;
 pub mod dial;
 pub mod error;
+mod frame;
+pub mod pgoutput;
+pub mod preflight;
+pub mod slot;
 pub mod source;
+mod startup;
 mod tls;
 mod uri;
+pub mod value;
+pub mod wal_stream;
+pub mod walsender;
 
 pub use error::{PgError, ServerError};
 pub use source::{SourceConfig, TlsMode};

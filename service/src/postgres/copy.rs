@@ -1,0 +1,141 @@
+//! Reading a whole table by `COPY … TO STDOUT` in its text form.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use tokio_postgres::Client;
+
+use crate::postgres::{catalog::Table, error::PgError, walsender::quote_identifier};
+
+/// The statement that copies the published columns and rows of a table.
+pub fn copy_statement(table: &Table) -> String {
+    let columns: Vec<_> = table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    // Rows of inheritance children are changes of the child in the stream; those of partitions are the root's.
+    let only = if table.is_partitioned { "" } else { "ONLY " };
+    let filter = table.row_filter.as_ref().map_or(String::new(), |filter| format!(" WHERE {filter}"));
+    format!("COPY (SELECT {} FROM {only}{}{filter}) TO STDOUT", columns.join(", "), table.sql_name())
+}
+
+/// Starts a copy; yields one line per row, without its end, to be taken apart by [`fields`].
+///
+/// # Errors
+/// [`PgError`], also from the stream.
+pub async fn copy_lines(
+    client: &Client,
+    table: &Table,
+) -> Result<impl Stream<Item = Result<Bytes, PgError>> + use<>, PgError> {
+    let chunks = Box::pin(client.copy_out(&copy_statement(table)).await?);
+    Ok(futures_util::stream::unfold((chunks, LineBuffer::default()), |(mut chunks, mut buffer)| async {
+        loop {
+            if let Some(line) = buffer.next_line() {
+                return Some((Ok(line), (chunks, buffer)));
+            }
+            match chunks.next().await? {
+                Ok(chunk) => buffer.push(chunk),
+                Err(error) => return Some((Err(error.into()), (chunks, buffer))),
+            }
+        }
+    }))
+}
+
+/// Cuts chunks into lines. Servers send a line per chunk, but the protocol does not promise it.
+#[derive(Debug, Default)]
+struct LineBuffer {
+    chunk: Bytes,
+    partial: BytesMut,
+}
+
+impl LineBuffer {
+    fn push(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+    }
+
+    fn next_line(&mut self) -> Option<Bytes> {
+        let Some(end) = self.chunk.iter().position(|byte| *byte == b'\n') else {
+            self.partial.extend_from_slice(&std::mem::take(&mut self.chunk));
+            return None;
+        };
+        let line = self.chunk.split_to(end);
+        bytes::Buf::advance(&mut self.chunk, 1);
+        if self.partial.is_empty() {
+            return Some(line);
+        }
+        self.partial.extend_from_slice(&line);
+        Some(self.partial.split().freeze())
+    }
+}
+
+/// The values of a line: `None` is NULL.
+pub fn fields(line: &[u8]) -> impl Iterator<Item = Option<Cow<'_, [u8]>>> {
+    line.split(|byte| *byte == b'\t').map(|field| if field == b"\\N" { None } else { Some(unescape(field)) })
+}
+
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    let Some(first) = field.iter().position(|byte| *byte == b'\\') else {
+        return Cow::Borrowed(field);
+    };
+    let mut plain = field[..first].to_vec();
+    let mut bytes = field[first..].iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        // Postgres writes these and nothing else; a backslash at the end is kept as it is.
+        plain.push(match bytes.next() {
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0C,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 0x0B,
+            Some(other) => other,
+            None => b'\\',
+        });
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(line: &str) -> Vec<Option<String>> {
+        let text = |field: Cow<'_, [u8]>| String::from_utf8(field.into_owned()).expect("text");
+        fields(line.as_bytes()).map(|field| field.map(text)).collect()
+    }
+
+    #[test]
+    fn null_and_the_empty_text_differ() {
+        assert_eq!(values("1\t\\N\t\t\\\\N"), [Some("1"), None, Some(""), Some("\\N")].map(|v| v.map(str::to_owned)));
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(values(r"a\tb\nc\\d\re\bf\fg\vh"), [Some("a\tb\nc\\d\re\u{8}f\u{c}g\u{b}h".to_owned())]);
+    }
+
+    #[test]
+    fn lines_may_be_cut_anywhere() {
+        let text = b"one\ntwo\n\nthree\n";
+        for size in 1..text.len() {
+            let mut buffer = LineBuffer::default();
+            let mut lines = Vec::new();
+            for chunk in text.chunks(size) {
+                buffer.push(Bytes::copy_from_slice(chunk));
+                lines.extend(std::iter::from_fn(|| buffer.next_line()));
+            }
+            assert_eq!(lines, ["one", "two", "", "three"], "in chunks of {size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line: Vec<u8>) {
+            let _ = fields(&line).count();
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Whether a source is set up so that it can be replicated; if not, what is missing and the SQL that mends it.
+
+use kairos_sync_rules::{SourceTable, TablePattern};
+use tokio_postgres::Client;
+
+use crate::postgres::{
+    catalog::{Table, published_tables},
+    error::PgError,
+    pgoutput::IdentitySetting,
+    source::SourceConfig,
+    walsender::quote_identifier,
+};
+
+/// Used where the configuration names no publication, in this order.
+const PUBLICATIONS: [&str; 2] = ["kairos_sync", "powersync"];
+/// The oldest server whose stream carries logical messages.
+const SERVER_VERSION_MIN: u32 = 140_000;
+/// The connection tag of rules that name none.
+pub const CONNECTION_TAG: &str = "default";
+
+/// One thing to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupProblem {
+    /// The server is too old.
+    #[error("Postgres {found} is too old: 14 or newer is needed")]
+    ServerVersion {
+        /// What it says it is.
+        found: String,
+    },
+    /// The WAL does not carry what logical decoding needs.
+    #[error(
+        "wal_level is {found}: run `ALTER SYSTEM SET wal_level = 'logical';` and restart Postgres (on managed servers \
+         this is a setting of the instance)"
+    )]
+    WalLevel {
+        /// The setting.
+        found: String,
+    },
+    /// No connection in replication mode is allowed.
+    #[error("max_wal_senders is 0: run `ALTER SYSTEM SET max_wal_senders = 10;` and restart Postgres")]
+    NoWalSenders,
+    /// All slots are taken.
+    #[error(
+        "all {allowed} replication slots are taken: drop one that is no longer used (`SELECT slot_name, active FROM \
+         pg_replication_slots;`), or raise max_replication_slots and restart Postgres"
+    )]
+    NoFreeSlot {
+        /// `max_replication_slots`.
+        allowed: i64,
+    },
+    /// The role may not replicate.
+    #[error(
+        "role {role} may not replicate: run `ALTER ROLE {role} REPLICATION;` (on RDS `GRANT rds_replication TO {role};`)"
+    )]
+    ReplicationPrivilege {
+        /// The role, quoted for SQL.
+        role: String,
+    },
+    /// There is no publication.
+    #[error("publication {name} does not exist: run `{sql}`")]
+    PublicationMissing {
+        /// Its name.
+        name: String,
+        /// The statement that creates it.
+        sql: String,
+    },
+    /// The publication leaves kinds of changes out.
+    #[error(
+        "publication {name} does not publish all changes: run `ALTER PUBLICATION {name} SET (publish = 'insert, \
+         update, delete, truncate');`"
+    )]
+    PublicationPartial {
+        /// Its name, quoted for SQL.
+        name: String,
+    },
+    /// The rules name a table which is not published, or does not exist. Replication goes on without it.
+    #[error(
+        "the rules read {table}, which publication {publication} does not have: run `ALTER PUBLICATION {publication} \
+         ADD TABLE {table};` if it exists"
+    )]
+    TableNotPublished {
+        /// The table, quoted for SQL.
+        table: String,
+        /// The publication, quoted for SQL.
+        publication: String,
+    },
+    /// The role may not read a table.
+    #[error(
+        "role {role} may not read {table}: run `GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table} TO {role};`"
+    )]
+    SelectPrivilege {
+        /// The role, quoted for SQL.
+        role: String,
+        /// The table, quoted for SQL.
+        table: String,
+        /// Its schema, quoted for SQL.
+        schema: String,
+    },
+    /// The copy of a table would silently lack rows.
+    #[error("row-level security hides rows of {table} from role {role}: run `ALTER ROLE {role} BYPASSRLS;`")]
+    RowSecurity {
+        /// The role, quoted for SQL.
+        role: String,
+        /// The table, quoted for SQL.
+        table: String,
+    },
+    /// Updates and deletes of a table could not be followed.
+    #[error("{table} has no replica identity, so changes of its rows cannot be followed: run `{sql}`")]
+    NoIdentity {
+        /// The table, quoted for SQL.
+        table: String,
+        /// The statement that gives it one.
+        sql: String,
+    },
+}
+
+impl SetupProblem {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ServerVersion { .. } => "PG-0201",
+            Self::WalLevel { .. } => "PG-0202",
+            Self::NoWalSenders => "PG-0203",
+            Self::NoFreeSlot { .. } => "PG-0204",
+            Self::ReplicationPrivilege { .. } => "PG-0205",
+            Self::PublicationMissing { .. } => "PG-0206",
+            Self::PublicationPartial { .. } => "PG-0207",
+            Self::TableNotPublished { .. } => "PG-0208",
+            Self::SelectPrivilege { .. } => "PG-0209",
+            Self::RowSecurity { .. } => "PG-0210",
+            Self::NoIdentity { .. } => "PG-0211",
+        }
+    }
+
+    /// Whether replication can go on, leaving something out.
+    pub const fn is_warning(&self) -> bool {
+        matches!(self, Self::TableNotPublished { .. })
+    }
+}
+
+/// What was found on a source.
+#[derive(Debug, Clone, Default)]
+pub struct Inspection {
+    /// The publication to read.
+    pub publication: String,
+    /// Its tables which the rules read.
+    pub tables: Vec<Table>,
+    /// What is to be mended.
+    pub problems: Vec<SetupProblem>,
+}
+
+/// Looks at everything replication depends on. `slot` is the slot that will be used, if it is known already.
+///
+/// # Errors
+/// [`PgError`] when the source cannot be asked; what is wrong with its setup is in the result.
+pub async fn inspect(
+    client: &Client,
+    source: &SourceConfig,
+    patterns: &[TablePattern],
+    slot: Option<&str>,
+) -> Result<Inspection, PgError> {
+    let mut found = Inspection::default();
+    let role = quote_identifier(&source.user);
+    let server_version = inspect_server(client, &role, slot, &mut found.problems).await?;
+    let Some(publication) = find_publication(client, source, patterns, &mut found.problems).await? else {
+        return Ok(found);
+    };
+    found.publication = publication;
+    if server_version < SERVER_VERSION_MIN {
+        return Ok(found);
+    }
+    let is_wanted = |schema: &str, name: &str| patterns.iter().any(|pattern| names(pattern, schema, name));
+    found.tables = published_tables(client, &found.publication, server_version, is_wanted).await?;
+    for table in &found.tables {
+        inspect_table(table, &role, &mut found.problems);
+    }
+    for pattern in patterns.iter().filter(|pattern| !is_wildcard(pattern)) {
+        if !found.tables.iter().any(|table| names(pattern, &table.schema, &table.name)) {
+            found.problems.push(SetupProblem::TableNotPublished {
+                table: sql_name(pattern),
+                publication: quote_identifier(&found.publication),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn names(pattern: &TablePattern, schema: &str, name: &str) -> bool {
+    let table = SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
+    pattern.matches(&table)
+}
+
+fn is_wildcard(pattern: &TablePattern) -> bool {
+    pattern.schema.ends_with('%') || pattern.name.ends_with('%')
+}
+
+fn sql_name(pattern: &TablePattern) -> String {
+    format!("{}.{}", quote_identifier(&pattern.schema), quote_identifier(&pattern.name))
+}
+
+async fn inspect_server(
+    client: &Client,
+    role: &str,
+    slot: Option<&str>,
+    problems: &mut Vec<SetupProblem>,
+) -> Result<u32, PgError> {
+    let sql = "
+        SELECT current_setting('server_version_num')::bigint, current_setting('server_version'),
+               current_setting('wal_level'), current_setting('max_wal_senders')::bigint,
+               current_setting('max_replication_slots')::bigint,
+               (SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name IS DISTINCT FROM $1),
+               (SELECT rolreplication OR rolsuper OR EXISTS (
+                         SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication'
+                            AND pg_has_role(current_user, oid, 'MEMBER'))
+                  FROM pg_catalog.pg_roles WHERE rolname = current_user)";
+    let row = client.query_one(sql, &[&slot]).await?;
+    let version = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
+    if version < SERVER_VERSION_MIN {
+        problems.push(SetupProblem::ServerVersion { found: row.try_get(1)? });
+    }
+    let wal_level: String = row.try_get(2)?;
+    if wal_level != "logical" {
+        problems.push(SetupProblem::WalLevel { found: wal_level });
+    }
+    if row.try_get::<_, i64>(3)? == 0 {
+        problems.push(SetupProblem::NoWalSenders);
+    }
+    let (allowed, taken): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
+    if taken >= allowed {
+        problems.push(SetupProblem::NoFreeSlot { allowed });
+    }
+    if !row.try_get::<_, bool>(6)? {
+        problems.push(SetupProblem::ReplicationPrivilege { role: role.to_owned() });
+    }
+    Ok(version)
+}
+
+async fn find_publication(
+    client: &Client,
+    source: &SourceConfig,
+    patterns: &[TablePattern],
+    problems: &mut Vec<SetupProblem>,
+) -> Result<Option<String>, PgError> {
+    let candidates: Vec<&str> = source.publication.as_deref().map_or(PUBLICATIONS.to_vec(), |name| vec![name]);
+    let sql = "SELECT pubname::text, pubinsert AND pubupdate AND pubdelete AND pubtruncate
+                 FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)
+                ORDER BY array_position($1, pubname::text)";
+    let Some(row) = client.query(sql, &[&candidates]).await?.into_iter().next() else {
+        let name = candidates[0].to_owned();
+        let sql = create_publication(&name, patterns);
+        problems.push(SetupProblem::PublicationMissing { name, sql });
+        return Ok(None);
+    };
+    let name: String = row.try_get(0)?;
+    if !row.try_get::<_, bool>(1)? {
+        problems.push(SetupProblem::PublicationPartial { name: quote_identifier(&name) });
+    }
+    Ok(Some(name))
+}
+
+/// The statement that publishes what the rules read. A wildcard can only be published as all tables.
+fn create_publication(name: &str, patterns: &[TablePattern]) -> String {
+    let name = quote_identifier(name);
+    if patterns.is_empty() || patterns.iter().any(is_wildcard) {
+        return format!("CREATE PUBLICATION {name} FOR ALL TABLES;");
+    }
+    let tables: Vec<_> = patterns.iter().map(sql_name).collect();
+    format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
+}
+
+fn inspect_table(table: &Table, role: &str, problems: &mut Vec<SetupProblem>) {
+    let name = table.sql_name();
+    if !table.is_readable {
+        let schema = quote_identifier(&table.schema);
+        problems.push(SetupProblem::SelectPrivilege { role: role.to_owned(), table: name.clone(), schema });
+    }
+    if table.hides_rows {
+        problems.push(SetupProblem::RowSecurity { role: role.to_owned(), table: name.clone() });
+    }
+    if table.identity_columns().is_empty() {
+        let has_key = table.columns.iter().any(|column| column.in_primary_key);
+        let sql = if has_key && table.identity == IdentitySetting::Nothing {
+            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
+        } else {
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (…);` or `ALTER TABLE {name} REPLICA IDENTITY FULL;")
+        };
+        problems.push(SetupProblem::NoIdentity { table: name, sql });
+    }
+}

@@ -1,0 +1,286 @@
+//! The running replication stream: a task of its own reads, decodes and answers keepalives, whatever the consumer does.
+//!
+//! Messages go to the consumer through a channel that is bounded in items and in bytes. While it is full the task stops
+//! reading, which is the backpressure Postgres feels; it goes on sending status updates, so that the server does not
+//! take a slow consumer for a dead one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use postgres_protocol::message::backend::Message;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    lsn::Lsn,
+    postgres::{
+        error::PgError,
+        frame::{Framed, server_error},
+        pgoutput,
+    },
+};
+
+/// How often the server hears what is durable here. Well below any sensible `wal_sender_timeout`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A status update is small; a peer that does not take it within this time is gone.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// For the last word when the consumer leaves.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+/// Postgres counts microseconds since 2000-01-01, which is this long after 1970-01-01.
+const POSTGRES_EPOCH: Duration = Duration::from_hours(10_957 * 24);
+
+/// Bounds of what is read but not yet taken by the consumer.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes. One message may be larger; it then waits until it is alone.
+    pub bytes: u32,
+}
+
+/// What the consumer receives, in the order of the stream.
+#[derive(Debug)]
+pub enum StreamEvent {
+    /// A message of the publication.
+    Message {
+        /// What it says.
+        message: pgoutput::Message,
+        /// Its size as received.
+        size: usize,
+        /// Room in the bound on bytes; given back when dropped.
+        room: OwnedSemaphorePermit,
+    },
+    /// Everything before this position has been sent, or concerns nobody here.
+    Keepalive {
+        /// Where the server's reading of the WAL stands.
+        position: Lsn,
+    },
+}
+
+/// The consumer's end.
+#[derive(Debug)]
+pub struct WalStream {
+    /// Events; ends when the connection does, with the reason as the last item.
+    pub events: mpsc::Receiver<Result<StreamEvent, PgError>>,
+    /// What the server is told to be durable. Set it only after the store said so.
+    pub durable: watch::Sender<Lsn>,
+}
+
+/// Ends a stream in order.
+#[derive(Debug)]
+pub struct StreamHandle {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl StreamHandle {
+    /// Stops reading. The consumer then sees the end of its events; once it has dropped its [`WalStream`], the server
+    /// hears a last time what is durable, so that it repeats as little as possible.
+    pub async fn close(self) {
+        // A task that has ended already needs no word.
+        let _ = self.stop.send(());
+        let abort = self.task.abort_handle();
+        if timeout(FAREWELL_DEADLINE, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// Hands the connection over to a task of its own.
+pub(super) fn spawn(
+    framed: Framed,
+    durable: Lsn,
+    silence_max: Duration,
+    limits: StreamLimits,
+) -> (WalStream, StreamHandle) {
+    let (sender, events) = mpsc::channel(limits.messages);
+    let (durable, confirmed) = watch::channel(durable);
+    let (stop, stopped) = oneshot::channel();
+    let reader = StreamReader {
+        framed,
+        durable: confirmed,
+        stopped,
+        room: Arc::new(Semaphore::new(limits.bytes as usize)),
+        room_bytes: limits.bytes,
+        status: status_interval(),
+        silence_max,
+    };
+    let task = tokio::spawn(reader.run(sender));
+    (WalStream { events, durable }, StreamHandle { stop, task })
+}
+
+fn status_interval() -> Interval {
+    let mut ticks = interval(STATUS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The task's state.
+struct StreamReader {
+    framed: Framed,
+    durable: watch::Receiver<Lsn>,
+    stopped: oneshot::Receiver<()>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+    status: Interval,
+    silence_max: Duration,
+}
+
+/// An event without its place in the channel.
+enum Decoded {
+    Message(pgoutput::Message),
+    Keepalive(Lsn),
+}
+
+type EventSender = mpsc::Sender<Result<StreamEvent, PgError>>;
+
+impl StreamReader {
+    async fn run(mut self, sender: EventSender) {
+        match self.forward(&sender).await {
+            Ok(()) => {
+                drop(sender);
+                // The server has closed, or will notice that we have.
+                let _ = self.say_goodbye().await;
+            }
+            // A consumer that left needs no reason.
+            Err(error) => drop(sender.send(Err(error)).await),
+        }
+    }
+
+    /// Returns when told to stop, or when the consumer has left.
+    async fn forward(&mut self, sender: &EventSender) -> Result<(), PgError> {
+        loop {
+            let Some(body) = self.next_copy_data(sender).await? else {
+                return Ok(());
+            };
+            let Some((event, size)) = self.event(body).await? else {
+                continue;
+            };
+            if !self.deliver(sender, event, size).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next part of the stream; `None` when there is no more to do.
+    async fn next_copy_data(&mut self, sender: &EventSender) -> Result<Option<BytesMut>, PgError> {
+        let mut silent_since = Instant::now();
+        loop {
+            tokio::select! {
+                frame = self.framed.read() => {
+                    let frame = frame?;
+                    if frame.tag == b'd' {
+                        return Ok(Some(frame.into_body()));
+                    }
+                    match frame.parse()? {
+                        Message::ErrorResponse(body) => return Err(PgError::Server(server_error(body.fields()))),
+                        Message::NoticeResponse(_) | Message::ParameterStatus(_) => silent_since = Instant::now(),
+                        _ => return Err(PgError::Protocol("the stream ended: the server is shutting down")),
+                    }
+                }
+                _ = self.status.tick() => {
+                    let silence = silent_since.elapsed();
+                    if silence > self.silence_max {
+                        return Err(PgError::Timeout { doing: "streaming", after: self.silence_max });
+                    }
+                    self.send_status(silence > self.silence_max / 2).await?;
+                }
+                () = sender.closed() => return Ok(None),
+                _ = &mut self.stopped => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes the wrapping off. Keepalives that ask for an answer get it here.
+    async fn event(&mut self, mut body: BytesMut) -> Result<Option<(Decoded, usize)>, PgError> {
+        const XLOG_DATA_HEADER: usize = 25;
+        const KEEPALIVE_LENGTH: usize = 18;
+        let size = body.len();
+        match body.first() {
+            Some(b'w') if size >= XLOG_DATA_HEADER => {
+                body.advance(XLOG_DATA_HEADER);
+                match decode(body.freeze())? {
+                    pgoutput::Message::Ignored => Ok(None),
+                    message => Ok(Some((Decoded::Message(message), size))),
+                }
+            }
+            Some(b'k') if size == KEEPALIVE_LENGTH => {
+                body.advance(1);
+                let position = Lsn::new(body.get_u64());
+                let _server_clock = body.get_i64();
+                if body.get_u8() == 1 {
+                    self.send_status(false).await?;
+                }
+                Ok(Some((Decoded::Keepalive(position), size)))
+            }
+            _ => Err(PgError::Protocol("one of an unknown kind in the stream")),
+        }
+    }
+
+    /// Waits until the consumer has taken enough; the server keeps hearing from us meanwhile. `false` when there is no
+    /// more to do.
+    async fn deliver(&mut self, sender: &EventSender, decoded: Decoded, size: usize) -> Result<bool, PgError> {
+        let wanted = u32::try_from(size).unwrap_or(u32::MAX).min(self.room_bytes);
+        let room = Arc::clone(&self.room);
+        let place = async {
+            let room = room.acquire_many_owned(wanted).await.ok()?;
+            Some((room, sender.reserve().await.ok()?))
+        };
+        tokio::pin!(place);
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut place => {
+                    let Some((room, place)) = place else { return Ok(false) };
+                    place.send(Ok(match decoded {
+                        Decoded::Message(message) => StreamEvent::Message { message, size, room },
+                        Decoded::Keepalive(position) => StreamEvent::Keepalive { position },
+                    }));
+                    return Ok(true);
+                }
+                _ = &mut self.stopped => return Ok(false),
+                _ = self.status.tick() => self.send_status(false).await?,
+            }
+        }
+    }
+
+    /// Standby status update: everything before the durable position may be forgotten.
+    async fn send_status(&mut self, wants_reply: bool) -> Result<(), PgError> {
+        let durable = self.durable.borrow().get();
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH + POSTGRES_EPOCH).unwrap_or_default();
+        let mut message = BytesMut::with_capacity(39);
+        message.put_u8(b'd');
+        message.put_u32(38);
+        message.put_u8(b'r');
+        // Written, flushed and applied: only what is durable counts here.
+        message.put_u64(durable);
+        message.put_u64(durable);
+        message.put_u64(durable);
+        message.put_i64(i64::try_from(clock.as_micros()).unwrap_or(i64::MAX));
+        message.put_u8(u8::from(wants_reply));
+        timeout(WRITE_DEADLINE, self.framed.write(&message))
+            .await
+            .map_err(|_| PgError::Timeout { doing: "sending a status update", after: WRITE_DEADLINE })?
+    }
+
+    async fn say_goodbye(&mut self) -> Result<(), PgError> {
+        const COPY_DONE_AND_TERMINATE: &[u8] = b"c\0\0\0\x04X\0\0\0\x04";
+        // The consumer may still be committing what it has received; it is done once its end is dropped.
+        while self.durable.changed().await.is_ok() {}
+        self.send_status(false).await?;
+        self.framed.write(COPY_DONE_AND_TERMINATE).await?;
+        // Closing a socket with unread bytes resets it, and the server might lose our last words.
+        while self.framed.read().await.is_ok() {}
+        Ok(())
+    }
+}
+
+fn decode(message: Bytes) -> Result<pgoutput::Message, PgError> {
+    pgoutput::decode(message).map_err(|_| PgError::Protocol("a malformed change"))
+}

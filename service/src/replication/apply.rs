@@ -1,0 +1,421 @@
+//! From row changes to the operations of one store commit.
+//!
+//! Pure over a store to read from: nothing is written here. [`Applier`] collects the changes of a batch on top of what
+//! the store has, so that later changes of the batch see earlier ones; [`Applier::finish`] hands out the difference.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use kairos_sync_protocol::Checksum;
+use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey};
+
+use crate::{
+    postgres::pgoutput::{OldTuple, Tuple, TupleValue},
+    replication::{
+        error::ReplicationError,
+        image::{CompleteRow, subkey},
+        lookups::{Lookups, group},
+        relations::{Relations, SourceRelation},
+    },
+    storage::{Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow},
+};
+
+/// Clients refuse larger rows; such an output is left out and reported like a failed query.
+const DATA_BYTES_MAX: usize = 15 * 1024 * 1024;
+/// Keys read from the store at once.
+const PAGE: usize = 1_000;
+/// A change may pass through as many lookups as rules nest subqueries; more rounds mean a circle.
+const ROUNDS_MAX: usize = 64;
+
+/// Collects the changes of one store commit.
+pub(super) struct Applier<'s> {
+    store: &'s dyn BucketStore,
+    lookups: Lookups<'s>,
+    rows: HashMap<RowKey, PendingRow>,
+    /// Rows of this batch by the lookups they asked; may name rows that no longer ask.
+    consulting: HashMap<LookupKey, HashSet<RowKey>>,
+    operations: Vec<NewOperation>,
+    errors: Vec<EvaluationError>,
+    bytes: usize,
+}
+
+/// A row the batch has looked at.
+struct PendingRow {
+    /// As the store has it.
+    before: Option<StoredRow>,
+    /// As the batch leaves it.
+    after: Option<StoredRow>,
+}
+
+/// How operations for an evaluated row are chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emit {
+    /// The row changed: all outputs are written again.
+    All,
+    /// Only something the row depends on changed: outputs that were there already are left alone.
+    Differences,
+}
+
+impl<'s> Applier<'s> {
+    pub(super) fn new(store: &'s dyn BucketStore) -> Self {
+        Self {
+            store,
+            lookups: Lookups::new(store),
+            rows: HashMap::new(),
+            consulting: HashMap::new(),
+            operations: Vec::new(),
+            errors: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// About how much memory the batch holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Queries that failed for a row; their outputs are missing from the batch.
+    pub(super) fn take_errors(&mut self) -> Vec<EvaluationError> {
+        std::mem::take(&mut self.errors)
+    }
+
+    /// A row as the copy found it. One that is stored already, unchanged, needs nothing.
+    pub(super) fn copied(&mut self, table: &SourceRelation, row: &CompleteRow) -> Result<(), ReplicationError> {
+        let key = row.key(table.id, &table.identity);
+        let image = row.encode(table.current_layout());
+        if self.row(&key)?.is_some_and(|stored| stored.image == image) {
+            return Ok(());
+        }
+        self.evaluate(table, &key, image, Emit::All)
+    }
+
+    /// A new row, or a new state of one. `old` is what the stream told of the row before.
+    pub(super) fn upsert(
+        &mut self,
+        table: &SourceRelation,
+        old: Option<OldTuple>,
+        new: Tuple,
+    ) -> Result<Upserted, ReplicationError> {
+        if new.0.len() != table.column_count() {
+            return Err(ReplicationError::RowShape { table: table.full_name() });
+        }
+        let (old_key, new) = match old {
+            None => (None, new),
+            Some(OldTuple::Key(old)) => (Some(tuple_key(table, &old)), new),
+            Some(OldTuple::Full(old)) => (Some(tuple_key(table, &old)), fill_from_old(new, &old)),
+        };
+        // Columns of the identity are known by now, even while others are not.
+        let key = tuple_key(table, &new);
+        let Some(row) = self.complete(table, new, old_key.as_ref(), &key)? else {
+            return Ok(Upserted::RowMissing);
+        };
+        if let Some(old_key) = old_key.filter(|old_key| *old_key != key) {
+            self.delete_key(table, &old_key)?;
+        }
+        self.evaluate(table, &key, row.encode(table.current_layout()), Emit::All)?;
+        Ok(Upserted::Done)
+    }
+
+    /// A row that is gone.
+    pub(super) fn delete(&mut self, table: &SourceRelation, old: OldTuple) -> Result<(), StorageError> {
+        let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old;
+        self.delete_key(table, &tuple_key(table, &tuple))
+    }
+
+    /// All rows of a table are gone.
+    pub(super) fn truncate(&mut self, table: &SourceRelation) -> Result<(), StorageError> {
+        let pending: Vec<_> = self.rows.keys().filter(|key| key.table == table.id).cloned().collect();
+        for key in pending {
+            self.delete_key(table, &key)?;
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.rows_of_table(table.id, after.as_ref(), PAGE)?;
+            let Some(last) = page.last().cloned() else {
+                return Ok(());
+            };
+            for key in page {
+                self.delete_key(table, &key)?;
+            }
+            after = Some(last);
+        }
+    }
+
+    /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.
+    pub(super) fn settle(&mut self, relations: &Relations<'_>) -> Result<(), ReplicationError> {
+        for _ in 0..ROUNDS_MAX {
+            let changed = self.lookups.take_changed();
+            if changed.is_empty() {
+                return Ok(());
+            }
+            for key in changed {
+                self.settle_lookup(relations, &key)?;
+            }
+        }
+        Err(ReplicationError::EndlessLookups)
+    }
+
+    /// The batch: what differs from the store.
+    pub(super) fn finish(self) -> Batch {
+        let mut batch = Batch { operations: self.operations, ..Batch::default() };
+        for (key, PendingRow { before, after }) in self.rows {
+            if before == after {
+                continue;
+            }
+            diff_lookups(&key, before.as_ref(), after.as_ref(), &mut batch);
+            diff_dependents(&key, before.as_ref(), after.as_ref(), &mut batch);
+            batch.rows.push((key, after));
+        }
+        batch
+    }
+
+    fn settle_lookup(&mut self, relations: &Relations<'_>, lookup: &LookupKey) -> Result<(), ReplicationError> {
+        let pending = self.consulting.get(lookup).cloned().unwrap_or_default();
+        for row in &pending {
+            self.evaluate_again(relations, row, lookup)?;
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.dependents(lookup, after.as_ref(), PAGE)?;
+            let Some(last) = page.last().cloned() else {
+                return Ok(());
+            };
+            for row in page.iter().filter(|row| !pending.contains(row)) {
+                self.evaluate_again(relations, row, lookup)?;
+            }
+            after = Some(last);
+        }
+    }
+
+    fn evaluate_again(
+        &mut self,
+        relations: &Relations<'_>,
+        key: &RowKey,
+        lookup: &LookupKey,
+    ) -> Result<(), ReplicationError> {
+        let Some(table) = relations.by_id(key.table) else {
+            return Ok(());
+        };
+        let Some(stored) = self.row(key)?.filter(|stored| stored.consulted.contains(lookup)) else {
+            return Ok(());
+        };
+        let image = stored.image.clone();
+        self.evaluate(table, key, image, Emit::Differences)
+    }
+
+    /// The row as the batch sees it.
+    fn row(&mut self, key: &RowKey) -> Result<Option<&StoredRow>, StorageError> {
+        if !self.rows.contains_key(key) {
+            let before = self.store.row(key)?;
+            self.bytes += before.as_ref().map_or(0, |row| row.image.len());
+            self.rows.insert(key.clone(), PendingRow { after: before.clone(), before });
+        }
+        Ok(self.rows.get(key).and_then(|pending| pending.after.as_ref()))
+    }
+
+    /// Fills in the columns that were not sent because they did not change. `None` when the row is not stored.
+    fn complete(
+        &mut self,
+        table: &SourceRelation,
+        new: Tuple,
+        old_key: Option<&RowKey>,
+        key: &RowKey,
+    ) -> Result<Option<CompleteRow>, ReplicationError> {
+        if !new.0.contains(&TupleValue::Unchanged) {
+            return Ok(Some(known_values(new)));
+        }
+        // A row may be stored under its new key already, when the copy saw it after the key had changed.
+        let mut stored = None;
+        for candidate in old_key.into_iter().chain([key]) {
+            if stored.is_none() {
+                stored = self.row(candidate)?.and_then(|row| CompleteRow::decode(&row.image));
+            }
+        }
+        let Some((layout, stored)) = stored else {
+            return Ok(None);
+        };
+        let fill = |(position, value)| match value {
+            TupleValue::Unchanged => table.carry_over(position, layout, &stored),
+            value => value,
+        };
+        let filled = Tuple(new.0.into_iter().enumerate().map(fill).collect());
+        Ok(Some(filled).filter(|row| !row.0.contains(&TupleValue::Unchanged)).map(known_values))
+    }
+
+    fn delete_key(&mut self, table: &SourceRelation, key: &RowKey) -> Result<(), StorageError> {
+        if self.row(key)?.is_none() {
+            return Ok(());
+        }
+        self.replace(table, key, None, Vec::new(), Emit::All)
+    }
+
+    fn evaluate(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        image: Bytes,
+        emit: Emit,
+    ) -> Result<(), ReplicationError> {
+        let damaged = || StorageError::Damaged { what: "a row image".to_owned() };
+        let (layout, row) = CompleteRow::decode(&image).ok_or_else(damaged)?;
+        let (evaluator, values) = table.evaluable(layout, &row).ok_or_else(damaged)?;
+        let mut evaluation = evaluator.evaluate(&values, &mut self.lookups)?;
+        self.errors.append(&mut evaluation.errors);
+        let outputs = self.distinct_outputs(evaluation.rows);
+        evaluation.consulted.sort_unstable();
+        evaluation.consulted.dedup();
+        let stored = StoredRow {
+            image,
+            outputs: outputs.iter().map(|(output, _)| output.clone()).collect(),
+            lookups: evaluation.lookups,
+            consulted: evaluation.consulted,
+        };
+        Ok(self.replace(table, key, Some(stored), outputs, emit)?)
+    }
+
+    /// One output per bucket, table and id, in order; of several the last counts.
+    fn distinct_outputs(&mut self, rows: Vec<EvaluatedRow>) -> Vec<(RowOutput, Arc<str>)> {
+        let mut position: HashMap<RowOutput, usize> = HashMap::with_capacity(rows.len());
+        let mut outputs: Vec<(RowOutput, Arc<str>)> = Vec::with_capacity(rows.len());
+        for EvaluatedRow { bucket, object_type, object_id, data } in rows {
+            if data.len() > DATA_BYTES_MAX {
+                let message = format!("an output row of more than {DATA_BYTES_MAX} bytes is left out");
+                self.errors.push(EvaluationError { definition: object_type.to_string(), message });
+                continue;
+            }
+            let output = RowOutput { bucket, object_type, object_id };
+            if let Some(known) = position.get(&output) {
+                outputs[*known].1 = data;
+            } else {
+                position.insert(output.clone(), outputs.len());
+                outputs.push((output, data));
+            }
+        }
+        outputs
+    }
+
+    /// Brings a row to its new state: PUTs for what it is now, then REMOVEs for what it is no longer.
+    fn replace(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        after: Option<StoredRow>,
+        outputs: Vec<(RowOutput, Arc<str>)>,
+        emit: Emit,
+    ) -> Result<(), StorageError> {
+        let before = self.row(key)?.cloned();
+        let empty = StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] };
+        let (old, new) = (before.as_ref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
+        self.emit(&subkey(&table.schema, &table.name, key), &old.outputs, outputs, emit);
+        self.change_lookups(key, old, new)?;
+        for lookup in &new.consulted {
+            self.consulting.entry(lookup.clone()).or_default().insert(key.clone());
+        }
+        self.bytes += new.image.len() + key.identity.len();
+        let pending = self.rows.get_mut(key).expect("`row` above has loaded it");
+        pending.after = after;
+        Ok(())
+    }
+
+    fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<(RowOutput, Arc<str>)>, emit: Emit) {
+        let had: HashSet<&RowOutput> = old.iter().collect();
+        let has: HashSet<RowOutput> = new.iter().map(|(output, _)| output.clone()).collect();
+        // Buckets mostly get the very same row, so its checksum is computed once.
+        let mut last: Option<(RowOutput, Arc<str>, Checksum)> = None;
+        for (output, data) in new {
+            if emit == Emit::Differences && had.contains(&output) {
+                continue;
+            }
+            let checksum = match &last {
+                Some((same, same_data, checksum))
+                    if Arc::ptr_eq(same_data, &data)
+                        && same.object_type == output.object_type
+                        && same.object_id == output.object_id =>
+                {
+                    *checksum
+                }
+                _ => Checksum::of_put(&output.object_type, &output.object_id, &data),
+            };
+            last = Some((output.clone(), Arc::clone(&data), checksum));
+            self.push(NewOperation { output, subkey: Arc::clone(subkey), checksum, data: Some(data) });
+        }
+        let checksum = Checksum::of_remove(subkey);
+        for output in old.iter().filter(|output| !has.contains(*output)) {
+            let output = output.clone();
+            self.push(NewOperation { output, subkey: Arc::clone(subkey), checksum, data: None });
+        }
+    }
+
+    fn push(&mut self, operation: NewOperation) {
+        self.bytes += operation.data.as_ref().map_or(0, |data| data.len()) + std::mem::size_of::<NewOperation>();
+        self.operations.push(operation);
+    }
+
+    fn change_lookups(&mut self, key: &RowKey, old: &StoredRow, new: &StoredRow) -> Result<(), StorageError> {
+        let (old, mut new) = (group(&old.lookups), group(&new.lookups));
+        for (lookup, values) in old {
+            let now = new.remove(lookup).unwrap_or_default();
+            if now != values {
+                self.lookups.replace(lookup, key, now)?;
+            }
+        }
+        for (lookup, values) in new {
+            self.lookups.replace(lookup, key, values)?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upserted {
+    /// It is in the batch.
+    Done,
+    /// It left values out, and the row they belong to is not stored.
+    RowMissing,
+}
+
+fn known_values(tuple: Tuple) -> CompleteRow {
+    let text = |value| if let TupleValue::Text(text) = value { Some(text) } else { None };
+    CompleteRow(tuple.0.into_iter().map(text).collect())
+}
+
+fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {
+    known_values(tuple.clone()).key(table.id, &table.identity)
+}
+
+/// Under `REPLICA IDENTITY FULL` the old row has the values that were not sent again.
+fn fill_from_old(new: Tuple, old: &Tuple) -> Tuple {
+    let fill = |(position, value)| match value {
+        TupleValue::Unchanged => old.0.get(position).cloned().unwrap_or(TupleValue::Unchanged),
+        value => value,
+    };
+    Tuple(new.0.into_iter().enumerate().map(fill).collect())
+}
+
+fn diff_lookups(key: &RowKey, before: Option<&StoredRow>, after: Option<&StoredRow>, batch: &mut Batch) {
+    let grouped = |row: Option<&StoredRow>| -> BTreeMap<LookupKey, _> {
+        let grouped = group(row.map_or(&[], |row| &row.lookups));
+        grouped.into_iter().map(|(lookup, values)| (lookup.clone(), values)).collect()
+    };
+    let (mut old, new) = (grouped(before), grouped(after));
+    for (lookup, values) in new {
+        if old.remove(&lookup).as_ref() != Some(&values) {
+            batch.lookups.push((lookup, key.clone(), values));
+        }
+    }
+    batch.lookups.extend(old.into_keys().map(|lookup| (lookup, key.clone(), Vec::new())));
+}
+
+fn diff_dependents(key: &RowKey, before: Option<&StoredRow>, after: Option<&StoredRow>, batch: &mut Batch) {
+    let consulted = |row: Option<&StoredRow>| -> BTreeSet<LookupKey> {
+        row.into_iter().flat_map(|row| row.consulted.iter().cloned()).collect()
+    };
+    let (old, new) = (consulted(before), consulted(after));
+    let entry = |lookup: &LookupKey, dependency| (lookup.clone(), key.clone(), dependency);
+    batch.dependents.extend(new.difference(&old).map(|lookup| entry(lookup, Dependency::Added)));
+    batch.dependents.extend(old.difference(&new).map(|lookup| entry(lookup, Dependency::Removed)));
+}

@@ -1,0 +1,92 @@
+//! Why replication stopped, and what to do about it.
+
+use crate::{
+    postgres::{PgError, preflight::SetupProblem},
+    storage::StorageError,
+};
+
+/// Why replication stopped for a while, or for good.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicationError {
+    /// The source cannot be reached or answered with an error.
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    /// The source is not set up for replication.
+    #[error("the source is not ready: {0}")]
+    Setup(SetupProblem),
+    /// The bucket store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What replication stored about itself cannot be read.
+    #[error("the replication state in the bucket store cannot be read; tables will be copied again")]
+    State(#[source] serde_json::Error),
+    /// A table is not what it was when it was copied.
+    #[error("{table}: {change}; tables will be copied again")]
+    SchemaChanged {
+        /// Schema and name.
+        table: String,
+        /// What changed.
+        change: &'static str,
+    },
+    /// An update left values out as unchanged, but there is no stored row to take them from.
+    #[error("{table}: a change refers to a row that was never copied; tables will be copied again")]
+    RowMissing {
+        /// Schema and name.
+        table: String,
+    },
+    /// A row has another number of values than its table has columns.
+    #[error("{table}: a row does not have the columns of its table")]
+    RowShape {
+        /// Schema and name.
+        table: String,
+    },
+    /// Rows depend on each other through the rules in a circle.
+    #[error("the rules make rows depend on each other without end: remove the circle of subqueries between tables")]
+    EndlessLookups,
+    /// A worker thread ended without a result: a bug.
+    #[error("a replication worker failed unexpectedly; please report this with the log")]
+    Worker,
+}
+
+/// What to do after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// Try again, soon at first.
+    Retry,
+    /// Try again now and then: a person has to change something first.
+    RetrySlowly,
+    /// Copy all tables again.
+    StartOver,
+    /// Give up: a store whose disk failed must not be written to again by this process.
+    Stop,
+}
+
+impl ReplicationError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Postgres(error) => error.code(),
+            Self::Setup(problem) => problem.code(),
+            Self::Storage(error) => error.code(),
+            Self::State(_) => "REPL-0101",
+            Self::SchemaChanged { .. } => "REPL-0102",
+            Self::RowMissing { .. } => "REPL-0103",
+            Self::RowShape { .. } => "REPL-0104",
+            Self::EndlessLookups => "REPL-0105",
+            Self::Worker => "REPL-0106",
+        }
+    }
+
+    pub(super) fn recovery(&self) -> Recovery {
+        match self {
+            Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
+            Self::Postgres(_) => Recovery::Retry,
+            Self::Setup(_) | Self::EndlessLookups => Recovery::RetrySlowly,
+            Self::State(_) | Self::SchemaChanged { .. } | Self::RowMissing { .. } | Self::RowShape { .. } => {
+                Recovery::StartOver
+            }
+            Self::Storage(_) | Self::Worker => Recovery::Stop,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Rows and their identities as bytes.
+//!
+//! A row image is the number of the column layout it was written under, then each column: 0 for NULL, else the length
+//! plus one and the text. Numbers are LEB128. An identity is written like a row, without the layout.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::{Buf, Bytes};
+use sha2::{Digest, Sha256};
+
+use crate::storage::{RowKey, TableId};
+
+/// 96 bits: no two of a billion rows are expected to share one.
+const SUBKEY_BYTES: usize = 12;
+
+/// A row with every column known: texts as Postgres printed them, `None` for NULL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CompleteRow(pub(super) Vec<Option<Bytes>>);
+
+impl CompleteRow {
+    /// The image to store. `layout` names the columns the values belong to.
+    pub(super) fn encode(&self, layout: usize) -> Bytes {
+        let size: usize = self.0.iter().map(|value| value.as_ref().map_or(1, |text| text.len() + 5)).sum();
+        let mut image = Vec::with_capacity(size + 5);
+        put_number(&mut image, layout);
+        for value in &self.0 {
+            put_value(&mut image, value.as_deref());
+        }
+        image.into()
+    }
+
+    /// Layout and row of a stored image; `None` if it is damaged.
+    pub(super) fn decode(image: &Bytes) -> Option<(usize, Self)> {
+        let mut rest = image.clone();
+        let layout = take_number(&mut rest)?;
+        let mut values = Vec::new();
+        while rest.has_remaining() {
+            let value = match take_number(&mut rest)?.checked_sub(1) {
+                None => None,
+                Some(length) if length <= rest.len() => Some(rest.split_to(length)),
+                Some(_) => return None,
+            };
+            values.push(value);
+        }
+        Some((layout, Self(values)))
+    }
+
+    /// The key of this row; `identity` are the positions of the columns that identify it.
+    pub(super) fn key(&self, table: TableId, identity: &[usize]) -> RowKey {
+        let mut bytes = Vec::new();
+        for position in identity {
+            put_value(&mut bytes, self.0.get(*position).and_then(Option::as_deref));
+        }
+        RowKey { table, identity: Arc::from(bytes) }
+    }
+}
+
+/// Short opaque text, the same for a row as long as its table's name and its identity are.
+pub(super) fn subkey(schema: &str, name: &str, key: &RowKey) -> Arc<str> {
+    let mut hasher = Sha256::new();
+    for part in [schema.as_bytes(), b"\0", name.as_bytes(), b"\0", &key.identity] {
+        hasher.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(&hasher.finalize()[..SUBKEY_BYTES]).into()
+}
+
+fn put_value(bytes: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        None => put_number(bytes, 0),
+        Some(text) => {
+            put_number(bytes, text.len() + 1);
+            bytes.extend_from_slice(text);
+        }
+    }
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn take_number(bytes: &mut Bytes) -> Option<usize> {
+    let mut number = 0_usize;
+    for shift in (0..usize::BITS).step_by(7) {
+        let byte = bytes.first().copied()?;
+        bytes.advance(1);
+        number |= usize::from(byte & 0x7F).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(values: &[Option<&'static str>]) -> CompleteRow {
+        CompleteRow(values.iter().map(|value| value.map(Bytes::from)).collect())
+    }
+
+    #[test]
+    fn null_and_the_empty_text_are_different_identities() {
+        let key = |value| row(&[value]).key(TableId(1), &[0]);
+        assert_ne!(key(None), key(Some("")));
+        assert_ne!(
+            row(&[Some("a"), Some("bc")]).key(TableId(1), &[0, 1]),
+            row(&[Some("ab"), Some("c")]).key(TableId(1), &[0, 1])
+        );
+    }
+
+    #[test]
+    fn a_subkey_is_short_and_stays() {
+        let key = row(&[Some("h1")]).key(TableId(1), &[0]);
+        let same_row_in_another_store = RowKey { table: TableId(9), ..key.clone() };
+        assert_eq!(subkey("public", "habits", &key).len(), 16);
+        assert_eq!(subkey("public", "habits", &key), subkey("public", "habits", &same_row_in_another_store));
+        assert_ne!(subkey("public", "habits", &key), subkey("public", "routines", &key));
+    }
+
+    proptest! {
+        #[test]
+        fn images_round_trip(layout in 0..1_000_000_usize, values in prop::collection::vec(prop::option::of(".{0,300}"), 0..8)) {
+            let row = CompleteRow(values.into_iter().map(|value| value.map(Bytes::from)).collect());
+            prop_assert_eq!(CompleteRow::decode(&row.encode(layout)), Some((layout, row)));
+        }
+
+        #[test]
+        fn no_image_panics(image: Vec<u8>) {
+            let _ = CompleteRow::decode(&image.into());
+        }
+    }
+}

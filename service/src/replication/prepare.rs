@@ -1,0 +1,185 @@
+//! The decision at the start of every attempt: go on where we were, or copy everything afresh.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::task::spawn_blocking;
+use tokio_postgres::Client;
+
+use crate::{
+    postgres::{
+        catalog::Table,
+        preflight::{Inspection, inspect},
+        slot::{SlotState, drop_slot, slot_state},
+        walsender::{SystemIdentity, WalSender},
+    },
+    replication::{
+        error::ReplicationError,
+        replicator::{Replicator, within_deadline},
+        state::ReplicationState,
+    },
+};
+
+/// Ready to copy or to follow.
+pub(super) struct Prepared {
+    /// A session for catalog, copies and heartbeat.
+    pub(super) client: Client,
+    /// The tables to read.
+    pub(super) tables: Vec<Table>,
+    /// Where we are.
+    pub(super) state: ReplicationState,
+}
+
+/// What the source said about itself.
+struct Found<'a> {
+    system: &'a SystemIdentity,
+    slot: Option<&'a SlotState>,
+    inspection: &'a Inspection,
+}
+
+/// How to go on.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Everything is as we left it.
+    Resume(ReplicationState),
+    /// What is stored, if anything, cannot be continued.
+    StartOver {
+        reason: &'static str,
+        /// A slot of ours to drop; its name is used again.
+        old_slot: Option<String>,
+    },
+}
+
+impl Replicator {
+    /// Connects, looks at the source, and settles what to continue from.
+    pub(super) async fn prepare(self: &Arc<Self>) -> Result<Prepared, ReplicationError> {
+        let client = self.source.connect().await?;
+        let stored = self.blocking(|replicator| ReplicationState::load(replicator.store.as_ref())).await?;
+        let slot_name = stored.as_ref().map(|state| state.slot.clone());
+        let look = inspect(&client, &self.source, self.plan.source_tables(), slot_name.as_deref());
+        let inspection = refuse_problems(within_deadline(look).await?)?;
+        let mut walsender = WalSender::connect(&self.source).await?;
+        let system = walsender.identify_system().await?;
+        let slot = match &slot_name {
+            Some(name) => within_deadline(slot_state(&client, name)).await?,
+            None => None,
+        };
+        let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
+        let verdict = if self.must_start_over.load(Ordering::Relaxed) {
+            Verdict::StartOver { reason: "what is stored no longer fits the source", old_slot: slot_name }
+        } else {
+            judge(stored, &self.rules_fingerprint, &found)
+        };
+        let state = match verdict {
+            Verdict::Resume(state) => state,
+            Verdict::StartOver { reason, old_slot } => {
+                tracing::info!("all tables will be copied: {reason}");
+                self.start_over(&client, walsender, old_slot, &found).await?
+            }
+        };
+        Ok(Prepared { client, tables: inspection.tables, state })
+    }
+
+    /// Drops what there was, and creates the slot. The state is stored before the slot exists, so that a slot we
+    /// created is never forgotten.
+    async fn start_over(
+        self: &Arc<Self>,
+        client: &Client,
+        mut walsender: WalSender,
+        old_slot: Option<String>,
+        found: &Found<'_>,
+    ) -> Result<ReplicationState, ReplicationError> {
+        let slot = old_slot.unwrap_or_else(|| self.new_slot_name());
+        within_deadline(drop_slot(client, &slot)).await?;
+        self.progress.forget_source();
+        let mut state = ReplicationState::fresh(
+            found.system,
+            slot,
+            found.inspection.publication.clone(),
+            self.rules_fingerprint.clone(),
+            &found.inspection.tables,
+        );
+        let stored = state.clone();
+        self.blocking(move |replicator| {
+            replicator.store.reset()?;
+            Ok(replicator.save(&stored)?)
+        })
+        .await?;
+        let position = walsender.create_slot(&state.slot).await?;
+        (state.slot_created_at, state.resume, state.consistent_from) = (Some(position), position, position);
+        let stored = state.clone();
+        self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
+        self.must_start_over.store(false, Ordering::Relaxed);
+        Ok(state)
+    }
+
+    /// Another one for every store, so that two stores never take each other's slot.
+    fn new_slot_name(&self) -> String {
+        format!("{}{:08x}", self.source.slot_prefix, rand::random::<u32>())
+    }
+
+    /// Runs store work where it may block.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ReplicationError> + Send + 'static,
+    ) -> Result<T, ReplicationError> {
+        let replicator = Arc::clone(self);
+        spawn_blocking(move || work(&replicator)).await.map_err(|_| ReplicationError::Worker)?
+    }
+}
+
+/// Problems that can be lived with go to the log; of others, the first is the error and the rest are logged.
+fn refuse_problems(mut inspection: Inspection) -> Result<Inspection, ReplicationError> {
+    let problems = std::mem::take(&mut inspection.problems);
+    let mut refusals = Vec::new();
+    for problem in problems {
+        if problem.is_warning() {
+            tracing::warn!(code = problem.code(), "{problem}");
+        } else {
+            refusals.push(problem);
+        }
+    }
+    let mut refusals = refusals.into_iter();
+    let Some(first) = refusals.next() else {
+        return Ok(inspection);
+    };
+    for problem in refusals {
+        tracing::warn!(code = problem.code(), "{problem}");
+    }
+    Err(ReplicationError::Setup(first))
+}
+
+/// Whether everything is still as the stored state assumes.
+fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Found<'_>) -> Verdict {
+    let Some(state) = stored else {
+        return Verdict::StartOver { reason: "nothing is stored yet", old_slot: None };
+    };
+    let tables = &found.inspection.tables;
+    let has_same_tables = state.tables.len() == tables.len()
+        && tables.iter().all(|table| state.tables.iter().any(|stored| stored.is_same_as(table)));
+    // The slot is only ever told what is stored, so if it is further on, it is another one, or somebody moved it.
+    let is_ahead = |slot: &SlotState| slot.confirmed.is_some_and(|confirmed| confirmed > state.resume);
+    let reason = if state.slot_created_at.is_none() {
+        "creating the slot was interrupted"
+    } else if state.rules_fingerprint != rules_fingerprint {
+        "the rules have changed"
+    } else if state.system_id != found.system.system_id {
+        "the source is another server"
+    } else if state.timeline != found.system.timeline {
+        "the source was restored or failed over"
+    } else if found.system.head < state.resume {
+        "the source is behind what was read from it: it was restored to an earlier state"
+    } else if found.slot.is_none() {
+        "the replication slot was dropped"
+    } else if found.slot.is_some_and(|slot| !slot.is_usable) {
+        "the replication slot has lost its WAL"
+    } else if found.slot.is_some_and(is_ahead) {
+        "the replication slot was moved or created again by somebody else"
+    } else if state.publication != found.inspection.publication {
+        "another publication is used"
+    } else if !has_same_tables {
+        "the published tables have changed"
+    } else {
+        return Verdict::Resume(state);
+    };
+    Verdict::StartOver { reason, old_slot: Some(state.slot) }
+}

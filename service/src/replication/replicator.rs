@@ -1,0 +1,263 @@
+//! The life of replication: connect, decide, copy, follow, and again after every failure.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kairos_sync_rules::{EvaluationError, SyncPlan};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_postgres::Client;
+
+use crate::{
+    lsn::Lsn,
+    metrics::Metrics,
+    postgres::{PgError, SourceConfig, slot::release, wal_stream::StreamLimits, walsender::WalSender},
+    replication::{
+        error::{Recovery, ReplicationError},
+        prepare::Prepared,
+        snapshot::{copy_tables, current_position},
+        state::ReplicationState,
+        status::{Phase, ReplicationStatus},
+        stream::{MESSAGE_PREFIX, apply_stream},
+    },
+    storage::{Batch, BucketStore, Commit, StorageError},
+};
+
+/// Full jitter up to a bound that doubles: many services come back to a restarted source at different times.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_BOUND_FIRST: Duration = Duration::from_millis(200);
+const RETRY_BOUND_MAX: Duration = Duration::from_secs(4);
+/// While a person has to act; also slow enough not to look like an attack on passwords.
+const RETRY_SLOWLY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
+/// An attempt that ran for so long was a success at first.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// For questions to the source which it answers from its catalog.
+const QUERY_DEADLINE: Duration = Duration::from_mins(1);
+/// How often the source's head is asked for where no heartbeat is wanted.
+const HEAD_INTERVAL: Duration = Duration::from_secs(30);
+/// What may be read ahead of the store.
+const STREAM_LIMITS: StreamLimits = StreamLimits { messages: 8_192, bytes: 8 * 1024 * 1024 };
+/// Kinds of rule failures that are written to the log; the metric counts all.
+const LOGGED_FAILURES_MAX: usize = 100;
+
+/// Is told of every commit, also of those that only move the visible position.
+pub type OnCommit = Arc<dyn Fn(&Commit) + Send + Sync>;
+
+/// Keeps a bucket store equal to a source.
+pub struct Replicator {
+    pub(super) source: SourceConfig,
+    pub(super) plan: Arc<SyncPlan>,
+    pub(super) rules_fingerprint: String,
+    pub(super) store: Arc<dyn BucketStore>,
+    pub(super) metrics: Arc<Metrics>,
+    on_commit: OnCommit,
+    pub(super) progress: Arc<ReplicationStatus>,
+    /// Rule failures that have been logged. Locked for one look at a time.
+    logged_failures: Mutex<HashSet<(String, String)>>,
+    /// Set when what is stored cannot be continued; cleared once it has been dropped.
+    pub(super) must_start_over: AtomicBool,
+}
+
+impl fmt::Debug for Replicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicator").field("source", &self.source.address()).finish_non_exhaustive()
+    }
+}
+
+impl Replicator {
+    /// Replicates what the rules read of `source` into `store`. `rules_fingerprint` changes when the rules do.
+    pub fn new(
+        source: SourceConfig,
+        plan: Arc<SyncPlan>,
+        rules_fingerprint: String,
+        store: Arc<dyn BucketStore>,
+        metrics: Arc<Metrics>,
+        on_commit: OnCommit,
+        progress: Arc<ReplicationStatus>,
+    ) -> Self {
+        Self {
+            source,
+            plan,
+            rules_fingerprint,
+            store,
+            metrics,
+            on_commit,
+            progress,
+            logged_failures: Mutex::default(),
+            must_start_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs until `shutdown` becomes true. Failures of the source are retried for ever.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Storage`]: the store must not be written to any more. [`ReplicationError::Worker`]: a bug.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), ReplicationError> {
+        let replicator = Arc::new(self);
+        let mut bound = RETRY_BOUND_FIRST;
+        while !*shutdown.borrow() {
+            let started = Instant::now();
+            let outcome = Box::pin(replicator.attempt(&mut shutdown)).await;
+            replicator.metrics.replication_connected.set(0);
+            let Err(error) = outcome else {
+                break;
+            };
+            replicator.progress.failed(&error);
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(code = error.code(), cause = source, "replication: {error}");
+            if started.elapsed() > HEALTHY_AFTER {
+                bound = RETRY_BOUND_FIRST;
+            }
+            let recovery = error.recovery();
+            if recovery == Recovery::StartOver {
+                replicator.must_start_over.store(true, Ordering::Relaxed);
+            }
+            let wait = match recovery {
+                Recovery::Stop => return Err(error),
+                Recovery::RetrySlowly => rand::random_range(RETRY_SLOWLY.0..RETRY_SLOWLY.1),
+                Recovery::Retry | Recovery::StartOver => rand::random_range(RETRY_MIN..bound),
+            };
+            bound = (2 * bound).min(RETRY_BOUND_MAX);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopped(&mut shutdown) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects, copies what is missing, follows the stream. `Ok` when told to stop.
+    async fn attempt(self: &Arc<Self>, shutdown: &mut watch::Receiver<bool>) -> Result<(), ReplicationError> {
+        self.progress.set_phase(Phase::Connecting);
+        let prepared = tokio::select! {
+            prepared = Box::pin(self.prepare()) => prepared?,
+            () = stopped(shutdown) => return Ok(()),
+        };
+        let Prepared { client, tables, mut state } = prepared;
+        self.progress.set_slot(&state.slot);
+        self.set_resume(state.resume);
+        if !state.is_copied() {
+            match Box::pin(copy_tables(self, &client, &tables, state, shutdown)).await? {
+                Some(copied) => state = copied,
+                None => return Ok(()),
+            }
+        }
+        Box::pin(self.follow(&client, state, shutdown)).await
+    }
+
+    async fn follow(
+        self: &Arc<Self>,
+        client: &Client,
+        state: ReplicationState,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<(), ReplicationError> {
+        within_deadline(release(client, &state.slot)).await?;
+        let walsender = WalSender::connect(&self.source).await?;
+        let (wal, handle) = walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await?;
+        self.progress.set_phase(Phase::Streaming);
+        self.metrics.replication_connected.set(1);
+        let replicator = Arc::clone(self);
+        let mut worker = spawn_blocking(move || apply_stream(&replicator, state, wal));
+        let outcome = tokio::select! {
+            applied = &mut worker => {
+                handle.close().await;
+                return applied.map_err(|_| ReplicationError::Worker)?.and_then(|()| Err(stream_ended()));
+            }
+            failure = self.watch_source(client) => Err(failure.into()),
+            () = stopped(shutdown) => Ok(()),
+        };
+        handle.close().await;
+        // Nobody else may write to the store before the worker has ended.
+        worker.await.map_err(|_| ReplicationError::Worker)??;
+        outcome
+    }
+
+    /// Asks for the source's head now and then, which keeps the lag honest while nothing arrives; and writes the
+    /// heartbeat, so that the slot of an idle source moves. Returns what went wrong.
+    async fn watch_source(&self, client: &Client) -> PgError {
+        // In a transaction of its own, because only a commit is flushed at once.
+        let greet = format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', 'ping')");
+        // What was copied becomes visible when the stream has passed the copies: give it something to pass with.
+        if let Err(error) = within_deadline(async { Ok(client.batch_execute(&greet).await?) }).await {
+            return error;
+        }
+        let mut ticks = interval(self.source.heartbeat.unwrap_or(HEAD_INTERVAL));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let ask = async {
+                let head = current_position(client).await?;
+                if self.source.heartbeat.is_some() {
+                    client.batch_execute(&greet).await?;
+                }
+                Ok(head)
+            };
+            match within_deadline(ask).await {
+                Ok(head) => self.progress.saw_head(head),
+                Err(error) => return error,
+            }
+            self.set_lag();
+        }
+    }
+
+    /// Commits a batch and tells who waits for it.
+    pub(super) fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        let timer = self.metrics.commit_seconds.start_timer();
+        let commit = self.store.commit(batch)?;
+        timer.observe_duration();
+        (self.on_commit)(&commit);
+        Ok(())
+    }
+
+    /// Stores the state alone, while nothing is visible yet.
+    pub(super) fn save(&self, state: &ReplicationState) -> Result<(), StorageError> {
+        self.commit(Batch { replication_state: Some(state.to_bytes()), ..Batch::default() })
+    }
+
+    pub(super) fn set_resume(&self, resume: Lsn) {
+        self.progress.set_resume(resume);
+        self.set_lag();
+    }
+
+    fn set_lag(&self) {
+        let lag = self.progress.snapshot().lag_bytes();
+        self.metrics.replication_lag_bytes.set(i64::try_from(lag).unwrap_or(i64::MAX));
+    }
+
+    /// Counts rule failures, and logs each kind once.
+    pub(super) fn report(&self, failures: &[EvaluationError]) {
+        self.metrics.evaluation_errors.inc_by(failures.len() as u64);
+        let mut logged = self.logged_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        for failure in failures {
+            let kind = (failure.definition.clone(), failure.message.clone());
+            if logged.len() < LOGGED_FAILURES_MAX && logged.insert(kind) {
+                tracing::warn!("a rule fails for some rows, which are left out: {failure}");
+            }
+        }
+    }
+}
+
+/// The reading task gives its reason before it ends, so this is only seen when it was lost.
+fn stream_ended() -> ReplicationError {
+    PgError::Protocol("the end of the stream").into()
+}
+
+pub(super) async fn within_deadline<T>(ask: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {
+    let missed = PgError::Timeout { doing: "asking the source", after: QUERY_DEADLINE };
+    timeout(QUERY_DEADLINE, ask).await.map_err(|_| missed)?
+}
+
+/// Returns when replication is to end; a sender that is gone cannot say so any more, which means the same.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stops| *stops).await;
+}

@@ -1,0 +1,123 @@
+//! How replication is doing, for the status page, the probes and progress bars.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use crate::{lsn::Lsn, replication::error::ReplicationError};
+
+/// What replication does at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Reaching the source and deciding what to do; also waiting to try again.
+    #[default]
+    Connecting,
+    /// Copying a table.
+    Snapshot {
+        /// Schema and name.
+        table: String,
+        /// Tables copied before this one.
+        tables_done: usize,
+        /// All tables.
+        table_count: usize,
+        /// Rows of this table copied so far.
+        rows_done: u64,
+        /// Rows the source believes this table has; may be far off.
+        rows_estimated: u64,
+    },
+    /// Following the stream.
+    Streaming,
+}
+
+/// One moment of replication.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusSnapshot {
+    /// What it does.
+    pub phase: Phase,
+    /// Code and message of what went wrong last; `None` once the stream runs again.
+    pub last_error: Option<(&'static str, String)>,
+    /// The slot's name, once there is one.
+    pub slot: Option<String>,
+    /// Everything before is durable here.
+    pub resume: Lsn,
+    /// Where the source's WAL ended when it was last heard of.
+    pub source_head: Lsn,
+    /// When something was last received from the source, be it a keepalive.
+    pub last_message: Option<SystemTime>,
+}
+
+impl StatusSnapshot {
+    /// WAL that is not durable here yet.
+    pub fn lag_bytes(&self) -> u64 {
+        self.source_head.bytes_since(self.resume)
+    }
+}
+
+/// The shared status: written by replication, read by whoever wants to know.
+#[derive(Debug, Default)]
+pub struct ReplicationStatus {
+    /// Held for a copy or an assignment, never across anything that waits.
+    current: Mutex<StatusSnapshot>,
+}
+
+impl ReplicationStatus {
+    /// The status of this moment.
+    pub fn snapshot(&self) -> StatusSnapshot {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut StatusSnapshot)) {
+        change(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.update(|status| {
+            if phase == Phase::Streaming {
+                status.last_error = None;
+            }
+            status.phase = phase;
+        });
+    }
+
+    pub(super) fn set_slot(&self, slot: &str) {
+        self.update(|status| status.slot = Some(slot.to_owned()));
+    }
+
+    pub(super) fn set_rows_done(&self, done: u64) {
+        self.update(|status| {
+            if let Phase::Snapshot { rows_done, .. } = &mut status.phase {
+                *rows_done = done;
+            }
+        });
+    }
+
+    pub(super) fn set_resume(&self, resume: Lsn) {
+        self.update(|status| status.resume = resume);
+    }
+
+    /// The source spoke, and its WAL reaches at least to `head`.
+    pub(super) fn heard(&self, head: Lsn) {
+        self.update(|status| {
+            status.source_head = status.source_head.max(head);
+            status.last_message = Some(SystemTime::now());
+        });
+    }
+
+    /// The source was asked where its WAL ends, which says nothing about the stream.
+    pub(super) fn saw_head(&self, head: Lsn) {
+        self.update(|status| status.source_head = status.source_head.max(head));
+    }
+
+    /// The source may be another one now: what was known of its WAL says nothing.
+    pub(super) fn forget_source(&self) {
+        self.update(|status| (status.source_head, status.resume) = (Lsn::ZERO, Lsn::ZERO));
+    }
+
+    pub(super) fn failed(&self, error: &ReplicationError) {
+        self.update(|status| {
+            status.phase = Phase::Connecting;
+            status.last_error = Some((error.code(), error.to_string()));
+        });
+    }
+}

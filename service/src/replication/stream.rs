@@ -1,0 +1,251 @@
+//! Following the stream: whole transactions, several to a store commit when they come quickly.
+//!
+//! Runs on a thread of its own, because the store blocks. Another task reads the socket meanwhile and answers
+//! keepalives; see [`crate::postgres::wal_stream`].
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc::error::TryRecvError};
+
+use crate::{
+    lsn::Lsn,
+    postgres::{
+        PgError,
+        pgoutput::{LogicalMessage, Message, Truncate},
+        wal_stream::{StreamEvent, WalStream},
+    },
+    replication::{
+        apply::{Applier, Upserted},
+        error::ReplicationError,
+        relations::{Relations, SourceRelation},
+        replicator::Replicator,
+        state::ReplicationState,
+    },
+};
+
+/// Says which logical messages are ours.
+pub(super) const MESSAGE_PREFIX: &str = "kairos";
+/// A store commit takes no further transactions once it has run for so long, or holds so much.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// How often a position that moved without any change for us is stored.
+const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Applies the stream until it ends; `Ok` when it was closed on purpose.
+pub(super) fn apply_stream(
+    replicator: &Replicator,
+    state: ReplicationState,
+    wal: WalStream,
+) -> Result<(), ReplicationError> {
+    let relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
+    let mut follower = Follower { replicator, relations, state, wal, idle_since: Instant::now() };
+    loop {
+        let Some(first) = follower.wal.events.blocking_recv() else {
+            return Ok(());
+        };
+        if !follower.apply_group(first?)? {
+            return Ok(());
+        }
+    }
+}
+
+struct Follower<'r> {
+    replicator: &'r Replicator,
+    relations: Relations<'r>,
+    state: ReplicationState,
+    wal: WalStream,
+    /// When the last position was stored.
+    idle_since: Instant,
+}
+
+/// What will become one store commit.
+struct Group<'r> {
+    applier: Applier<'r>,
+    started: Instant,
+    transaction: Transaction,
+    /// Everything before it is in the group.
+    position: Option<Lsn>,
+    /// Whether the position alone is worth a commit: somebody may wait for it.
+    is_awaited: bool,
+    transaction_count: u64,
+}
+
+/// Where in the stream of transactions we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// Between two.
+    None,
+    /// In one that is being applied; its commit is here.
+    Applying(Lsn),
+    /// In one that was applied before the stream was opened.
+    Skipping,
+}
+
+impl<'r> Follower<'r> {
+    /// Applies whole transactions until there is enough for a commit, or nothing more has arrived. `false` when the
+    /// stream was closed; an unfinished transaction is forgotten then, and comes again.
+    fn apply_group(&mut self, first: StreamEvent) -> Result<bool, ReplicationError> {
+        let mut group = Group {
+            applier: Applier::new(self.replicator.store.as_ref()),
+            started: Instant::now(),
+            transaction: Transaction::None,
+            position: None,
+            is_awaited: false,
+            transaction_count: 0,
+        };
+        self.handle(&mut group, first)?;
+        loop {
+            let next = if group.transaction == Transaction::None {
+                if group.started.elapsed() >= GROUP_TIME_MAX || group.applier.bytes() >= GROUP_BYTES_MAX {
+                    break;
+                }
+                match self.wal.events.try_recv() {
+                    Ok(event) => Some(event),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => None,
+                }
+            } else {
+                self.wal.events.blocking_recv()
+            };
+            match next {
+                Some(event) => self.handle(&mut group, event?)?,
+                None if group.transaction == Transaction::None => break,
+                None => return Ok(false),
+            }
+        }
+        self.commit(group)?;
+        Ok(true)
+    }
+
+    fn handle(&mut self, group: &mut Group<'r>, event: StreamEvent) -> Result<(), ReplicationError> {
+        match event {
+            StreamEvent::Keepalive { position } => {
+                self.replicator.progress.heard(position);
+                // Inside a transaction the position may lie beyond what has been sent of it.
+                if group.transaction == Transaction::None {
+                    group.advance(position);
+                }
+                Ok(())
+            }
+            StreamEvent::Message { message, size, room } => {
+                self.replicator.metrics.bytes_replicated.inc_by(size as u64);
+                self.handle_message(group, message, room)
+            }
+        }
+    }
+
+    /// `_room` is held until the change is in the batch, where it is counted anew.
+    fn handle_message(
+        &mut self,
+        group: &mut Group<'r>,
+        message: Message,
+        _room: OwnedSemaphorePermit,
+    ) -> Result<(), ReplicationError> {
+        match message {
+            Message::Begin(begin) => {
+                let is_known = begin.commit_lsn < self.state.resume.max(group.position.unwrap_or_default());
+                group.transaction =
+                    if is_known { Transaction::Skipping } else { Transaction::Applying(begin.commit_lsn) };
+                Ok(())
+            }
+            Message::Commit(commit) => {
+                if group.transaction != Transaction::Skipping {
+                    group.transaction_count += 1;
+                    group.is_awaited = true;
+                }
+                group.transaction = Transaction::None;
+                group.advance(commit.end_lsn);
+                self.replicator.progress.heard(commit.end_lsn);
+                Ok(())
+            }
+            Message::Relation(relation) => self.relations.describe(&relation, &mut self.state.tables),
+            Message::Logical(message) => {
+                logical_message(group, &message);
+                Ok(())
+            }
+            change => match group.transaction {
+                Transaction::Applying(commit_lsn) => self.apply(group, change, commit_lsn),
+                Transaction::Skipping => Ok(()),
+                Transaction::None => Err(PgError::Protocol("a change outside of a transaction").into()),
+            },
+        }
+    }
+
+    fn apply(&mut self, group: &mut Group<'r>, change: Message, commit_lsn: Lsn) -> Result<(), ReplicationError> {
+        self.replicator.metrics.rows_replicated.inc();
+        match change {
+            Message::Insert(insert) => {
+                let Some(table) = self.table(insert.relation)? else { return Ok(()) };
+                group.applier.upsert(table, None, insert.new)?;
+            }
+            Message::Update(update) => {
+                let Some(table) = self.table(update.relation)? else { return Ok(()) };
+                let outcome = group.applier.upsert(table, update.old, update.new)?;
+                // Before the copies are passed such a row is about to go, or to come again in full: it was gone when
+                // its table was copied.
+                if outcome == Upserted::RowMissing && commit_lsn >= self.state.consistent_from {
+                    return Err(ReplicationError::RowMissing { table: table.full_name() });
+                }
+            }
+            Message::Delete(delete) => {
+                let Some(table) = self.table(delete.relation)? else { return Ok(()) };
+                group.applier.delete(table, delete.old)?;
+            }
+            Message::Truncate(Truncate { relations }) => {
+                for oid in relations {
+                    if let Some(table) = self.table(oid)? {
+                        group.applier.truncate(table)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// `None` for a table the rules do not read.
+    fn table(&self, oid: u32) -> Result<Option<&SourceRelation>, ReplicationError> {
+        match self.relations.by_oid(oid) {
+            None if !self.relations.is_ignored(oid) => {
+                Err(PgError::Protocol("a change of a table it has not described").into())
+            }
+            table => Ok(table),
+        }
+    }
+
+    fn commit(&mut self, mut group: Group<'r>) -> Result<(), ReplicationError> {
+        let Some(position) = group.position.filter(|position| *position > self.state.resume) else {
+            return Ok(());
+        };
+        if !group.is_awaited && self.idle_since.elapsed() < IDLE_COMMIT_INTERVAL {
+            return Ok(());
+        }
+        group.applier.settle(&self.relations)?;
+        self.replicator.report(&group.applier.take_errors());
+        self.state.resume = position;
+        let mut batch = group.applier.finish();
+        batch.replication_state = Some(self.state.to_bytes());
+        batch.visible_at = (position >= self.state.consistent_from).then_some(position);
+        self.replicator.commit(batch)?;
+        // Only now may the source forget it.
+        self.wal.durable.send_replace(position);
+        self.idle_since = Instant::now();
+        self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
+        self.replicator.set_resume(position);
+        Ok(())
+    }
+}
+
+impl Group<'_> {
+    fn advance(&mut self, position: Lsn) {
+        self.position = self.position.max(Some(position));
+    }
+}
+
+/// A message of ours says that everything before it has been sent. One in a transaction counts with its commit.
+fn logical_message(group: &mut Group<'_>, message: &LogicalMessage) {
+    if message.prefix == MESSAGE_PREFIX && !message.is_transactional && group.transaction == Transaction::None {
+        group.advance(message.lsn);
+        group.is_awaited = true;
+    }
+}

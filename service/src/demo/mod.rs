@@ -132,7 +132,8 @@ pub async fn run(options: DemoOptions) -> Result<bool, DemoError> {
     let screen = Screen::new();
     let started = Instant::now();
     let mut source = DemoSource::prepare(options.postgres_bin.as_deref(), options.database_url.as_deref()).await?;
-    let server = if source.is_throw_away() { "throw-away Postgres started" } else { "database made on the given server" };
+    let server =
+        if source.is_throw_away() { "throw-away Postgres started" } else { "database made on the given server" };
     screen.done(&format!("{server}, schema, roles, row-level security and publication applied"), started);
     // Whatever ends the play, the source is removed after it.
     let verdict = tokio::select! {
@@ -246,7 +247,10 @@ async fn wait_until_ready(
     let deadline = Instant::now() + SNAPSHOT_TIMEOUT;
     while !service.is_ready().await.map_err(unreachable)? {
         if Instant::now() > deadline {
-            return Err(DemoError::Service(format!("no checkpoint within {SNAPSHOT_TIMEOUT:?}\n{}", service.log_tail())));
+            return Err(DemoError::Service(format!(
+                "no checkpoint within {SNAPSHOT_TIMEOUT:?}\n{}",
+                service.log_tail()
+            )));
         }
         bar.set_position(service.rows_replicated().await.map_err(unreachable)?.min(row_count));
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -139,8 +139,9 @@ impl DemoSource {
              WHERE database = '{database}' AND active_pid IS NOT NULL"
         );
         admin.execute(&slots, &[]).await.map_err(DemoError::Prepare)?;
-        let drop_slots =
-            format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'");
+        let drop_slots = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'"
+        );
         // A walsender takes a moment to end.
         for _ in 0..50 {
             if admin.execute(&drop_slots, &[]).await.is_ok() {
@@ -148,10 +149,7 @@ impl DemoSource {
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        admin
-            .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
-            .await
-            .map_err(DemoError::Prepare)?;
+        admin.batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)")).await.map_err(DemoError::Prepare)?;
         for role in roles {
             admin.batch_execute(&format!("DROP ROLE IF EXISTS {role}")).await.map_err(DemoError::Prepare)?;
         }

@@ -49,14 +49,19 @@ pub async fn offline(screen: &Screen, source: &DemoSource, devices: &Devices) ->
     let pending = phone.client.status();
     screen.line(&format!("    phone: {} ({})", pending.state.label(), "everything works without a network"));
     // Meanwhile the world goes on.
-    sql(source, "UPDATE habits SET name = name || '!' WHERE id = (SELECT min(id) FROM habits WHERE user_id = 'anna')").await?;
+    sql(source, "UPDATE habits SET name = name || '!' WHERE id = (SELECT min(id) FROM habits WHERE user_id = 'anna')")
+        .await?;
     phone.client.connect();
     synced(phone, "the upload of offline writes").await?;
     for device in [watch, mirror] {
-        shows(device, "SELECT count(*) FROM habits WHERE id = 'made-offline'", 1, "the new habit on other devices").await?;
+        shows(device, "SELECT count(*) FROM habits WHERE id = 'made-offline'", 1, "the new habit on other devices")
+            .await?;
     }
     settle(devices).await?;
-    screen.done("UC-2: phone completed habits and made one while offline, came back; watch and mirror received it", started);
+    screen.done(
+        "UC-2: phone completed habits and made one while offline, came back; watch and mirror received it",
+        started,
+    );
     Ok(())
 }
 
@@ -68,8 +73,13 @@ pub async fn multi_device(screen: &Screen, source: &DemoSource, devices: &Device
     let started = Instant::now();
     let Devices { phone, watch, other, .. } = devices;
     complete(watch, "made-offline".to_owned()).await?;
-    shows(phone, "SELECT count(*) FROM completions WHERE habit_id = 'made-offline'", 1, "the watch's completion on the phone")
-        .await?;
+    shows(
+        phone,
+        "SELECT count(*) FROM completions WHERE habit_id = 'made-offline'",
+        1,
+        "the watch's completion on the phone",
+    )
+    .await?;
     // A write for somebody else's habit: the local database takes it, the server refuses it, and it is undone.
     let habit: String = one(source, "SELECT min(id) FROM habits WHERE user_id = 'ben'").await?;
     complete(phone, habit).await?;
@@ -124,7 +134,10 @@ pub async fn live(
     port: Option<u16>,
 ) -> Result<(), DemoError> {
     let listener = TcpListener::bind(("127.0.0.1", port.unwrap_or(0))).await?;
-    screen.line(&format!("\n  Live page: http://{}/   (Ctrl-C ends the demo and removes everything)", listener.local_addr()?));
+    screen.line(&format!(
+        "\n  Live page: http://{}/   (Ctrl-C ends the demo and removes everything)",
+        listener.local_addr()?
+    ));
     screen.line(&format!("  Postgres:  {}", source.psql_command()));
     let (show, shown) = watch::channel(Arc::new(Mirror::default()));
     let serving = tokio::spawn(page::serve(listener, shown));
@@ -193,12 +206,18 @@ async fn mirror(source: &DemoSource, device: &Device, service: &ServiceProcess) 
         state: device.client.status().state.label(),
         habits,
         facts: facts.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-        hint: format!("{} -c \"UPDATE habits SET name = 'Changed by me' WHERE id = 'made-offline'\"", source.psql_command()),
+        hint: format!(
+            "{} -c \"UPDATE habits SET name = 'Changed by me' WHERE id = 'made-offline'\"",
+            source.psql_command()
+        ),
     })
 }
 
 async fn habit_ids(device: &Device) -> Result<Vec<String>, DemoError> {
-    Ok(device.client.query("SELECT id FROM habits WHERE NOT archived ORDER BY position, id", [], |row| row.get(0)).await?)
+    Ok(device
+        .client
+        .query("SELECT id FROM habits WHERE NOT archived ORDER BY position, id", [], |row| row.get(0))
+        .await?)
 }
 
 async fn complete(device: &Device, habit: String) -> Result<(), DemoError> {
@@ -240,7 +259,10 @@ async fn settle(devices: &Devices) -> Result<(), DemoError> {
     }
     // The last writes of the others arrive by themselves.
     for (_, device) in crate::demo::named(devices) {
-        device.client.execute("UPDATE routines SET archived = archived WHERE id = (SELECT min(id) FROM routines)", []).await?;
+        device
+            .client
+            .execute("UPDATE routines SET archived = archived WHERE id = (SELECT min(id) FROM routines)", [])
+            .await?;
         synced(device, "a device settling").await?;
     }
     Ok(())

@@ -66,7 +66,10 @@ impl Summary {
         screen.line("\n  Summary");
         let line = |name: &str, value: String| screen.line(&format!("    {name:<28} {value}"));
         line("rows in Postgres", count(rows));
-        line("start and snapshot", format!("{} ({} rows/s)", duration(self.snapshot), count(per_second(rows, self.snapshot))));
+        line(
+            "start and snapshot",
+            format!("{} ({} rows/s)", duration(self.snapshot), count(per_second(rows, self.snapshot))),
+        );
         line("initial sync, four devices", duration(self.initial));
         for (name, device) in named(devices) {
             let totals = device.client.statistics();
@@ -82,15 +85,26 @@ impl Summary {
             );
         }
         if let (Some(median), Some(worst)) = (self.latency.get(self.latency.len() / 2), self.latency.last()) {
-            line("commit to device", format!("{} median, {} longest of {}", duration(*median), duration(*worst), self.latency.len()));
+            line(
+                "commit to device",
+                format!("{} median, {} longest of {}", duration(*median), duration(*worst), self.latency.len()),
+            );
         }
         line("rows compared", count(self.rows_compared));
         let memory = |service: &ServiceProcess| service.resident_bytes().map_or("unknown".to_owned(), bytes);
-        line("memory of the service", format!("{} (classic rules: {})", memory(&services.kairos), memory(&services.classic)));
+        line(
+            "memory of the service",
+            format!("{} (classic rules: {})", memory(&services.kairos), memory(&services.classic)),
+        );
     }
 }
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a figure for people")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a figure for people"
+)]
 fn per_second(rows: u64, took: Duration) -> u64 {
     (rows as f64 / took.as_secs_f64()) as u64
 }

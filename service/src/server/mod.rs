@@ -29,7 +29,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     config::{Config, RulesText},
     metrics::Metrics,
-    replication::{ReplicationStatus, Replicator},
+    replication::{ReplicationError, ReplicationStatus, Replicator},
     storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
     sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
     write::{WriteCheckpointSource, WriteOptions, Writer},
@@ -56,6 +56,9 @@ pub enum ServerError {
     /// Keys for tokens cannot be used.
     #[error("prepare the verification of tokens")]
     Auth(#[source] AuthError),
+    /// Replication ended for a reason that does not pass by itself.
+    #[error("replication ended")]
+    Replication(#[source] ReplicationError),
     /// The port is taken or not allowed.
     #[error("listen on port {port}: another process may have it; choose another `port`")]
     Listen {
@@ -74,6 +77,7 @@ impl ServerError {
             Self::Rules { .. } => "CONF-0201",
             Self::Store(error) => error.code(),
             Self::Auth(error) => error.code(),
+            Self::Replication(error) => error.code(),
             Self::Listen { .. } => "CONF-0202",
         }
     }
@@ -106,18 +110,32 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), 
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
-    let state = api_state(&config, &plan, &store, &hub, &metrics, shutdown.clone())?;
-
-    let replicating = tokio::spawn(replicator(&config, &plan, &store, &hub, &metrics).run(shutdown.clone()));
+    let (stop, stopped) = follow(shutdown);
+    let state = api_state(&config, &plan, &store, &hub, &metrics, stopped.clone())?;
+    let shutdown = stopped.clone();
+    let replicator = replicator(&config, &plan, &store, &hub, &metrics);
+    let replicating = tokio::spawn(async move {
+        let ended = replicator.run(stopped).await;
+        // Without replication nothing fresh comes any more, and it only ends by itself when an operator must look.
+        stop.send_replace(true);
+        ended
+    });
     tracing::info!(port = config.port, data_dir = %config.data_dir.display(), "serving");
     let socket_count_max = config.limits.connection_count_max + EXTRA_SOCKETS;
     api::serve(listener, api::router(state), socket_count_max, shutdown).await;
-    match replicating.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(code = error.code(), error = chain(&error), "replication ended"),
-        Err(error) => tracing::error!(%error, "replication ended"),
-    }
-    Ok(())
+    replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
+}
+
+/// A stop of our own, which follows that of the caller.
+fn follow(mut shutdown: watch::Receiver<bool>) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let forward = stop.clone();
+    tokio::spawn(async move {
+        // The caller being gone means the same.
+        let _ = shutdown.wait_for(|stopping| *stopping).await;
+        forward.send_replace(true);
+    });
+    (stop, stopped)
 }
 
 fn compile_rules(rules: &RulesText) -> Result<SyncPlan, ServerError> {
@@ -142,15 +160,15 @@ fn replicator(
     metrics: &Arc<Metrics>,
 ) -> Replicator {
     let hub = Arc::clone(hub);
-    Replicator {
-        source: config.source.clone(),
-        plan: Arc::clone(plan),
-        rules_fingerprint: plan.fingerprint(),
-        store: Arc::clone(store),
-        metrics: Arc::clone(metrics),
-        on_commit: Arc::new(move |commit: &Commit| hub.publish(commit)),
-        progress: Arc::new(ReplicationStatus::default()),
-    }
+    Replicator::new(
+        config.source.clone(),
+        Arc::clone(plan),
+        plan.fingerprint(),
+        Arc::clone(store),
+        Arc::clone(metrics),
+        Arc::new(move |commit: &Commit| hub.publish(commit)),
+        Arc::new(ReplicationStatus::default()),
+    )
 }
 
 fn api_state(

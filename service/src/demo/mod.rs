@@ -260,7 +260,7 @@ async fn wait_until_ready(
 }
 
 /// A device and whose it is.
-pub(crate) fn named<'a>(devices: &'a Devices) -> [(&'static str, &'a Device); 4] {
+pub(crate) fn named(devices: &Devices) -> [(&'static str, &Device); 4] {
     [
         ("anna's phone", &devices.phone),
         ("anna's watch", &devices.watch),

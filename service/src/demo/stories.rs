@@ -20,7 +20,7 @@ use crate::demo::{
 /// Habits completed while offline.
 const OFFLINE_COMPLETIONS: usize = 3;
 /// Commits whose way to a device is timed.
-const LATENCY_SAMPLES: usize = 50;
+const LATENCY_SAMPLES: i64 = 50;
 /// How often the live page shows new figures of the service; habits are shown as they change.
 const FACTS_EVERY: Duration = Duration::from_secs(1);
 /// How often somebody in the household does something while the page is open.
@@ -57,7 +57,6 @@ pub async fn offline(screen: &Screen, source: &DemoSource, devices: &Devices) ->
         shows(device, "SELECT count(*) FROM habits WHERE id = 'made-offline'", 1, "the new habit on other devices")
             .await?;
     }
-    settle(devices).await?;
     screen.done(
         "UC-2: phone completed habits and made one while offline, came back; watch and mirror received it",
         started,
@@ -92,7 +91,6 @@ pub async fn multi_device(screen: &Screen, source: &DemoSource, devices: &Device
     let of_moved = format!("SELECT count(*) > 0 FROM completions WHERE habit_id = '{moved}'");
     shows(watch, &of_moved, 0, "the habit given away leaving").await?;
     shows(other, &of_moved, 1, "the habit given away arriving").await?;
-    settle(devices).await?;
     screen.done("UC-3: watch to phone; a habit given to ben moved with all its completions", started);
     Ok(())
 }
@@ -102,14 +100,14 @@ pub async fn multi_device(screen: &Screen, source: &DemoSource, devices: &Device
 /// # Errors
 /// [`DemoError`] when a commit does not arrive.
 pub async fn latency(source: &DemoSource, devices: &Devices) -> Result<Vec<Duration>, DemoError> {
-    let mut samples = Vec::with_capacity(LATENCY_SAMPLES);
-    for sample in 1..=LATENCY_SAMPLES {
+    let mut samples = Vec::new();
+    for position in 1_001..=1_000 + LATENCY_SAMPLES {
         let mut changes = devices.watch.client.watch(&["habits"]);
-        sql(source, &format!("UPDATE habits SET position = {} WHERE id = 'made-offline'", 1_000 + sample)).await?;
+        sql(source, &format!("UPDATE habits SET position = {position} WHERE id = 'made-offline'")).await?;
         let committed = Instant::now();
         let arrived = async {
             let query = "SELECT position FROM habits WHERE id = 'made-offline'";
-            while number(&devices.watch, query).await? != 1_000 + sample as i64 {
+            while number(&devices.watch, query).await? != position {
                 changes.changed().await;
             }
             Ok::<_, ClientError>(())
@@ -117,7 +115,6 @@ pub async fn latency(source: &DemoSource, devices: &Devices) -> Result<Vec<Durat
         timeout(SYNC_TIMEOUT, arrived).await.map_err(|_| DemoError::Late("a commit on the watch", SYNC_TIMEOUT))??;
         samples.push(committed.elapsed());
     }
-    settle(devices).await?;
     samples.sort_unstable();
     Ok(samples)
 }
@@ -247,25 +244,6 @@ async fn shows(device: &Device, query: &str, expected: i64, what: &'static str) 
 async fn number(device: &Device, query: &str) -> Result<i64, ClientError> {
     let rows = device.client.query(query, [], |row| row.get(0)).await?;
     Ok(rows.first().copied().unwrap_or_default())
-}
-
-/// Waits until every device has passed all that is committed now: each uploads a write of its own and sees it return.
-async fn settle(devices: &Devices) -> Result<(), DemoError> {
-    for (_, device) in crate::demo::named(devices) {
-        let rename = "UPDATE habits SET updated_at = strftime('%Y-%m-%d %H:%M:%SZ', 'now') \
-                      WHERE id = (SELECT min(id) FROM habits)";
-        device.client.execute(rename, []).await?;
-        synced(device, "a device settling").await?;
-    }
-    // The last writes of the others arrive by themselves.
-    for (_, device) in crate::demo::named(devices) {
-        device
-            .client
-            .execute("UPDATE routines SET archived = archived WHERE id = (SELECT min(id) FROM routines)", [])
-            .await?;
-        synced(device, "a device settling").await?;
-    }
-    Ok(())
 }
 
 async fn sql(source: &DemoSource, statement: &str) -> Result<(), DemoError> {

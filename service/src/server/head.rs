@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Reads the end of the source's WAL, and moves it. Connects when first needed, and again after a lost connection.
-pub struct WriteHead {
+pub(super) struct WriteHead {
     source: SourceConfig,
     // Held while connecting only; requests share the connection and are pipelined on it.
     client: Mutex<Option<Arc<Client>>>,
@@ -21,7 +21,7 @@ pub struct WriteHead {
 
 impl WriteHead {
     /// Of this source, which must be the primary.
-    pub fn new(source: SourceConfig) -> Self {
+    pub(super) fn new(source: SourceConfig) -> Self {
         Self { source, client: Mutex::new(None) }
     }
 

@@ -98,7 +98,10 @@ pub fn chain(error: &dyn Error) -> String {
 /// Runs the service until `shutdown` becomes true.
 ///
 /// # Errors
-/// [`ServerError`] when it cannot start.
+/// [`ServerError`] when it cannot start, or when replication cannot go on.
+///
+/// # Panics
+/// When a task of the service panics, which is a fault of ours.
 pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), ServerError> {
     let plan = Arc::new(compile_rules(&config.rules)?);
     let folder = config.data_dir.clone();

@@ -179,7 +179,7 @@ impl Host<'_> {
                 }
                 self.steps.push(step);
             }
-            Instruction::CloseStream(_) => {}
+            Instruction::CloseStream(_) => {} // `handle` has returned it
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Host<'_> {
             return Ok(None);
         }
         let Some(outcome) = self.engine.store.perform(std::mem::take(&mut self.steps)).await? else { return Ok(None) };
-        self.engine.note_local_state().await?;
+        self.engine.note_local_state();
         Ok(Some(match outcome {
             Outcome::Published => Event::Published,
             Outcome::Withheld => Event::Withheld,

@@ -1,5 +1,7 @@
 //! The client is killed, again and again, in the middle of writing, downloading and publishing.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod service;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The client against a service on a real socket.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod service;
 
 use std::{
@@ -83,9 +85,8 @@ impl Device {
 
     async fn expect_status(&self, what: &str, is_reached: impl FnMut(&Status) -> bool) {
         let mut stream = self.status_stream();
-        if within(stream.wait_for(is_reached)).await.is_none() {
-            panic!("{what}: {:?}", self.status());
-        }
+        let is_reached = within(stream.wait_for(is_reached)).await.is_some();
+        assert!(is_reached, "{what}: {:?}", self.status());
     }
 
     async fn synced(&self) {

@@ -1,6 +1,8 @@
 //! A sync service small enough to read, on a real socket: it keeps operations per bucket, takes uploads at their word,
 //! and misbehaves where a test asks for it.
 
+#![allow(dead_code, reason = "not every test needs everything")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},

@@ -124,7 +124,7 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
         let store = Store::open(path.into(), schema).await?;
-        let local = store.read(crud::local_state).await?;
+        let local = store.local_state();
         let client_id = store.read(crud::client_id).await?;
         let transport = match &options.transport {
             Some(transport) => Arc::clone(transport),
@@ -201,10 +201,9 @@ impl Client {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ClientError> {
-        let (value, local) =
-            self.engine.store.write(move |tx| Ok::<_, StoreError>((work(tx)?, crud::local_state(tx)?))).await?;
-        self.engine.board.note(|facts| facts.local = local);
-        if local.pending > 0 {
+        let value = self.engine.store.write(move |tx| Ok::<_, StoreError>(work(tx)?)).await?;
+        self.engine.note_local_state();
+        if self.engine.store.local_state().pending > 0 {
             self.engine.signals.written.notify_one();
         }
         Ok(value)

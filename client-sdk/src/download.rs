@@ -71,15 +71,9 @@ async fn stream(engine: &Arc<Engine>) -> Result<(), SyncError> {
         tasks: JoinSet::new(),
         renewals: mpsc::channel(1),
     };
-    let buckets = engine.store.bucket_states().await?;
-    let mut event = Event::Start(buckets);
-    loop {
-        if let Some(reason) = host.handle(event).await? {
-            return reason.into();
-        }
-        let Some(next) = host.next_event().await? else { return Ok(()) };
-        event = next;
-    }
+    let result = host.run().await;
+    host.flush().await?; // what arrived before an error is not downloaded again
+    result
 }
 
 /// Performs a machine's instructions.
@@ -95,6 +89,17 @@ struct Host<'engine> {
 }
 
 impl Host<'_> {
+    async fn run(&mut self) -> Result<(), SyncError> {
+        let mut event = Event::Start(self.engine.store.bucket_states().await?);
+        loop {
+            if let Some(reason) = self.handle(event).await? {
+                return reason.into();
+            }
+            let Some(next) = self.next_event().await? else { return Ok(()) };
+            event = next;
+        }
+    }
+
     /// The next thing that happens; writes to the store what was gathered, before it waits or grows too much.
     async fn next_event(&mut self) -> Result<Option<Event>, SyncError> {
         let Some((_, lines)) = &mut self.lines else { return Ok(None) };
@@ -124,10 +129,7 @@ impl Host<'_> {
         while let Some(next) = event.take() {
             for instruction in self.machine.step(next) {
                 match instruction {
-                    Instruction::CloseStream(reason) => {
-                        self.flush().await?;
-                        return Ok(Some(reason));
-                    }
+                    Instruction::CloseStream(reason) => return Ok(Some(reason)),
                     // Always the last of its list: what follows depends on what becomes of it.
                     Instruction::Store(step @ StoreStep::Complete(_)) => {
                         self.steps.push(step);
@@ -177,7 +179,7 @@ impl Host<'_> {
                 }
                 self.steps.push(step);
             }
-            Instruction::CloseStream(_) => {}
+            Instruction::CloseStream(_) => {} // `handle` has returned it
         }
         Ok(())
     }
@@ -188,7 +190,7 @@ impl Host<'_> {
             return Ok(None);
         }
         let Some(outcome) = self.engine.store.perform(std::mem::take(&mut self.steps)).await? else { return Ok(None) };
-        self.engine.note_local_state().await?;
+        self.engine.note_local_state();
         Ok(Some(match outcome {
             Outcome::Published => Event::Published,
             Outcome::Withheld => Event::Withheld,

@@ -17,7 +17,7 @@ use crate::{
     connector::{Connector, Credentials, CredentialsReason},
     core::{CloseReason, ProtocolError},
     status::{Problem, StatusBoard},
-    store::{Store, StoreError, crud},
+    store::{Store, StoreError},
     transport::{Transport, TransportError, backoff::Backoff},
 };
 
@@ -117,11 +117,9 @@ impl Engine {
         }
     }
 
-    /// Looks up what the status says of local writes.
-    pub(crate) async fn note_local_state(&self) -> Result<(), StoreError> {
-        let local = self.store.read(crud::local_state).await?;
-        self.board.note(|facts| facts.local = local);
-        Ok(())
+    /// Shows what became of local writes. Looked up while noting, so that an older state never replaces a newer one.
+    pub(crate) fn note_local_state(&self) {
+        self.board.note(|facts| facts.local = self.store.local_state());
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -52,7 +52,7 @@ async fn drain(engine: &Engine, reason: Reason) -> Result<(), SyncError> {
         upload(engine, slice).await?;
     }
     let awaits = match reason {
-        Reason::Online => engine.store.read(crud::local_state).await?.awaiting,
+        Reason::Online => engine.store.local_state().awaiting,
         Reason::Written => engine.store.read(crud::lacks_write_checkpoint).await?,
     };
     if awaits {
@@ -62,7 +62,7 @@ async fn drain(engine: &Engine, reason: Reason) -> Result<(), SyncError> {
             .await?;
         engine.store.write(move |tx| crud::await_write_checkpoint(tx, id)).await?;
     }
-    engine.note_local_state().await?;
+    engine.note_local_state();
     engine.signals.drained.notify_one();
     Ok(())
 }
@@ -78,6 +78,6 @@ async fn upload(engine: &Engine, slice: UploadSlice) -> Result<(), SyncError> {
         .await?;
     engine.store.write(move |tx| crud::acknowledge(tx, last_id, &response.results, response.write_checkpoint)).await?;
     Counters::add(&engine.statistics.writes_uploaded, writes);
-    engine.note_local_state().await?;
+    engine.note_local_state();
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kairos_sync_protocol::{line::SyncLine, request::SyncRequest};
+use kairos_sync_protocol::{WriteCheckpointId, line::SyncLine, request::SyncRequest};
 
 use super::{
     super::{event::*, line},
@@ -58,7 +58,8 @@ impl Trace {
     }
 
     fn event(&mut self, event: Event, expected: &[&str]) -> &mut Self {
-        assert_eq!(names(&self.0.step(event.clone())), expected, "{event:?}");
+        let name = format!("{event:?}");
+        assert_eq!(names(&self.0.step(event)), expected, "{name}");
         self
     }
 }
@@ -109,7 +110,7 @@ fn a_diff_adds_replaces_and_removes_buckets() {
         panic!("{instructions:?}")
     };
     assert_eq!(completion.target.buckets.keys().collect::<Vec<_>>(), ["a", "c"]);
-    assert_eq!(completion.target.write_checkpoint.map(|id| id.get()), Some(7));
+    assert_eq!(completion.target.write_checkpoint.map(WriteCheckpointId::get), Some(7));
     assert_eq!(Arc::strong_count(&completion.target), 2, "the map is shared, not copied");
 }
 

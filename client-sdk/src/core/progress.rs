@@ -80,7 +80,7 @@ impl Counters {
 
     pub(super) fn receive(&mut self, data: &BucketData) {
         let operations = data.data.len() as u64;
-        self.progress.done = (self.progress.done + operations).min(self.progress.total.max(operations));
+        self.progress.done = (self.progress.done + operations).min(self.progress.total);
         match self.buckets.get_mut(&data.bucket) {
             Some(count) => count.since_last += operations,
             None => {

@@ -93,6 +93,8 @@ pub(crate) struct Store {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
     context: Arc<WriteContext>,
+    /// As of the last commit: replaced while the writer is still locked, so it never goes back.
+    local: Arc<Mutex<LocalState>>,
     changes: TableChanges,
 }
 
@@ -121,6 +123,7 @@ impl Store {
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         views::install(&tx, schema)?;
         context.resume_tx_ids(&tx)?;
+        let local = crud::local_state(&tx)?;
         tx.commit()?;
         context.watch_changes(&mut writer)?;
 
@@ -132,12 +135,18 @@ impl Store {
             writer: Arc::new(Mutex::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             context,
+            local: Arc::new(Mutex::new(local)),
             changes: TableChanges::default(),
         })
     }
 
     pub(crate) const fn changes(&self) -> &TableChanges {
         &self.changes
+    }
+
+    /// What the last commit left of local writes.
+    pub(crate) fn local_state(&self) -> LocalState {
+        *lock(&self.local)
     }
 
     /// Reads the last committed state.
@@ -196,10 +205,11 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let writer = Arc::clone(&self.writer);
-        let context = Arc::clone(&self.context);
+        let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
         let (result, changed) = blocking(move || {
             let mut connection = lock(&writer);
-            let result = transact(&mut connection, &context, durability, work)?;
+            let (result, state) = transact(&mut connection, &context, durability, work)?;
+            *lock(&local) = state;
             Ok::<_, E>((result, context.take_changed_tables()))
         })
         .await?;
@@ -213,7 +223,7 @@ fn transact<T, E: From<StoreError>>(
     context: &WriteContext,
     durability: Durability,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
-) -> Result<T, E> {
+) -> Result<(T, LocalState), E> {
     let begin = |connection: &mut Connection| -> Result<(), StoreError> {
         context.take_changed_tables(); // left over when an earlier transaction was rolled back
         let mode = if durability == Durability::Synced { "full" } else { "normal" };
@@ -223,8 +233,9 @@ fn transact<T, E: From<StoreError>>(
     context.tx_id.fetch_add(1, Ordering::Relaxed);
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
     let result = work(&tx)?;
+    let state = crud::local_state(&tx)?;
     tx.commit().map_err(StoreError::from)?;
-    Ok(result)
+    Ok((result, state))
 }
 
 fn prepare(connection: &Connection) -> Result<(), StoreError> {
@@ -237,8 +248,8 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// A closure of the app that panicked leaves a rolled back transaction behind, so the connection is fit for use.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>

@@ -1,3 +1,5 @@
 //! Integration tests.
 
 mod migrations;
+mod replica;
+mod replication;

@@ -3,3 +3,4 @@
 mod migrations;
 mod replica;
 mod replication;
+mod source_setup;

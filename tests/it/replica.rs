@@ -83,6 +83,16 @@ impl Replica {
         Self::start_with(source, store, fingerprint, Arc::default())
     }
 
+    /// As another role than the superuser.
+    pub(crate) fn start_as(cluster: &PgCluster, user: &str) -> Self {
+        let source = SourceConfig::from_uri(&cluster.uri(user, "postgres")).expect("a usable URI");
+        Self::start_from(source)
+    }
+
+    pub(crate) fn start_from(source: SourceConfig) -> Self {
+        Self::start_with(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default())
+    }
+
     fn start_with(
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
@@ -136,9 +146,11 @@ impl Replica {
         }
     }
 
-    pub(crate) async fn wait_for_error(&self, code: &str) -> StatusSnapshot {
-        self.wait_until(|replica| replica.status.snapshot().last_error.is_some_and(|(found, _)| found == code)).await;
-        self.status.snapshot()
+    /// Waits for the stream, or for what is in its way.
+    pub(crate) async fn outcome(&self) -> Result<(), (&'static str, String)> {
+        let is_decided = |status: &StatusSnapshot| status.phase == Phase::Streaming || status.last_error.is_some();
+        self.wait_until(|replica| is_decided(&replica.status.snapshot())).await;
+        self.status.snapshot().last_error.map_or(Ok(()), Err)
     }
 
     pub(crate) async fn wait_for_stream(&self) {

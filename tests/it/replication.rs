@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kairos_sync::storage::{SqliteOptions, SqliteStore};
+use kairos_sync::{
+    demo::cluster::PgCluster,
+    replication::Phase,
+    storage::{SqliteOptions, SqliteStore},
+};
 
 use crate::replica::{Replica, connect, source};
 
@@ -212,6 +216,114 @@ async fn an_idle_source_lets_its_slot_move() {
         }
         assert!(tokio::time::Instant::now() < deadline, "the slot stays where it was");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_stopped_goes_on_at_the_first_table_not_copied() {
+    let (cluster, client) = source().await;
+    client
+        .batch_execute(
+            "INSERT INTO completions SELECT 'c' || n, 'h' FROM generate_series(1, 20000) n;
+             INSERT INTO items SELECT 'i' || n FROM generate_series(1, 20000) n",
+        )
+        .await
+        .expect("fills");
+    let replica = Replica::start(&cluster);
+    // Tables are copied in the order of their names: completions, habits, items.
+    replica
+        .wait_until(|replica| {
+            matches!(replica.status.snapshot().phase, Phase::Snapshot { tables_done: 2, rows_done: 5000.., .. })
+        })
+        .await;
+    let stopped = replica.stop().await;
+    assert!(stopped.store.view().expect("a view").checkpoint().is_none(), "half a copy is shown to nobody");
+    client
+        .batch_execute(
+            "DELETE FROM items WHERE id IN ('i1', 'i20000'); UPDATE items SET title = 'x' WHERE id LIKE 'i3%'",
+        )
+        .await
+        .expect("changes");
+    let replica = stopped.start_again(&cluster, "rules-1");
+    let mut tables = std::collections::BTreeSet::new();
+    while replica.visible_at().is_none() {
+        if let Phase::Snapshot { table, .. } = replica.status.snapshot().phase {
+            tables.insert(table);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(tables.into_iter().collect::<Vec<_>>(), ["public.items"]);
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}
+
+/// A value of each kind, as SQL, and what clients get.
+const VALUES: &[(&str, &str, &str)] = &[
+    ("bool", "true", "1"),
+    ("int2", "-32768", "-32768"),
+    ("int8", "9223372036854775807", "9223372036854775807"),
+    ("float4", "2.5", "2.5"),
+    ("float8", "314", "314.0"),
+    ("numeric", "12345678901234567890.10", "\"12345678901234567890.10\""),
+    ("money", "'1000'", "\"$1,000.00\""),
+    ("text", "E'tab\\tback\\\\slash'", "\"tab\\tback\\\\slash\""),
+    ("char(4)", "'ab'", "\"ab  \""),
+    ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\""),
+    ("json", "'{ \"a\" : 1}'", "\"{ \\\"a\\\" : 1}\""),
+    ("jsonb", "'{ \"a\" : 1}'", "\"{\\\"a\\\": 1}\""),
+    ("date", "'infinity'", "\"9999-12-31\""),
+    ("time", "'15:47:00'", "\"15:47:00\""),
+    ("timestamp", "'2023-03-06 15:47:00.1234'", "\"2023-03-06 15:47:00.1234\""),
+    ("timestamptz", "'2023-03-06 15:47:00+02'", "\"2023-03-06 13:47:00Z\""),
+    ("timestamptz", "'0044-03-15 12:00:00 BC'", "null"),
+    ("interval", "'1 day 2 hours'", "\"1 day 02:00:00\""),
+    ("bit(4)", "B'0101'", "\"0101\""),
+    ("inet", "'10.0.0.1/8'", "\"10.0.0.1/8\""),
+    ("pg_lsn", "'16/B374D848'", "\"00000016/B374D848\""),
+    ("point", "'(1,2)'", "\"(1,2)\""),
+    ("int4range", "'[1,5)'", "\"[1,5)\""),
+    ("tsvector", "'a:1 b:2'", "\"'a':1 'b':2\""),
+    ("int4[]", "'{1,NULL,3}'", "\"[1,null,3]\""),
+    ("text[]", "'{{one,1},{three,NULL}}'", "\"[[\\\"one\\\",\\\"1\\\"],[\\\"three\\\",null]]\""),
+    ("timestamptz[]", "'{2023-03-06 15:47:00+02}'", "\"[\\\"2023-03-06 13:47:00Z\\\"]\""),
+    ("mood", "'happy'", "\"happy\""),
+    ("positive", "7", "\"7\""),
+    ("pair", "ROW(1, 'x')", "\"(1,x)\""),
+];
+
+#[tokio::test]
+async fn snapshot_and_stream_print_every_type_alike() {
+    let cluster = PgCluster::start(None).expect("a server");
+    let client = connect(&cluster).await;
+    let columns: Vec<_> = VALUES.iter().enumerate().map(|(n, (ty, ..))| format!("v{n} {ty}")).collect();
+    let values: Vec<_> = VALUES.iter().map(|(ty, value, _)| format!("({value})::{ty}")).collect();
+    let insert = |id: &str| format!("INSERT INTO items VALUES ('{id}', {})", values.join(", "));
+    // A database's own settings must not change what clients get.
+    client
+        .batch_execute(&format!(
+            "ALTER DATABASE postgres SET DateStyle = 'German'; ALTER DATABASE postgres SET TimeZone = 'Asia/Kolkata';
+             ALTER DATABASE postgres SET IntervalStyle = 'iso_8601'; ALTER DATABASE postgres SET bytea_output = 'escape';
+             CREATE TYPE mood AS ENUM ('happy'); CREATE DOMAIN positive AS int CHECK (value > 0);
+             CREATE TYPE pair AS (a int, b text);
+             CREATE TABLE items (id text PRIMARY KEY, {});
+             CREATE PUBLICATION kairos_sync FOR TABLE items; {}",
+            columns.join(", "),
+            insert("copied")
+        ))
+        .await
+        .expect("prepares");
+    let replica = Replica::start(&cluster);
+    replica.catch_up(&client).await;
+    client.batch_execute(&insert("streamed")).await.expect("inserts");
+    replica.catch_up(&client).await;
+    let rows = replica.contents("everything");
+    for id in ["copied", "streamed"] {
+        let row = &rows[&("items".to_owned(), id.to_owned())];
+        for (n, (ty, _, expected)) in VALUES.iter().enumerate() {
+            assert_eq!(row[format!("v{n}")].to_string(), *expected, "{ty}, {id}");
+        }
     }
     replica.stop().await;
 }

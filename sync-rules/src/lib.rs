@@ -16,12 +16,26 @@
 //!
 //! Start reading at [`plan`].
 
+mod cast;
+mod claim;
+mod compile;
+mod config;
+mod definition;
 pub mod diagnostic;
 pub mod evaluate;
+mod expression;
+mod functions;
+mod json;
+mod key;
+mod matching;
+mod number;
+mod output;
 pub mod plan;
 pub mod request;
+mod syntax;
 pub mod value;
 pub mod write_policy;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use evaluate::{EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue, TableEvaluator};

@@ -1,8 +1,15 @@
 //! The compiled plan.
 
+use std::{collections::BTreeMap, fmt::Write};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+pub use crate::compile::compile;
 use crate::{
+    definition::Definition,
     diagnostic::Diagnostic,
-    evaluate::TableEvaluator,
+    evaluate::{EvaluationError, TableEvaluator},
     request::{Querier, RequestContext},
     write_policy::WritePolicy,
 };
@@ -19,7 +26,7 @@ pub struct SourceTable {
 }
 
 /// Source tables a query reads. A name that ends with `%` matches by prefix.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TablePattern {
     /// Connection tag.
     pub connection: String,
@@ -38,10 +45,15 @@ impl TablePattern {
         };
         self.connection == table.connection && part(&self.schema, &table.schema) && part(&self.name, &table.name)
     }
+
+    /// Whether the pattern can name several tables.
+    pub fn is_wildcard(&self) -> bool {
+        self.schema.ends_with('%') || self.name.ends_with('%')
+    }
 }
 
 /// How source values are printed; from the `config` block of the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Compatibility {
     /// Date-times with `T` and a fixed number of fraction digits.
     pub timestamps_iso8601: bool,
@@ -53,7 +65,13 @@ pub struct Compatibility {
 
 /// Compiled rules.
 #[derive(Debug, Clone)]
-pub struct SyncPlan {}
+pub struct SyncPlan {
+    pub(crate) compatibility: Compatibility,
+    pub(crate) versioned_bucket_ids: bool,
+    pub(crate) source_tables: Vec<TablePattern>,
+    pub(crate) definitions: Vec<Definition>,
+    pub(crate) policies: BTreeMap<String, WritePolicy>,
+}
 
 /// What [`compile`] returns.
 #[derive(Debug, Clone)]
@@ -64,51 +82,59 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Compiles a rules file. `default_schema` is the schema of unqualified table names, `public` for Postgres.
-pub fn compile(yaml: &str, default_schema: &str) -> Compiled {
-    let _ = (yaml, default_schema);
-    Compiled { plan: None, diagnostics: Vec::new() }
-}
-
 impl SyncPlan {
     /// How source values are to be printed before evaluation.
     pub fn compatibility(&self) -> Compatibility {
-        Compatibility { timestamps_iso8601: false, custom_postgres_types: false, timestamp_fraction_digits_max: None }
+        self.compatibility
+    }
+
+    /// Whether the rules ask for a deployment number in front of bucket names (`12#mine[]`).
+    pub fn versioned_bucket_ids(&self) -> bool {
+        self.versioned_bucket_ids
     }
 
     /// The tables the rules read, sorted, each pattern once.
     pub fn source_tables(&self) -> &[TablePattern] {
-        &[]
+        &self.source_tables
+    }
+
+    /// Identifies what the plan does to rows and requests: 64 hexadecimal digits. Comments, layout and write rules of
+    /// the file have no part in it, so that a store built under the same fingerprint can be kept.
+    ///
+    /// # Panics
+    /// Never: a plan always serialises.
+    pub fn fingerprint(&self) -> String {
+        /// Raise when the same plan gives other buckets, lookups or data than before.
+        const EVALUATION_VERSION: u32 = 1;
+        let content = (EVALUATION_VERSION, self.versioned_bucket_ids, &self.compatibility, &self.definitions);
+        let json = serde_json::to_vec(&content).expect("a plan is strings, numbers and lists, which serialise");
+        Sha256::digest(json).iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     /// Prepares the evaluation of a table's rows. `columns` are the names in the order values will come in;
     /// `bucket_prefix` goes in front of every bucket name.
     pub fn evaluator(&self, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> TableEvaluator {
-        let _ = (table, columns, bucket_prefix);
-        TableEvaluator {}
+        TableEvaluator::new(&self.definitions, table, columns, bucket_prefix)
     }
 
     /// Prepares the buckets of a client.
     ///
     /// # Errors
     /// Where a parameter query fails for this request, nothing can be said about the client's buckets.
-    pub fn querier(
-        &self,
-        request: &RequestContext,
-        bucket_prefix: &str,
-    ) -> Result<Querier, crate::evaluate::EvaluationError> {
-        let _ = (request, bucket_prefix);
-        Ok(Querier {})
+    pub fn querier(&self, request: &RequestContext, bucket_prefix: &str) -> Result<Querier, EvaluationError> {
+        Querier::new(&self.definitions, request, bucket_prefix)
     }
 
     /// What clients may write to a table. `None`: nothing.
     pub fn write_policy(&self, table: &str) -> Option<&WritePolicy> {
-        let _ = table;
-        None
+        self.policies.get(table)
     }
 
     /// Tables with a write policy, sorted.
     pub fn writable_tables(&self) -> Vec<&str> {
-        Vec::new()
+        self.policies.keys().map(String::as_str).collect()
     }
 }

@@ -1,7 +1,13 @@
 //! Values of the language: SQLite's kinds, with integers that do not wrap.
 
+use std::{borrow::Cow, cmp::Ordering};
+
+use serde::Serialize;
+
+use crate::number::write_ecmascript;
+
 /// A value of the rules language.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum SqlValue {
     /// SQL NULL; also an absent column.
     Null,
@@ -13,4 +19,134 @@ pub enum SqlValue {
     Text(String),
     /// Bytes; never part of output rows.
     Blob(Vec<u8>),
+}
+
+/// Why an expression has no value. Says nothing of the values involved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure(pub &'static str);
+
+impl SqlValue {
+    /// NULL or not.
+    pub const fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The value of a condition. Text counts by its leading integer: `'1x'` is true, `'0.9'` and `'abc'` are not.
+    pub fn truth(&self) -> bool {
+        match self {
+            Self::Null | Self::Blob(_) => false,
+            Self::Integer(number) => *number != 0,
+            Self::Real(number) => *number != 0.0 && !number.is_nan(),
+            Self::Text(text) => {
+                let text = text.trim_start().trim_start_matches(['+', '-']);
+                let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+                let (digits, radix) = hex.map_or((text, 10), |digits| (digits, 16));
+                digits.chars().take_while(|digit| digit.is_digit(radix)).any(|digit| digit != '0')
+            }
+        }
+    }
+
+    /// The text form; `None` for NULL. A REAL with an integral value loses its fraction.
+    pub fn text(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Null => None,
+            Self::Integer(number) => Some(Cow::Owned(number.to_string())),
+            Self::Real(number) => {
+                let mut text = String::new();
+                write_ecmascript(*number, &mut text);
+                Some(Cow::Owned(text))
+            }
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
+        }
+    }
+
+    /// Compares as SQL does: `None` with a NULL, numbers before text before bytes, text by UTF-16 code unit.
+    pub fn compare(&self, other: &Self) -> Result<Option<Ordering>, Failure> {
+        Ok(Some(match (self, other) {
+            (Self::Null, _) | (_, Self::Null) => return Ok(None),
+            (Self::Blob(_), Self::Blob(_)) => return Err(Failure("bytes cannot be compared")),
+            (Self::Integer(left), Self::Integer(right)) => left.cmp(right),
+            (Self::Real(left), Self::Real(right)) => left.partial_cmp(right).unwrap_or(Ordering::Less),
+            (Self::Integer(left), Self::Real(right)) => compare_mixed(*left, *right),
+            (Self::Real(left), Self::Integer(right)) => compare_mixed(*right, *left).reverse(),
+            (Self::Text(left), Self::Text(right)) => left.encode_utf16().cmp(right.encode_utf16()),
+            (left, right) => left.rank().cmp(&right.rank()),
+        }))
+    }
+
+    /// Equality as `=` sees it; `false` with a NULL.
+    pub fn equals(&self, other: &Self) -> Result<bool, Failure> {
+        Ok(self.compare(other)? == Some(Ordering::Equal))
+    }
+
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Integer(_) | Self::Real(_) => 1,
+            Self::Text(_) => 2,
+            Self::Blob(_) => 3,
+        }
+    }
+}
+
+impl From<bool> for SqlValue {
+    fn from(value: bool) -> Self {
+        Self::Integer(i128::from(value))
+    }
+}
+
+/// Compares mathematically, without rounding the integer to binary64. NaN is smaller than everything.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+#[expect(clippy::cast_precision_loss, reason = "powers of two are exact")]
+fn compare_mixed(left: i128, right: f64) -> Ordering {
+    const LIMIT: f64 = i128::MAX as f64;
+    if right.is_nan() {
+        return Ordering::Greater;
+    }
+    if right >= LIMIT {
+        return Ordering::Less;
+    }
+    if right < -LIMIT {
+        return Ordering::Greater;
+    }
+    let whole = right.floor();
+    left.cmp(&(whole as i128)).then(if right > whole { Ordering::Less } else { Ordering::Equal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> SqlValue {
+        SqlValue::Text(text.to_owned())
+    }
+
+    #[test]
+    fn text_counts_by_its_leading_integer() {
+        for (value, truth) in
+            [("0.9", false), ("1x", true), ("0x1", true), ("1e5", true), ("abc", false), (" 3", true), ("-0", false)]
+        {
+            assert_eq!(text(value).truth(), truth, "{value}");
+        }
+    }
+
+    #[test]
+    fn integers_and_reals_compare_without_rounding() {
+        let compare = |left: SqlValue, right: SqlValue| left.compare(&right).unwrap();
+        let big = SqlValue::Integer(9_007_199_254_740_993);
+        assert_eq!(compare(big, SqlValue::Real(9_007_199_254_740_992.0)), Some(Ordering::Greater));
+        assert_eq!(compare(SqlValue::Real(5.0), SqlValue::Integer(5)), Some(Ordering::Equal));
+        assert_eq!(compare(SqlValue::Integer(-2), SqlValue::Real(-1.5)), Some(Ordering::Less));
+        assert_eq!(compare(SqlValue::Integer(i128::MAX), SqlValue::Real(f64::INFINITY)), Some(Ordering::Less));
+        assert_eq!(compare(SqlValue::Real(f64::NAN), SqlValue::Integer(0)), Some(Ordering::Less), "NaN comes first");
+    }
+
+    #[test]
+    fn kinds_order_before_values() {
+        assert_eq!(SqlValue::Integer(5).compare(&text("1")).unwrap(), Some(Ordering::Less));
+        assert_eq!(text("\u{1F600}").compare(&text("\u{FF5E}")).unwrap(), Some(Ordering::Less), "by UTF-16 unit");
+        assert_eq!(SqlValue::Null.compare(&SqlValue::Null).unwrap(), None);
+        assert!(SqlValue::Blob(vec![]).compare(&SqlValue::Blob(vec![])).is_err());
+    }
 }

@@ -2,5 +2,8 @@
 
 mod migrations;
 mod official_client;
+mod replica;
+mod replication;
+mod source_setup;
 mod tidy;
 mod write;

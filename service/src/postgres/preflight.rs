@@ -106,7 +106,9 @@ pub enum SetupProblem {
         table: String,
     },
     /// Updates and deletes of a table could not be followed.
-    #[error("{table} has no replica identity, so changes of its rows cannot be followed: run `{sql}`")]
+    #[error(
+        "changes of rows of {table} cannot be followed: run `{sql}`, or better, give it a primary key if it has none"
+    )]
     NoIdentity {
         /// The table, quoted for SQL.
         table: String,
@@ -283,7 +285,7 @@ fn inspect_table(table: &Table, role: &str, problems: &mut Vec<SetupProblem>) {
         let sql = if has_key && table.identity == IdentitySetting::Nothing {
             format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
         } else {
-            format!("ALTER TABLE {name} ADD PRIMARY KEY (…);` or `ALTER TABLE {name} REPLICA IDENTITY FULL;")
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL;")
         };
         problems.push(SetupProblem::NoIdentity { table: name, sql });
     }

@@ -60,6 +60,8 @@ pub enum StreamEvent {
     Keepalive {
         /// Where the server's reading of the WAL stands.
         position: Lsn,
+        /// Whether the server wants to know what is durable: now and then, and before it shuts down.
+        is_urgent: bool,
     },
 }
 
@@ -135,7 +137,7 @@ struct StreamReader {
 /// An event without its place in the channel.
 enum Decoded {
     Message(pgoutput::Message),
-    Keepalive(Lsn),
+    Keepalive { position: Lsn, is_urgent: bool },
 }
 
 type EventSender = mpsc::Sender<Result<StreamEvent, PgError>>;
@@ -214,10 +216,11 @@ impl StreamReader {
                 body.advance(1);
                 let position = Lsn::new(body.get_u64());
                 let _server_clock = body.get_i64();
-                if body.get_u8() == 1 {
+                let is_urgent = body.get_u8() == 1;
+                if is_urgent {
                     self.send_status(false).await?;
                 }
-                Ok(Some((Decoded::Keepalive(position), size)))
+                Ok(Some((Decoded::Keepalive { position, is_urgent }, size)))
             }
             _ => Err(PgError::Protocol("one of an unknown kind in the stream")),
         }
@@ -240,7 +243,7 @@ impl StreamReader {
                     let Some((room, place)) = place else { return Ok(false) };
                     place.send(Ok(match decoded {
                         Decoded::Message(message) => StreamEvent::Message { message, size, room },
-                        Decoded::Keepalive(position) => StreamEvent::Keepalive { position },
+                        Decoded::Keepalive { position, is_urgent } => StreamEvent::Keepalive { position, is_urgent },
                     }));
                     return Ok(true);
                 }

@@ -419,3 +419,6 @@ fn diff_dependents(key: &RowKey, before: Option<&StoredRow>, after: Option<&Stor
     batch.dependents.extend(new.difference(&old).map(|lookup| entry(lookup, Dependency::Added)));
     batch.dependents.extend(old.difference(&new).map(|lookup| entry(lookup, Dependency::Removed)));
 }
+
+#[cfg(test)]
+mod tests;

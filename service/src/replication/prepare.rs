@@ -183,3 +183,49 @@ fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Foun
     };
     Verdict::StartOver { reason, old_slot: Some(state.slot) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    fn system() -> SystemIdentity {
+        SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::new(500) }
+    }
+
+    fn stored() -> ReplicationState {
+        let mut state =
+            ReplicationState::fresh(&system(), "kairos_1".to_owned(), "kairos_sync".to_owned(), "r".to_owned(), &[]);
+        (state.slot_created_at, state.resume) = (Some(Lsn::new(100)), Lsn::new(400));
+        state
+    }
+
+    fn verdict(system: &SystemIdentity, confirmed: u64) -> Verdict {
+        let slot = SlotState {
+            is_usable: true,
+            confirmed: Some(Lsn::new(confirmed)),
+            active_pid: None,
+            active_application: None,
+        };
+        let inspection = Inspection { publication: "kairos_sync".to_owned(), ..Inspection::default() };
+        judge(Some(stored()), "r", &Found { system, slot: Some(&slot), inspection: &inspection })
+    }
+
+    #[test]
+    fn what_is_as_we_left_it_is_resumed() {
+        assert_eq!(verdict(&system(), 400), Verdict::Resume(stored()));
+        assert_eq!(verdict(&system(), 100), Verdict::Resume(stored()), "the server may not have heard our last word");
+    }
+
+    #[test]
+    fn another_server_or_history_is_never_resumed() {
+        for other in [
+            SystemIdentity { system_id: "8".to_owned(), ..system() },
+            SystemIdentity { timeline: "2".to_owned(), ..system() },
+            SystemIdentity { head: Lsn::new(399), ..system() },
+        ] {
+            assert!(matches!(verdict(&other, 400), Verdict::StartOver { .. }), "{other:?}");
+        }
+        assert!(matches!(verdict(&system(), 401), Verdict::StartOver { .. }), "the slot was moved");
+    }
+}

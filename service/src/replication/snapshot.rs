@@ -27,7 +27,7 @@ use crate::{
         error::ReplicationError,
         image::CompleteRow,
         relations::{Relations, SourceRelation},
-        replicator::{Replicator, stopped},
+        replicator::{Replicator, stopped, within_deadline},
         state::{ReplicationState, TableState},
         status::Phase,
     },
@@ -69,7 +69,7 @@ pub(super) async fn copy_tables(
             return Ok(None);
         }
         // Read after the copy: whatever the copy saw is before this position.
-        state.consistent_from = state.consistent_from.max(current_position(client).await?);
+        state.consistent_from = state.consistent_from.max(within_deadline(current_position(client)).await?);
         state.tables[index].is_copied = true;
         let (replicator, stored) = (Arc::clone(replicator), state.clone());
         spawn_blocking(move || replicator.save(&stored)).await.map_err(|_| ReplicationError::Worker)??;

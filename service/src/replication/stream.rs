@@ -119,11 +119,12 @@ impl<'r> Follower<'r> {
 
     fn handle(&mut self, group: &mut Group<'r>, event: StreamEvent) -> Result<(), ReplicationError> {
         match event {
-            StreamEvent::Keepalive { position } => {
+            StreamEvent::Keepalive { position, is_urgent } => {
                 self.replicator.progress.heard(position);
                 // Inside a transaction the position may lie beyond what has been sent of it.
                 if group.transaction == Transaction::None {
                     group.advance(position);
+                    group.is_awaited |= is_urgent;
                 }
                 Ok(())
             }

@@ -1,0 +1,207 @@
+//! Whatever happens in whatever batches, clients end with what the rules say about the rows there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kairos_sync_protocol::{
+    BucketName, OpId,
+    operation::{OpKind, Operation},
+};
+use kairos_sync_rules::compile;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    lsn::Lsn,
+    postgres::{catalog, pgoutput::IdentitySetting, walsender::SystemIdentity},
+    replication::state::ReplicationState,
+    storage::MemoryStore,
+};
+
+const RULES: &str = r#"
+bucket_definitions:
+  user_data:
+    parameters:
+      - name: user_id
+        type: string
+    data:
+      - table: habits
+        filter: "user_id = :user_id"
+      - table: completions
+        filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
+"#;
+
+const HABITS: u32 = 10;
+const COMPLETIONS: u32 = 20;
+
+/// A change of one of few rows, so that they meet.
+#[derive(Debug, Clone)]
+enum Change {
+    SetHabit { id: u8, user: u8 },
+    SetCompletion { id: u8, habit: u8 },
+    MoveHabit { id: u8, to: u8 },
+    Delete { table: u32, id: u8 },
+    Truncate { table: u32 },
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let table = || prop::sample::select(vec![HABITS, COMPLETIONS]);
+    prop_oneof![
+        4 => (0..4u8, 0..3u8).prop_map(|(id, user)| Change::SetHabit { id, user }),
+        4 => (0..6u8, 0..4u8).prop_map(|(id, habit)| Change::SetCompletion { id, habit }),
+        2 => (0..4u8, 0..4u8).prop_map(|(id, to)| Change::MoveHabit { id, to }),
+        2 => (table(), 0..6u8).prop_map(|(table, id)| Change::Delete { table, id }),
+        1 => table().prop_map(|table| Change::Truncate { table }),
+    ]
+}
+
+/// Both tables as SQL would have them: id to the other column.
+#[derive(Debug, Default)]
+struct Model(BTreeMap<u32, BTreeMap<u8, u8>>);
+
+impl Model {
+    /// Does the change and says it as the stream would. Those Postgres would refuse are left out.
+    fn change(&mut self, change: &Change) -> Option<StreamChange> {
+        match *change {
+            Change::SetHabit { id, user } => Some(self.set(HABITS, id, user)),
+            Change::SetCompletion { id, habit } => Some(self.set(COMPLETIONS, id, habit)),
+            Change::MoveHabit { id, to } => {
+                let habits = self.0.entry(HABITS).or_default();
+                if id == to || habits.contains_key(&to) {
+                    return None;
+                }
+                let user = habits.remove(&id)?;
+                habits.insert(to, user);
+                Some(StreamChange::Upsert { table: HABITS, old: Some(key(id)), new: tuple(to, user) })
+            }
+            Change::Delete { table, id } => {
+                self.0.entry(table).or_default().remove(&id)?;
+                Some(StreamChange::Delete { table, old: key(id) })
+            }
+            Change::Truncate { table } => {
+                self.0.remove(&table);
+                Some(StreamChange::Truncate { table })
+            }
+        }
+    }
+
+    fn set(&mut self, table: u32, id: u8, value: u8) -> StreamChange {
+        self.0.entry(table).or_default().insert(id, value);
+        StreamChange::Upsert { table, old: None, new: tuple(id, value) }
+    }
+
+    /// User, table and id of everything a user is to have.
+    fn expected(&self) -> BTreeSet<(String, String, String)> {
+        let rows = |table| self.0.get(&table).into_iter().flatten();
+        let mut expected = BTreeSet::new();
+        for (habit, user) in rows(HABITS) {
+            expected.insert((user.to_string(), "habits".to_owned(), habit.to_string()));
+            for (completion, _) in rows(COMPLETIONS).filter(|(_, of)| *of == habit) {
+                expected.insert((user.to_string(), "completions".to_owned(), completion.to_string()));
+            }
+        }
+        expected
+    }
+}
+
+enum StreamChange {
+    Upsert { table: u32, old: Option<OldTuple>, new: Tuple },
+    Delete { table: u32, old: OldTuple },
+    Truncate { table: u32 },
+}
+
+fn text(number: u8) -> TupleValue {
+    TupleValue::Text(number.to_string().into())
+}
+
+fn tuple(id: u8, value: u8) -> Tuple {
+    Tuple(vec![text(id), text(value)])
+}
+
+fn key(id: u8) -> OldTuple {
+    OldTuple::Key(Tuple(vec![text(id), TupleValue::Null]))
+}
+
+fn state() -> ReplicationState {
+    let table = |oid, name: &str, other: &str| catalog::Table {
+        oid,
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        identity: IdentitySetting::Default,
+        columns: [("id", true), (other, false)]
+            .map(|(name, in_primary_key)| catalog::Column {
+                name: name.to_owned(),
+                type_oid: 25,
+                in_primary_key,
+                in_identity_index: false,
+            })
+            .to_vec(),
+        row_filter: None,
+        is_partitioned: false,
+        hides_rows: false,
+        is_readable: true,
+        rows_estimated: 0,
+    };
+    let system = SystemIdentity { system_id: String::new(), timeline: String::new(), head: Lsn::ZERO };
+    let tables = [table(HABITS, "habits", "user_id"), table(COMPLETIONS, "completions", "habit_id")];
+    ReplicationState::fresh(&system, String::new(), String::new(), String::new(), &tables)
+}
+
+fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamChange) {
+    let table = |oid| relations.by_oid(oid).expect("a table of the test");
+    match change {
+        StreamChange::Upsert { table: oid, old, new } => {
+            applier.upsert(table(oid), old, new).map(|outcome| assert_eq!(outcome, Upserted::Done)).expect("applies");
+        }
+        StreamChange::Delete { table: oid, old } => applier.delete(table(oid), old).expect("applies"),
+        StreamChange::Truncate { table: oid } => applier.truncate(table(oid)).expect("applies"),
+    }
+}
+
+/// Rows of a bucket as a client has them after applying all its operations.
+fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, String)> {
+    let upto = store.view().expect("a view").checkpoint().expect("a checkpoint").op_id;
+    let range = store.operations(bucket, OpId::ZERO, upto, usize::MAX).expect("operations");
+    assert!(!range.has_more, "few operations");
+    let json = format!("[{}]", std::str::from_utf8(&range.json).expect("text"));
+    let mut rows = BTreeSet::new();
+    for operation in serde_json::from_str::<Vec<Operation>>(&json).expect("operations") {
+        let key = (operation.object_type.expect("a table"), operation.object_id.expect("an id"), operation.subkey);
+        if operation.op == OpKind::Put {
+            rows.insert(key)
+        } else {
+            rows.remove(&key)
+        };
+    }
+    rows.into_iter().map(|(object_type, id, _)| (object_type, id)).collect()
+}
+
+proptest! {
+    #[test]
+    fn clients_have_what_the_rules_say(batches in prop::collection::vec(prop::collection::vec(change(), 1..8), 1..12)) {
+        let plan = compile(RULES, "public").plan.expect("valid rules");
+        let store = MemoryStore::new();
+        let prefix = store.bucket_prefix().expect("a prefix");
+        let relations = Relations::new(&plan, prefix.clone(), &state().tables);
+        let (mut model, mut buckets) = (Model::default(), BTreeSet::new());
+        for (number, changes) in (1..).zip(&batches) {
+            let mut applier = Applier::new(&store);
+            for change in changes {
+                if let Some(change) = model.change(change) {
+                    apply(&mut applier, &relations, change);
+                }
+            }
+            applier.settle(&relations).expect("settles");
+            let mut batch = applier.finish();
+            batch.visible_at = Some(Lsn::new(number));
+            buckets.extend(store.commit(batch).expect("commits").buckets);
+            let mut found = BTreeSet::new();
+            for bucket in &buckets {
+                let user: String = bucket.as_str()[prefix.len()..].chars().filter(char::is_ascii_digit).collect();
+                for (table, id) in client_rows(&store, bucket) {
+                    found.insert((user.clone(), table, id));
+                }
+            }
+            prop_assert_eq!(found, model.expected());
+        }
+    }
+}

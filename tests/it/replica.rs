@@ -1,0 +1,240 @@
+//! A replicator on a source of its own, and what clients would get from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kairos_sync::{
+    demo::cluster::PgCluster,
+    lsn::Lsn,
+    metrics::Metrics,
+    postgres::SourceConfig,
+    replication::{Phase, ReplicationStatus, Replicator, StatusSnapshot},
+    storage::{BucketStore, Commit, MemoryStore},
+};
+use kairos_sync_protocol::{BucketName, Checksum, OpId, operation::OpKind, operation::Operation};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_postgres::{Client, NoTls};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Rules of all tests: one bucket for everybody's items, one per user for habits and what belongs to them.
+pub(crate) const RULES: &str = r#"
+bucket_definitions:
+  everything:
+    data:
+      - SELECT * FROM items
+  user_data:
+    parameters:
+      - name: user_id
+        type: string
+    data:
+      - table: habits
+        filter: "user_id = :user_id"
+      - table: completions
+        filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
+"#;
+
+pub(crate) const SCHEMA: &str = "
+    CREATE TABLE items (id text PRIMARY KEY, title text, body text);
+    ALTER TABLE items ALTER body SET STORAGE EXTERNAL;
+    CREATE TABLE habits (id text PRIMARY KEY, user_id text NOT NULL);
+    CREATE TABLE completions (id text PRIMARY KEY, habit_id text NOT NULL);
+    CREATE PUBLICATION kairos_sync FOR TABLE items, habits, completions;";
+
+/// A server with the test's tables.
+pub(crate) async fn source() -> (PgCluster, Client) {
+    let cluster = PgCluster::start(None).expect("a server");
+    let client = connect(&cluster).await;
+    client.batch_execute(SCHEMA).await.expect("creates the tables");
+    (cluster, client)
+}
+
+pub(crate) async fn connect(cluster: &PgCluster) -> Client {
+    let (client, connection) =
+        tokio_postgres::connect(&cluster.uri("postgres", "postgres"), NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client
+}
+
+/// A running replicator.
+pub(crate) struct Replica {
+    pub(crate) store: Arc<dyn BucketStore>,
+    pub(crate) status: Arc<ReplicationStatus>,
+    buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Replica {
+    pub(crate) fn start(cluster: &PgCluster) -> Self {
+        Self::start_on(cluster, Arc::new(MemoryStore::new()), "rules-1")
+    }
+
+    pub(crate) fn start_on(cluster: &PgCluster, store: Arc<dyn BucketStore>, fingerprint: &str) -> Self {
+        let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+        Self::start_with(source, store, fingerprint, Arc::default())
+    }
+
+    /// As another role than the superuser.
+    pub(crate) fn start_as(cluster: &PgCluster, user: &str) -> Self {
+        let source = SourceConfig::from_uri(&cluster.uri(user, "postgres")).expect("a usable URI");
+        Self::start_from(source)
+    }
+
+    pub(crate) fn start_from(source: SourceConfig) -> Self {
+        Self::start_with(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default())
+    }
+
+    fn start_with(
+        source: SourceConfig,
+        store: Arc<dyn BucketStore>,
+        fingerprint: &str,
+        buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+    ) -> Self {
+        let compiled = kairos_sync_rules::compile(RULES, "public");
+        let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
+        let status = Arc::new(ReplicationStatus::default());
+        let seen = Arc::clone(&buckets);
+        let on_commit =
+            move |commit: &Commit| seen.lock().expect("not poisoned").extend(commit.buckets.iter().cloned());
+        let replicator = Replicator::new(
+            source,
+            plan,
+            fingerprint.to_owned(),
+            Arc::clone(&store),
+            Arc::new(Metrics::new()),
+            Arc::new(on_commit),
+            Arc::clone(&status),
+        );
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
+        Self { store, status, buckets, stop, task }
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn stop(self) -> Stopped {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic");
+        Stopped { store: self.store, buckets: self.buckets }
+    }
+
+    /// Waits until everything the source has committed by now is visible.
+    pub(crate) async fn catch_up(&self, client: &Client) {
+        let head: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a position").get(0);
+        let head: Lsn = head.parse().expect("a position");
+        client.batch_execute("SELECT pg_logical_emit_message(true, 'kairos', 'test')").await.expect("a message");
+        self.wait_until(|replica| replica.visible_at().is_some_and(|lsn| lsn >= head)).await;
+    }
+
+    pub(crate) fn visible_at(&self) -> Option<Lsn> {
+        self.store.view().expect("a view").checkpoint().map(|checkpoint| checkpoint.lsn)
+    }
+
+    pub(crate) async fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !holds(self) {
+            assert!(started.elapsed() < DEADLINE, "not within the deadline: {:?}", self.status.snapshot());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for the stream, or for what is in its way.
+    pub(crate) async fn outcome(&self) -> Result<(), (&'static str, String)> {
+        let is_decided = |status: &StatusSnapshot| status.phase == Phase::Streaming || status.last_error.is_some();
+        self.wait_until(|replica| is_decided(&replica.status.snapshot())).await;
+        self.status.snapshot().last_error.map_or(Ok(()), Err)
+    }
+
+    pub(crate) async fn wait_for_stream(&self) {
+        self.wait_until(|replica| replica.status.snapshot().phase == Phase::Streaming).await;
+    }
+
+    pub(crate) fn operation_count(&self) -> u64 {
+        self.store.stats().expect("stats").operation_count
+    }
+
+    /// What a client holds of a bucket: output table, id and data of each row. Checksums are verified on the way.
+    pub(crate) fn contents(&self, bucket_part: &str) -> BTreeMap<(String, String), Value> {
+        let prefix = self.store.bucket_prefix().expect("a prefix");
+        let buckets: Vec<_> = self.buckets.lock().expect("not poisoned").iter().cloned().collect();
+        let mut rows = BTreeMap::new();
+        for bucket in buckets
+            .iter()
+            .filter(|bucket| bucket.as_str().strip_prefix(&prefix).is_some_and(|name| name.contains(bucket_part)))
+        {
+            for ((object_type, id, _), data) in self.client_rows(bucket) {
+                assert!(rows.insert((object_type, id), data).is_none(), "a row twice in {bucket}");
+            }
+        }
+        rows
+    }
+
+    fn client_rows(&self, bucket: &BucketName) -> BTreeMap<(String, String, String), Value> {
+        let view = self.store.view().expect("a view");
+        let upto = view.checkpoint().expect("a checkpoint").op_id;
+        let totals = view.bucket(bucket).expect("totals");
+        let (mut rows, mut sum, mut after) = (BTreeMap::new(), Checksum::ZERO, OpId::ZERO);
+        loop {
+            let range = self.store.operations(bucket, after, upto, 1 << 20).expect("operations");
+            let operations: Vec<Operation> =
+                serde_json::from_str(&format!("[{}]", std::str::from_utf8(&range.json).expect("text"))).expect("JSON");
+            for operation in operations {
+                sum += operation.checksum;
+                let key = (
+                    operation.object_type.expect("a table"),
+                    operation.object_id.expect("an id"),
+                    operation.subkey.expect("a subkey"),
+                );
+                match operation.op {
+                    OpKind::Put => {
+                        let data = operation.data.expect("data");
+                        rows.insert(key, serde_json::from_str(&data).expect("a JSON object"));
+                    }
+                    OpKind::Remove => drop(rows.remove(&key)),
+                    other => panic!("{other:?} before any compaction"),
+                }
+            }
+            after = range.last_op_id;
+            if !range.has_more {
+                break;
+            }
+        }
+        assert_eq!(sum, totals.checksum, "{bucket}");
+        rows
+    }
+
+    /// Compares the bucket of items with the table.
+    pub(crate) async fn assert_items_equal_sql(&self, client: &Client) {
+        let rows = client.query("SELECT id, title, body FROM items", &[]).await.expect("items");
+        let expected: BTreeMap<_, _> = rows
+            .iter()
+            .map(|row| {
+                let (id, title, body): (String, Option<String>, Option<String>) = (row.get(0), row.get(1), row.get(2));
+                let data = serde_json::json!({ "id": id, "title": title, "body": body });
+                (("items".to_owned(), id), data)
+            })
+            .collect();
+        assert_eq!(self.contents("everything"), expected);
+    }
+}
+
+/// A replicator that has ended; its store can be continued.
+pub(crate) struct Stopped {
+    pub(crate) store: Arc<dyn BucketStore>,
+    buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+}
+
+impl Stopped {
+    pub(crate) fn start_again(self, cluster: &PgCluster, fingerprint: &str) -> Replica {
+        let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+        Replica::start_with(source, self.store, fingerprint, self.buckets)
+    }
+}

@@ -84,6 +84,17 @@ impl TestService {
     /// # Panics
     /// When anything fails.
     pub async fn start(schema: &str, rules: &str) -> Self {
+        let service = Self::prepare(Migrations::Service, rules, async |sql| {
+            sql.batch_execute(schema).await.expect("the test's schema is valid");
+        });
+        service.await
+    }
+
+    /// Makes a database, fills it with `fill` and starts a service with `rules`.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn prepare(migrations: Migrations, rules: &str, fill: impl AsyncFnOnce(&mut Client)) -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = shared_cluster();
@@ -94,8 +105,8 @@ impl TestService {
         let admin = connect(&cluster.uri("postgres", "postgres")).await;
         admin.batch_execute(&format!("CREATE DATABASE {database}")).await.expect("a fresh name");
         let mut sql = connect(&cluster.uri("postgres", &database)).await;
-        migrate(&mut sql, Migrations::Service).await.expect("migrations apply");
-        sql.batch_execute(schema).await.expect("the test's schema is valid");
+        migrate(&mut sql, migrations).await.expect("migrations apply");
+        fill(&mut sql).await;
         let rules_file = folder.path().join("rules.yaml");
         fs::write(&rules_file, rules).expect("writable");
         let mint = TokenMint::new();

@@ -46,7 +46,7 @@ impl Devices {
         let open = async |name: &str, user: &'static str, service: &ServiceProcess| -> Result<Device, DemoError> {
             let file = folder.join(format!("{name}.db"));
             let connector = StaticConnector::new(service.endpoint(), mint.mint(user, TOKEN_LIFE));
-            Ok(Device { client: Client::open(&file, schema(), connector).await?, file, user })
+            Ok(Device { client: Client::open(&file, app_schema(), connector).await?, file, user })
         };
         Ok(Self {
             phone: open("phone-anna", "anna", &services.kairos).await?,
@@ -91,7 +91,7 @@ async fn first_sync(device: &Device, bar: ProgressBar) -> Result<(), DemoError> 
 }
 
 /// The tables of the app as devices see them: booleans are integers, times are text.
-fn schema() -> Schema {
+pub fn app_schema() -> Schema {
     let table = |name: &str, text: &[&str], integers: &[&str]| {
         let table = text.iter().fold(Table::new(name), |table, column| table.text(*column));
         integers.iter().fold(table, |table, column| table.integer(*column))

@@ -51,7 +51,7 @@ use self::{
 use crate::{commands::wait_for_end_signal, migrate::MigrateError};
 
 /// The rules of the Kairos app, in its own dialect.
-const KAIROS_RULES: &str = include_str!("../../../deploy/rules/kairos.yaml");
+pub const KAIROS_RULES: &str = include_str!("../../../deploy/rules/kairos.yaml");
 /// The same rows in classic bucket definitions.
 const CLASSIC_RULES: &str = include_str!("../../../deploy/rules/powersync-style.yaml");
 /// How long the snapshot may take.

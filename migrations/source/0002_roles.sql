@@ -25,7 +25,12 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END $$;
 
-GRANT kairos_write TO kairos_service;
+DO $$
+BEGIN
+    GRANT kairos_write TO kairos_service;
+EXCEPTION WHEN unique_violation THEN
+    NULL;
+END $$;
 
 GRANT USAGE ON SCHEMA kairos TO kairos_service, kairos_write;
 GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO kairos_service;

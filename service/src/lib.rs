@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod lsn;

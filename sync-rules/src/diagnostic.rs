@@ -1,5 +1,7 @@
 //! What is wrong with a rules file, where, and what to write instead.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 /// How bad it is.
@@ -34,4 +36,49 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Where, as precisely as known.
     pub span: Option<Span>,
+}
+
+impl Diagnostic {
+    /// The finding for people: where, what, the line with a mark below it, and what to write instead.
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let kind = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Fatal => "error",
+        };
+        // Writing to a string does not fail.
+        let mut out = format!("{kind}[{}]: {}\n", self.code, self.message);
+        if let Some(Span { line, column }) = self.span {
+            let _ = writeln!(out, "  --> {file}:{line}:{column}");
+            if let Some(source) = text.lines().nth(line.saturating_sub(1)) {
+                let gutter = " ".repeat(line.to_string().len());
+                let mark = " ".repeat(column.saturating_sub(1));
+                let _ = writeln!(out, "{gutter} |\n{line} | {source}\n{gutter} | {mark}^");
+            }
+        }
+        if let Some(help) = &self.help {
+            let _ = writeln!(out, "  help: {help}");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_shows_its_line_and_what_to_do() {
+        let diagnostic = Diagnostic {
+            code: "schema_violation",
+            severity: Severity::Fatal,
+            message: "`dat` is not known".to_owned(),
+            help: Some("known are: data".to_owned()),
+            span: Some(Span { line: 2, column: 3 }),
+        };
+        let text = diagnostic.render("rules.yaml", "a:\n  dat: []\n");
+        assert_eq!(
+            text,
+            "error[schema_violation]: `dat` is not known\n  --> rules.yaml:2:3\n  |\n2 |   dat: []\n  |   ^\n  help: known are: data\n"
+        );
+    }
 }

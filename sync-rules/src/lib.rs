@@ -16,12 +16,18 @@
 //!
 //! Start reading at [`plan`].
 
+mod compile;
 pub mod diagnostic;
 pub mod evaluate;
+mod expression;
+mod number;
 pub mod plan;
 pub mod request;
+mod scope;
+mod syntax;
 pub mod value;
 pub mod write_policy;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use evaluate::{EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue, TableEvaluator};

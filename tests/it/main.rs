@@ -1,6 +1,9 @@
-//! Integration tests.
+//! Kairos Sync against the real thing. One binary, so that tests share one throw-away Postgres server.
 
 mod migrations;
+mod official_client;
 mod replica;
 mod replication;
 mod source_setup;
+mod tidy;
+mod write;

@@ -13,8 +13,12 @@ use kairos_sync::{
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) async fn connect(cluster: &PgCluster, user: &str) -> Client {
+    connect_to(cluster, user, "postgres").await
+}
+
+pub(crate) async fn connect_to(cluster: &PgCluster, user: &str, database: &str) -> Client {
     let (client, connection) =
-        tokio_postgres::connect(&cluster.uri(user, "postgres"), NoTls).await.expect("a connection");
+        tokio_postgres::connect(&cluster.uri(user, database), NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client
 }

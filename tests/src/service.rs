@@ -1,1 +1,152 @@
 //! A service process on a database of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use kairos_sync::{
+    demo::{
+        cluster::{PgCluster, free_port},
+        process::ServiceProcess,
+        setup::ServiceSetup,
+        token::TokenMint,
+    },
+    migrate::{Migrations, migrate},
+};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+/// How long anything may take until a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the tokens of tests are good.
+const TOKEN_LIFE: Duration = Duration::from_hours(1);
+
+/// The server that tests running side by side share. It goes when the last of them ends.
+static SHARED: Mutex<Weak<PgCluster>> = Mutex::new(Weak::new());
+
+/// A server for tests to share.
+///
+/// # Panics
+/// When no PostgreSQL is installed.
+pub fn shared_cluster() -> Arc<PgCluster> {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let cluster = Arc::new(PgCluster::start(None).expect("PostgreSQL is installed: run `./kairos test`"));
+        *shared = Arc::downgrade(&cluster);
+        cluster
+    })
+}
+
+/// Connects to a server.
+///
+/// # Panics
+/// When it does not answer.
+pub async fn connect(uri: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(uri, NoTls).await.expect("Postgres answers");
+    tokio::spawn(connection);
+    client
+}
+
+/// The service's binary, which `cargo build` puts beside the folder of this test's.
+///
+/// # Panics
+/// When it was not built.
+pub fn service_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let binary = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join("kairos-sync");
+    assert!(binary.is_file(), "build the service first: `cargo build --bin kairos-sync`, as `./kairos test` does");
+    binary
+}
+
+/// A service process, and the database it reads.
+pub struct TestService {
+    /// The running service.
+    pub process: ServiceProcess,
+    /// The source as a superuser.
+    pub sql: Client,
+    /// Makes tokens the service accepts.
+    pub mint: TokenMint,
+    /// Scratch space, for client databases.
+    pub folder: TempDir,
+    /// The server, kept alive.
+    pub cluster: Arc<PgCluster>,
+    /// Name of the database.
+    pub database: String,
+}
+
+impl TestService {
+    /// Makes a database with `schema` (SQL that ends with publishing its tables) and starts a service with `rules`.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn start(schema: &str, rules: &str) -> Self {
+        let cluster = shared_cluster();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let name = folder.path().file_name().and_then(|name| name.to_str()).expect("a plain name");
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let database = format!("test_{name}");
+        let admin = connect(&cluster.uri("postgres", "postgres")).await;
+        admin.batch_execute(&format!("CREATE DATABASE {database}")).await.expect("a fresh name");
+        let mut sql = connect(&cluster.uri("postgres", &database)).await;
+        migrate(&mut sql, Migrations::Service).await.expect("migrations apply");
+        sql.batch_execute(schema).await.expect("the test's schema is valid");
+        let rules_file = folder.path().join("rules.yaml");
+        fs::write(&rules_file, rules).expect("writable");
+        let mint = TokenMint::new();
+        let setup = ServiceSetup {
+            folder: folder.path().to_path_buf(),
+            name,
+            source_uri: cluster.uri("kairos_replication", &database),
+            write_uri: Some(cluster.uri("kairos_service", &database)),
+            write_role: Some("kairos_write".to_owned()),
+            rules: rules_file,
+            port: free_port().expect("a free port"),
+            mint: mint.clone(),
+        };
+        let config = setup.write().expect("writable");
+        let process = ServiceProcess::start(&service_binary(), &config, setup.port).await.expect("the service starts");
+        Self { process, sql, mint, folder, cluster, database }
+    }
+
+    /// A token for a user.
+    pub fn token(&self, user_id: &str) -> String {
+        self.mint.mint(user_id, TOKEN_LIFE)
+    }
+
+    /// Waits until clients can sync.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn wait_until_ready(&self) {
+        let url = format!("{}/probes/readiness", self.process.endpoint());
+        let deadline = Instant::now() + PATIENCE;
+        while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.process.log_tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Asks again and again until the answer is what is expected, and fails with the last answer otherwise.
+///
+/// # Panics
+/// When that takes longer than [`PATIENCE`].
+pub async fn eventually<T, F>(expected: T, mut ask: impl FnMut() -> F)
+where
+    T: PartialEq + std::fmt::Debug,
+    F: Future<Output = T>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask().await;
+        if answer == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "expected {expected:?}, still {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,1 +1,145 @@
-//! See the architecture.
+//! HTTP in front of the service. It only translates: requests to calls, results to answers.
+//!
+//! | Path | What |
+//! | --- | --- |
+//! | `POST /sync/stream` | a client's stream, newline-delimited JSON |
+//! | `GET /write-checkpoint2.json` | a write checkpoint |
+//! | `POST /api/sync/data`, `/api/data` | local writes of a client |
+//! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
+//!
+//! **Invariants**
+//!
+//! - Who asks is found out before anything of the request's body is read.
+//! - Every failure before the first byte of a stream is a JSON body with a stable code; no value, no secret in it.
+//! - Bodies, streams, sockets and the time to send a request have bounds.
+//! - No SQL here.
+//!
+//! Start reading at [`router`].
+
+mod body;
+mod error;
+mod probes;
+mod serve;
+mod sync_stream;
+mod upload;
+mod write_checkpoint;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, HeaderName, Method, header},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+    routing::{get, post},
+};
+use tokio::sync::Semaphore;
+use tower_http::cors::{Any, CorsLayer};
+
+pub use error::{ApiError, ErrorCode};
+pub use serve::serve;
+pub use upload::Upload;
+
+use crate::{
+    auth::{Authenticator, Principal},
+    metrics::Metrics,
+    sync::{Hub, SyncContext, WriteCheckpoints},
+};
+
+/// Bounds of the HTTP server.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiLimits {
+    /// Open sync streams.
+    pub connection_count_max: usize,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+}
+
+/// What requests are translated to.
+pub struct ApiParts {
+    /// Streams.
+    pub sync: Arc<SyncContext>,
+    /// Knows whether a state is visible.
+    pub hub: Arc<Hub>,
+    /// Proofs to principals.
+    pub authenticator: Authenticator,
+    /// Write checkpoints.
+    pub write_checkpoints: WriteCheckpoints,
+    /// Takes local writes of clients.
+    pub uploads: Arc<dyn Upload>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Bounds.
+    pub limits: ApiLimits,
+}
+
+/// Shared by all requests.
+#[derive(Clone)]
+pub struct ApiState {
+    parts: Arc<ApiParts>,
+    streams: Arc<Semaphore>,
+}
+
+impl ApiState {
+    /// Translates to these parts.
+    pub fn new(parts: ApiParts) -> Self {
+        let streams = Arc::new(Semaphore::new(parts.limits.connection_count_max));
+        Self { parts: Arc::new(parts), streams }
+    }
+
+    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let result = self.parts.authenticator.authenticate(header).await;
+        result.map_err(|error| {
+            tracing::info!(code = error.code(), %error, "request refused");
+            ApiError::unauthorized(error.code())
+        })
+    }
+}
+
+/// All routes of the service.
+pub fn router(state: ApiState) -> Router {
+    let upload = || post(upload::upload);
+    Router::new()
+        .route("/sync/stream", post(sync_stream::sync_stream))
+        .route("/write-checkpoint2.json", get(write_checkpoint::write_checkpoint))
+        .route("/api/sync/data", upload())
+        .route("/api/sync/data/", upload())
+        .route("/api/data", upload())
+        .route("/api/data/", upload())
+        .route("/probes/startup", get(probes::startup))
+        .route("/probes/liveness", get(probes::liveness))
+        .route("/probes/readiness", get(probes::readiness))
+        .route("/health", get(probes::readiness))
+        .route("/metrics", get(probes::metrics))
+        .fallback(async || ApiError::not_found())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        // Bodies are read by `body::read_json`, which has the configured limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), count_refused))
+        .layer(cors())
+        .with_state(state)
+}
+
+async fn count_refused(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(ErrorCode(code)) = response.extensions().get() {
+        state.parts.metrics.requests_refused.with_label_values(&[code]).inc();
+    }
+    response
+}
+
+/// Browser clients come from any origin, and prove themselves by a token, never by a cookie.
+fn cors() -> CorsLayer {
+    let x_user_agent = HeaderName::from_static("x-user-agent");
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, header::USER_AGENT, x_user_agent])
+        .expose_headers([header::CONTENT_TYPE])
+        .max_age(Duration::from_hours(1))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,125 @@
-//! See the architecture.
+//! The configuration: one file, the environment, one typed [`Config`].
+//!
+//! Text becomes a tree in which every value knows its line ([`yaml`]), with `!env` tags replaced; sections are taken
+//! apart setting by setting ([`section`]), and what is left is an error. A file written for the PowerSync service works
+//! as it is: settings which are not needed here give a warning.
+//!
+//! **Invariants**
+//!
+//! - A configuration with a mistake is refused, with file, line, column and what to write instead.
+//! - Every bound has a default, named here; every secret is a [`Secret`](crate::secret::Secret).
+//! - Nothing else in the service reads the environment.
+//!
+//! Start reading at [`Config::load`].
+
+mod environment;
+mod error;
+mod parse;
+mod section;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+pub use environment::{Environment, ProcessEnvironment};
+pub use error::{ConfigError, Place, Problem};
+
+use crate::{auth::AuthConfig, postgres::SourceConfig, secret::Secret};
+
+/// Port of the service where none is configured.
+pub const DEFAULT_PORT: u16 = 8080;
+/// Where the bucket store goes where nothing is configured.
+pub const DEFAULT_DATA_DIR: &str = "./kairos-data";
+
+/// Everything the service must be told.
+#[derive(Clone)]
+pub struct Config {
+    /// The source database.
+    pub source: SourceConfig,
+    /// The sync rules.
+    pub rules: RulesText,
+    /// Port of the HTTP server.
+    pub port: u16,
+    /// Folder of the embedded bucket store.
+    pub data_dir: PathBuf,
+    /// Whose tokens are accepted.
+    pub auth: AuthConfig,
+    /// How uploads are written.
+    pub write: WriteConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// Tokens for administration.
+    pub admin_tokens: Vec<Secret>,
+    /// What was read but changes nothing, with its place. To be logged once.
+    pub warnings: Vec<String>,
+}
+
+/// The text of the sync rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesText {
+    /// The file they are in, for messages.
+    pub file: String,
+    /// The text.
+    pub text: String,
+}
+
+/// How uploads are written.
+#[derive(Clone)]
+pub struct WriteConfig {
+    /// The connection they are written through: that of the replication unless another one is configured.
+    pub source: SourceConfig,
+    /// The role they run as. `None`: that of the connection, and row-level security may not apply.
+    pub role: Option<String>,
+}
+
+/// Bounds of one service process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open sync streams.
+    pub connection_count_max: usize,
+    /// Buckets one client may have.
+    pub bucket_count_max: usize,
+    /// Reads of the store under way at once.
+    pub fetch_concurrency_max: usize,
+    /// Largest body of a request. A client with 10,000 buckets sends about one megabyte to open its stream.
+    pub body_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connection_count_max: 10_000,
+            bucket_count_max: 10_000,
+            fetch_concurrency_max: 10,
+            body_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration: `path`, else `POWERSYNC_CONFIG_PATH`, else `kairos.yaml` or `powersync.yaml` in the
+    /// working directory, else what the environment alone says (`POWERSYNC_DATABASE_URL` or `DATABASE_URL`,
+    /// `POWERSYNC_JWKS_URI`, `POWERSYNC_JWKS_AUDIENCE`, `PS_PORT`, `KAIROS_DATA_DIR`, `KAIROS_SYNC_RULES`).
+    ///
+    /// # Errors
+    /// [`ConfigError`] at the first mistake.
+    pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Self, ConfigError> {
+        let given = path.map(Path::to_path_buf);
+        let configured = given.or_else(|| environment.variable("POWERSYNC_CONFIG_PATH").map(PathBuf::from));
+        let usual = || ["kairos.yaml", "powersync.yaml"].map(PathBuf::from).into_iter().find(|path| path.is_file());
+        match configured.or_else(usual) {
+            Some(path) => Self::parse(&parse::read_file(&path)?, &path, environment),
+            None => Self::parse("{}", Path::new("environment"), environment),
+        }
+    }
+
+    /// Reads configuration text. `path` names it in messages; paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] at the first mistake.
+    pub fn parse(text: &str, path: &Path, environment: &dyn Environment) -> Result<Self, ConfigError> {
+        parse::config(text, path, environment)
+    }
+}
+
+#[cfg(test)]
+mod tests;

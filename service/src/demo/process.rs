@@ -10,6 +10,9 @@ use std::{
 /// How long a service may take until it answers at all.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long an answer of its small endpoints may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A running `kairos-sync serve`, ended when dropped.
 #[derive(Debug)]
 pub struct ServiceProcess {
@@ -17,6 +20,7 @@ pub struct ServiceProcess {
     config: PathBuf,
     log: PathBuf,
     endpoint: String,
+    http: reqwest::Client,
     child: Child,
 }
 
@@ -33,6 +37,7 @@ impl ServiceProcess {
             config: config.to_path_buf(),
             log,
             endpoint: format!("http://127.0.0.1:{port}"),
+            http: reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?,
             child,
         };
         process.wait_until_alive().await?;
@@ -79,18 +84,37 @@ impl ServiceProcess {
     /// # Errors
     /// When the service does not answer.
     pub async fn get(&self, path: &str) -> Result<String, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
-        client.get(format!("{}{path}", self.endpoint)).send().await?.text().await
+        self.request(path).await?.text().await
     }
 
-    /// The value of a metric without labels; 0 while it is absent.
+    /// Whether clients can sync.
     ///
     /// # Errors
     /// When the service does not answer.
-    pub async fn metric(&self, name: &str) -> Result<f64, reqwest::Error> {
+    pub async fn is_ready(&self) -> Result<bool, reqwest::Error> {
+        Ok(self.request("/probes/readiness").await?.status().is_success())
+    }
+
+    /// Rows it has read from the source.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn rows_replicated(&self) -> Result<u64, reqwest::Error> {
+        self.metric("powersync_rows_replicated_total").await
+    }
+
+    /// The value of a counter or gauge without labels; 0 while it is absent.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn metric(&self, name: &str) -> Result<u64, reqwest::Error> {
         let text = self.get("/metrics").await?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        Ok(value.unwrap_or(0.0))
+        Ok(value.unwrap_or(0))
+    }
+
+    async fn request(&self, path: &str) -> Result<reqwest::Response, reqwest::Error> {
+        self.http.get(format!("{}{path}", self.endpoint)).send().await
     }
 
     async fn wait_until_alive(&mut self) -> io::Result<()> {

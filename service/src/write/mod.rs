@@ -1,1 +1,304 @@
-//! See the architecture.
+//! Local writes of devices into Postgres.
+//!
+//! ```text
+//! UploadBatch ─► limits ─► one transaction: answers given before (ledger) ─► role and claims
+//!   ─► per operation: write rule (operation) ─► locked read ─► check ─► write ─► check (batch)
+//!   ─► answers remembered ─► commit ─► write checkpoint ─► UploadResponse
+//! ```
+//!
+//! **Invariants**
+//!
+//! - No rule, no write. A write rule decides, and row-level security decides as well where `write.role` is set.
+//! - The check holds for the row as it is and for the row as it became; in between the row is locked.
+//! - One upload has one effect, however often, in parallel, and on however many nodes it arrives; it gets one answer.
+//! - A refused operation is an answer, not an error: it never keeps the writes behind it from being taken.
+//! - What is not an operation's fault is an error of the whole upload: nothing is written, the client keeps it.
+//! - Names are quoted, values are parameters. No value is in a message, an error or a log.
+//!
+//! Start reading at [`Writer::upload`], then `batch`.
+
+mod batch;
+mod catalog;
+mod error;
+mod ledger;
+mod operation;
+mod refusal;
+mod statement;
+mod value;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{Client, Object, Pool};
+use futures_util::future::BoxFuture;
+use kairos_sync_protocol::{
+    WriteCheckpointId,
+    upload::{CrudEntry, OpResult, Outcome, UploadBatch, UploadResponse},
+};
+use kairos_sync_rules::SyncPlan;
+use serde_json::Value;
+use tokio_postgres::Error;
+
+use self::{
+    batch::{Answered, BatchError, Constraints, Context, Upload},
+    catalog::Catalog,
+    refusal::{Verdict, judge},
+};
+use crate::{auth::Principal, metrics::Metrics};
+
+pub use error::{Cause, UploadError};
+
+/// How often a batch is run when it meets others.
+const ATTEMPTS_MAX: u32 = 6;
+/// Doubled with each attempt; the sixth begins after half a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(15);
+/// How often old answers are looked for.
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
+
+/// Settings and bounds of a [`Writer`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Role writes run as: not the owner of the tables, and without BYPASSRLS. `None`: the connection's own role.
+    pub role: Option<String>,
+    /// Schema of table names without one.
+    pub schema: String,
+    /// For a whole upload, waiting for a connection included.
+    pub deadline: Duration,
+    /// Operations in a batch.
+    pub operations_max: usize,
+    /// Bytes of all columns and values in a batch.
+    pub batch_bytes_max: usize,
+    /// Bytes of one value.
+    pub value_bytes_max: usize,
+    /// How long answers are remembered. A device that was not answered and returns later than this may write twice.
+    pub remember_for: Duration,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self {
+            role: None,
+            schema: "public".to_owned(),
+            deadline: Duration::from_secs(30),
+            operations_max: 10_000,
+            batch_bytes_max: 16 << 20,
+            value_bytes_max: 1 << 20,
+            remember_for: Duration::from_hours(7 * 24),
+        }
+    }
+}
+
+/// Makes write checkpoints: ids a client waits for, to see its upload come back.
+pub trait WriteCheckpointSource: Send + Sync {
+    /// A write checkpoint that covers all that is committed now. `None` where it cannot be made: the client then asks.
+    fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>>;
+}
+
+/// What kept a batch from being written, and may not keep the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    Others,
+    DeferredConstraint,
+    StaleSchema,
+}
+
+/// Takes uploads. One for the whole service.
+pub struct Writer {
+    pool: Pool,
+    plan: Arc<SyncPlan>,
+    options: WriteOptions,
+    checkpoints: Arc<dyn WriteCheckpointSource>,
+    metrics: Arc<Metrics>,
+    catalog: Catalog,
+    last_pruned: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer over the source database. The pool's login needs the ledger, and `options.role` granted to it.
+    pub fn new(
+        pool: Pool,
+        plan: Arc<SyncPlan>,
+        options: WriteOptions,
+        checkpoints: Arc<dyn WriteCheckpointSource>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (catalog, last_pruned) = (Catalog::default(), Mutex::new(None));
+        Self { pool, plan, options, checkpoints, metrics, catalog, last_pruned }
+    }
+
+    /// Takes a batch: all of it or, on an error, nothing. Operations that are refused are answered so.
+    ///
+    /// # Errors
+    /// [`UploadError`]; the client keeps the batch and may send it again, whatever became of it.
+    pub async fn upload(&self, principal: &Principal, batch: UploadBatch) -> Result<UploadResponse, UploadError> {
+        self.check_limits(&batch)?;
+        let mut claims = principal.claims.clone();
+        claims.insert("sub".to_owned(), Value::String(principal.user_id.clone()));
+        let upload = Upload {
+            user_id: &principal.user_id,
+            claims,
+            client_id: batch.client_id.as_deref(),
+            entries: &batch.batch,
+            received_at: Instant::now(),
+        };
+        let answers = self.write_in_time(&upload).await?;
+        let write_checkpoint = self.checkpoints.create(upload.user_id, upload.client_id).await;
+        self.count(&answers);
+        let results = batch.batch.into_iter().zip(answers).map(|(entry, answered)| result(entry, answered)).collect();
+        Ok(UploadResponse { write_checkpoint, results })
+    }
+
+    fn check_limits(&self, batch: &UploadBatch) -> Result<(), UploadError> {
+        let (count, max) = (batch.batch.len(), self.options.operations_max);
+        if count > max {
+            return Err(UploadError::BatchTooLarge { count, unit: "operations", max });
+        }
+        let (count, max) = (batch.batch.iter().map(entry_bytes).sum(), self.options.batch_bytes_max);
+        if count > max {
+            return Err(UploadError::BatchTooLarge { count, unit: "bytes", max });
+        }
+        Ok(())
+    }
+
+    async fn write_in_time(&self, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
+        let until = tokio::time::Instant::now() + self.options.deadline;
+        let mut client = None;
+        let written = tokio::time::timeout_at(until, Box::pin(self.write(&mut client, upload))).await;
+        match (written, client) {
+            (Ok(Ok(answers)), Some(client)) => {
+                self.prune(&client, until).await;
+                Ok(answers)
+            }
+            (Ok(written), _) => written,
+            (Err(_), client) => {
+                // Whatever the connection is busy with: nobody else should wait for it.
+                drop(client.map(Object::take));
+                Err(UploadError::Deadline(self.options.deadline))
+            }
+        }
+    }
+
+    /// Runs the batch until it meets neither others nor a changed schema. `connection` is where it runs now.
+    async fn write(&self, connection: &mut Option<Client>, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
+        let context = Context {
+            plan: &self.plan,
+            catalog: &self.catalog,
+            role: self.options.role.as_deref(),
+            schema: &self.options.schema,
+            deadline: self.options.deadline,
+            value_bytes_max: self.options.value_bytes_max,
+        };
+        let mut constraints = Constraints::AsDeclared;
+        let mut attempts = 1;
+        loop {
+            let client = connection.insert(self.pool.get().await.map_err(UploadError::Connect)?);
+            let (obstacle, source) = match batch::run(&context, client, upload, constraints).await {
+                Ok(answers) => return Ok(answers),
+                Err(error) => self.obstacle(error)?,
+            };
+            if attempts == ATTEMPTS_MAX {
+                return Err(UploadError::Contention { attempts, source: source.into() });
+            }
+            // Others may have the connection meanwhile.
+            let client = connection.take();
+            match obstacle {
+                Obstacle::Others => {}
+                Obstacle::DeferredConstraint => constraints = Constraints::Immediate,
+                Obstacle::StaleSchema => {
+                    self.catalog.forget();
+                    // Triggers keep plans as well, which only end with their session.
+                    drop(client.map(Object::take));
+                }
+            }
+            tokio::time::sleep(pause(attempts)).await;
+            attempts += 1;
+        }
+    }
+
+    /// What the next attempt has to do otherwise, where there is any hope in one.
+    fn obstacle(&self, error: BatchError) -> Result<(Obstacle, Error), UploadError> {
+        let (source, is_ledger) = match error {
+            BatchError::Deferred(source) => return Ok((Obstacle::DeferredConstraint, source)),
+            BatchError::Role(source) => {
+                let role = self.options.role.clone().unwrap_or_default();
+                return Err(UploadError::Role { role, source: source.into() });
+            }
+            BatchError::Ledger(source) => (source, true),
+            BatchError::Postgres(source) => (source, false),
+        };
+        match judge(&source, &[]) {
+            Verdict::Contention => Ok((Obstacle::Others, source)),
+            // Its table is ours: if it is missing or closed, nobody is about to change that.
+            Verdict::Stale | Verdict::Refuse(_) if is_ledger => Err(UploadError::Ledger(source.into())),
+            Verdict::Stale => Ok((Obstacle::StaleSchema, source)),
+            Verdict::Refuse(_) | Verdict::Server => Err(UploadError::Postgres(source.into())),
+        }
+    }
+
+    /// Forgets old answers now and then. A failure costs nothing but space.
+    async fn prune(&self, client: &Client, until: tokio::time::Instant) {
+        {
+            let mut last = self.last_pruned.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < PRUNE_EVERY) {
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        match tokio::time::timeout_at(until, ledger::prune(client, self.options.remember_for)).await {
+            Ok(Ok(pruned)) => tracing::debug!(pruned, "forgot old write answers"),
+            Ok(Err(error)) => tracing::warn!(error = %Cause::from(error), "cannot prune kairos.write_ledger"),
+            Err(_) => tracing::warn!("pruning kairos.write_ledger takes too long"),
+        }
+    }
+
+    fn count(&self, answers: &[Answered]) {
+        for answered in answers {
+            let outcome = match (answered.is_repeated, answered.answer.outcome) {
+                (true, _) => "repeated",
+                (false, Outcome::Applied) => "applied",
+                (false, Outcome::Refused) => "refused",
+            };
+            self.metrics.writes.with_label_values(&[outcome]).inc();
+        }
+    }
+}
+
+/// Random within a factor of two, so that those who met once do not meet again.
+fn pause(attempt: u32) -> Duration {
+    FIRST_PAUSE * 2_u32.saturating_pow(attempt - 1).min(64) + FIRST_PAUSE.mul_f64(rand::random::<f64>())
+}
+
+fn entry_bytes(entry: &CrudEntry) -> usize {
+    let columns = entry.data.iter().flatten().map(|(name, value)| name.len() + value_bytes(value));
+    columns.sum::<usize>() + entry.table.len() + entry.id.as_ref().map_or(0, String::len)
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(elements) => elements.iter().map(value_bytes).sum(),
+        Value::Object(object) => object.iter().map(|(name, value)| name.len() + value_bytes(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
+
+fn result(entry: CrudEntry, answered: Answered) -> OpResult {
+    let answer = answered.answer;
+    OpResult {
+        op_id: entry.op_id,
+        table: entry.table,
+        id: entry.id,
+        outcome: answer.outcome,
+        code: answer.code,
+        message: answer.message,
+    }
+}

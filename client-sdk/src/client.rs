@@ -1,0 +1,293 @@
+//! The façade.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kairos_sync_protocol::request::{StreamSubscriptions, SyncRequest};
+use rusqlite::{Connection, Params, Row, Transaction};
+use serde_json::{Map, Value};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+
+use crate::{
+    changes::TableWatch,
+    connector::Connector,
+    download,
+    engine::{Counters, Engine, Session, Signals, Statistics},
+    schema::Schema,
+    status::{Facts, Status, StatusBoard, SyncState},
+    store::{RejectedWrite, Store, StoreError, crud},
+    transport::{HttpOptions, HttpTransport, Transport, TransportError},
+    upload,
+};
+
+/// Why a call failed. Failures of the sync are not here but in the [`Status`]: the app works on without it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The local database.
+    #[error("local database")]
+    Store(#[from] StoreError),
+    /// The transport could not be set up.
+    #[error("set up the transport")]
+    Transport(#[from] TransportError),
+}
+
+impl ClientError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Transport(error) => error.code(),
+        }
+    }
+}
+
+/// What [`Client::open_with`] can be told.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Client parameters for the sync rules. Not authenticated.
+    pub parameters: Map<String, Value>,
+    /// For the service's logs.
+    pub app_metadata: Map<String, Value>,
+    /// Streams to sync; by default those everybody gets.
+    pub streams: StreamSubscriptions,
+    /// Longest wait after a first failure; doubles with each further one. Default 1 s.
+    pub retry_base: Duration,
+    /// Longest wait. Default 60 s.
+    pub retry_cap: Duration,
+    /// Another transport than HTTP.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            parameters: Map::new(),
+            app_metadata: Map::new(),
+            streams: StreamSubscriptions::default(),
+            retry_base: Duration::from_secs(1),
+            retry_cap: Duration::from_mins(1),
+            transport: None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+/// A local SQLite database that syncs. Cheap to clone; the sync ends with the last clone.
+///
+/// Works on the tokio runtime it was opened on.
+#[derive(Clone)]
+pub struct Client {
+    engine: Arc<Engine>,
+    runtime: Handle,
+    /// Aborted when dropped.
+    loops: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens or creates the database. It can be read and written at once; nothing is synced before
+    /// [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// The file or the schema cannot be used.
+    pub async fn open(
+        path: impl Into<PathBuf>,
+        schema: Schema,
+        connector: impl Connector,
+    ) -> Result<Self, ClientError> {
+        Self::open_with(path, schema, connector, ClientOptions::default()).await
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// The file, the schema or the transport cannot be used.
+    pub async fn open_with(
+        path: impl Into<PathBuf>,
+        schema: Schema,
+        connector: impl Connector,
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        let store = Store::open(path.into(), schema).await?;
+        let local = store.local_state();
+        let client_id = store.read(crud::client_id).await?;
+        let transport = match &options.transport {
+            Some(transport) => Arc::clone(transport),
+            None => Arc::new(HttpTransport::new(HttpOptions::default())?),
+        };
+        let template = SyncRequest {
+            include_checksum: true,
+            raw_data: true,
+            binary_data: true,
+            client_id: Some(client_id),
+            parameters: options.parameters.clone(),
+            app_metadata: options.app_metadata.clone(),
+            streams: options.streams.clone(),
+            ..SyncRequest::default()
+        };
+        let engine = Engine {
+            store,
+            transport,
+            session: Session::new(Arc::new(connector)),
+            board: StatusBoard::new(Facts { local, ..Facts::default() }),
+            statistics: Counters::default(),
+            options,
+            template,
+            signals: Signals::default(),
+        };
+        Ok(Self { engine: Arc::new(engine), runtime: Handle::current(), loops: Arc::default() })
+    }
+
+    /// Syncs in the background from now on, and whenever the connection is lost, again. Does nothing where that is so
+    /// already, except to try at once.
+    pub fn connect(&self) {
+        self.sync_now();
+        let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        if loops.is_empty() {
+            self.engine.board.note(|facts| facts.configured = true);
+            loops.spawn_on(download::run(Arc::clone(&self.engine)), &self.runtime);
+            loops.spawn_on(upload::run(Arc::clone(&self.engine)), &self.runtime);
+        }
+    }
+
+    /// Stops syncing. Local data and queued writes stay.
+    pub async fn disconnect(&self) {
+        let mut loops = std::mem::take(&mut *self.loops.lock().unwrap_or_else(PoisonError::into_inner));
+        loops.shutdown().await;
+        self.engine
+            .board
+            .note(|facts| *facts = Facts { configured: facts.configured, local: facts.local, ..Facts::default() });
+    }
+
+    /// Does not wait for the next attempt, for example because the network is back.
+    pub fn sync_now(&self) {
+        self.engine.signals.retry.notify_one();
+        self.engine.signals.online.notify_one();
+    }
+
+    /// Runs a statement that writes. The write is on disk, and queued for upload, when this returns.
+    ///
+    /// # Errors
+    /// SQLite refused it; nothing is written.
+    pub async fn execute(
+        &self,
+        sql: impl Into<String>,
+        params: impl Params + Send + 'static,
+    ) -> Result<usize, ClientError> {
+        let sql = sql.into();
+        self.transaction(move |tx| tx.prepare_cached(&sql)?.execute(params)).await
+    }
+
+    /// Runs several statements in one transaction. They are uploaded together, too.
+    ///
+    /// # Errors
+    /// Whatever `work` returns; nothing is written then.
+    pub async fn transaction<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let value = self.engine.store.write(move |tx| Ok::<_, StoreError>(work(tx)?)).await?;
+        self.engine.note_local_state();
+        if self.engine.store.local_state().pending > 0 {
+            self.engine.signals.written.notify_one();
+        }
+        Ok(value)
+    }
+
+    /// Runs a query. Reads never wait for writes or downloads.
+    ///
+    /// # Errors
+    /// SQLite refused it.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        sql: impl Into<String>,
+        params: impl Params + Send + 'static,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Vec<T>, ClientError> {
+        let sql = sql.into();
+        self.read(move |connection| connection.prepare_cached(&sql)?.query_map(params, map)?.collect()).await
+    }
+
+    /// Runs several queries on one connection. It refuses writes.
+    ///
+    /// # Errors
+    /// Whatever `work` returns.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        Ok(self.engine.store.read(move |connection| Ok::<_, StoreError>(work(connection)?)).await?)
+    }
+
+    /// Waits for changes of these tables, whoever makes them.
+    pub fn watch(&self, tables: &[&str]) -> TableWatch {
+        self.engine.store.changes().watch(tables)
+    }
+
+    /// How the sync is doing.
+    pub fn status(&self) -> Status {
+        self.engine.board.subscribe().borrow().clone()
+    }
+
+    /// The status and all later ones. Who is slow misses some, but never the last.
+    pub fn status_stream(&self) -> watch::Receiver<Status> {
+        self.engine.board.subscribe()
+    }
+
+    /// Totals since the client was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.engine.statistics.totals()
+    }
+
+    /// Waits until the database had a whole checkpoint once, now or in an earlier run. Waits for ever without a server;
+    /// callers with less patience use a timeout.
+    pub async fn wait_for_first_sync(&self) {
+        self.wait_for(|status| status.last_synced_at.is_some()).await;
+    }
+
+    /// Waits until every local write is uploaded and came back, and the latest state of the service is visible.
+    pub async fn wait_until_synced(&self) {
+        self.wait_for(|status| status.state == SyncState::Synced).await;
+    }
+
+    async fn wait_for(&self, is_reached: impl FnMut(&Status) -> bool) {
+        // Fails only when the board is gone, which `self` holds.
+        let _ = self.engine.board.subscribe().wait_for(is_reached).await;
+    }
+
+    /// Local writes the service refused, oldest first. They stay until the app forgets them.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn rejected_writes(&self) -> Result<Vec<RejectedWrite>, ClientError> {
+        Ok(self.engine.store.read(crud::rejected_writes).await?)
+    }
+
+    /// Takes a write off [`rejected_writes`](Self::rejected_writes).
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn forget_rejected_write(&self, id: i64) -> Result<(), ClientError> {
+        Ok(self.engine.store.write(move |tx| crud::forget_rejected_write(tx, id)).await?)
+    }
+
+    /// The random id of this database, by which the service knows it.
+    pub fn client_id(&self) -> &str {
+        self.engine.template.client_id.as_deref().unwrap_or_default()
+    }
+}

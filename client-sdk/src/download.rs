@@ -1,0 +1,228 @@
+//! The download loop: opens streams, feeds the machine, performs what it says.
+//!
+//! A reader task receives and parses lines while SQLite applies earlier ones; a bounded channel between them passes
+//! SQLite's pace on to the socket, and with it to the service.
+
+use std::{sync::Arc, time::Duration};
+
+use kairos_sync_protocol::line::SyncLine;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    connector::Credentials,
+    core::{CloseReason, Event, Instruction, StoreStep, SyncMachine},
+    engine::{Counters, Engine, SyncError},
+    store::Outcome,
+    transport::{LineStream, TransportError},
+};
+
+/// Lines received ahead of SQLite. Services send up to 1 MiB per line, so this also bounds memory.
+const LINES_AHEAD: usize = 4;
+/// Lines that share one SQLite transaction.
+const LINES_PER_TRANSACTION: usize = 4;
+/// A stream that lived this long ends the growth of the waits.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+type Received = Result<(SyncLine, usize), TransportError>;
+
+/// Syncs until the task is aborted. Aborting is safe at any moment: all changes are whole transactions.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let mut backoff = engine.backoff();
+    loop {
+        let started = Instant::now();
+        let result = stream(&engine).await;
+        if started.elapsed() >= HEALTHY_AFTER {
+            backoff.reset();
+        }
+        note_end(&engine, &result);
+        tokio::select! {
+            () = sleep(backoff.fail(rand::random())) => {}
+            () = engine.signals.retry.notified() => {}
+        }
+    }
+}
+
+/// A stream that ended without an error is opened again at once; until that fails, the status shows no gap.
+fn note_end(engine: &Engine, result: &Result<(), SyncError>) {
+    if let Err(error) = result {
+        tracing::info!(code = error.code(), error = error as &dyn std::error::Error, "sync stream ended");
+    }
+    engine.board.note(|facts| {
+        facts.current = false;
+        if let Err(error) = result {
+            facts.connected = false;
+            facts.stream_problem = error.problem();
+            facts.configured = !matches!(error, SyncError::NotConfigured);
+        }
+    });
+}
+
+/// One stream, from its request to its end.
+async fn stream(engine: &Arc<Engine>) -> Result<(), SyncError> {
+    let mut host = Host {
+        engine,
+        machine: SyncMachine::new(engine.template.clone()),
+        steps: Vec::new(),
+        lines: None,
+        tasks: JoinSet::new(),
+        renewals: mpsc::channel(1),
+    };
+    let result = host.run().await;
+    host.flush().await?; // what arrived before an error is not downloaded again
+    result
+}
+
+/// Performs a machine's instructions.
+struct Host<'engine> {
+    engine: &'engine Arc<Engine>,
+    machine: SyncMachine,
+    /// For the next transaction.
+    steps: Vec<StoreStep>,
+    lines: Option<(Credentials, mpsc::Receiver<Received>)>,
+    /// The reader and a renewal of credentials; aborted when the stream ends.
+    tasks: JoinSet<()>,
+    renewals: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+impl Host<'_> {
+    async fn run(&mut self) -> Result<(), SyncError> {
+        let mut event = Event::Start(self.engine.store.bucket_states().await?);
+        loop {
+            if let Some(reason) = self.handle(event).await? {
+                return reason.into();
+            }
+            let Some(next) = self.next_event().await? else { return Ok(()) };
+            event = next;
+        }
+    }
+
+    /// The next thing that happens; writes to the store what was gathered, before it waits or grows too much.
+    async fn next_event(&mut self) -> Result<Option<Event>, SyncError> {
+        let Some((_, lines)) = &mut self.lines else { return Ok(None) };
+        if self.steps.len() < LINES_PER_TRANSACTION
+            && let Ok(received) = lines.try_recv()
+        {
+            return self.received(received).map(Some);
+        }
+        self.flush().await?;
+        let Some((_, lines)) = &mut self.lines else { return Ok(None) };
+        tokio::select! {
+            received = lines.recv() => received.map(|received| self.received(received)).transpose(),
+            () = self.engine.signals.drained.notified() => Ok(Some(Event::UploadsDrained)),
+            Some(()) = self.renewals.1.recv() => Ok(Some(Event::TokenRefreshed)),
+        }
+    }
+
+    fn received(&self, received: Received) -> Result<Event, SyncError> {
+        let (line, bytes) = received?;
+        Counters::add(&self.engine.statistics.bytes_received, bytes);
+        Ok(Event::Line(line))
+    }
+
+    /// Takes an event and performs what follows from it. A reason means that the stream is to be closed.
+    async fn handle(&mut self, event: Event) -> Result<Option<CloseReason>, SyncError> {
+        let mut event = Some(event);
+        while let Some(next) = event.take() {
+            for instruction in self.machine.step(next) {
+                match instruction {
+                    Instruction::CloseStream(reason) => return Ok(Some(reason)),
+                    // Always the last of its list: what follows depends on what becomes of it.
+                    Instruction::Store(step @ StoreStep::Complete(_)) => {
+                        self.steps.push(step);
+                        event = self.flush().await?;
+                    }
+                    instruction => self.perform(instruction).await?,
+                }
+            }
+        }
+        self.note_progress();
+        Ok(None)
+    }
+
+    async fn perform(&mut self, instruction: Instruction) -> Result<(), SyncError> {
+        match instruction {
+            Instruction::OpenStream(request) => {
+                let engine = self.engine;
+                let request = &request;
+                let (credentials, stream) = engine
+                    .authorized(|credentials| async move {
+                        let stream = engine.transport.open(&credentials, request).await?;
+                        Ok((credentials, stream))
+                    })
+                    .await?;
+                Counters::add(&engine.statistics.streams, 1);
+                let (sender, receiver) = mpsc::channel(LINES_AHEAD);
+                self.tasks.spawn(read_lines(stream, sender));
+                self.lines = Some((credentials, receiver));
+            }
+            Instruction::Upload => {
+                self.engine.board.note(|facts| {
+                    (facts.configured, facts.connected, facts.stream_problem) = (true, true, None);
+                });
+                self.engine.signals.online.notify_one();
+            }
+            Instruction::PrefetchCredentials => {
+                self.tasks.spawn(renew_credentials(Arc::clone(self.engine), self.renewals.0.clone()));
+            }
+            Instruction::DropCredentials => {
+                if let Some((credentials, _)) = &self.lines {
+                    self.engine.session.expire(credentials).await;
+                }
+            }
+            Instruction::Store(step) => {
+                if let StoreStep::ApplyData(data) = &step {
+                    Counters::add(&self.engine.statistics.operations, data.data.len());
+                }
+                self.steps.push(step);
+            }
+            Instruction::CloseStream(_) => {} // `handle` has returned it
+        }
+        Ok(())
+    }
+
+    /// Writes the gathered steps in one transaction; the outcome of a completion is the next event.
+    async fn flush(&mut self) -> Result<Option<Event>, SyncError> {
+        if self.steps.is_empty() {
+            return Ok(None);
+        }
+        let Some(outcome) = self.engine.store.perform(std::mem::take(&mut self.steps)).await? else { return Ok(None) };
+        self.engine.note_local_state();
+        Ok(Some(match outcome {
+            Outcome::Published => Event::Published,
+            Outcome::Withheld => Event::Withheld,
+            Outcome::Damaged(buckets) => Event::Damaged(buckets),
+        }))
+    }
+
+    fn note_progress(&self) {
+        let (progress, current) = (self.machine.progress(), self.machine.is_current());
+        self.engine.board.note(|facts| {
+            if current && !facts.current {
+                Counters::add(&self.engine.statistics.checkpoints, 1);
+            }
+            (facts.progress, facts.current) = (progress, current);
+        });
+    }
+}
+
+async fn read_lines(mut stream: Box<dyn LineStream>, sender: mpsc::Sender<Received>) {
+    while let Some(received) = stream.next().await.transpose() {
+        let is_last = received.is_err();
+        if sender.send(received).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// A failure is not an event: the stream goes on until the old token ends, and then says so.
+async fn renew_credentials(engine: Arc<Engine>, renewed: mpsc::Sender<()>) {
+    match engine.session.renew().await {
+        Ok(true) => drop(renewed.send(()).await),
+        Ok(false) => {}
+        Err(error) => tracing::info!(code = error.code(), "new credentials are not available yet"),
+    }
+}

@@ -1,0 +1,227 @@
+//! What the download and the upload loop share.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use kairos_sync_protocol::request::SyncRequest;
+use tokio::sync::{Mutex, Notify};
+
+use crate::{
+    client::ClientOptions,
+    connector::{Connector, Credentials, CredentialsReason},
+    core::{CloseReason, ProtocolError},
+    status::{Problem, StatusBoard},
+    store::{Store, StoreError},
+    transport::{Transport, TransportError, backoff::Backoff},
+};
+
+/// The app has this long to come up with credentials.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The loops' common ground.
+pub(crate) struct Engine {
+    pub(crate) store: Store,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) session: Session,
+    pub(crate) board: StatusBoard,
+    pub(crate) statistics: Counters,
+    pub(crate) options: ClientOptions,
+    /// What all sync requests have in common.
+    pub(crate) template: SyncRequest,
+    pub(crate) signals: Signals,
+}
+
+/// How the loops wake each other. A `Notify` remembers one signal, which is all each of them needs.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// The app wrote something.
+    pub(crate) written: Notify,
+    /// A stream is open, so an upload is worth trying.
+    pub(crate) online: Notify,
+    /// The queue is empty and the store knows the write checkpoint.
+    pub(crate) drained: Notify,
+    /// The app does not want to wait for the next attempt.
+    pub(crate) retry: Notify,
+}
+
+/// Why a stream ended, or could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    #[error("no server is configured")]
+    NotConfigured,
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error("the buckets {0:?} did not add up; they are downloaded again")]
+    Damaged(Vec<String>),
+}
+
+impl SyncError {
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "CLIENT-0300",
+            Self::Transport(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Protocol(_) => "CLIENT-0301",
+            Self::Damaged(_) => "CLIENT-0302",
+        }
+    }
+
+    pub(crate) fn problem(&self) -> Option<Problem> {
+        match self {
+            Self::NotConfigured => None,
+            Self::Transport(error) => Some(error.into()),
+            Self::Store(_) => Some(Problem::LocalDatabase),
+            Self::Protocol(_) | Self::Damaged(_) => Some(Problem::Unavailable),
+        }
+    }
+}
+
+impl From<CloseReason> for Result<(), SyncError> {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::TokenExpired | CloseReason::TokenRefreshed => Ok(()),
+            CloseReason::Damaged(buckets) => Err(SyncError::Damaged(buckets)),
+            CloseReason::Protocol(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a call with the current credentials; once more with new ones if they are refused.
+    pub(crate) async fn authorized<T, F>(&self, call: impl Fn(Credentials) -> F) -> Result<T, SyncError>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
+        let credentials = self.session.credentials().await?;
+        match call(credentials.clone()).await {
+            Err(TransportError::Unauthorized) => {
+                self.session.expire(&credentials).await;
+                let renewed = self.session.credentials().await?;
+                if renewed == credentials {
+                    self.session.expire(&credentials).await;
+                    return Err(TransportError::Unauthorized.into());
+                }
+                Ok(call(renewed).await?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Shows what became of local writes. Looked up while noting, so that an older state never replaces a newer one.
+    pub(crate) fn note_local_state(&self) {
+        self.board.note(|facts| facts.local = self.store.local_state());
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.options.retry_base, self.options.retry_cap)
+    }
+}
+
+/// The credentials in use. Whoever needs new ones waits for the one call to the app that is under way.
+pub(crate) struct Session {
+    connector: Arc<dyn Connector>,
+    cached: Mutex<Cached>,
+}
+
+#[derive(Default)]
+struct Cached {
+    credentials: Option<Credentials>,
+    expired: bool,
+}
+
+impl Session {
+    pub(crate) fn new(connector: Arc<dyn Connector>) -> Self {
+        Self { connector, cached: Mutex::default() }
+    }
+
+    pub(crate) fn connector(&self) -> &dyn Connector {
+        self.connector.as_ref()
+    }
+
+    pub(crate) async fn credentials(&self) -> Result<Credentials, SyncError> {
+        let mut cached = self.cached.lock().await;
+        if let Some(credentials) = &cached.credentials {
+            return Ok(credentials.clone());
+        }
+        let reason = if cached.expired { CredentialsReason::Expired } else { CredentialsReason::First };
+        self.fetch(&mut cached, reason).await
+    }
+
+    /// Fetches new credentials; true when they differ from those in use.
+    pub(crate) async fn renew(&self) -> Result<bool, SyncError> {
+        let mut cached = self.cached.lock().await;
+        let before = cached.credentials.clone();
+        let renewed = self.fetch(&mut cached, CredentialsReason::Expired).await?;
+        Ok(before != Some(renewed))
+    }
+
+    /// The service does not accept these credentials. Newer ones, fetched meanwhile, stay.
+    pub(crate) async fn expire(&self, refused: &Credentials) {
+        let mut cached = self.cached.lock().await;
+        if cached.credentials.as_ref() == Some(refused) {
+            *cached = Cached { credentials: None, expired: true };
+        }
+    }
+
+    async fn fetch(&self, cached: &mut Cached, reason: CredentialsReason) -> Result<Credentials, SyncError> {
+        let fetched = tokio::time::timeout(CREDENTIALS_TIMEOUT, self.connector.credentials(reason)).await;
+        let credentials = fetched.map_err(|elapsed| TransportError::Unreachable(elapsed.into()))??;
+        let Some(credentials) = credentials else {
+            *cached = Cached::default();
+            return Err(SyncError::NotConfigured);
+        };
+        *cached = Cached { credentials: Some(credentials.clone()), expired: false };
+        Ok(credentials)
+    }
+}
+
+/// Totals since the client was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Streams opened.
+    pub streams: u64,
+    /// Bytes of lines received, after decompression.
+    pub bytes_received: u64,
+    /// Operations received.
+    pub operations: u64,
+    /// Checkpoints that became visible, parts not counted.
+    pub checkpoints: u64,
+    /// Local writes the service answered.
+    pub writes_uploaded: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) streams: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) operations: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) writes_uploaded: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, amount: usize) {
+        counter.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn totals(&self) -> Statistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Statistics {
+            streams: read(&self.streams),
+            bytes_received: read(&self.bytes_received),
+            operations: read(&self.operations),
+            checkpoints: read(&self.checkpoints),
+            writes_uploaded: read(&self.writes_uploaded),
+        }
+    }
+}

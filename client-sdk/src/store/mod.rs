@@ -1,0 +1,267 @@
+//! The local SQLite database: what the app sees, what was received, what waits for upload.
+//!
+//! Down: data lines go to `kairos_oplog` as they arrive ([`oplog`]); a completed checkpoint is validated and published
+//! to the app's tables ([`publish`]). Up: the app writes to views ([`views`]), whose triggers change the row and queue
+//! the write ([`crud`]) in the same SQLite transaction.
+//!
+//! **Invariants**
+//!
+//! - One connection writes, so a publish and a local write never interleave; another reads and never waits for it.
+//! - A checkpoint whose checksums do not match is never published.
+//! - Nothing is published over local writes which are queued or whose write checkpoint was not seen yet; priority 0 is,
+//!   but leaves the rows alone that were written locally.
+//! - A publish is one transaction; the operation with the highest id over all buckets decides what a row is.
+//! - A local write is on disk (synced) before its call returns. Downloads are not synced: what a power cut takes is
+//!   downloaded again.
+//!
+//! Start reading at [`Store`], then [`publish`].
+
+pub(crate) mod crud;
+mod functions;
+mod migrations;
+mod oplog;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+pub use self::crud::RejectedWrite;
+use self::functions::WriteContext;
+pub(crate) use self::{crud::LocalState, publish::Outcome};
+use crate::{
+    changes::TableChanges,
+    core::{BucketState, StoreStep},
+    schema::{Schema, SchemaError},
+};
+
+/// How long to wait for another process that uses the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements kept per connection: a few per table, and the app's own.
+const STATEMENTS_MAX: usize = 256;
+
+/// A local database that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// SQLite refused something.
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The declared tables cannot be made.
+    #[error("the declared schema cannot be used")]
+    Schema(#[from] SchemaError),
+    /// A SQLite file of something else.
+    #[error("this SQLite file was not made by the Kairos client; choose another path")]
+    NotOurs,
+    /// Made by a later version of this crate.
+    #[error("this database has version {found}, but this client knows only up to {known}; update the app")]
+    Newer {
+        /// Version of the file.
+        found: u32,
+        /// The latest version known here.
+        known: u32,
+    },
+    /// The async runtime shuts down.
+    #[error("the database call was cancelled because the async runtime is shutting down")]
+    ShuttingDown,
+}
+
+impl StoreError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "CLIENT-0101",
+            Self::Schema(_) => "CLIENT-0102",
+            Self::NotOurs => "CLIENT-0103",
+            Self::Newer { .. } => "CLIENT-0104",
+            Self::ShuttingDown => "CLIENT-0105",
+        }
+    }
+}
+
+/// The database. Calls block on SQLite and therefore run on the runtime's blocking threads.
+#[derive(Debug)]
+pub(crate) struct Store {
+    /// A mutex, not a channel: whoever waits is on a blocking thread anyway.
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+    context: Arc<WriteContext>,
+    /// As of the last commit: replaced while the writer is still locked, so it never goes back.
+    local: Arc<Mutex<LocalState>>,
+    changes: TableChanges,
+}
+
+/// How durable a transaction must be when its call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Survives a power cut.
+    Synced,
+    /// Survives the end of the process.
+    Written,
+}
+
+impl Store {
+    /// Opens or creates the database and makes the declared tables.
+    pub(crate) async fn open(path: PathBuf, schema: Schema) -> Result<Self, StoreError> {
+        blocking(move || Self::open_blocking(&path, &schema)).await
+    }
+
+    fn open_blocking(path: &Path, schema: &Schema) -> Result<Self, StoreError> {
+        schema.validate()?;
+        let mut writer = Connection::open(path)?;
+        prepare(&writer)?;
+        writer.pragma_update(None, "journal_mode", "wal")?;
+        let context = functions::register_for_writes(&writer)?;
+        migrations::run(&mut writer)?;
+        let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        views::install(&tx, schema)?;
+        context.resume_tx_ids(&tx)?;
+        let local = crud::local_state(&tx)?;
+        tx.commit()?;
+        context.watch_changes(&mut writer)?;
+
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        prepare(&reader)?;
+        functions::register(&reader)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self {
+            writer: Arc::new(Mutex::new(writer)),
+            reader: Arc::new(Mutex::new(reader)),
+            context,
+            local: Arc::new(Mutex::new(local)),
+            changes: TableChanges::default(),
+        })
+    }
+
+    pub(crate) const fn changes(&self) -> &TableChanges {
+        &self.changes
+    }
+
+    /// What the last commit left of local writes.
+    pub(crate) fn local_state(&self) -> LocalState {
+        *lock(&self.local)
+    }
+
+    /// Reads the last committed state.
+    pub(crate) async fn read<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let reader = Arc::clone(&self.reader);
+        blocking(move || work(&lock(&reader))).await
+    }
+
+    /// Runs `work` in one transaction, synced to disk before this returns. All of it happens or nothing.
+    pub(crate) async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.transact(Durability::Synced, work).await
+    }
+
+    /// Performs steps of the sync in one transaction, and says what became of a completion among them.
+    pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
+        self.transact(Durability::Written, move |tx| {
+            let mut outcome = None;
+            for step in &steps {
+                match step {
+                    StoreStep::DeleteBuckets(names) => oplog::delete_buckets(tx, names)?,
+                    StoreStep::ApplyData(data) => oplog::apply(tx, data)?,
+                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion)?),
+                }
+            }
+            Ok(outcome)
+        })
+        .await
+    }
+
+    /// The buckets and positions for the next request.
+    pub(crate) async fn bucket_states(&self) -> Result<Vec<BucketState>, StoreError> {
+        self.read(oplog::bucket_states).await
+    }
+
+    async fn transact<T, E>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let writer = Arc::clone(&self.writer);
+        let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
+        let (result, changed) = blocking(move || {
+            let mut connection = lock(&writer);
+            let (result, state) = transact(&mut connection, &context, durability, work)?;
+            *lock(&local) = state;
+            Ok::<_, E>((result, context.take_changed_tables()))
+        })
+        .await?;
+        self.changes.announce(changed);
+        Ok(result)
+    }
+}
+
+fn transact<T, E: From<StoreError>>(
+    connection: &mut Connection,
+    context: &WriteContext,
+    durability: Durability,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+) -> Result<(T, LocalState), E> {
+    let begin = |connection: &mut Connection| -> Result<(), StoreError> {
+        context.take_changed_tables(); // left over when an earlier transaction was rolled back
+        let mode = if durability == Durability::Synced { "full" } else { "normal" };
+        Ok(connection.pragma_update(None, "synchronous", mode)?)
+    };
+    begin(connection)?;
+    context.tx_id.fetch_add(1, Ordering::Relaxed);
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+    let result = work(&tx)?;
+    let state = crud::local_state(&tx)?;
+    tx.commit().map_err(StoreError::from)?;
+    Ok((result, state))
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // The triggers' own effects must not depend on what an app sets.
+    connection.pragma_update(None, "recursive_triggers", false)?;
+    connection.pragma_update(None, "cache_size", -8192)?; // 8 MiB
+    Ok(())
+}
+
+/// A closure of the app that panicked leaves a rolled back transaction behind, so the connection is fit for use.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::ShuttingDown.into()),
+        },
+    }
+}

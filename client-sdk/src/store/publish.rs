@@ -1,0 +1,203 @@
+//! Makes a completed checkpoint visible, whole or not at all.
+
+use std::collections::HashMap;
+
+use kairos_sync_protocol::Checksum;
+use rusqlite::{
+    Connection, Statement, params,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use super::{
+    StoreError, crud,
+    oplog::{delete_buckets, sql_id, unsigned},
+    views,
+};
+use crate::core::{Completion, Scope, Target};
+
+/// What became of a completed checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The app sees it.
+    Published,
+    /// It is valid, but local writes hold it back.
+    Withheld,
+    /// These buckets did not add up. They are dropped; the others are kept.
+    Damaged(Vec<String>),
+}
+
+/// Operations of complete buckets that the app does not see yet and that decide what their row is: no operation with a
+/// higher id is visible or complete. `?1` is the largest priority number in scope; `?2` spares rows written locally.
+const NEW_ROWS: &str = "SELECT o.row_type, o.row_id, o.data
+    FROM kairos_bucket b CROSS JOIN kairos_oplog o ON o.bucket = b.id AND o.op_id > b.last_applied_op_id
+    WHERE b.priority <= ?1
+      AND NOT EXISTS (
+        SELECT 1 FROM kairos_oplog p CROSS JOIN kairos_bucket q ON q.id = p.bucket
+        WHERE p.row_id = o.row_id AND p.row_type = o.row_type AND p.op_id > o.op_id
+          AND (q.priority <= ?1 OR p.op_id <= q.last_applied_op_id))
+      AND NOT (?2 AND EXISTS (
+        SELECT 1 FROM kairos_touched_row t WHERE t.row_type = o.row_type AND t.row_id = o.row_id))";
+
+/// Rows written locally or removed from a bucket, with what the service has of them now.
+const TOUCHED_ROWS: &str = "SELECT t.row_type, t.row_id, (
+        SELECT o.data FROM kairos_oplog o WHERE o.row_id = t.row_id AND o.row_type = t.row_type
+        ORDER BY o.op_id DESC LIMIT 1)
+    FROM kairos_touched_row t";
+
+/// What the store has of a bucket.
+struct Bucket {
+    id: i64,
+    checksum: Checksum,
+    priority: u8,
+    count_at_last: u64,
+}
+
+/// Validates the checkpoint and publishes it, if local writes allow.
+pub(super) fn complete(tx: &Connection, completion: &Completion) -> Result<Outcome, StoreError> {
+    let Completion { target, scope } = completion;
+    let buckets = buckets(tx)?;
+    let damaged = damaged_buckets(&buckets, target, *scope);
+    if !damaged.is_empty() {
+        delete_buckets(tx, &damaged)?;
+        return Ok(Outcome::Damaged(damaged));
+    }
+    if !scope.ignores_local_writes() && !crud::may_publish(tx, target.write_checkpoint)? {
+        return Ok(Outcome::Withheld);
+    }
+    update_priorities(tx, &buckets, target)?;
+    let mut tables = Tables::new(tx);
+    publish_new_rows(tx, *scope, &mut tables)?;
+    mark_applied(tx, *scope)?;
+    // After a part only: what the service has of a touched row may be in a bucket that is not complete.
+    if *scope == Scope::Full {
+        publish_touched_rows(tx, &mut tables)?;
+        update_counts(tx, &buckets, target)?;
+        crud::open_gate(tx)?;
+        tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('last_synced_at', unixepoch())", [])?;
+    }
+    Ok(Outcome::Published)
+}
+
+fn buckets(tx: &Connection) -> Result<HashMap<String, Bucket>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name, id, checksum, priority, count_at_last FROM kairos_bucket")?;
+    let buckets = statement.query_map([], |row| {
+        let checksum = Checksum::from_bits(row.get(2)?);
+        Ok((row.get(0)?, Bucket { id: row.get(1)?, checksum, priority: row.get(3)?, count_at_last: unsigned(row, 4)? }))
+    })?;
+    Ok(buckets.collect::<Result<_, _>>()?)
+}
+
+/// A bucket that is not in the store has no operations, and adds up to zero.
+fn damaged_buckets(buckets: &HashMap<String, Bucket>, target: &Target, scope: Scope) -> Vec<String> {
+    let sum = |name: &str| buckets.get(name).map_or(Checksum::ZERO, |bucket| bucket.checksum);
+    let in_scope = target.buckets.values().filter(|bucket| scope.includes(bucket.priority));
+    in_scope.filter(|bucket| sum(&bucket.bucket) != bucket.checksum).map(|bucket| bucket.bucket.clone()).collect()
+}
+
+/// Of all buckets: one that moved to a later priority must not be published with an earlier one.
+fn update_priorities(tx: &Connection, buckets: &HashMap<String, Bucket>, target: &Target) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached("UPDATE kairos_bucket SET priority = ?2 WHERE id = ?1")?;
+    for aim in target.buckets.values() {
+        if let Some(bucket) = buckets.get(&aim.bucket).filter(|bucket| bucket.priority != aim.priority) {
+            statement.execute(params![bucket.id, aim.priority])?;
+        }
+    }
+    Ok(())
+}
+
+fn update_counts(tx: &Connection, buckets: &HashMap<String, Bucket>, target: &Target) -> Result<(), StoreError> {
+    tx.execute("UPDATE kairos_bucket SET count_since_last = 0 WHERE count_since_last <> 0", [])?;
+    let mut statement = tx.prepare_cached("UPDATE kairos_bucket SET count_at_last = ?2 WHERE id = ?1")?;
+    for aim in target.buckets.values() {
+        if let Some(bucket) = buckets.get(&aim.bucket).filter(|bucket| bucket.count_at_last != aim.count) {
+            statement.execute(params![bucket.id, sql_id(aim.count)])?;
+        }
+    }
+    Ok(())
+}
+
+fn mark_applied(tx: &Connection, scope: Scope) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE kairos_bucket SET last_applied_op_id = last_op_id
+         WHERE priority <= ?1 AND last_applied_op_id <> last_op_id",
+    )?
+    .execute([largest_priority(scope)])?;
+    Ok(())
+}
+
+fn publish_new_rows(tx: &Connection, scope: Scope, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(NEW_ROWS)?;
+    let mut rows = statement.query(params![largest_priority(scope), scope.ignores_local_writes()])?;
+    while let Some(row) = rows.next()? {
+        let row_type = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        tables.put(row_type, row.get_ref(1)?, row.get_ref(2)?)?;
+    }
+    Ok(())
+}
+
+fn publish_touched_rows(tx: &Connection, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(TOUCHED_ROWS)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let row_type = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        match row.get_ref(2)? {
+            ValueRef::Null => tables.delete(row_type, row.get_ref(1)?)?,
+            data => tables.put(row_type, row.get_ref(1)?, data)?,
+        }
+    }
+    tx.execute("DELETE FROM kairos_touched_row", [])?;
+    Ok(())
+}
+
+const fn largest_priority(scope: Scope) -> u8 {
+    match scope {
+        Scope::Full => u8::MAX,
+        Scope::UpTo(priority) => priority,
+    }
+}
+
+/// Writes rows of the app's tables; passes over tables that are not declared.
+struct Tables<'tx> {
+    tx: &'tx Connection,
+    statements: HashMap<String, Option<TableStatements<'tx>>>,
+}
+
+struct TableStatements<'tx> {
+    put: Statement<'tx>,
+    delete: Statement<'tx>,
+}
+
+impl<'tx> Tables<'tx> {
+    fn new(tx: &'tx Connection) -> Self {
+        Self { tx, statements: HashMap::new() }
+    }
+
+    fn put(&mut self, table: &str, id: ValueRef<'_>, data: ValueRef<'_>) -> Result<(), StoreError> {
+        let Some(statements) = self.statements(table)? else { return Ok(()) };
+        statements.put.execute(params![ToSqlOutput::Borrowed(id), ToSqlOutput::Borrowed(data)])?;
+        Ok(())
+    }
+
+    fn delete(&mut self, table: &str, id: ValueRef<'_>) -> Result<(), StoreError> {
+        let Some(statements) = self.statements(table)? else { return Ok(()) };
+        statements.delete.execute([ToSqlOutput::Borrowed(id)])?;
+        Ok(())
+    }
+
+    fn statements(&mut self, table: &str) -> Result<Option<&mut TableStatements<'tx>>, StoreError> {
+        if !self.statements.contains_key(table) {
+            let statements = if views::is_synced(self.tx, table)? { Some(self.prepare(table)?) } else { None };
+            self.statements.insert(table.to_owned(), statements);
+        }
+        Ok(self.statements.get_mut(table).and_then(Option::as_mut))
+    }
+
+    fn prepare(&self, table: &str) -> Result<TableStatements<'tx>, StoreError> {
+        let data = views::data_table(table);
+        let put = format!(
+            "INSERT INTO {data} (id, data) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+        );
+        let delete = format!("DELETE FROM {data} WHERE id = ?1");
+        Ok(TableStatements { put: self.tx.prepare(&put)?, delete: self.tx.prepare(&delete)? })
+    }
+}

@@ -1,0 +1,176 @@
+//! The app's tables: views over JSON rows, with triggers that capture writes.
+//!
+//! A row is one JSON object as the service sent it, so a publish copies text, and a schema change only makes the views
+//! anew. Columns the app does not declare survive its updates.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::StoreError;
+use crate::schema::{Column, Schema, Table};
+
+/// Where the rows of a table are: `kairos_data__<table>`.
+pub(super) const DATA_PREFIX: &str = "kairos_data__";
+
+/// Makes the views and triggers of `schema`. Tables that were not declared before get their rows at the next publish.
+pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError> {
+    let definitions: String = schema.tables.iter().map(definition).collect();
+    let installed: Option<String> =
+        tx.query_row("SELECT value FROM kairos_kv WHERE key = 'schema'", [], |row| row.get(0)).optional()?;
+    if installed.as_ref() == Some(&definitions) {
+        return Ok(());
+    }
+    let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only")?;
+    drop_views(tx)?;
+    tx.execute_batch(&definitions)?;
+    for table in &schema.tables {
+        tx.execute(
+            "INSERT INTO kairos_table (name, local_only) VALUES (?1, ?2)",
+            params![table.name, table.local_only],
+        )?;
+        if !table.local_only && !before.contains(&table.name) {
+            touch_rows(tx, table)?;
+        }
+    }
+    tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('schema', ?1)", [definitions])?;
+    Ok(())
+}
+
+/// The app declared this table, and it is not for this device alone.
+pub(super) fn is_synced(connection: &Connection, table: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM kairos_table WHERE name = ?1 AND NOT local_only)";
+    Ok(connection.prepare_cached(sql)?.query_row([table], |row| row.get(0))?)
+}
+
+/// The quoted name of the table that has the rows of `table`.
+pub(super) fn data_table(table: &str) -> String {
+    identifier(&format!("{DATA_PREFIX}{table}"))
+}
+
+/// Drops the declared views, and with them their triggers, and the indexes. The rows stay.
+fn drop_views(tx: &Connection) -> Result<(), StoreError> {
+    for view in names(tx, "DELETE FROM kairos_table RETURNING name")? {
+        tx.execute_batch(&format!("DROP VIEW {}", identifier(&view)))?;
+    }
+    let indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, 14) = 'kairos_index__'";
+    for index in names(tx, indexes)? {
+        tx.execute_batch(&format!("DROP INDEX {}", identifier(&index)))?;
+    }
+    Ok(())
+}
+
+fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = tx.prepare(sql)?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// While a table was not declared nothing was published to it, so all of its rows are to be looked at.
+fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT OR IGNORE INTO kairos_touched_row SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
+        [&table.name],
+    )?;
+    let data = data_table(&table.name);
+    tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM {data}"), [&table.name])?;
+    Ok(())
+}
+
+/// All SQL that makes a table. Also what tells whether the installed schema is the declared one.
+fn definition(table: &Table) -> String {
+    let name = &table.name;
+    let view = identifier(name);
+    let data = data_table(name);
+    let mut columns = vec!["id".to_owned()];
+    columns
+        .extend(table.columns.iter().map(|column| format!("{} AS {}", expression(column), identifier(&column.name))));
+    let indexes: String = table.indexes.iter().enumerate().map(|(n, index)| index_sql(table, n, index)).collect();
+    let trigger = |event: &str| identifier(&format!("kairos_{}__{name}", event.to_lowercase()));
+    let id_must_be_text = format!(
+        "SELECT RAISE(ABORT, {}) WHERE typeof(NEW.id) <> 'text' OR NEW.id = '';",
+        literal(&format!("{name}.id must be a text that is not empty, for example uuid()"))
+    );
+    let id_must_stay = format!(
+        "SELECT RAISE(ABORT, {}) WHERE NEW.id IS NOT OLD.id;",
+        literal(&format!("{name}.id cannot change; delete the row and insert another"))
+    );
+    let changes = changes_sql(table, "OLD", "NEW");
+    format!(
+        "CREATE TABLE IF NOT EXISTS {data} (id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL);
+CREATE VIEW {view} AS SELECT {columns} FROM {data};
+{indexes}CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
+    {id_must_be_text}
+    INSERT INTO {data} (id, data) VALUES (NEW.id, {new_row});
+    {queue_put}
+END;
+CREATE TRIGGER {update} INSTEAD OF UPDATE ON {view} BEGIN
+    {id_must_stay}
+    UPDATE {data} SET data = json_patch(data, {changes}) WHERE id = OLD.id AND {changes} IS NOT NULL;
+    {queue_patch}
+END;
+CREATE TRIGGER {delete} INSTEAD OF DELETE ON {view} BEGIN
+    DELETE FROM {data} WHERE id = OLD.id;
+    {queue_delete}
+END;
+",
+        columns = columns.join(", "),
+        insert = trigger("INSERT"),
+        update = trigger("UPDATE"),
+        delete = trigger("DELETE"),
+        new_row = row_sql(table, "NEW"),
+        queue_put = queue_sql(table, "PUT", "NEW", &row_sql(table, "NEW"), "NULL"),
+        queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &changes_sql(table, "NEW", "OLD")),
+        queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &row_sql(table, "OLD")),
+    )
+}
+
+/// Queues a write, unless the statement before did nothing (`OR IGNORE`, no difference, no such row).
+fn queue_sql(table: &Table, op: &str, row: &str, data: &str, old: &str) -> String {
+    if table.local_only {
+        return String::new();
+    }
+    let old = if table.track_previous { old } else { "NULL" };
+    format!(
+        "INSERT INTO kairos_crud (tx_id, op, row_type, row_id, data, old)
+    SELECT kairos_tx_id(), '{op}', {}, {row}.id, {data}, {old} WHERE changes() > 0;",
+        literal(&table.name)
+    )
+}
+
+fn row_sql(table: &Table, row: &str) -> String {
+    let pair = |column: &Column| format!("{}, {row}.{}", literal(&column.name), identifier(&column.name));
+    format!("kairos_row({})", table.columns.iter().map(pair).collect::<Vec<_>>().join(", "))
+}
+
+fn changes_sql(table: &Table, from: &str, to: &str) -> String {
+    let triple = |column: &Column| {
+        let name = identifier(&column.name);
+        format!("{}, {from}.{name}, {to}.{name}", literal(&column.name))
+    };
+    format!("kairos_changes({})", table.columns.iter().map(triple).collect::<Vec<_>>().join(", "))
+}
+
+/// The view's column. An index uses the very same expression, so that SQLite recognises it.
+fn expression(column: &Column) -> String {
+    let path = literal(&format!("$.\"{}\"", column.name));
+    format!("CAST(json_extract(data, {path}) AS {})", column.kind.sql())
+}
+
+fn index_sql(table: &Table, number: usize, columns: &[String]) -> String {
+    let part = |name: &String| {
+        let declared = table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
+        declared.map_or_else(|| "id".to_owned(), expression)
+    };
+    format!(
+        "CREATE INDEX {} ON {} ({});\n",
+        identifier(&format!("kairos_index__{}_{number}", table.name)),
+        data_table(&table.name),
+        columns.iter().map(part).collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,179 @@
+//! HTTP: newline-delimited JSON down, JSON up.
+
+use std::{error::Error, time::Duration};
+
+use async_trait::async_trait;
+use kairos_sync_protocol::{
+    WriteCheckpointId,
+    line::SyncLine,
+    request::{ErrorBody, SyncRequest, Wrapped, WriteCheckpointResponse},
+    upload::{UploadBatch, UploadResponse},
+};
+use reqwest::{
+    RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE},
+};
+use serde::de::DeserializeOwned;
+
+use super::{LineStream, Transport, TransportError, lines::LineBuffer};
+use crate::{connector::Credentials, core::line};
+
+/// Limits of [`HttpTransport`].
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Until a connection stands. Default 10 s.
+    pub connect_timeout: Duration,
+    /// For one answer other than a stream. Default 30 s.
+    pub request_timeout: Duration,
+    /// Longest silence on a stream. Default 60 s: services send something every 20 s.
+    pub silence_timeout: Duration,
+    /// Longest line. Default 64 MiB: a line has one row of any size, and 15 MiB is the largest services keep, which
+    /// escaping may double.
+    pub line_bytes_max: usize,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            silence_timeout: Duration::from_mins(1),
+            line_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The transport for services.
+#[derive(Debug)]
+pub struct HttpTransport {
+    client: reqwest::Client,
+    options: HttpOptions,
+}
+
+impl HttpTransport {
+    /// # Errors
+    /// [`TransportError::Unreachable`] where the platform's TLS cannot be set up.
+    pub fn new(options: HttpOptions) -> Result<Self, TransportError> {
+        // The app may have chosen a provider already; then ours is not needed and the error says just that.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.silence_timeout)
+            .user_agent(concat!("kairos-client/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(unreachable)?;
+        Ok(Self { client, options })
+    }
+
+    /// Sends a request; an answer other than 200 becomes an error.
+    async fn send(&self, credentials: &Credentials, request: RequestBuilder) -> Result<Response, TransportError> {
+        let not_found = || TransportError::NotFound { endpoint: credentials.endpoint.clone() };
+        let response = request
+            .bearer_auth(&credentials.token)
+            .send()
+            .await
+            .map_err(|error| if error.is_builder() { not_found() } else { unreachable(error) })?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(TransportError::Unauthorized),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(not_found()),
+            status => {
+                let body = self.body(response).await.unwrap_or_default();
+                let code = serde_json::from_slice(&body).map(|body: ErrorBody| body.error.code).unwrap_or_default();
+                Err(TransportError::Refused { status: status.as_u16(), code })
+            }
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        credentials: &Credentials,
+        request: RequestBuilder,
+    ) -> Result<T, TransportError> {
+        let response = self.send(credentials, request.timeout(self.options.request_timeout)).await?;
+        let body = self.body(response).await?;
+        let answer: Wrapped<T> = serde_json::from_slice(&body)
+            .map_err(|_| TransportError::NotFound { endpoint: credentials.endpoint.clone() })?;
+        Ok(answer.data)
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, TransportError> {
+        let bytes_max = self.options.line_bytes_max;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(TransportError::LineTooLong { bytes_max });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn open(
+        &self,
+        credentials: &Credentials,
+        request: &SyncRequest,
+    ) -> Result<Box<dyn LineStream>, TransportError> {
+        let request =
+            self.client.post(url(credentials, "/sync/stream")).header(ACCEPT, "application/x-ndjson").json(request);
+        let response = self.send(credentials, request).await?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.contains("ndjson") {
+            return Err(TransportError::NotFound { endpoint: credentials.endpoint.clone() });
+        }
+        let bytes_max = self.options.line_bytes_max;
+        Ok(Box::new(HttpLines { response, buffer: LineBuffer::new(bytes_max), bytes_max }))
+    }
+
+    async fn upload(&self, credentials: &Credentials, batch: &UploadBatch) -> Result<UploadResponse, TransportError> {
+        self.json(credentials, self.client.post(url(credentials, "/api/sync/data")).json(batch)).await
+    }
+
+    async fn write_checkpoint(
+        &self,
+        credentials: &Credentials,
+        client_id: &str,
+    ) -> Result<WriteCheckpointId, TransportError> {
+        let request = self.client.get(url(credentials, "/write-checkpoint2.json")).query(&[("client_id", client_id)]);
+        let answer: WriteCheckpointResponse = self.json(credentials, request).await?;
+        Ok(answer.write_checkpoint)
+    }
+}
+
+fn url(credentials: &Credentials, path: &str) -> String {
+    format!("{}{path}", credentials.endpoint.trim_end_matches('/'))
+}
+
+/// The cause keeps its chain, without the URL: nothing in it is worth hiding, but it repeats itself.
+fn unreachable(error: reqwest::Error) -> TransportError {
+    let error: Box<dyn Error + Send + Sync> = error.without_url().into();
+    TransportError::Unreachable(error)
+}
+
+struct HttpLines {
+    response: Response,
+    buffer: LineBuffer,
+    bytes_max: usize,
+}
+
+#[async_trait]
+impl LineStream for HttpLines {
+    async fn next(&mut self) -> Result<Option<(SyncLine, usize)>, TransportError> {
+        loop {
+            let bytes_max = self.bytes_max;
+            while let Some(text) = self.buffer.next().map_err(|_| TransportError::LineTooLong { bytes_max })? {
+                let line = line::parse_bytes(&text)?;
+                if let Some(line) = line {
+                    return Ok(Some((line, text.len() + 1)));
+                }
+            }
+            match self.response.chunk().await.map_err(unreachable)? {
+                Some(chunk) => self.buffer.push(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Failures as answers: `{"error":{"code":…,"status":…,"description":…}}`.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use kairos_sync_protocol::request::{ErrorBody, ErrorDetail};
+
+use crate::{sync::SyncError, write::UploadError};
+
+/// The code of a failed request, for counting. Found in the extensions of its response.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorCode(pub &'static str);
+
+/// A failed request.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    description: String,
+    details: Option<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
+        Self { status, code, description: description.into(), details: None }
+    }
+
+    /// What is wrong with the request is in the log only.
+    pub(super) fn unauthorized(code: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, "Authorization failed")
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "PSYNC_S2002", "There is nothing at this path")
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "PSYNC_S2002", "This path does not take this method")
+    }
+
+    pub(super) fn invalid(details: String) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", "Validation failed");
+        Self { details: Some(details), ..error }
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        let status = match error {
+            SyncError::Stopping | SyncError::Head(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        log(error.code(), &error);
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::PAYLOAD_TOO_LARGE };
+        log(error.code(), &error);
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+/// The chain of causes goes to the log, the outer message to the client.
+pub(super) fn log(code: &str, error: &dyn std::error::Error) {
+    let mut causes = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        causes = format!("{causes}: {error}");
+        cause = error.source();
+    }
+    tracing::warn!(code, "{error}{causes}");
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, code, description, details } = self;
+        let name = (status == StatusCode::UNAUTHORIZED).then(|| "AuthorizationError".to_owned());
+        let error = ErrorDetail { code: code.to_owned(), status: status.as_u16(), description, name, details };
+        let mut response = (status, Json(ErrorBody { error })).into_response();
+        response.extensions_mut().insert(ErrorCode(code));
+        response
+    }
+}

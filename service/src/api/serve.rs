@@ -1,0 +1,82 @@
+//! The HTTP server: sockets, their bounds, and a graceful end.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+/// How long a client may take to send a request's head; also how long an idle connection is kept.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How often HTTP/2 clients are asked whether they are still there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long requests may take to end when the service stops.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after a failed accept, which most often means that no file descriptor is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `router` on `listener` until `shutdown` becomes true, then lets open requests end.
+///
+/// At most `socket_count_max` sockets are open at once; further ones wait in the system's queue.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    socket_count_max: usize,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
+    let sockets = Arc::new(Semaphore::new(socket_count_max));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &sockets) => accepted,
+            // The sender being gone means the same: the service is over.
+            _ = shutdown.wait_for(|stopping| *stopping) => break,
+        };
+        let Some((socket, place)) = accepted else { continue };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if timeout(SHUTDOWN_DEADLINE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were still open when the service stopped");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    sockets: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(sockets).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((socket, _)) => {
+            // Lines are small and must not wait for each other's acknowledgement.
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "socket option not set");
+            }
+            Some((socket, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "connection not accepted");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}

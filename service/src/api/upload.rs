@@ -1,0 +1,52 @@
+//! `POST /api/sync/data`: local writes of a client.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Query, State},
+    http::HeaderMap,
+};
+use futures_util::future::BoxFuture;
+use kairos_sync_protocol::{
+    request::Wrapped,
+    upload::{UploadBatch, UploadResponse},
+};
+
+use super::{ApiError, ApiState, body::read_json, write_checkpoint::ClientQuery};
+use crate::{
+    auth::Principal,
+    write::{UploadError, Writer},
+};
+
+/// Takes local writes of clients.
+pub trait Upload: Send + Sync {
+    /// Writes a batch, and says what became of each write.
+    fn upload<'a>(
+        &'a self,
+        principal: &'a Principal,
+        batch: UploadBatch,
+    ) -> BoxFuture<'a, Result<UploadResponse, UploadError>>;
+}
+
+impl Upload for Writer {
+    fn upload<'a>(
+        &'a self,
+        principal: &'a Principal,
+        batch: UploadBatch,
+    ) -> BoxFuture<'a, Result<UploadResponse, UploadError>> {
+        Box::pin(Self::upload(self, principal, batch))
+    }
+}
+
+pub(super) async fn upload(
+    State(state): State<ApiState>,
+    Query(query): Query<ClientQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Wrapped<UploadResponse>>, ApiError> {
+    let principal = state.principal(&headers).await?;
+    let mut batch: UploadBatch = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
+    batch.client_id = batch.client_id.or(query.client_id);
+    let data = state.parts.uploads.upload(&principal, batch).await?;
+    Ok(Json(Wrapped { data }))
+}

@@ -1,0 +1,63 @@
+//! Why a request is not accepted.
+
+/// Why a request is not accepted. The message is for the log; clients get the code only.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// There is no token, or the header has another form.
+    #[error("no token: send `Authorization: Token <jwt>` or `Authorization: Bearer <jwt>`")]
+    Missing,
+    /// The token is not a signed token, or lacks what it must say.
+    #[error("the token is not accepted: {0}")]
+    Malformed(&'static str),
+    /// No key fits.
+    #[error("no key fits the token (kid {kid:?}, alg {alg:?}): compare with client_auth.jwks and client_auth.jwks_uri")]
+    UnknownKey {
+        /// Key id the token names.
+        kid: Option<String>,
+        /// Algorithm the token names.
+        alg: String,
+    },
+    /// The signature is wrong.
+    #[error("the token's signature does not fit the key (kid {kid:?})")]
+    Signature {
+        /// Key id the token names.
+        kid: Option<String>,
+    },
+    /// It was valid once.
+    #[error("the token has expired")]
+    Expired,
+    /// It would be valid for too long.
+    #[error("the token lives for {seconds} s, allowed are {seconds_max} s: issue shorter ones")]
+    LifetimeTooLong {
+        /// From `iat` to `exp`.
+        seconds: u64,
+        /// The limit.
+        seconds_max: u64,
+    },
+    /// It was made for somebody else.
+    #[error("the token's audience is not among client_auth.audience")]
+    Audience,
+    /// The keys could not be fetched.
+    #[error("no keys from {uri}: {cause}")]
+    KeysUnavailable {
+        /// From where.
+        uri: String,
+        /// Why not.
+        cause: String,
+    },
+}
+
+impl AuthError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Missing => "PSYNC_S2106",
+            Self::Malformed(_) | Self::UnknownKey { .. } | Self::Signature { .. } => "PSYNC_S2101",
+            Self::Expired => "PSYNC_S2103",
+            Self::LifetimeTooLong { .. } => "PSYNC_S2104",
+            Self::Audience => "PSYNC_S2105",
+            Self::KeysUnavailable { .. } => "PSYNC_S2204",
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The sections of the configuration.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesText, WriteConfig,
+    environment::Environment,
+    error::{ConfigError, Place, Problem},
+    section::{Section, missing},
+    yaml::{self, Node},
+};
+use crate::{
+    auth::{AuthConfig, jwks::Jwk, jwt::TokenRules},
+    postgres::{PgError, SourceConfig, TlsMode},
+    secret::Secret,
+};
+
+/// Tokens that live longer are refused, as clients expect of the PowerSync service.
+const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
+
+struct Context<'a> {
+    environment: &'a dyn Environment,
+    path: &'a Path,
+    whole: Place,
+    warnings: Vec<String>,
+}
+
+pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| {
+        let place = Place { file: path.display().to_string().into(), line: 0, column: 0 };
+        ConfigError { place, problem: Problem::Unreadable(error.to_string()) }
+    })
+}
+
+pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> Result<Config, ConfigError> {
+    let file: Arc<str> = path.display().to_string().into();
+    let whole = Place { file: Arc::clone(&file), line: 0, column: 0 };
+    let mut root = yaml::parse(text, &file, environment)?.into_section()?;
+    let mut context = Context { environment, path, whole, warnings: Vec::new() };
+    let source = context.source(&mut root)?;
+    let config = Config {
+        rules: context.rules(&mut root)?,
+        port: context.port(&mut root)?,
+        data_dir: context.data_dir(&mut root)?,
+        auth: context.auth(&mut root)?,
+        write: write(&mut root, &source)?,
+        limits: limits(&mut root)?,
+        admin_tokens: context.api(&mut root)?,
+        source,
+        warnings: Vec::new(),
+    };
+    context.unneeded(&mut root);
+    root.finish()?;
+    Ok(Config { warnings: context.warnings, ..config })
+}
+
+impl Context<'_> {
+    fn source(&mut self, root: &mut Section) -> Result<SourceConfig, ConfigError> {
+        let mut replication = root.section("replication")?;
+        let connections = replication.take("connections");
+        replication.finish()?;
+        let Some(connections) = connections else { return self.source_of_environment() };
+        let place = connections.place.clone();
+        let mut list = connections.clone().into_list()?;
+        let (Some(connection), true) = (list.pop(), list.is_empty()) else {
+            return Err(connections.invalid("must hold exactly one connection"));
+        };
+        self.connection(connection.into_section()?, &place)
+    }
+
+    fn source_of_environment(&self) -> Result<SourceConfig, ConfigError> {
+        let uri = ["POWERSYNC_DATABASE_URL", "DATABASE_URL"].iter().find_map(|name| self.environment.variable(name));
+        let uri = uri.ok_or_else(|| {
+            missing(self.whole.clone(), "replication.connections", "add one with `uri`, or set DATABASE_URL")
+        })?;
+        SourceConfig::from_uri(&uri).map_err(|error| source_error(&self.whole, error))
+    }
+
+    fn connection(&mut self, mut section: Section, place: &Place) -> Result<SourceConfig, ConfigError> {
+        if let Some(kind) = section.take("type")
+            && kind.clone().into_text()? != "postgresql"
+        {
+            return Err(kind.invalid("must be postgresql: other databases are not supported"));
+        }
+        let uri = match section.take("uri") {
+            Some(uri) => Some((uri.place.clone(), uri.into_text()?)),
+            None => None,
+        };
+        let (host, user, database) = (section.text("hostname")?, section.text("username")?, section.text("database")?);
+        let port = section.number("port", 1, u64::from(u16::MAX))?.map(as_port);
+        let (uri_place, uri) = match uri {
+            Some(uri) => uri,
+            None => (place.clone(), uri_of(host.as_deref(), user.as_deref(), database.as_deref(), place)?),
+        };
+        let mut source = SourceConfig::from_uri(&uri).map_err(|error| source_error(&uri_place, error))?;
+        source.host = host.unwrap_or(source.host);
+        source.user = user.unwrap_or(source.user);
+        source.database = database.unwrap_or(source.database);
+        source.port = port.unwrap_or(source.port);
+        self.connection_details(&mut section, &mut source)?;
+        section.finish()?;
+        Ok(source)
+    }
+
+    fn connection_details(&mut self, section: &mut Section, source: &mut SourceConfig) -> Result<(), ConfigError> {
+        if let Some(password) = section.text("password")? {
+            source.password = Some(Secret::new(password));
+        }
+        if let Some(mode) = section.take("sslmode") {
+            source.tls = match mode.clone().into_text()?.as_str() {
+                "disable" => TlsMode::Disable,
+                "verify-ca" => TlsMode::VerifyCa,
+                "verify-full" => TlsMode::VerifyFull,
+                _ => return Err(mode.invalid("must be disable, verify-ca or verify-full")),
+            };
+        }
+        source.ca_certificate = section.text("cacert")?;
+        source.tls_server_name = section.text("tls_servername")?;
+        source.publication = section.text("publication")?;
+        if let Some(prefix) = section.take("slot_name_prefix") {
+            source.slot_prefix = slot_prefix(&prefix)?;
+        }
+        if let Some(seconds) = section.number("connect_timeout", 1, 3600)? {
+            source.connect_timeout = Duration::from_secs(seconds);
+        }
+        if let Some(seconds) = section.number("heartbeat_interval_seconds", 5, 60)? {
+            source.heartbeat = Some(Duration::from_secs(seconds));
+        }
+        for (key, why) in [
+            ("id", "there is one connection"),
+            ("tag", "there is one connection"),
+            ("max_pool_size", "pools are sized by the service"),
+            ("snapshot_socket_timeout", "deadlines are set by the service"),
+            ("debug_api", "there is no SQL endpoint"),
+            ("client_certificate", "client certificates are not supported yet"),
+            ("client_private_key", "client certificates are not supported yet"),
+            ("reject_ip_ranges", "address ranges are not checked yet"),
+        ] {
+            section.unneeded(key, why, &mut self.warnings);
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, root: &mut Section) -> Result<RulesText, ConfigError> {
+        let newer = root.take("sync_config");
+        let older = root.take("sync_rules");
+        let node = match (newer, older) {
+            (Some(_), Some(older)) => return Err(older.invalid("stands beside sync_config: keep one of them")),
+            (node, other) => node.or(other),
+        };
+        let missing = |place| missing(place, "sync_config", "add `path` (or `content`) with the rules below it");
+        let Some(node) = node else {
+            let path = self.environment.variable("KAIROS_SYNC_RULES").ok_or_else(|| missing(self.whole.clone()))?;
+            return Ok(RulesText { text: read_file(Path::new(&path))?, file: path });
+        };
+        let place = node.place.clone();
+        let mut section = node.into_section()?;
+        let path = section.take("path");
+        let content = section.text("content")?;
+        section.unneeded("exit_on_error", "rules with a mistake always stop the start", &mut self.warnings);
+        section.finish()?;
+        match (path, content) {
+            (Some(path), _) => {
+                let place = path.place.clone();
+                let file = self.beside_config(&path.into_text()?);
+                let text = read_file(&file).map_err(|error| ConfigError {
+                    place,
+                    problem: Problem::Unreadable(format!("{}: {}", file.display(), error.problem)),
+                })?;
+                Ok(RulesText { file: file.display().to_string(), text })
+            }
+            (None, Some(text)) => Ok(RulesText { file: format!("{}: sync_config.content", self.whole), text }),
+            (None, None) => Err(missing(place)),
+        }
+    }
+
+    fn beside_config(&self, path: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn port(&self, root: &mut Section) -> Result<u16, ConfigError> {
+        if let Some(port) = root.number("port", 1, u64::from(u16::MAX))? {
+            return Ok(as_port(port));
+        }
+        let Some(text) = self.environment.variable("PS_PORT") else { return Ok(DEFAULT_PORT) };
+        text.parse().ok().filter(|port| *port > 0).ok_or_else(|| ConfigError {
+            place: self.whole.clone(),
+            problem: Problem::InvalidValue { key: "PS_PORT".to_owned(), expected: "must be a port".to_owned() },
+        })
+    }
+
+    fn data_dir(&self, root: &mut Section) -> Result<PathBuf, ConfigError> {
+        let configured = root.text("data_dir")?.map(|path| self.beside_config(&path));
+        let from_environment = || self.environment.variable("KAIROS_DATA_DIR").map(PathBuf::from);
+        Ok(configured.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
+    }
+
+    fn auth(&mut self, root: &mut Section) -> Result<AuthConfig, ConfigError> {
+        let mut section = root.section("client_auth")?;
+        let variable = |name| self.environment.variable(name).map(|value| vec![value]);
+        let audience = section.take("audience").map(Node::into_texts).transpose()?;
+        let audience = audience.or_else(|| variable("POWERSYNC_JWKS_AUDIENCE")).unwrap_or_default();
+        let uris = section.take("jwks_uri");
+        let place = uris.as_ref().map_or_else(|| self.whole.clone(), |node| node.place.clone());
+        let uris = uris.map(Node::into_texts).transpose()?.or_else(|| variable("POWERSYNC_JWKS_URI"));
+        let jwks_uris = uris.unwrap_or_default();
+        if !jwks_uris.iter().all(|uri| uri.starts_with("https://") || uri.starts_with("http://")) {
+            let expected = "must begin with https:// or http://".to_owned();
+            return Err(ConfigError {
+                place,
+                problem: Problem::InvalidValue { key: "client_auth.jwks_uri".to_owned(), expected },
+            });
+        }
+        let keys = section.take("jwks").map(keys).transpose()?.unwrap_or_default();
+        for key in ["supabase", "supabase_jwt_secret"] {
+            section.unneeded(key, "not supported yet: set jwks_uri and audience", &mut self.warnings);
+        }
+        for key in ["block_local_jwks", "jwks_reject_ip_ranges"] {
+            section.unneeded(key, "address ranges are not checked yet", &mut self.warnings);
+        }
+        section.finish()?;
+        if keys.is_empty() && jwks_uris.is_empty() {
+            self.warnings.push("client_auth has no keys: every client is refused; add jwks or jwks_uri".to_owned());
+        }
+        if audience.is_empty() {
+            self.warnings.push("client_auth.audience is empty: every client is refused; add one".to_owned());
+        }
+        Ok(AuthConfig { rules: TokenRules { audience, lifetime_max: TOKEN_LIFETIME_MAX }, keys, jwks_uris })
+    }
+
+    /// Limits written for the PowerSync service are not taken over: its defaults are those of another design.
+    fn api(&mut self, root: &mut Section) -> Result<Vec<Secret>, ConfigError> {
+        let mut section = root.section("api")?;
+        let tokens = section.take("tokens").map(Node::into_texts).transpose()?.unwrap_or_default();
+        section.unneeded("parameters", "bounds are set in the section limits", &mut self.warnings);
+        section.finish()?;
+        Ok(tokens.into_iter().map(Secret::new).collect())
+    }
+
+    fn unneeded(&mut self, root: &mut Section) {
+        for (key, why) in [
+            ("storage", "the embedded bucket store in data_dir needs no database"),
+            ("telemetry", "nothing is ever sent; metrics are at /metrics of the service's port"),
+            ("migrations", "the bucket store upgrades itself"),
+            ("healthcheck", "the probes are always served over HTTP"),
+            ("system", "set PS_LOG_LEVEL and PS_LOG_FORMAT"),
+        ] {
+            root.unneeded(key, why, &mut self.warnings);
+        }
+        // Free text for the operator's own use.
+        for key in ["metadata", "parameters"] {
+            root.take(key);
+        }
+    }
+}
+
+fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, ConfigError> {
+    let mut section = root.section("write")?;
+    let uri = section.take("uri");
+    let role = section.text("role")?;
+    section.finish()?;
+    let Some(uri) = uri else { return Ok(WriteConfig { source: source.clone(), role }) };
+    let place = uri.place.clone();
+    let write = SourceConfig::from_uri(&uri.into_text()?).map_err(|error| source_error(&place, error))?;
+    // The same server, as another role: how it is reached is said once.
+    let write = SourceConfig {
+        tls: source.tls,
+        ca_certificate: source.ca_certificate.clone(),
+        tls_server_name: source.tls_server_name.clone(),
+        ..write
+    };
+    Ok(WriteConfig { source: write, role })
+}
+
+fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
+    let defaults = Limits::default();
+    let mut section = root.section("limits")?;
+    let mut limit = |key, max: usize, default: usize| {
+        let number = section.number(key, 1, max as u64)?;
+        Ok(number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default))
+    };
+    let limits = Limits {
+        connection_count_max: limit("connections_max", 1_000_000, defaults.connection_count_max)?,
+        bucket_count_max: limit("buckets_per_connection_max", 1_000_000, defaults.bucket_count_max)?,
+        fetch_concurrency_max: limit("fetch_concurrency_max", 1000, defaults.fetch_concurrency_max)?,
+        body_bytes_max: limit("body_bytes_max", 1 << 30, defaults.body_bytes_max)?,
+    };
+    section.finish()?;
+    Ok(limits)
+}
+
+fn keys(node: Node) -> Result<Vec<crate::auth::jwks::Key>, ConfigError> {
+    let mut section = node.into_section()?;
+    let list = section.take("keys").map(Node::into_list).transpose()?.unwrap_or_default();
+    section.finish()?;
+    let key = |(position, node): (usize, Node)| {
+        let jwk: Jwk = serde_json::from_value(node.to_json())
+            .map_err(|_| node.invalid("is not a JSON Web Key: it needs `kty`, and text in all its members"))?;
+        jwk.to_key(position).map_err(|error| ConfigError { place: node.place.clone(), problem: error.into() })
+    };
+    list.into_iter().enumerate().map(key).collect()
+}
+
+fn source_error(place: &Place, error: PgError) -> ConfigError {
+    ConfigError { place: place.clone(), problem: error.into() }
+}
+
+fn as_port(number: u64) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// Slot names have lower-case letters, digits and underscores, and at most 63 of them with what we append.
+fn slot_prefix(node: &Node) -> Result<String, ConfigError> {
+    let text = node.clone().into_text()?;
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if (1..=40).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text);
+    }
+    Err(node.invalid("must be 1 to 40 lower-case letters, digits and underscores"))
+}
+
+/// The URI of a connection that is given by its parts.
+fn uri_of(
+    host: Option<&str>,
+    user: Option<&str>,
+    database: Option<&str>,
+    place: &Place,
+) -> Result<String, ConfigError> {
+    match (host, user, database) {
+        (Some(host), Some(user), Some(database)) => {
+            Ok(format!("postgresql://{}@{host}/{}", percent_encoded(user), percent_encoded(database)))
+        }
+        _ => Err(missing(
+            place.clone(),
+            "replication.connections[0].uri",
+            "write it, or hostname, database, username and password",
+        )),
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a string takes all");
+        }
+        encoded
+    })
+}

@@ -1,0 +1,199 @@
+use std::{collections::HashMap, path::PathBuf};
+
+use super::*;
+use crate::{auth::test_keys, postgres::TlsMode};
+
+const MINIMAL: &str = "replication: {connections: [{uri: postgresql://role:secret@db/app}]}
+sync_config: {content: 'bucket_definitions: {}'}
+client_auth: {audience: [app], jwks_uri: https://app.example/keys}
+";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    parse_with(text, &[])
+}
+
+fn parse_with(text: &str, environment: &[(&'static str, &'static str)]) -> Result<Config, ConfigError> {
+    let environment: HashMap<&str, &str> = environment.iter().copied().collect();
+    Config::parse(text, Path::new("kairos.yaml"), &environment)
+}
+
+fn error(text: &str) -> (String, &'static str) {
+    let error = parse(text).err().expect("a mistake");
+    (error.to_string(), error.code())
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_said() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.port, DEFAULT_PORT);
+    assert_eq!(config.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.rules.text, "bucket_definitions: {}");
+    assert_eq!((config.write.role, config.write.source.user), (None, "role".to_owned()));
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+/// As in the documentation of the PowerSync service.
+#[test]
+fn a_powersync_configuration_works_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sync-config.yaml"), "bucket_definitions: {}").unwrap();
+    let text = "
+replication:
+  connections:
+    - type: postgresql
+      uri: !env PS_DATABASE_URI
+      sslmode: disable
+storage:
+  type: postgresql
+  uri: !env PS_STORAGE_URI
+  sslmode: disable
+port: !env PS_PORT::number
+sync_config:
+  path: sync-config.yaml
+client_auth:
+  audience: [powersync]
+  jwks_uri: https://app.example/keys
+api:
+  tokens: [!env PS_ADMIN_TOKEN]
+telemetry:
+  disable_telemetry_sharing: !env PS_NO_TELEMETRY::boolean
+";
+    let environment = HashMap::from([
+        ("PS_DATABASE_URI", "postgresql://role:p%40ss@db:5433/app"),
+        ("PS_STORAGE_URI", "postgresql://storage@db/storage"),
+        ("PS_PORT", "9090"),
+        ("PS_ADMIN_TOKEN", "let-me-in"),
+        ("PS_NO_TELEMETRY", "True"),
+    ]);
+    let config = Config::parse(text, &folder.path().join("powersync.yaml"), &environment).unwrap();
+    assert_eq!((config.source.host.as_str(), config.source.port, config.source.tls), ("db", 5433, TlsMode::Disable));
+    assert_eq!(config.source.password.unwrap().reveal(), "p@ss");
+    assert_eq!(config.port, 9090);
+    assert_eq!(config.rules.text, "bucket_definitions: {}");
+    assert_eq!(config.auth.rules.audience, ["powersync"]);
+    assert_eq!(config.auth.jwks_uris, ["https://app.example/keys"]);
+    assert_eq!(config.admin_tokens[0].reveal(), "let-me-in");
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("powersync.yaml:7:1: `storage` is ignored"), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_example_in_deploy_is_a_valid_configuration() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kairos.example.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let environment = HashMap::from([
+        ("DATABASE_URL", "postgresql://kairos_replication@db/app"),
+        ("KAIROS_WRITE_URL", "postgresql://kairos_service@db/app"),
+    ]);
+    let config = Config::parse(&text, &path, &environment).unwrap();
+    assert_eq!(config.write.role.as_deref(), Some("kairos_write"));
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.yaml");
+    std::fs::write(&rules, "bucket_definitions: {}").unwrap();
+    let environment = HashMap::from([
+        ("POWERSYNC_DATABASE_URL", "postgresql://role@db/app"),
+        ("POWERSYNC_JWKS_URI", "https://app.example/keys"),
+        ("POWERSYNC_JWKS_AUDIENCE", "app"),
+        ("PS_PORT", "8081"),
+        ("KAIROS_DATA_DIR", "/data"),
+        ("KAIROS_SYNC_RULES", rules.to_str().unwrap()),
+    ]);
+    let config = Config::parse("{}", Path::new("environment"), &environment).unwrap();
+    assert_eq!((config.port, config.data_dir), (8081, PathBuf::from("/data")));
+    assert_eq!(config.auth.jwks_uris, ["https://app.example/keys"]);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
+    let text = format!("{MINIMAL}limits:\n  connection_max: 5\n");
+    assert_eq!(
+        error(&text),
+        (
+            "kairos.yaml:5:3: `limits.connection_max` is not a setting: did you mean `connections_max`?".to_owned(),
+            "CONF-0103"
+        )
+    );
+    assert_eq!(error(&format!("{MINIMAL}xyzzy: 1\n")).0, "kairos.yaml:4:1: `xyzzy` is not a setting: remove it");
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    let cases = [
+        (
+            format!("{MINIMAL}port: 70000\n"),
+            "kairos.yaml:4:1: `port` must be a whole number from 1 to 65535",
+            "CONF-0105",
+        ),
+        (format!("{MINIMAL}port: [1]\n"), "kairos.yaml:4:1: `port` must be a whole", "CONF-0105"),
+        (
+            format!("{MINIMAL}write: {{role: !env NOWHERE}}\n"),
+            "kairos.yaml:4:20: environment variable `NOWHERE`",
+            "CONF-0104",
+        ),
+        (MINIMAL.replace("uri: postgresql", "uri: mysql"), "kairos.yaml:1:30: connection URI:", "CONF-0108"),
+        (MINIMAL.replace("{uri:", "{type: mysql, uri:"), "must be postgresql", "CONF-0105"),
+        (MINIMAL.replace("{content: 'bucket_definitions: {}'}", "{path: nowhere.yaml}"), "nowhere.yaml", "CONF-0101"),
+        (
+            MINIMAL.replace("sync_config: {content: 'bucket_definitions: {}'}", ""),
+            "`sync_config` is missing",
+            "CONF-0106",
+        ),
+        (MINIMAL.replace("replication", "metadata"), "`replication.connections` is missing", "CONF-0106"),
+        (MINIMAL.replace("https://", "ftp://"), "must begin with https://", "CONF-0105"),
+        (format!("{MINIMAL}port: 1\nport: 2\n"), "kairos.yaml:5:1: not valid YAML", "CONF-0102"),
+        ("a: [".to_owned(), "not valid YAML", "CONF-0102"),
+        (String::new(), "must be a section", "CONF-0105"),
+    ];
+    for (text, message, code) in cases {
+        let found = error(&text);
+        assert!(found.0.contains(message) && found.1 == code, "{found:?} instead of {message} {code}");
+    }
+}
+
+#[test]
+fn no_secret_is_in_a_message() {
+    for text in [
+        MINIMAL.replace("postgresql:", "mysql:"),
+        MINIMAL.replace("@db", "@"),
+        MINIMAL.replace("app}]}", "app}"),
+        format!("{MINIMAL}port: [\n"),
+    ] {
+        let (message, _) = error(&text);
+        assert!(!message.contains("secret"), "{message}");
+    }
+}
+
+#[test]
+fn a_weak_shared_secret_stops_the_start() {
+    let text = MINIMAL
+        .replace("jwks_uri: https://app.example/keys", "jwks: {keys: [{kty: oct, alg: HS256, kid: weak, k: c2hvcnQ}]}");
+    let (message, code) = error(&text);
+    assert!(message.contains("client_auth.jwks: key `weak`: the shared secret has 5 bytes"), "{message}");
+    assert_eq!(code, "CONF-0107");
+}
+
+#[test]
+fn keys_are_read_from_the_file() {
+    let keys = format!("jwks: {{keys: [{}, {}]}}", test_keys::secret_jwk(), test_keys::rsa_jwk());
+    let config = parse(&MINIMAL.replace("jwks_uri: https://app.example/keys", &keys)).unwrap();
+    assert_eq!(config.auth.keys.len(), 2);
+}
+
+#[test]
+fn a_connection_may_be_given_by_its_parts() {
+    let parts = "{hostname: db, port: '5433', database: my app, username: r@le, password: 0, sslmode: verify-ca, \
+                 publication: mine, slot_name_prefix: kairos_a_, heartbeat_interval_seconds: 10}";
+    let config = parse(&MINIMAL.replace("{uri: postgresql://role:secret@db/app}", parts)).unwrap();
+    let source = config.source;
+    assert_eq!((source.host.as_str(), source.port, source.tls), ("db", 5433, TlsMode::VerifyCa));
+    assert_eq!((source.user.as_str(), source.database.as_str()), ("r@le", "my app"));
+    assert_eq!(source.password.unwrap().reveal(), "0");
+    assert_eq!((source.publication.as_deref(), source.slot_prefix.as_str()), (Some("mine"), "kairos_a_"));
+    assert_eq!(source.heartbeat, Some(std::time::Duration::from_secs(10)));
+}

@@ -1,0 +1,237 @@
+//! Puts the parts together and runs them until they are told to stop.
+//!
+//! ```text
+//! rules file ─► plan ─┬─► replication ─► store ─► hub ─► sync streams ◄─ api
+//!                     └─► writer ◄─ api
+//! ```
+//!
+//! **Invariants**
+//!
+//! - Nothing is started before configuration, rules and store were found good; every refusal names its remedy.
+//! - Losing Postgres stops neither the API nor the process: clients keep what the store has, replication comes back.
+//! - A store that can no longer be trusted ends the process: an operator must look at the disk.
+//!
+//! Start reading at [`run`].
+
+mod head;
+mod pool;
+
+use std::{error::Error, io, net::Ipv4Addr, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use kairos_sync_protocol::WriteCheckpointId;
+use kairos_sync_rules::{Severity, SyncPlan};
+use tokio::{net::TcpListener, sync::watch};
+
+use self::head::WriteHead;
+use crate::{
+    api::{self, ApiLimits, ApiParts, ApiState},
+    auth::{AuthError, Authenticator},
+    config::{Config, RulesText},
+    metrics::Metrics,
+    replication::{ReplicationError, ReplicationStatus, Replicator},
+    storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
+    sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
+    write::{WriteCheckpointSource, WriteOptions, Writer},
+};
+
+/// Sockets beyond those of sync streams: probes, uploads, write checkpoints.
+const EXTRA_SOCKETS: usize = 1_000;
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The rules cannot be deployed. What is wrong was printed.
+    #[error("the rules in {file} cannot be deployed:\n{findings}")]
+    Rules {
+        /// Which file.
+        file: String,
+        /// What is wrong, where, and what to write instead.
+        findings: String,
+    },
+    /// The bucket store cannot be opened.
+    #[error("open the bucket store")]
+    Store(#[source] StorageError),
+    /// Keys for tokens cannot be used.
+    #[error("prepare the verification of tokens")]
+    Auth(#[source] AuthError),
+    /// Replication ended for a reason that does not pass by itself.
+    #[error("replication ended")]
+    Replication(#[source] ReplicationError),
+    /// The port is taken or not allowed.
+    #[error("listen on port {port}: another process may have it; choose another `port`")]
+    Listen {
+        /// Which port.
+        port: u16,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ServerError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Rules { .. } => "CONF-0201",
+            Self::Store(error) => error.code(),
+            Self::Auth(error) => error.code(),
+            Self::Replication(error) => error.code(),
+            Self::Listen { .. } => "CONF-0202",
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Runs the service until `shutdown` becomes true.
+///
+/// # Errors
+/// [`ServerError`] when it cannot start, or when replication cannot go on.
+///
+/// # Panics
+/// When a task of the service panics, which is a fault of ours.
+pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), ServerError> {
+    let plan = Arc::new(compile_rules(&config.rules)?);
+    let folder = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, SqliteOptions::default())).await;
+    let store: Arc<dyn BucketStore> =
+        Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
+    let metrics = Arc::new(Metrics::new());
+    let hub = Hub::new(store.view().map_err(ServerError::Store)?.checkpoint());
+    let address = (Ipv4Addr::UNSPECIFIED, config.port);
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
+    let (stop, stopped) = follow(shutdown);
+    let state = api_state(&config, &plan, &store, &hub, &metrics, stopped.clone())?;
+    let shutdown = stopped.clone();
+    let replicator = replicator(&config, &plan, &store, &hub, &metrics);
+    let replicating = tokio::spawn(async move {
+        let ended = replicator.run(stopped).await;
+        // Without replication nothing fresh comes any more, and it only ends by itself when an operator must look.
+        stop.send_replace(true);
+        ended
+    });
+    tracing::info!(port = config.port, data_dir = %config.data_dir.display(), "serving");
+    let socket_count_max = config.limits.connection_count_max + EXTRA_SOCKETS;
+    api::serve(listener, api::router(state), socket_count_max, shutdown).await;
+    replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
+}
+
+/// A stop of our own, which follows that of the caller.
+fn follow(mut shutdown: watch::Receiver<bool>) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let forward = stop.clone();
+    tokio::spawn(async move {
+        // The caller being gone means the same.
+        let _ = shutdown.wait_for(|stopping| *stopping).await;
+        forward.send_replace(true);
+    });
+    (stop, stopped)
+}
+
+fn compile_rules(rules: &RulesText) -> Result<SyncPlan, ServerError> {
+    let compiled = kairos_sync_rules::compile(&rules.text, "public");
+    let render = |severity: Severity| {
+        let found = compiled.diagnostics.iter().filter(move |found| found.severity == severity);
+        found.map(|found| found.render(&rules.file, &rules.text)).collect::<String>()
+    };
+    let warnings = render(Severity::Warning);
+    if !warnings.is_empty() {
+        tracing::warn!("rules:\n{warnings}");
+    }
+    let findings = render(Severity::Fatal);
+    compiled.plan.ok_or_else(|| ServerError::Rules { file: rules.file.clone(), findings })
+}
+
+fn replicator(
+    config: &Config,
+    plan: &Arc<SyncPlan>,
+    store: &Arc<dyn BucketStore>,
+    hub: &Arc<Hub>,
+    metrics: &Arc<Metrics>,
+) -> Replicator {
+    let hub = Arc::clone(hub);
+    Replicator::new(
+        config.source.clone(),
+        Arc::clone(plan),
+        plan.fingerprint(),
+        Arc::clone(store),
+        Arc::clone(metrics),
+        Arc::new(move |commit: &Commit| hub.publish(commit)),
+        Arc::new(ReplicationStatus::default()),
+    )
+}
+
+fn api_state(
+    config: &Config,
+    plan: &Arc<SyncPlan>,
+    store: &Arc<dyn BucketStore>,
+    hub: &Arc<Hub>,
+    metrics: &Arc<Metrics>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<ApiState, ServerError> {
+    let head = Arc::new(WriteHead::new(config.source.clone()));
+    let write_checkpoints = WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub));
+    if config.write.role.is_none() && !plan.writable_tables().is_empty() {
+        tracing::warn!(
+            "no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind"
+        );
+    }
+    let options = WriteOptions {
+        role: config.write.role.clone(),
+        batch_bytes_max: config.limits.body_bytes_max,
+        ..WriteOptions::default()
+    };
+    let uploads = Writer::new(
+        pool::write_pool(config.write.source.clone()),
+        Arc::clone(plan),
+        options,
+        Arc::new(UploadCheckpoints(write_checkpoints.clone())),
+        Arc::clone(metrics),
+    );
+    let limits = SyncLimits {
+        bucket_count_max: config.limits.bucket_count_max,
+        fetch_concurrency_max: config.limits.fetch_concurrency_max,
+    };
+    let sync =
+        SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
+    Ok(ApiState::new(ApiParts {
+        sync: Arc::new(sync),
+        hub: Arc::clone(hub),
+        authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
+        write_checkpoints,
+        uploads: Arc::new(uploads),
+        metrics: Arc::clone(metrics),
+        limits: ApiLimits {
+            connection_count_max: config.limits.connection_count_max,
+            body_bytes_max: config.limits.body_bytes_max,
+        },
+    }))
+}
+
+/// Write checkpoints in the answers to uploads. An upload that is committed does not fail for want of one.
+struct UploadCheckpoints(WriteCheckpoints);
+
+impl WriteCheckpointSource for UploadCheckpoints {
+    fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>> {
+        Box::pin(async move {
+            self.0
+                .create(user_id, client_id)
+                .await
+                .inspect_err(|error| tracing::warn!(code = error.code(), %error, "no write checkpoint for an upload"))
+                .ok()
+        })
+    }
+}

@@ -1,0 +1,255 @@
+//! What one connection has announced and sent, and what is to be sent next. Pure.
+//!
+//! **Invariants**
+//!
+//! - The first line is a `checkpoint`, all later ones are `checkpoint_diff`s; none is made when nothing changed.
+//! - A diff repeats the write checkpoint, since clients overwrite what they remember.
+//! - No operation is sent twice: each bucket has a position that only moves forward while the client holds it.
+//! - All data of a priority precedes its partial completion, which precedes data of the next; the last group, and a
+//!   checkpoint without data, ends with `checkpoint_complete`.
+//! - A bucket that was removed starts anew when it returns, because the client has deleted it meanwhile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+};
+
+use kairos_sync_protocol::{
+    BucketName, OpId, WriteCheckpointId,
+    line::{
+        BucketChecksum, Checkpoint, CheckpointComplete, CheckpointDiff, PartialCheckpointComplete, StreamDescription,
+        SubscriptionReason, SyncLine,
+    },
+};
+
+use crate::storage::BucketTotals;
+
+/// The state of the store as far as it concerns one client.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Last operation of the observed state.
+    pub op_id: OpId,
+    /// The client's newest write checkpoint that the observed state includes.
+    pub write_checkpoint: Option<WriteCheckpointId>,
+    /// What was read.
+    pub buckets: ObservedBuckets,
+}
+
+/// How much was read.
+#[derive(Debug, Clone)]
+pub enum ObservedBuckets {
+    /// All buckets the client gets now, and the streams they come from.
+    All(Vec<ObservedBucket>, Vec<StreamDescription>),
+    /// Totals of those that changed; which buckets the client gets is as before.
+    Changed(Vec<(BucketName, BucketTotals)>),
+}
+
+/// A bucket the client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedBucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Its sums as of the observed state.
+    pub totals: BucketTotals,
+    /// 0 syncs first, 3 last.
+    pub priority: u8,
+    /// Why the client gets it.
+    pub reasons: Vec<SubscriptionReason>,
+}
+
+/// What to do next for the announced checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextStep {
+    /// Send operations of a bucket, then report how far with [`CheckpointState::sent`].
+    Fetch {
+        /// The bucket.
+        bucket: BucketName,
+        /// Operations after this one…
+        after: OpId,
+        /// …up to this one.
+        upto: OpId,
+    },
+    /// Send this line.
+    Line(SyncLine),
+}
+
+/// The state of one connection. See the module.
+#[derive(Debug)]
+pub struct CheckpointState {
+    /// Positions the client named; used for the first checkpoint only, after which it has deleted all other buckets.
+    requested: HashMap<BucketName, OpId>,
+    held: BTreeMap<BucketName, Held>,
+    /// Buckets that are not fully sent, in the order they will be.
+    pending: BTreeSet<(u8, BucketName)>,
+    write_checkpoint: Option<WriteCheckpointId>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Unannounced,
+    /// Sending the checkpoint that ends at `op_id`; `priority` is the group that is being sent.
+    Sending {
+        op_id: OpId,
+        priority: Option<u8>,
+    },
+    Complete,
+}
+
+#[derive(Debug)]
+struct Held {
+    totals: BucketTotals,
+    priority: u8,
+    reasons: Vec<SubscriptionReason>,
+    /// The client has everything up to here.
+    position: OpId,
+}
+
+impl CheckpointState {
+    /// For a client that has these buckets up to these operations.
+    pub fn new(requested: HashMap<BucketName, OpId>) -> Self {
+        Self {
+            requested,
+            held: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            write_checkpoint: None,
+            phase: Phase::Unannounced,
+        }
+    }
+
+    /// Whether a checkpoint was announced.
+    pub fn is_announced(&self) -> bool {
+        self.phase != Phase::Unannounced
+    }
+
+    /// Whether all that was announced was sent.
+    pub fn is_complete(&self) -> bool {
+        !matches!(self.phase, Phase::Sending { .. })
+    }
+
+    /// Takes a newer state of the store. Returns the line that announces it, unless nothing changed for the client.
+    pub fn advance(&mut self, observation: Observation) -> Option<SyncLine> {
+        let Observation { op_id, write_checkpoint, buckets } = observation;
+        let first = !self.is_announced();
+        let (updated, removed, streams) = match buckets {
+            ObservedBuckets::All(buckets, streams) => {
+                let removed = self.remove_all_but(&buckets);
+                let updated = buckets.into_iter().filter_map(|bucket| self.replace(bucket)).collect::<Vec<_>>();
+                (updated, removed, streams)
+            }
+            ObservedBuckets::Changed(changed) => {
+                let updated = changed.into_iter().filter_map(|(name, totals)| self.update(name, totals)).collect();
+                (updated, Vec::new(), Vec::new())
+            }
+        };
+        if !first && updated.is_empty() && removed.is_empty() && self.write_checkpoint == write_checkpoint {
+            return None;
+        }
+        self.write_checkpoint = write_checkpoint;
+        self.requested = HashMap::new();
+        self.phase = Phase::Sending { op_id, priority: None };
+        Some(if first {
+            SyncLine::Checkpoint(Checkpoint { last_op_id: op_id, write_checkpoint, buckets: updated, streams })
+        } else {
+            SyncLine::CheckpointDiff(CheckpointDiff {
+                last_op_id: op_id,
+                write_checkpoint,
+                updated_buckets: updated,
+                removed_buckets: removed,
+            })
+        })
+    }
+
+    fn remove_all_but(&mut self, wanted: &[ObservedBucket]) -> Vec<String> {
+        let wanted: BTreeSet<&BucketName> = wanted.iter().map(|bucket| &bucket.name).collect();
+        let (kept, removed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            mem::take(&mut self.held).into_iter().partition(|(name, _)| wanted.contains(name));
+        self.held = kept;
+        for (name, held) in &removed {
+            self.pending.remove(&(held.priority, name.clone()));
+        }
+        removed.into_keys().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    /// The bucket as the client must know it now, unless it knows it so already.
+    fn replace(&mut self, bucket: ObservedBucket) -> Option<BucketChecksum> {
+        let ObservedBucket { name, totals, priority, reasons } = bucket;
+        let before = self.held.remove(&name);
+        if let Some(before) = &before {
+            self.pending.remove(&(before.priority, name.clone()));
+        }
+        let unchanged = before
+            .as_ref()
+            .is_some_and(|held| (held.totals, held.priority, &held.reasons) == (totals, priority, &reasons));
+        let position = match before {
+            Some(before) => before.position,
+            None => self.requested.remove(&name).unwrap_or_default(),
+        };
+        let held = Held { totals, priority, reasons, position };
+        let line = (!unchanged).then(|| held.describe(&name));
+        if held.is_pending() {
+            self.pending.insert((held.priority, name.clone()));
+        }
+        self.held.insert(name, held);
+        line
+    }
+
+    fn update(&mut self, name: BucketName, totals: BucketTotals) -> Option<BucketChecksum> {
+        let held = self.held.get_mut(&name)?;
+        if held.totals == totals {
+            return None;
+        }
+        held.totals = totals;
+        let line = held.describe(&name);
+        if held.is_pending() {
+            self.pending.insert((held.priority, name));
+        }
+        Some(line)
+    }
+
+    /// What to do next; `None` when all that was announced was sent.
+    pub fn next_step(&mut self) -> Option<NextStep> {
+        let Phase::Sending { op_id, priority: sending } = self.phase else { return None };
+        let Some((priority, bucket)) = self.pending.first() else {
+            self.phase = Phase::Complete;
+            return Some(NextStep::Line(SyncLine::CheckpointComplete(CheckpointComplete { last_op_id: op_id })));
+        };
+        self.phase = Phase::Sending { op_id, priority: Some(*priority) };
+        if let Some(sent) = sending.filter(|sent| sent < priority) {
+            let line = PartialCheckpointComplete { last_op_id: op_id, priority: sent };
+            return Some(NextStep::Line(SyncLine::PartialCheckpointComplete(line)));
+        }
+        let after = self.held.get(bucket).map_or(OpId::ZERO, |held| held.position);
+        Some(NextStep::Fetch { bucket: bucket.clone(), after, upto: op_id })
+    }
+
+    /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them.
+    pub fn sent(&mut self, bucket: &BucketName, position: OpId, has_more: bool) {
+        if let Some(held) = self.held.get_mut(bucket) {
+            held.position = if has_more { position } else { position.max(held.totals.last_op_id) };
+            if !held.is_pending() {
+                self.pending.remove(&(held.priority, bucket.clone()));
+            }
+        }
+    }
+}
+
+impl Held {
+    fn is_pending(&self) -> bool {
+        self.position < self.totals.last_op_id
+    }
+
+    fn describe(&self, name: &BucketName) -> BucketChecksum {
+        BucketChecksum {
+            bucket: name.as_str().to_owned(),
+            checksum: self.totals.checksum,
+            count: self.totals.count,
+            priority: self.priority,
+            subscriptions: self.reasons.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_state_tests.rs"]
+mod tests;

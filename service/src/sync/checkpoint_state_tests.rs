@@ -1,0 +1,258 @@
+use kairos_sync_protocol::Checksum;
+use proptest::prelude::*;
+
+use super::*;
+
+fn op_id(id: u64) -> OpId {
+    OpId::new(id).unwrap()
+}
+
+fn bucket(name: &str, priority: u8, last_op_id: u64) -> ObservedBucket {
+    let checksum = Checksum::from_bits(u32::try_from(last_op_id).unwrap());
+    ObservedBucket {
+        name: BucketName::new(name),
+        totals: BucketTotals { count: last_op_id, checksum, last_op_id: op_id(last_op_id) },
+        priority,
+        reasons: vec![SubscriptionReason::Default(0)],
+    }
+}
+
+fn all(at: u64, buckets: Vec<ObservedBucket>) -> Observation {
+    Observation { op_id: op_id(at), write_checkpoint: None, buckets: ObservedBuckets::All(buckets, vec![]) }
+}
+
+/// Sends all that is pending, one fetch per bucket; the kinds of lines and names of buckets in order.
+fn drain(state: &mut CheckpointState) -> Vec<String> {
+    let mut steps = Vec::new();
+    while let Some(step) = state.next_step() {
+        steps.push(match step {
+            NextStep::Fetch { bucket, after, upto } => {
+                state.sent(&bucket, upto, false);
+                format!("{bucket} {after}..{upto}")
+            }
+            NextStep::Line(SyncLine::PartialCheckpointComplete(line)) => format!("partial {}", line.priority),
+            NextStep::Line(SyncLine::CheckpointComplete(line)) => format!("complete {}", line.last_op_id),
+            NextStep::Line(line) => panic!("unexpected {line:?}"),
+        });
+    }
+    steps
+}
+
+#[test]
+fn data_comes_by_priority_and_the_last_group_completes_the_checkpoint() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 0, 8), bucket("c", 1, 7), bucket("d", 2, 0)]));
+    assert_eq!(drain(&mut state), ["b 0..9", "partial 0", "c 0..9", "partial 1", "a 0..9", "complete 9"]);
+}
+
+#[test]
+fn a_client_that_has_everything_gets_no_data() {
+    let mut state = CheckpointState::new(HashMap::from([(BucketName::new("a"), op_id(9))]));
+    assert!(matches!(state.advance(all(9, vec![bucket("a", 3, 9)])), Some(SyncLine::Checkpoint(_))));
+    assert_eq!(drain(&mut state), ["complete 9"]);
+}
+
+#[test]
+fn nothing_is_said_when_nothing_changed_though_the_store_moved_on() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    drain(&mut state);
+    assert_eq!(state.advance(all(12, vec![bucket("a", 3, 9)])), None);
+    assert_eq!(drain(&mut state), [""; 0]);
+}
+
+#[test]
+fn every_diff_repeats_the_write_checkpoint() {
+    let mut state = CheckpointState::new(HashMap::new());
+    let write_checkpoint = WriteCheckpointId::new(4).ok();
+    state.advance(Observation { write_checkpoint, ..all(1, vec![bucket("a", 3, 1)]) });
+    let later = Observation { write_checkpoint, ..all(2, vec![bucket("a", 3, 2)]) };
+    let Some(SyncLine::CheckpointDiff(diff)) = state.advance(later) else { panic!("no diff") };
+    assert_eq!(diff.write_checkpoint, write_checkpoint);
+}
+
+#[test]
+fn a_new_write_checkpoint_alone_makes_a_diff_that_completes_at_once() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(1, vec![]));
+    drain(&mut state);
+    let observation = Observation {
+        op_id: op_id(1),
+        write_checkpoint: WriteCheckpointId::new(1).ok(),
+        buckets: ObservedBuckets::Changed(vec![]),
+    };
+    assert!(matches!(state.advance(observation), Some(SyncLine::CheckpointDiff(_))));
+    assert_eq!(drain(&mut state), ["complete 1"]);
+}
+
+#[test]
+fn a_superseded_checkpoint_continues_where_it_stopped() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 3, 5)]));
+    let step = state.next_step();
+    assert_eq!(step, Some(NextStep::Fetch { bucket: BucketName::new("a"), after: op_id(0), upto: op_id(9) }));
+    state.sent(&BucketName::new("a"), op_id(4), true);
+    let totals = bucket("c", 3, 12).totals;
+    let changed = ObservedBuckets::Changed(vec![(BucketName::new("b"), totals)]);
+    state.advance(Observation { op_id: op_id(12), write_checkpoint: None, buckets: changed });
+    assert_eq!(drain(&mut state), ["a 4..12", "b 0..12", "complete 12"]);
+}
+
+#[test]
+fn a_bucket_that_returns_starts_anew() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    drain(&mut state);
+    let Some(SyncLine::CheckpointDiff(diff)) = state.advance(all(9, vec![])) else { panic!("no diff") };
+    assert_eq!(diff.removed_buckets, ["a"]);
+    drain(&mut state);
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    assert_eq!(drain(&mut state), ["a 0..9", "complete 9"]);
+}
+
+/// A store of nothing but op ids per bucket, and a client that knows only the lines.
+#[derive(Debug, Default)]
+struct Model {
+    buckets: BTreeMap<&'static str, Vec<u64>>,
+    visible: BTreeSet<&'static str>,
+    op_id: u64,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    announced: BTreeMap<String, (u64, u32)>,
+    has: BTreeMap<String, Vec<u64>>,
+    complete_at: Option<u64>,
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Debug, Clone)]
+enum Action {
+    Append(usize),
+    Toggle(usize),
+    Announce,
+    Send { limit: usize },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => (0..NAMES.len()).prop_map(Action::Append),
+        1 => (0..NAMES.len()).prop_map(Action::Toggle),
+        2 => Just(Action::Announce),
+        4 => (1..4_usize).prop_map(|limit| Action::Send { limit }),
+    ]
+}
+
+impl Model {
+    fn totals(&self, name: &str) -> BucketTotals {
+        let ops = self.buckets.get(name).cloned().unwrap_or_default();
+        BucketTotals {
+            count: ops.len() as u64,
+            checksum: ops.iter().map(|id| checksum_of(*id)).sum(),
+            last_op_id: op_id(ops.last().copied().unwrap_or(0)),
+        }
+    }
+
+    fn observe(&self) -> Observation {
+        let buckets = self.visible.iter().map(|name| ObservedBucket {
+            name: BucketName::new(*name),
+            totals: self.totals(name),
+            priority: u8::from(*name > "b"),
+            reasons: vec![SubscriptionReason::Default(0)],
+        });
+        all(self.op_id, buckets.collect())
+    }
+}
+
+fn checksum_of(id: u64) -> Checksum {
+    Checksum::from_bits(u32::try_from(id).unwrap().wrapping_mul(2_654_435_761))
+}
+
+impl Client {
+    fn receive(&mut self, line: SyncLine) {
+        let (buckets, removed) = match line {
+            SyncLine::Checkpoint(line) => {
+                assert!(self.announced.is_empty() && self.complete_at.is_none(), "only the first line");
+                (line.buckets, Vec::new())
+            }
+            SyncLine::CheckpointDiff(line) => (line.updated_buckets, line.removed_buckets),
+            SyncLine::CheckpointComplete(line) => return self.complete(line.last_op_id.get()),
+            SyncLine::PartialCheckpointComplete(_) => return,
+            line => panic!("unexpected {line:?}"),
+        };
+        for name in removed {
+            self.announced.remove(&name);
+            self.has.remove(&name);
+        }
+        for bucket in buckets {
+            self.announced.insert(bucket.bucket, (bucket.count, bucket.checksum.bits()));
+        }
+    }
+
+    /// What a client checks before it shows anything.
+    fn complete(&mut self, at: u64) {
+        for (name, announced) in &self.announced {
+            let ops = self.has.get(name).cloned().unwrap_or_default();
+            let sum: Checksum = ops.iter().map(|id| checksum_of(*id)).sum();
+            assert_eq!(*announced, (ops.len() as u64, sum.bits()), "bucket {name}");
+        }
+        self.complete_at = Some(at);
+    }
+}
+
+/// One step of the connection, with chunks of at most `limit` operations.
+fn send(model: &Model, state: &mut CheckpointState, client: &mut Client, limit: usize) -> bool {
+    match state.next_step() {
+        None => return false,
+        Some(NextStep::Line(line)) => client.receive(line),
+        Some(NextStep::Fetch { bucket, after, upto }) => {
+            let ops = model.buckets.get(bucket.as_str()).cloned().unwrap_or_default();
+            let ops: Vec<u64> = ops.into_iter().filter(|id| *id > after.get() && *id <= upto.get()).collect();
+            let chunk = &ops[..ops.len().min(limit)];
+            let has = client.has.entry(bucket.as_str().to_owned()).or_default();
+            assert!(has.last() < chunk.first(), "an operation is sent twice, or out of order");
+            has.extend(chunk);
+            state.sent(&bucket, op_id(*chunk.last().expect("pending buckets have operations")), ops.len() > limit);
+        }
+    }
+    true
+}
+
+proptest! {
+    #[test]
+    fn applying_the_lines_gives_the_store(actions in prop::collection::vec(action(), 0..80)) {
+        let mut model = Model { visible: NAMES.into_iter().collect(), ..Model::default() };
+        let mut state = CheckpointState::new(HashMap::new());
+        let mut client = Client::default();
+        for action in actions.into_iter().chain([Action::Announce]) {
+            match action {
+                Action::Append(index) => {
+                    model.op_id += 1;
+                    model.buckets.entry(NAMES[index]).or_default().push(model.op_id);
+                }
+                Action::Toggle(index) => {
+                    if !model.visible.remove(NAMES[index]) {
+                        model.visible.insert(NAMES[index]);
+                    }
+                }
+                Action::Announce => {
+                    if let Some(line) = state.advance(model.observe()) {
+                        client.receive(line);
+                    }
+                }
+                Action::Send { limit } => {
+                    send(&model, &mut state, &mut client, limit);
+                }
+            }
+        }
+        while send(&model, &mut state, &mut client, 2) {}
+        prop_assert!(client.complete_at.is_some());
+        let held: Vec<&str> = client.announced.keys().map(String::as_str).collect();
+        prop_assert_eq!(held, model.visible.iter().copied().collect::<Vec<_>>());
+        for name in &model.visible {
+            let has = client.has.get(*name).cloned().unwrap_or_default();
+            prop_assert_eq!(has, model.buckets.get(name).cloned().unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Who cares about a commit.
+//!
+//! Connections register the buckets and lookups their state depends on, and the position of the write checkpoint they
+//! wait for. [`Hub::publish`] marks what changed for those concerned and wakes them.
+//!
+//! **Invariants**
+//!
+//! - Publishing costs O(what changed × who holds it), whatever the number of connections.
+//! - Marks are sets, not queues: any number of commits that meet a busy connection leave one mark per bucket it holds.
+//! - [`Registration::take`] says as of which published state the marks are complete; a view of exactly that state needs
+//!   nothing else to be read again.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::Hash,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kairos_sync_protocol::BucketName;
+use kairos_sync_rules::LookupKey;
+use tokio::sync::Notify;
+
+use crate::{
+    lsn::Lsn,
+    storage::{Checkpoint, Commit, WriteCheckpointKey},
+};
+
+/// The registry of connections.
+#[derive(Debug)]
+pub struct Hub {
+    // Held for map operations only, never across a store read or an await.
+    state: Mutex<State>,
+}
+
+type ConnectionId = u64;
+
+#[derive(Debug, Default)]
+struct State {
+    published: Option<Checkpoint>,
+    last_id: ConnectionId,
+    connections: HashMap<ConnectionId, Connection>,
+    by_bucket: HashMap<BucketName, HashSet<ConnectionId>>,
+    by_lookup: HashMap<LookupKey, HashSet<ConnectionId>>,
+    by_write_key: HashMap<WriteCheckpointKey, HashSet<ConnectionId>>,
+    /// Connections which do not know yet what they depend on.
+    watching_all: HashSet<ConnectionId>,
+    /// Who waits for the source to pass a position, nearest first.
+    awaiting: BTreeSet<(Lsn, ConnectionId)>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    write_key: WriteCheckpointKey,
+    buckets: HashSet<BucketName>,
+    lookups: HashSet<LookupKey>,
+    /// The position it waits for: that of its newest write checkpoint.
+    awaiting: Option<Lsn>,
+    changes: Changes,
+    wake: Arc<Notify>,
+}
+
+/// What changed for a connection since it last looked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Which buckets the client gets may have changed: resolve again, and read everything.
+    pub resolve: bool,
+    /// The write checkpoint may have been reached.
+    pub write_checkpoint: bool,
+    /// These buckets got operations.
+    pub buckets: HashSet<BucketName>,
+}
+
+impl Changes {
+    /// Read everything.
+    pub fn everything() -> Self {
+        Self { resolve: true, write_checkpoint: true, buckets: HashSet::new() }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        !self.resolve && !self.write_checkpoint && self.buckets.is_empty()
+    }
+
+    /// Adds what `later` says.
+    pub fn merge(&mut self, later: Self) {
+        self.resolve |= later.resolve;
+        self.write_checkpoint |= later.write_checkpoint;
+        self.buckets.extend(later.buckets);
+    }
+}
+
+impl Hub {
+    /// A hub without connections. `published` is the store's state now, before anything is committed to it.
+    pub fn new(published: Option<Checkpoint>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { published, ..State::default() }) })
+    }
+
+    /// Maps are changed in full before the lock is let go; a poisoned one still holds whole entries.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a connection. Until it says what it depends on, every commit concerns it.
+    pub fn register(self: &Arc<Self>, write_key: WriteCheckpointKey) -> Registration {
+        let mut state = self.lock();
+        state.last_id += 1;
+        let id = state.last_id;
+        let wake = Arc::new(Notify::new());
+        state.by_write_key.entry(write_key.clone()).or_default().insert(id);
+        state.watching_all.insert(id);
+        let connection = Connection {
+            write_key,
+            buckets: HashSet::new(),
+            lookups: HashSet::new(),
+            awaiting: None,
+            changes: Changes::everything(),
+            wake: Arc::clone(&wake),
+        };
+        state.connections.insert(id, connection);
+        drop(state);
+        Registration { hub: Arc::clone(self), id, wake }
+    }
+
+    /// Tells those concerned of a commit. Call it after the commit returned, once per commit, in order.
+    pub fn publish(&self, commit: &Commit) {
+        let mut state = self.lock();
+        let appeared_or_vanished = state.published.is_some() != commit.checkpoint.is_some();
+        state.published = commit.checkpoint;
+        if appeared_or_vanished {
+            state.connections.values_mut().for_each(|connection| connection.mark(Changes::everything()));
+            return;
+        }
+        state.mark_holders(commit);
+        if let Some(checkpoint) = commit.checkpoint {
+            state.mark_reached(checkpoint.lsn);
+        }
+    }
+
+    /// Tells the connections of `key` that a write checkpoint was stored which the source reaches at `lsn`.
+    pub fn write_checkpoint_created(&self, key: &WriteCheckpointKey, lsn: Lsn) {
+        let mut state = self.lock();
+        let ids: Vec<_> = state.by_write_key.get(key).into_iter().flatten().copied().collect();
+        for id in ids {
+            state.await_lsn(id, lsn);
+        }
+    }
+
+    /// The latest published state.
+    pub fn published(&self) -> Option<Checkpoint> {
+        self.lock().published
+    }
+}
+
+impl State {
+    fn mark_holders(&mut self, commit: &Commit) {
+        let Self { connections, by_bucket, by_lookup, watching_all, .. } = self;
+        for bucket in &commit.buckets {
+            for id in by_bucket.get(bucket).into_iter().flatten() {
+                let changes = Changes { buckets: HashSet::from([bucket.clone()]), ..Changes::default() };
+                mark(connections, *id, changes);
+            }
+        }
+        let concerned = commit.lookups.iter().filter_map(|lookup| by_lookup.get(lookup)).flatten();
+        for id in concerned.chain(watching_all.iter()) {
+            mark(connections, *id, Changes { resolve: true, ..Changes::default() });
+        }
+    }
+
+    fn mark_reached(&mut self, lsn: Lsn) {
+        while let Some((waiting_for, id)) = self.awaiting.first().copied()
+            && waiting_for <= lsn
+        {
+            self.awaiting.pop_first();
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.awaiting = None;
+                connection.mark(Changes { write_checkpoint: true, ..Changes::default() });
+            }
+        }
+    }
+
+    fn await_lsn(&mut self, id: ConnectionId, lsn: Lsn) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if let Some(earlier) = connection.awaiting.replace(lsn) {
+            self.awaiting.remove(&(earlier, id));
+        }
+        self.awaiting.insert((lsn, id));
+        if let Some(checkpoint) = self.published {
+            self.mark_reached(checkpoint.lsn);
+        }
+    }
+
+    fn remove(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            unlink(&mut self.by_bucket, &connection.buckets, id);
+            unlink(&mut self.by_lookup, &connection.lookups, id);
+            unlink(&mut self.by_write_key, [&connection.write_key], id);
+            self.watching_all.remove(&id);
+            if let Some(lsn) = connection.awaiting {
+                self.awaiting.remove(&(lsn, id));
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn mark(&mut self, changes: Changes) {
+        self.changes.merge(changes);
+        self.wake.notify_one();
+    }
+}
+
+fn mark(connections: &mut HashMap<ConnectionId, Connection>, id: ConnectionId, changes: Changes) {
+    if let Some(connection) = connections.get_mut(&id) {
+        connection.mark(changes);
+    }
+}
+
+fn unlink<'a, K: Hash + Eq + 'a>(
+    index: &mut HashMap<K, HashSet<ConnectionId>>,
+    keys: impl IntoIterator<Item = &'a K>,
+    id: ConnectionId,
+) {
+    for key in keys {
+        if let Some(ids) = index.get_mut(key) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                index.remove(key);
+            }
+        }
+    }
+}
+
+/// Replaces the keys under which a connection is found.
+fn relink<K: Hash + Eq + Clone>(
+    index: &mut HashMap<K, HashSet<ConnectionId>>,
+    held: &mut HashSet<K>,
+    wanted: HashSet<K>,
+    id: ConnectionId,
+) {
+    unlink(index, held.difference(&wanted), id);
+    for key in wanted.difference(held) {
+        index.entry(key.clone()).or_default().insert(id);
+    }
+    *held = wanted;
+}
+
+/// A connection's place in the hub; it leaves when dropped.
+#[derive(Debug)]
+pub struct Registration {
+    hub: Arc<Hub>,
+    id: ConnectionId,
+    wake: Arc<Notify>,
+}
+
+impl Registration {
+    /// Waits until there may be changes. Changes that are already there end the wait at once.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether there are changes to look at.
+    pub fn has_changes(&self) -> bool {
+        self.hub.lock().connections.get(&self.id).is_some_and(|connection| !connection.changes.is_empty())
+    }
+
+    /// Takes the changes, with the published state as of which they are complete.
+    pub fn take(&self) -> (Changes, Option<Checkpoint>) {
+        let mut state = self.hub.lock();
+        let published = state.published;
+        let changes = state.connections.get_mut(&self.id).map(|connection| mem::take(&mut connection.changes));
+        (changes.unwrap_or_default(), published)
+    }
+
+    /// From now on only these concern the connection, which read them from the state `as_of`. A commit published since
+    /// may have changed one of them unnoticed, so that the connection must look again.
+    pub fn watch(&self, buckets: HashSet<BucketName>, lookups: HashSet<LookupKey>, as_of: Checkpoint) {
+        let mut state = self.hub.lock();
+        let State { connections, by_bucket, by_lookup, watching_all, published, .. } = &mut *state;
+        if let Some(connection) = connections.get_mut(&self.id) {
+            relink(by_bucket, &mut connection.buckets, buckets, self.id);
+            relink(by_lookup, &mut connection.lookups, lookups, self.id);
+            watching_all.remove(&self.id);
+            if published.is_some_and(|published| published.op_id > as_of.op_id || published.lsn > as_of.lsn) {
+                connection.mark(Changes::everything());
+            }
+        }
+    }
+
+    /// Wakes the connection when the source has passed `lsn`, at once if it already has.
+    pub fn await_lsn(&self, lsn: Lsn) {
+        self.hub.lock().await_lsn(self.id, lsn);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.hub.lock().remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kairos_sync_protocol::OpId;
+
+    use super::*;
+
+    fn commit(lsn: u64, buckets: &[&str], lookups: &[&str]) -> Commit {
+        Commit {
+            checkpoint: Some(Checkpoint { op_id: OpId::new(lsn).unwrap(), lsn: Lsn::new(lsn) }),
+            buckets: buckets.iter().map(|name| BucketName::new(*name)).collect(),
+            lookups: lookups.iter().map(|name| LookupKey((*name).into())).collect(),
+        }
+    }
+
+    fn watching(hub: &Arc<Hub>, user: &str, buckets: &[&str], lookups: &[&str]) -> Registration {
+        let registration = hub.register(WriteCheckpointKey(user.into()));
+        registration.take();
+        let commit = commit(0, buckets, lookups);
+        let as_of = commit.checkpoint.unwrap();
+        registration.watch(commit.buckets.into_iter().collect(), commit.lookups.into_iter().collect(), as_of);
+        registration
+    }
+
+    fn hub() -> Arc<Hub> {
+        Hub::new(commit(0, &[], &[]).checkpoint)
+    }
+
+    #[test]
+    fn a_commit_concerns_only_those_who_hold_something_of_it() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a", "shared"], &["x"]);
+        let ben = watching(&hub, "ben", &["b", "shared"], &["y"]);
+        hub.publish(&commit(1, &["a"], &[]));
+        assert_eq!(anna.take().0.buckets, HashSet::from([BucketName::new("a")]));
+        assert!(!ben.has_changes());
+        hub.publish(&commit(2, &[], &["y"]));
+        assert!(!anna.has_changes());
+        assert!(ben.take().0.resolve);
+        hub.publish(&commit(3, &["shared"], &[]));
+        assert!(anna.has_changes() && ben.has_changes());
+    }
+
+    #[test]
+    fn marks_are_complete_as_of_the_published_state() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a", "b"], &[]);
+        hub.publish(&commit(1, &["a"], &[]));
+        hub.publish(&commit(2, &["b", "a"], &[]));
+        let (changes, published) = anna.take();
+        assert_eq!(changes.buckets.len(), 2, "one mark per bucket");
+        assert_eq!(published.map(|checkpoint| checkpoint.lsn), Some(Lsn::new(2)));
+        assert!(anna.take().0.is_empty());
+    }
+
+    #[test]
+    fn before_it_knows_its_buckets_everything_concerns_a_connection() {
+        let hub = hub();
+        let anna = hub.register(WriteCheckpointKey("anna".into()));
+        anna.take();
+        hub.publish(&commit(1, &["unknown"], &[]));
+        assert!(anna.take().0.resolve);
+        anna.watch(HashSet::new(), HashSet::new(), hub.published().unwrap());
+        hub.publish(&commit(2, &["unknown"], &[]));
+        assert!(!anna.has_changes());
+    }
+
+    #[test]
+    fn a_commit_published_while_a_connection_learns_its_buckets_is_not_missed() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a"], &[]);
+        let (_, as_of) = anna.take();
+        hub.publish(&commit(1, &["new"], &[]));
+        assert!(!anna.has_changes(), "it does not watch the bucket yet");
+        anna.watch(HashSet::from([BucketName::new("new")]), HashSet::new(), as_of.unwrap());
+        assert!(anna.take().0.resolve);
+    }
+
+    #[test]
+    fn a_write_checkpoint_wakes_its_client_when_the_source_has_passed_it() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &[], &[]);
+        let ben = watching(&hub, "ben", &[], &[]);
+        hub.write_checkpoint_created(&WriteCheckpointKey("anna".into()), Lsn::new(5));
+        hub.publish(&commit(4, &[], &[]));
+        assert!(!anna.has_changes());
+        hub.publish(&commit(5, &[], &[]));
+        assert!(anna.take().0.write_checkpoint);
+        assert!(!ben.has_changes());
+        anna.await_lsn(Lsn::new(5));
+        assert!(anna.take().0.write_checkpoint, "already passed");
+    }
+
+    #[test]
+    fn a_vanished_state_concerns_everybody() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &[], &[]);
+        hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
+        assert!(anna.take().0.resolve);
+        hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
+        assert!(!anna.has_changes(), "a snapshot's commits are not visible to anybody");
+    }
+
+    #[test]
+    fn who_left_leaves_nothing_behind() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a"], &["x"]);
+        anna.await_lsn(Lsn::new(9));
+        drop(anna);
+        let state = hub.lock();
+        assert!(state.connections.is_empty() && state.by_bucket.is_empty() && state.by_lookup.is_empty());
+        assert!(state.by_write_key.is_empty() && state.awaiting.is_empty() && state.watching_all.is_empty());
+    }
+}

@@ -1,0 +1,161 @@
+//! Reading the state of the store as far as it concerns one client. Blocks on disk.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kairos_sync_protocol::{
+    WriteCheckpointId,
+    line::{StreamDescription, StreamError, StreamErrorSubject, SubscriptionReason},
+};
+use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, Querier, Reason, Resolution, ResolvedBucket};
+
+use super::{
+    SyncError,
+    checkpoint_state::{Observation, ObservedBucket, ObservedBuckets},
+    hub::{Changes, Registration},
+};
+use crate::storage::{BucketStore, Checkpoint, StorageError, StoreView, WriteCheckpointKey};
+
+/// How often a view is opened in the hope of one that equals the published state. Where commits come faster than that,
+/// everything is read, which is always right.
+const VIEW_ATTEMPTS: usize = 3;
+
+/// Reads what concerns one client.
+pub(super) struct Observer {
+    pub(super) store: Arc<dyn BucketStore>,
+    pub(super) registration: Registration,
+    pub(super) querier: Querier,
+    /// Prefix of the bucket names of the generation the querier was made for.
+    pub(super) bucket_prefix: String,
+    pub(super) write_key: WriteCheckpointKey,
+    pub(super) bucket_count_max: usize,
+}
+
+/// What was found.
+pub(super) enum Observed {
+    /// No state is visible yet.
+    Nothing,
+    /// The store was reset: the client must connect anew.
+    OtherGeneration,
+    /// This.
+    State(Observation),
+}
+
+impl Observer {
+    /// Reads what changed since the last time. `write_checkpoint` is the one found then.
+    pub(super) fn observe(&self, write_checkpoint: Option<WriteCheckpointId>) -> Result<Observed, SyncError> {
+        let mut changes = Changes::default();
+        let mut view = None;
+        for _ in 0..VIEW_ATTEMPTS {
+            let (more, published) = self.registration.take();
+            changes.merge(more);
+            drop(view.take());
+            let opened = view.insert(self.store.view()?);
+            if opened.checkpoint() == published {
+                return self.read(&**opened, &changes, write_checkpoint);
+            }
+        }
+        // The view holds commits that are not published yet. What they changed is not known, so all is read; their
+        // marks come later and find nothing new.
+        match view {
+            Some(view) => self.read(&*view, &Changes::everything(), write_checkpoint),
+            None => Ok(Observed::Nothing),
+        }
+    }
+
+    fn read(
+        &self,
+        view: &dyn StoreView,
+        changes: &Changes,
+        write_checkpoint: Option<WriteCheckpointId>,
+    ) -> Result<Observed, SyncError> {
+        if changes.resolve && self.store.bucket_prefix()? != self.bucket_prefix {
+            return Ok(Observed::OtherGeneration);
+        }
+        let Some(checkpoint) = view.checkpoint() else { return Ok(Observed::Nothing) };
+        let write_checkpoint =
+            if changes.write_checkpoint { self.reached(checkpoint)?.or(write_checkpoint) } else { write_checkpoint };
+        let buckets = if changes.resolve {
+            self.resolve(view, checkpoint)?
+        } else {
+            let totals = |name| Ok((Clone::clone(name), view.bucket(name)?));
+            ObservedBuckets::Changed(changes.buckets.iter().map(totals).collect::<Result<_, StorageError>>()?)
+        };
+        Ok(Observed::State(Observation { op_id: checkpoint.op_id, write_checkpoint, buckets }))
+    }
+
+    /// The client's newest write checkpoint if the state includes it. Otherwise the hub wakes the client when it does.
+    fn reached(&self, checkpoint: Checkpoint) -> Result<Option<WriteCheckpointId>, StorageError> {
+        let Some(newest) = self.store.write_checkpoint(&self.write_key)? else { return Ok(None) };
+        if newest.lsn <= checkpoint.lsn {
+            return Ok(Some(newest.id));
+        }
+        self.registration.await_lsn(newest.lsn);
+        Ok(None)
+    }
+
+    fn resolve(&self, view: &dyn StoreView, checkpoint: Checkpoint) -> Result<ObservedBuckets, SyncError> {
+        let resolution = self.querier.resolve(&mut Lookups(view))?;
+        self.check_bucket_count(&resolution)?;
+        let streams = self.describe_streams(&resolution);
+        let Resolution { buckets, consulted, .. } = resolution;
+        let names = buckets.iter().map(|bucket| bucket.name.clone()).collect();
+        let observe = |bucket: ResolvedBucket| {
+            let totals = view.bucket(&bucket.name)?;
+            let reason = |reason: &Reason| match reason {
+                Reason::Default => SubscriptionReason::Default(bucket.definition),
+                Reason::Subscription(index) => SubscriptionReason::Sub(*index),
+            };
+            let reasons = bucket.reasons.iter().map(reason).collect();
+            Ok(ObservedBucket { name: bucket.name, totals, priority: bucket.priority, reasons })
+        };
+        let observed = buckets.into_iter().map(observe).collect::<Result<_, StorageError>>()?;
+        self.registration.watch(names, consulted.into_iter().collect(), checkpoint);
+        Ok(ObservedBuckets::All(observed, streams))
+    }
+
+    fn check_bucket_count(&self, resolution: &Resolution) -> Result<(), SyncError> {
+        let count = resolution.buckets.len();
+        if count <= self.bucket_count_max {
+            return Ok(());
+        }
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for bucket in &resolution.buckets {
+            *counts.entry(bucket.definition).or_default() += 1;
+        }
+        let (definition, largest_count) = counts.into_iter().max_by_key(|(_, count)| *count).unwrap_or_default();
+        let largest = self.querier.definitions().get(definition).map(|found| found.name.clone()).unwrap_or_default();
+        Err(SyncError::TooManyBuckets { count, limit: self.bucket_count_max, largest, largest_count })
+    }
+
+    fn describe_streams(&self, resolution: &Resolution) -> Vec<StreamDescription> {
+        let errors_of = |name: &str| {
+            let errors = resolution.errors.iter().filter(|(_, error)| error.definition == name);
+            errors
+                .map(|(subscription, error)| StreamError {
+                    subscription: subscription
+                        .map_or_else(|| StreamErrorSubject::Default("default".to_owned()), StreamErrorSubject::Index),
+                    message: error.message.clone(),
+                })
+                .collect()
+        };
+        let definitions = self.querier.definitions().iter();
+        definitions
+            .map(|definition| StreamDescription {
+                name: definition.name.clone(),
+                is_default: definition.is_default,
+                errors: errors_of(&definition.name),
+            })
+            .collect()
+    }
+}
+
+/// The lookups of a view.
+struct Lookups<'a>(&'a dyn StoreView);
+
+impl LookupSource for Lookups<'_> {
+    type Error = StorageError;
+
+    fn values(&mut self, key: &LookupKey) -> Result<Vec<LookupValue>, StorageError> {
+        self.0.lookup(key)
+    }
+}

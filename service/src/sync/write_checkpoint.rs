@@ -1,0 +1,231 @@
+//! Write checkpoints: how a client learns that its own upload has come back.
+//!
+//! A request reads the head of the source, stores it under the client's key, and then writes a message to the source,
+//! so that replication passes the head even where nobody else writes. Requests that come together share one reading:
+//! a batch reads the head only after all its requests have arrived, hence after their uploads were committed.
+
+use std::{
+    error::Error,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use kairos_sync_protocol::WriteCheckpointId;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task,
+};
+
+use super::{Hub, SyncError};
+use crate::{
+    lsn::Lsn,
+    storage::{BucketStore, StorageError, WriteCheckpointKey},
+};
+
+/// How long the source may take to tell its position, or to take a message.
+const SOURCE_DEADLINE: Duration = Duration::from_secs(5);
+/// Batches under way at once; more would only cost connections to the source.
+const BATCHES_MAX: usize = 3;
+/// Requests that may wait for their batch.
+const WAITING_MAX: usize = 10_000;
+
+/// The source could not be asked for its position, or not be told to pass it.
+#[derive(Debug, thiserror::Error)]
+#[error("the source database did not answer")]
+pub struct HeadUnavailable(#[source] Arc<dyn Error + Send + Sync>);
+
+impl HeadUnavailable {
+    /// For this reason.
+    pub fn new(cause: impl Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(cause))
+    }
+
+    /// The same failure for another request of the batch.
+    fn again(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// The end of the source's WAL.
+pub trait SourceHead: Send + Sync {
+    /// The current position of the primary. Everything committed before the call lies before it.
+    fn head(&self) -> BoxFuture<'_, Result<Lsn, HeadUnavailable>>;
+
+    /// Writes something to the WAL, so that replication passes the current head.
+    fn nudge(&self) -> BoxFuture<'_, Result<(), HeadUnavailable>>;
+}
+
+/// Key of the write checkpoints of a user's client.
+pub fn write_checkpoint_key(user_id: &str, client_id: Option<&str>) -> WriteCheckpointKey {
+    WriteCheckpointKey(client_id.map_or_else(|| user_id.to_owned(), |client_id| format!("{user_id}/{client_id}")))
+}
+
+/// Makes write checkpoints. Cheap to clone.
+#[derive(Clone)]
+pub struct WriteCheckpoints {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    source: Arc<dyn SourceHead>,
+    store: Arc<dyn BucketStore>,
+    hub: Arc<Hub>,
+    // Held to push or take the list only.
+    waiting: Mutex<Vec<Request>>,
+    batches: Semaphore,
+}
+
+struct Request {
+    key: WriteCheckpointKey,
+    reply: oneshot::Sender<Result<WriteCheckpointId, SyncError>>,
+}
+
+impl WriteCheckpoints {
+    /// Of this source, kept in this store, announced through this hub.
+    pub fn new(source: Arc<dyn SourceHead>, store: Arc<dyn BucketStore>, hub: Arc<Hub>) -> Self {
+        let batches = Semaphore::new(BATCHES_MAX);
+        Self { shared: Arc::new(Shared { source, store, hub, waiting: Mutex::default(), batches }) }
+    }
+
+    /// A write checkpoint that replication reaches once it has passed everything committed before this call.
+    ///
+    /// # Errors
+    /// When the source or the store does not answer; nothing is promised to the client then, it may try again.
+    pub async fn create(&self, user_id: &str, client_id: Option<&str>) -> Result<WriteCheckpointId, SyncError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut waiting = self.shared.waiting();
+            if waiting.len() >= WAITING_MAX {
+                return Err(SyncError::WriteCheckpointsBusy);
+            }
+            waiting.push(Request { key: write_checkpoint_key(user_id, client_id), reply });
+        }
+        // A task of its own: the batch serves others too, also when this request is given up.
+        tokio::spawn(Arc::clone(&self.shared).serve_waiting());
+        answer.await.map_err(|_| SyncError::Stopping)?
+    }
+}
+
+impl Shared {
+    /// A poisoned lock is harmless: the list is pushed to or taken whole.
+    fn waiting(&self) -> MutexGuard<'_, Vec<Request>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn serve_waiting(self: Arc<Self>) {
+        let Ok(_turn) = self.batches.acquire().await else { return };
+        let batch = mem::take(&mut *self.waiting());
+        if batch.is_empty() {
+            return; // an earlier batch took the request along
+        }
+        let (keys, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|request| (request.key, request.reply)).unzip();
+        let answers = match self.record(keys).await {
+            Ok(ids) => ids.into_iter().map(|id| id.map_err(SyncError::from)).collect(),
+            Err(error) => replies.iter().map(|_| Err(SyncError::from(error.again()))).collect::<Vec<_>>(),
+        };
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // Who gave up waiting needs no answer.
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// The message is written after the checkpoints are durable: whoever sees it pass finds them.
+    async fn record(
+        self: &Arc<Self>,
+        keys: Vec<WriteCheckpointKey>,
+    ) -> Result<Vec<Result<WriteCheckpointId, StorageError>>, HeadUnavailable> {
+        let head = within_deadline(self.source.head()).await?;
+        let shared = Arc::clone(self);
+        let ids = task::spawn_blocking(move || {
+            let record = |key: WriteCheckpointKey| {
+                let id = shared.store.put_write_checkpoint(&key, head)?;
+                shared.hub.write_checkpoint_created(&key, head);
+                Ok(id)
+            };
+            keys.into_iter().map(record).collect()
+        });
+        let ids = ids.await.map_err(HeadUnavailable::new)?;
+        within_deadline(self.source.nudge()).await?;
+        Ok(ids)
+    }
+}
+
+async fn within_deadline<T>(work: BoxFuture<'_, Result<T, HeadUnavailable>>) -> Result<T, HeadUnavailable> {
+    tokio::time::timeout(SOURCE_DEADLINE, work).await.map_err(HeadUnavailable::new)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::storage::MemoryStore;
+
+    /// A source whose head moves with each reading.
+    #[derive(Default)]
+    struct Source {
+        head: AtomicU64,
+        nudges: AtomicU64,
+        fails: bool,
+    }
+
+    impl SourceHead for Source {
+        fn head(&self) -> BoxFuture<'_, Result<Lsn, HeadUnavailable>> {
+            Box::pin(async {
+                if self.fails {
+                    return Err(HeadUnavailable::new(std::io::Error::other("down")));
+                }
+                task::yield_now().await;
+                Ok(Lsn::new(self.head.fetch_add(1, SeqCst) + 1))
+            })
+        }
+
+        fn nudge(&self) -> BoxFuture<'_, Result<(), HeadUnavailable>> {
+            self.nudges.fetch_add(1, SeqCst);
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn service(source: &Arc<Source>) -> (WriteCheckpoints, Arc<MemoryStore>) {
+        let store = Arc::new(MemoryStore::new());
+        let source: Arc<dyn SourceHead> = Arc::clone(source) as _;
+        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None)), store)
+    }
+
+    #[tokio::test]
+    async fn each_client_of_a_user_has_its_own_checkpoint() {
+        let source = Arc::new(Source::default());
+        let (checkpoints, store) = service(&source);
+        assert_eq!(checkpoints.create("anna", Some("phone")).await.unwrap().get(), 1);
+        assert_eq!(checkpoints.create("anna", Some("phone")).await.unwrap().get(), 2);
+        assert_eq!(checkpoints.create("anna", Some("watch")).await.unwrap().get(), 1);
+        let key = write_checkpoint_key("anna", Some("phone"));
+        let stored = store.write_checkpoint(&key).unwrap().unwrap();
+        assert_eq!((stored.id.get(), stored.lsn), (2, Lsn::new(2)));
+        assert_eq!(source.nudges.load(SeqCst), 3, "the source is nudged after each");
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_together_share_a_reading() {
+        let source = Arc::new(Source::default());
+        let (checkpoints, _store) = service(&source);
+        let ids = join_all((0..100).map(|_| checkpoints.create("anna", None))).await;
+        let mut ids: Vec<u64> = ids.into_iter().map(|id| id.unwrap().get()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=100).collect::<Vec<_>>(), "each request has an id of its own");
+        assert!(source.head.load(SeqCst) < 100, "{} readings", source.head.load(SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_down_fails_the_request_and_stores_nothing() {
+        let source = Arc::new(Source { fails: true, ..Source::default() });
+        let (checkpoints, store) = service(&source);
+        let error = checkpoints.create("anna", None).await.unwrap_err();
+        assert_eq!(error.code(), "SYNC-0201");
+        assert_eq!(store.write_checkpoint(&write_checkpoint_key("anna", None)).unwrap(), None);
+    }
+}

@@ -1,0 +1,347 @@
+//! A batch as one Postgres transaction: each operation under a savepoint, so that a refused one undoes only itself.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{Client, Transaction};
+use futures_util::future::join;
+use kairos_sync_protocol::upload::CrudEntry;
+use kairos_sync_rules::{SqlValue, SyncPlan, WriteOp, WritePolicy};
+use serde_json::{Map, Value};
+use tokio_postgres::{Error, Row, Statement, types::ToSql};
+
+use super::{
+    catalog::{Catalog, Table},
+    ledger::{self, Answer, Key},
+    operation::{self, UNKNOWN_COLUMN, Write},
+    refusal::{Refusal, Verdict, is_constraint, judge},
+    statement,
+    value::TextParameter,
+};
+
+/// Statements kept prepared on a connection. Devices may send any set of columns, so there must be an end.
+const STATEMENTS_MAX: usize = 256;
+/// Ends the savepoint of the last operation and begins the next one's, in one message.
+const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT operation; SAVEPOINT operation";
+
+/// What every batch of a writer needs.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a SyncPlan,
+    pub(super) catalog: &'a Catalog,
+    pub(super) role: Option<&'a str>,
+    pub(super) schema: &'a str,
+    pub(super) deadline: Duration,
+    pub(super) value_bytes_max: usize,
+}
+
+/// A user's upload.
+#[derive(Debug)]
+pub(super) struct Upload<'a> {
+    pub(super) user_id: &'a str,
+    /// The token's payload; `sub` is `user_id`.
+    pub(super) claims: Map<String, Value>,
+    pub(super) client_id: Option<&'a str>,
+    pub(super) entries: &'a [CrudEntry],
+    pub(super) received_at: Instant,
+}
+
+/// When constraints that Postgres may check at the end of the transaction are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Constraints {
+    /// As declared.
+    AsDeclared,
+    /// With each operation, which finds the one at fault.
+    Immediate,
+}
+
+/// Why a batch did not commit.
+#[derive(Debug)]
+pub(super) enum BatchError {
+    /// A deferred constraint does not hold at the end; which operation broke it is not known.
+    Deferred(Error),
+    Role(Error),
+    Ledger(Error),
+    Postgres(Error),
+}
+
+impl From<Error> for BatchError {
+    fn from(error: Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// An answer, and whether it was given before.
+#[derive(Debug, Clone)]
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    pub(super) is_repeated: bool,
+}
+
+/// Why one operation ends.
+enum Stop {
+    Refused(Refusal),
+    /// Not this operation's fault: the batch ends.
+    Failed(Error),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        match judge(&error, &[]) {
+            Verdict::Refuse(refusal) => Self::Refused(refusal),
+            Verdict::Contention | Verdict::Stale | Verdict::Server => Self::Failed(error),
+        }
+    }
+}
+
+/// Runs the batch once, and commits it.
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: &mut Client,
+    upload: &Upload<'_>,
+    constraints: Constraints,
+) -> Result<Vec<Answered>, BatchError> {
+    let keys: Vec<Option<Key>> =
+        upload.entries.iter().map(|entry| ledger::key(upload.user_id, upload.client_id, entry)).collect();
+    let tx = client.transaction().await?;
+    configure(&tx, context.deadline).await?;
+    let mut known = recall(&tx, upload, &keys).await.map_err(BatchError::Ledger)?;
+    assume_role(&tx, context, upload).await?;
+    if constraints == Constraints::Immediate {
+        tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
+    }
+    tx.batch_execute("SAVEPOINT operation").await?;
+    let mut answers = Vec::with_capacity(upload.entries.len());
+    let mut fresh = Vec::new();
+    for (entry, key) in upload.entries.iter().zip(keys) {
+        if let Some(answer) = key.and_then(|key| known.get(&key)) {
+            answers.push(Answered { answer: answer.clone(), is_repeated: true });
+            continue;
+        }
+        let answer = answer(context, &tx, upload, entry).await?;
+        if let Some(key) = key {
+            known.insert(key, answer.clone());
+            fresh.push((key, answer.clone()));
+        }
+        answers.push(Answered { answer, is_repeated: false });
+    }
+    tx.batch_execute("RELEASE SAVEPOINT operation; SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|error| {
+        if is_constraint(&error) { BatchError::Deferred(error) } else { BatchError::Postgres(error) }
+    })?;
+    if context.role.is_some() {
+        tx.batch_execute("SET LOCAL ROLE NONE").await?;
+    }
+    if !fresh.is_empty() {
+        ledger::record(&tx, &fresh).await.map_err(BatchError::Ledger)?;
+    }
+    tx.commit().await?;
+    Ok(answers)
+}
+
+/// Postgres itself ends what takes too long, also when this process is gone. Text forms do not depend on the server's
+/// settings; a time without zone, as SQLite's functions print it, is UTC.
+async fn configure(tx: &Transaction<'_>, deadline: Duration) -> Result<(), Error> {
+    let sql = "SELECT set_config('statement_timeout', $1, true),
+                      set_config('idle_in_transaction_session_timeout', $1, true),
+                      set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
+                      set_config('IntervalStyle', 'postgres', true), set_config('bytea_output', 'hex', true)";
+    let statement = tx.prepare_cached(sql).await?;
+    tx.query_one(&statement, &[&deadline.as_millis().max(1).to_string()]).await?;
+    Ok(())
+}
+
+/// Answers given to these writes before.
+async fn recall(
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    keys: &[Option<Key>],
+) -> Result<HashMap<Key, Answer>, Error> {
+    let keys: Vec<Key> = keys.iter().flatten().copied().collect();
+    let Some(client_id) = upload.client_id.filter(|_| !keys.is_empty()) else { return Ok(HashMap::new()) };
+    ledger::lock(tx, upload.user_id, client_id).await?;
+    // A statement of its own, after the lock: it sees what the one before committed.
+    Ok(ledger::read(tx, &keys).await?.into_iter().collect())
+}
+
+/// Claims and role, until the end of the transaction.
+async fn assume_role(tx: &Transaction<'_>, context: &Context<'_>, upload: &Upload<'_>) -> Result<(), BatchError> {
+    let claims = Value::Object(upload.claims.clone()).to_string();
+    let statement = tx.prepare_cached("SELECT set_config('request.jwt.claims', $1, true)").await?;
+    tx.query_one(&statement, &[&claims]).await?;
+    if let Some(role) = context.role {
+        let statement = tx.prepare_cached("SELECT set_config('role', $1, true)").await?;
+        tx.query_one(&statement, &[&role]).await.map_err(BatchError::Role)?;
+    }
+    Ok(())
+}
+
+async fn answer(
+    context: &Context<'_>,
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    entry: &CrudEntry,
+) -> Result<Answer, Error> {
+    // Polled in this order, so the savepoint is sent first; its answer is not waited for.
+    let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, entry)).await;
+    begun?;
+    match executed {
+        Ok(()) => Ok(Answer::APPLIED),
+        Err(Stop::Refused(refusal)) => {
+            tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
+            Ok(refusal.into())
+        }
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+async fn execute(
+    context: &Context<'_>,
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    entry: &CrudEntry,
+) -> Result<(), Stop> {
+    let policy = context.plan.write_policy(&entry.table).ok_or_else(|| {
+        let table = operation::named(&entry.table);
+        Refusal::new("WRITE_NO_RULE", format!("no write rule for table {table}: add it under `write_rules`"))
+    })?;
+    operation::allow(entry, policy)?;
+    let (table, write) = match prepare(context, tx, upload, entry, policy, Catalog::recently()).await {
+        // The column may be newer than what is known of the table. One look for each batch is enough.
+        Err(Stop::Refused(refusal)) if refusal.code == UNKNOWN_COLUMN => {
+            prepare(context, tx, upload, entry, policy, Some(upload.received_at)).await?
+        }
+        prepared => prepared?,
+    };
+    if tx.statement_cache.size() > STATEMENTS_MAX {
+        tx.statement_cache.clear();
+    }
+    let row = RowWrite { tx, table: &table, policy, claims: &upload.claims, write: &write };
+    row.run().await
+}
+
+async fn prepare(
+    context: &Context<'_>,
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    entry: &CrudEntry,
+    policy: &WritePolicy,
+    known_since: Option<Instant>,
+) -> Result<(Arc<Table>, Write), Stop> {
+    let (schema, name) = entry.table.split_once('.').unwrap_or((context.schema, &entry.table));
+    let table = context.catalog.table(tx, schema, name, known_since).await?.ok_or_else(|| {
+        let message = format!("Postgres has no table {}: see the write rules", operation::named(&entry.table));
+        Refusal::new("WRITE_UNKNOWN_TABLE", message)
+    })?;
+    let write = operation::prepare(entry, policy, &table, &upload.claims, context.value_bytes_max)?;
+    Ok((table, write))
+}
+
+/// One write on its way to its row.
+struct RowWrite<'a> {
+    tx: &'a Transaction<'a>,
+    table: &'a Table,
+    policy: &'a WritePolicy,
+    claims: &'a Map<String, Value>,
+    write: &'a Write,
+}
+
+type CheckedRow = Vec<(String, SqlValue)>;
+
+impl RowWrite<'_> {
+    /// The row as it is decides first, then the row as it became, which Postgres returns: after casts, defaults and
+    /// triggers. What was written before a refusal is undone with the savepoint.
+    async fn run(&self) -> Result<(), Stop> {
+        let select = self.tx.prepare_cached(&statement::select(self.table, self.write.key)).await?;
+        let old = self.read(&select).await?;
+        match (self.write.op, old) {
+            (WriteOp::Put, None) => self.insert(&select).await,
+            (WriteOp::Patch | WriteOp::Delete, None) => Ok(()),
+            (WriteOp::Put | WriteOp::Patch, Some(old)) => self.update(&old).await,
+            (WriteOp::Delete, Some(old)) => {
+                self.check(None, Some(&old))?;
+                let delete = self.tx.prepare_cached(&statement::delete(self.table, self.write.key)).await?;
+                self.query(&delete, &[]).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
+    async fn insert(&self, select: &Statement) -> Result<(), Stop> {
+        let sql = statement::insert(self.table, self.write.key, &self.write.columns);
+        let insert = self.tx.prepare_cached(&sql).await?;
+        let inserted = self.query(&insert, &self.write.values).await;
+        let Err(Stop::Refused(refusal)) = inserted else {
+            return inserted?.map_or(Ok(()), |new| self.check(Some(&new), None));
+        };
+        self.tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
+        match self.read(select).await? {
+            Some(old) => self.update(&old).await,
+            None => Err(refusal.into()),
+        }
+    }
+
+    async fn update(&self, old: &CheckedRow) -> Result<(), Stop> {
+        self.check(None, Some(old))?;
+        if self.write.columns.is_empty() {
+            return Ok(());
+        }
+        let sql = statement::update(self.table, self.write.key, &self.write.columns);
+        let update = self.tx.prepare_cached(&sql).await?;
+        match self.query(&update, &self.write.values).await? {
+            Some(new) => self.check(Some(&new), Some(old)),
+            // A trigger of the app took the write elsewhere.
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, new: Option<&CheckedRow>, old: Option<&CheckedRow>) -> Result<(), Stop> {
+        match self.policy.check(self.claims, new.map(Vec::as_slice), old.map(Vec::as_slice)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Refusal::new("WRITE_CHECK", "the `check` of the table's write rule refuses the row").into())
+            }
+            Err(error) => {
+                let message = format!("the `check` of the table's write rule failed: {}", error.message);
+                Err(Refusal::new("WRITE_CHECK", message).into())
+            }
+        }
+    }
+
+    async fn read(&self, select: &Statement) -> Result<Option<CheckedRow>, Stop> {
+        self.query(select, &[]).await
+    }
+
+    /// Runs a statement of the row's id and `values`.
+    async fn query(&self, statement: &Statement, values: &[Option<String>]) -> Result<Option<CheckedRow>, Stop> {
+        let texts: Vec<TextParameter<'_>> = std::iter::once(TextParameter(Some(&self.write.id)))
+            .chain(values.iter().map(|value| TextParameter(value.as_deref())))
+            .collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        let row = self.tx.query_opt(statement, &parameters).await.map_err(|error| self.stop(error))?;
+        Ok(row.map(|row| self.checked_row(&row)))
+    }
+
+    fn checked_row(&self, row: &Row) -> CheckedRow {
+        let columns = self.table.columns.iter().enumerate();
+        columns.map(|(index, column)| (column.name.clone(), column.kind.parse(row.get(index)))).collect()
+    }
+
+    fn stop(&self, error: Error) -> Stop {
+        let names: Vec<&str> =
+            self.write.columns.iter().map(|&position| self.table.columns[position].name.as_str()).collect();
+        match judge(&error, &names) {
+            Verdict::Refuse(refusal) => Stop::Refused(refusal),
+            Verdict::Contention | Verdict::Stale | Verdict::Server => Stop::Failed(error),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Rules of the tree itself: error codes are documented, layers import downwards only.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Families of error codes, as they begin.
+const FAMILIES: [&str; 9] = ["CONF-", "PG-", "REPL-", "STORE-", "SYNC-", "DEMO-", "CLIENT-", "WRITE_", "PSYNC_S"];
+
+/// What a folder of the service must not import, since it lies below it.
+const LAYERS: [(&str, &[&str]); 6] = [
+    ("postgres", &["api", "auth", "demo", "replication", "server", "storage", "sync", "write"]),
+    ("storage", &["api", "auth", "config", "demo", "postgres", "replication", "server", "sync", "write"]),
+    ("replication", &["api", "auth", "config", "demo", "server", "sync", "write"]),
+    ("sync", &["api", "config", "demo", "postgres", "replication", "server", "write"]),
+    ("auth", &["api", "config", "demo", "postgres", "replication", "server", "storage", "sync", "write"]),
+    ("write", &["api", "config", "demo", "replication", "server", "storage", "sync"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the project").to_path_buf()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder exists") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Words that look like an error code: a family and then capitals, digits or underscores, not the family alone.
+fn codes(text: &str) -> BTreeSet<String> {
+    text.split(|char: char| !(char.is_ascii_alphanumeric() || char == '-' || char == '_'))
+        .filter(|word| FAMILIES.iter().any(|family| word.starts_with(family) && word.len() > family.len()))
+        .filter(|word| {
+            word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_error_code_is_documented_and_no_other() {
+    let root = root();
+    let mut in_code = BTreeSet::new();
+    for folder in ["service/src", "sync-rules/src", "client-sdk/src"] {
+        for file in rust_files(&root.join(folder)) {
+            let text = fs::read_to_string(&file).expect("readable");
+            // Codes in tests may be made up.
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            in_code.extend(codes(code).into_iter().filter(|word| code.contains(&format!("\"{word}\""))));
+        }
+    }
+    let documented = codes(&fs::read_to_string(root.join("docs/errors.md")).expect("docs/errors.md exists"));
+    let missing: Vec<_> = in_code.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&in_code).collect();
+    assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+    assert!(stale.is_empty(), "in docs/errors.md, but not in the code: {stale:?}");
+}
+
+#[test]
+fn layers_import_downwards_only() {
+    let source = root().join("service/src");
+    let mut faults = Vec::new();
+    for (layer, above) in LAYERS {
+        for file in rust_files(&source.join(layer)) {
+            let text = fs::read_to_string(&file).expect("readable");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for other in above {
+                if code.contains(&format!("crate::{other}::")) {
+                    faults.push(format!("{} imports {other}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn only_the_named_top_level_folders_exist() {
+    let allowed = ["service", "client-sdk", "sync-rules", "deploy", "migrations", "benches", "tests", "docs"];
+    for entry in fs::read_dir(root()).expect("readable") {
+        let entry = entry.expect("readable");
+        let name = entry.file_name().into_string().expect("plain names");
+        if entry.path().is_dir() && !name.starts_with('.') && name != "target" && name != "kairos-data" {
+            assert!(allowed.contains(&name.as_str()), "{name} is not one of {allowed:?}");
+        }
+    }
+}

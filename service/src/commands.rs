@@ -91,10 +91,7 @@ pub async fn migrate(config: Option<&Path>) -> ExitCode {
 pub fn check_rules(file: &PathBuf, json: bool) -> ExitCode {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) => {
-            eprintln!("error CONF-0203: cannot read {}: {error}", file.display());
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return finish(Err(("CONF-0203", format!("cannot read {}: {error}", file.display())))),
     };
     let Compiled { plan, diagnostics } = kairos_sync_rules::compile(&text, "public");
     let mut out = std::io::stdout().lock();

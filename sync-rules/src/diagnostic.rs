@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::syntax::Position;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,26 +41,66 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// The finding for people: where, what, the line with a mark below it, and what to write instead.
-    pub fn render(&self, file: &str, text: &str) -> String {
-        let kind = match self.severity {
+    /// The finding for a person, with the line of the file it is about.
+    ///
+    /// ```text
+    /// error[unknown_function]: there is no function `foo`
+    ///   --> rules.yaml:4:16
+    ///    |
+    ///  4 |       - SELECT foo(id) FROM todos
+    ///    |                ^
+    ///    = help: …
+    /// ```
+    pub fn render(&self, file_name: &str, text: &str) -> String {
+        let word = match self.severity {
             Severity::Warning => "warning",
             Severity::Fatal => "error",
         };
-        // Writing to a string does not fail.
-        let mut out = format!("{kind}[{}]: {}\n", self.code, self.message);
-        if let Some(Span { line, column }) = self.span {
-            let _ = writeln!(out, "  --> {file}:{line}:{column}");
-            if let Some(source) = text.lines().nth(line.saturating_sub(1)) {
-                let gutter = " ".repeat(line.to_string().len());
-                let mark = " ".repeat(column.saturating_sub(1));
-                let _ = writeln!(out, "{gutter} |\n{line} | {source}\n{gutter} | {mark}^");
+        let mut out = format!("{word}[{}]: {}\n", self.code, self.message);
+        match self.span {
+            None => {
+                let _ = writeln!(out, "  --> {file_name}");
+            }
+            Some(Span { line, column }) => {
+                let _ = writeln!(out, "  --> {file_name}:{line}:{column}");
+                if let Some(source) = text.lines().nth(line.saturating_sub(1)) {
+                    let margin = " ".repeat(line.to_string().len());
+                    // Tabs stay tabs, so that the caret stands below its character.
+                    let indent: String = source
+                        .chars()
+                        .chain(std::iter::repeat(' '))
+                        .take(column.saturating_sub(1))
+                        .map(|ch| if ch == '\t' { '\t' } else { ' ' })
+                        .collect();
+                    let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}^\n");
+                }
             }
         }
         if let Some(help) = &self.help {
-            let _ = writeln!(out, "  help: {help}");
+            let _ = writeln!(out, "   = help: {help}");
         }
         out
+    }
+}
+
+/// A fatal finding in SQL text, before its place in the file is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+    pub(crate) position: Position,
+}
+
+impl Problem {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, position: Position) -> Self {
+        Self { code, message: message.into(), help: None, position }
+    }
+
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
     }
 }
 
@@ -67,18 +109,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_shows_its_line_and_what_to_do() {
+    fn the_caret_stands_below_the_place() {
         let diagnostic = Diagnostic {
-            code: "schema_violation",
+            code: "unknown_function",
             severity: Severity::Fatal,
-            message: "`dat` is not known".to_owned(),
-            help: Some("known are: data".to_owned()),
-            span: Some(Span { line: 2, column: 3 }),
+            message: "there is no function `foo`".to_owned(),
+            help: Some("remove it".to_owned()),
+            span: Some(Span { line: 2, column: 9 }),
         };
-        let text = diagnostic.render("rules.yaml", "a:\n  dat: []\n");
         assert_eq!(
-            text,
-            "error[schema_violation]: `dat` is not known\n  --> rules.yaml:2:3\n  |\n2 |   dat: []\n  |   ^\n  help: known are: data\n"
+            diagnostic.render("rules.yaml", "data:\n- SELECT foo(id)\n"),
+            "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:9\n   |\n 2 | - SELECT foo(id)\n   \
+             |         ^\n   = help: remove it\n"
         );
     }
 }

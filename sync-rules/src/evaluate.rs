@@ -3,19 +3,16 @@
 use std::{borrow::Cow, sync::Arc};
 
 use kairos_sync_protocol::BucketName;
-use serde_json::Value;
 
 use crate::{
-    expression::{Expr, Failure, json_elements},
-    plan::{
-        BelongingFilter, ClaimType, Conjunction, DataQuery, JoinLookup, Membership, OutputColumn, ParameterOutput,
-        ParameterSource, SourceTable, SyncPlan, TableLookup, Term, TermValues,
-    },
-    value::{SqlValue, name_array, write_json_string},
+    definition::{DataQuery, Definition, Filter, JoinLookup, ParameterSource, TableParameterQuery, TableValue},
+    expression::Expression,
+    key,
+    matching::{Combination, Joins, MatchError, combinations},
+    output::Output,
+    plan::{SourceTable, TablePattern},
+    value::{Failure, SqlValue},
 };
-
-/// Most combinations of parameters one row may give in one query; more is an error of that query.
-const COMBINATIONS_MAX: usize = 10_000;
 
 /// Names a lookup: the query it belongs to and the values asked for. Internal text, stable for a compiled plan.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +57,12 @@ pub struct EvaluationError {
     pub message: String,
 }
 
+impl EvaluationError {
+    pub(crate) fn new(definition: &str, failure: Failure) -> Self {
+        Self { definition: definition.to_owned(), message: failure.0.to_owned() }
+    }
+}
+
 /// What a source row becomes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evaluation {
@@ -73,130 +76,120 @@ pub struct Evaluation {
     pub errors: Vec<EvaluationError>,
 }
 
-/// An expression over the columns of a row, by index; `None` is a column the row does not have.
-type RowExpr = Expr<Option<usize>>;
-
 /// Evaluates the rows of one source table. Made by [`crate::SyncPlan::evaluator`], which resolves column names once.
 #[derive(Debug, Clone)]
 pub struct TableEvaluator {
-    queries: Vec<Query>,
+    queries: Vec<TableQuery>,
 }
 
-/// A query that reads the table.
+/// A query over the table, its columns resolved.
 #[derive(Debug, Clone)]
-struct Query {
-    definition: String,
-    kind: QueryKind,
+struct TableQuery {
+    definition: Arc<str>,
+    filter: Filter<Cell>,
+    slot_count: usize,
+    result: QueryResult,
 }
 
+/// What a match gives.
 #[derive(Debug, Clone)]
-enum QueryKind {
-    Data { bucket: String, object_type: Arc<str>, outputs: Vec<Output>, membership: RowMembership },
-    Lookup { key: String, alternatives: Vec<RowConjunction>, parameter_count: usize, outputs: Vec<RowExpr> },
-    Join { key: String, column: RowExpr, filter: RowFilter, parameters: Vec<usize>, types: Vec<ClaimType> },
+enum QueryResult {
+    /// Rows in buckets.
+    Rows { bucket_prefix: String, object_type: Arc<str>, output: Output },
+    /// Bucket parameters, found by the matched slots.
+    Parameters { query: usize, values: Vec<Cell> },
+    /// The matched slots, found by the key.
+    Join { join: usize, key: Expression<Cell>, slots: Vec<usize> },
 }
 
-/// An output column: what may give its value, in order. What comes from `*` only fills a gap.
-#[derive(Debug, Clone)]
-struct Output {
-    name: String,
-    sources: Vec<(RowExpr, OutputSource)>,
+/// Where a column of a query comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Cell {
+    /// The value at this position.
+    Index(usize),
+    /// The same for all rows of the table.
+    Constant(SqlValue),
+    /// The table has no such column; reads as NULL.
+    Absent,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OutputSource {
-    Star,
-    Explicit,
+/// Columns of a table, to resolve names.
+pub(crate) struct Columns<'a> {
+    pub names: &'a [String],
+    /// What `%` stands for, where a query has that column.
+    suffix: Option<&'a str>,
 }
 
-#[derive(Debug, Clone)]
-enum RowMembership {
-    Matching { parameter_count: usize, alternatives: Vec<RowConjunction> },
-    Belonging { types: Vec<ClaimType>, filter: RowFilter },
+impl Columns<'_> {
+    pub(crate) fn cell(&self, name: &str) -> Cell {
+        match (self.names.iter().position(|column| column == name), self.suffix) {
+            (Some(index), _) => Cell::Index(index),
+            (None, Some(suffix)) if name == "_table_suffix" => Cell::Constant(SqlValue::Text(suffix.to_owned())),
+            (None, _) => Cell::Absent,
+        }
+    }
 }
 
-#[derive(Debug, Clone)]
-struct RowConjunction {
-    condition: Option<RowExpr>,
-    terms: Vec<(usize, RowTerm)>,
-}
-
-#[derive(Debug, Clone)]
-enum RowTerm {
-    Equal(RowExpr),
-    ElementOf(RowExpr),
-    MemberOf(RowExpr),
-    True,
-}
-
-#[derive(Debug, Clone)]
-struct RowFilter {
-    condition: Option<RowExpr>,
-    equalities: Vec<(usize, RowExpr)>,
-    /// Column, first part of the lookup's keys, parameters its values are for.
-    joins: Vec<(RowExpr, String, Vec<usize>)>,
-}
-
-/// Values for some of the parameters.
-type Bound = Vec<Option<SqlValue>>;
-
-/// A row under evaluation.
-struct Row<'a> {
-    values: &'a [SqlValue],
-}
+/// A row's values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a>(&'a [SqlValue]);
 
 impl<'a> Row<'a> {
-    fn eval(&self, expr: &'a RowExpr) -> Result<Cow<'a, SqlValue>, Failure> {
-        expr.eval(&|index: &'a Option<usize>| match index.and_then(|index| self.values.get(index)) {
-            Some(value) => Cow::Borrowed(value),
-            None => Cow::Owned(SqlValue::Null),
-        })
+    pub(crate) fn evaluate(self, expression: &'a Expression<Cell>) -> Result<Cow<'a, SqlValue>, Failure> {
+        expression.evaluate(&|cell| self.read(cell))
     }
 
-    fn holds(&self, condition: Option<&'a RowExpr>) -> Result<bool, Failure> {
-        condition.map_or(Ok(true), |condition| Ok(self.eval(condition)?.truth()))
-    }
-}
-
-/// Why a query gave nothing: its own failure, or the index's.
-enum Stop<E> {
-    Query(Failure),
-    Source(E),
-}
-
-impl<E> From<Failure> for Stop<E> {
-    fn from(failure: Failure) -> Self {
-        Self::Query(failure)
+    fn read(self, cell: &'a Cell) -> Cow<'a, SqlValue> {
+        match cell {
+            Cell::Index(index) => self.0.get(*index).map_or(Cow::Owned(SqlValue::Null), Cow::Borrowed),
+            Cell::Constant(value) => Cow::Borrowed(value),
+            Cell::Absent => Cow::Owned(SqlValue::Null),
+        }
     }
 }
 
 impl TableEvaluator {
-    pub(crate) fn new(plan: &SyncPlan, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> Self {
-        let binder = Binder { columns };
+    pub(crate) fn new(
+        definitions: &[Definition],
+        table: &SourceTable,
+        columns: &[String],
+        bucket_prefix: &str,
+    ) -> Self {
         let mut queries = Vec::new();
-        for definition in &plan.definitions {
-            let named = |kind| Query { definition: definition.name.clone(), kind };
-            for query in &definition.parameter_queries {
-                if let ParameterSource::Table(lookup) = &query.source
-                    && lookup.table.matches(table)
-                {
-                    queries.push(named(binder.lookup(lookup)));
-                }
+        for definition in definitions {
+            let name: Arc<str> = Arc::from(definition.name.as_str());
+            let mut push = |filter: &Filter<String>, columns: &Columns<'_>, slot_count, result| {
+                let filter = filter.map(&|column| columns.cell(column));
+                queries.push(TableQuery { definition: Arc::clone(&name), filter, slot_count, result });
+            };
+            let plain = Columns { names: columns, suffix: None };
+            for (join, lookup) in definition.joins.iter().enumerate().filter(|(_, lookup)| lookup.table.matches(table))
+            {
+                let JoinLookup { key, filter, slots, .. } = lookup;
+                let key = key.map(|column| plain.cell(column));
+                let result = QueryResult::Join { join, key, slots: slots.clone() };
+                push(filter, &plain, definition.parameter_count, result);
             }
-            let bucket = format!("{bucket_prefix}{}", definition.name);
+            for query in definition.parameter_queries.iter().filter_map(|query| table_query(&query.source, table)) {
+                let row_column = |value: &TableValue| match value {
+                    TableValue::Row(column) => Some(plain.cell(column)),
+                    TableValue::Request(_) => None,
+                };
+                let values = query.values.iter().filter_map(row_column).collect();
+                push(&query.filter, &plain, query.asked.len(), QueryResult::Parameters { query: query.id, values });
+            }
             for query in definition.data_queries.iter().filter(|query| query.table.matches(table)) {
-                queries.push(named(binder.data(plan, query, &bucket, &table.name)));
+                let DataQuery { table: pattern, object_type, columns: items, filter } = query;
+                let columns = Columns { names: columns, suffix: suffix(pattern, table) };
+                let result = QueryResult::Rows {
+                    bucket_prefix: format!("{bucket_prefix}{}", definition.name),
+                    object_type: Arc::from(object_type.as_deref().unwrap_or(&table.name)),
+                    output: Output::new(items, &columns),
+                };
+                push(filter, &columns, definition.parameter_count, result);
             }
-        }
-        for (number, join) in plan.joins.iter().enumerate().filter(|(_, join)| join.table.matches(table)) {
-            queries.push(Query { definition: join.definition.clone(), kind: binder.join(plan, number, join) });
         }
         Self { queries }
-    }
-
-    /// Whether any query reads this table; rows of others need not be stored.
-    pub fn is_used(&self) -> bool {
-        !self.queries.is_empty()
     }
 
     /// Evaluates a row. `values` are in the order of the columns the evaluator was made for.
@@ -205,358 +198,88 @@ impl TableEvaluator {
     /// Only those of `lookups`.
     pub fn evaluate<L: LookupSource>(&self, values: &[SqlValue], lookups: &mut L) -> Result<Evaluation, L::Error> {
         let mut evaluation = Evaluation::default();
-        let row = Row { values };
+        let mut consulted = Vec::new();
         for query in &self.queries {
-            match query.kind.evaluate(&row, lookups, &mut evaluation) {
+            let mut joins = Joins { definition: &query.definition, lookups, consulted: &mut consulted };
+            let row = Row(values);
+            let found = combinations(&query.filter, query.slot_count, row, &mut joins)
+                .and_then(|matches| Ok(query.result.add(&query.definition, &matches, row, &mut evaluation)?));
+            match found {
                 Ok(()) => {}
-                Err(Stop::Source(error)) => return Err(error),
-                Err(Stop::Query(message)) => evaluation
-                    .errors
-                    .push(EvaluationError { definition: query.definition.clone(), message: message.to_owned() }),
+                Err(MatchError::Failure(failure)) => {
+                    evaluation.errors.push(EvaluationError::new(&query.definition, failure));
+                }
+                Err(MatchError::Lookups(error)) => return Err(error),
             }
         }
-        evaluation.consulted.sort_unstable();
-        evaluation.consulted.dedup();
+        consulted.sort_unstable();
+        consulted.dedup();
+        evaluation.consulted = consulted;
         Ok(evaluation)
+    }
+
+    /// Whether any query reads this table; rows of others need not be stored.
+    pub fn is_used(&self) -> bool {
+        !self.queries.is_empty()
     }
 }
 
-impl QueryKind {
-    fn evaluate<L: LookupSource>(
+fn table_query<'a>(source: &'a ParameterSource, table: &SourceTable) -> Option<&'a TableParameterQuery> {
+    match source {
+        ParameterSource::Table(query) if query.table.matches(table) => Some(query),
+        ParameterSource::Table(_) | ParameterSource::Request { .. } | ParameterSource::Claims(_) => None,
+    }
+}
+
+fn suffix<'a>(pattern: &TablePattern, table: &'a SourceTable) -> Option<&'a str> {
+    table.name.strip_prefix(pattern.name.strip_suffix('%')?)
+}
+
+/// All slots of a combination; a filter binds every slot it is compiled for.
+fn parts(combination: &Combination) -> impl Iterator<Item = &str> {
+    combination.iter().map(|part| part.as_deref().unwrap_or("null"))
+}
+
+impl QueryResult {
+    fn add(
         &self,
-        row: &Row<'_>,
-        lookups: &mut L,
+        definition: &str,
+        matches: &[Combination],
+        row: Row<'_>,
         evaluation: &mut Evaluation,
-    ) -> Result<(), Stop<L::Error>> {
+    ) -> Result<(), Failure> {
+        if matches.is_empty() {
+            return Ok(());
+        }
         match self {
-            Self::Data { bucket, object_type, outputs, membership } => {
-                let tuples = match membership {
-                    RowMembership::Matching { parameter_count, alternatives } => {
-                        matching(row, alternatives, *parameter_count)?
-                    }
-                    RowMembership::Belonging { types, filter } => {
-                        let bound = filter.bound(row, types, lookups, &mut evaluation.consulted)?;
-                        bound.into_iter().map(|values| values.into_iter().flatten().collect()).collect()
-                    }
-                };
-                if tuples.is_empty() {
-                    return Ok(());
-                }
-                let (object_id, data) = output_row(row, outputs)?;
-                evaluation.rows.extend(tuples.iter().map(|parameters| EvaluatedRow {
-                    bucket: BucketName::new(format!("{bucket}{}", name_array(parameters))),
+            Self::Rows { bucket_prefix, object_type, output } => {
+                let (id, data) = output.write(row)?;
+                let (object_id, data): (Arc<str>, Arc<str>) = (Arc::from(id), Arc::from(data));
+                evaluation.rows.extend(matches.iter().map(|combination| EvaluatedRow {
+                    bucket: BucketName::new(key::bucket_name(bucket_prefix, parts(combination))),
                     object_type: Arc::clone(object_type),
                     object_id: Arc::clone(&object_id),
                     data: Arc::clone(&data),
                 }));
             }
-            Self::Lookup { key, alternatives, parameter_count, outputs } => {
-                let values = outputs.iter().map(|output| row.eval(output)).collect::<Result<Vec<_>, _>>()?;
-                let value = LookupValue(data_array(values.iter().map(AsRef::as_ref)).into());
-                for tuple in matching(row, alternatives, *parameter_count)? {
-                    evaluation.lookups.push((lookup_key(key, &tuple), value.clone()));
-                }
+            Self::Parameters { query, values } => {
+                let values: Vec<_> = values.iter().map(|cell| key::key_part(&row.read(cell))).collect();
+                let value = key::lookup_value(values.iter().map(String::as_str));
+                evaluation.lookups.extend(
+                    matches.iter().map(|combination| {
+                        (key::parameter_lookup(definition, *query, parts(combination)), value.clone())
+                    }),
+                );
             }
-            Self::Join { key, column, filter, parameters, types } => {
-                let selected = row.eval(column)?.into_owned();
-                if selected == SqlValue::Null {
-                    return Ok(());
-                }
-                let key = lookup_key(key, &[selected]);
-                for bound in filter.bound(row, types, lookups, &mut evaluation.consulted)? {
-                    let values = parameters.iter().map(|&index| bound[index].as_ref().unwrap_or(&SqlValue::Null));
-                    evaluation.lookups.push((key.clone(), LookupValue(data_array(values).into())));
-                }
+            Self::Join { join, key, slots } => {
+                let Some(part) = key::row_key_part(&*row.evaluate(key)?) else { return Ok(()) };
+                let key = key::join_lookup(definition, *join, &part);
+                evaluation.lookups.extend(matches.iter().map(|combination| {
+                    let bound = slots.iter().map(|slot| combination[*slot].as_deref().unwrap_or("null"));
+                    (key.clone(), key::lookup_value(bound))
+                }));
             }
         }
         Ok(())
     }
-}
-
-/// The parameters for which one of the alternatives would hold.
-fn matching(row: &Row<'_>, alternatives: &[RowConjunction], count: usize) -> Result<Vec<Vec<SqlValue>>, Failure> {
-    let mut tuples = Vec::new();
-    for conjunction in alternatives {
-        if !row.holds(conjunction.condition.as_ref())? {
-            continue;
-        }
-        let mut candidates: Vec<Option<Vec<SqlValue>>> = vec![None; count];
-        for (parameter, term) in &conjunction.terms {
-            let values = term.values(row)?;
-            // Two conditions on one parameter must both hold.
-            candidates[*parameter] = Some(match candidates[*parameter].take() {
-                None => values,
-                Some(before) => before.into_iter().filter(|value| values.contains(value)).collect(),
-            });
-        }
-        let mut combined = vec![Vec::with_capacity(count)];
-        for values in candidates.into_iter().flatten() {
-            if combined.len().saturating_mul(values.len()) > COMBINATIONS_MAX {
-                return Err("a row gives too many combinations of parameters");
-            }
-            combined = combined
-                .iter()
-                .flat_map(|tuple| values.iter().map(|value| [tuple.as_slice(), std::slice::from_ref(value)].concat()))
-                .collect();
-        }
-        tuples.extend(combined);
-    }
-    Ok(tuples)
-}
-
-impl RowTerm {
-    fn values(&self, row: &Row<'_>) -> Result<Vec<SqlValue>, Failure> {
-        Ok(match self {
-            Self::Equal(expr) => match row.eval(expr)?.into_owned() {
-                SqlValue::Null | SqlValue::Blob(_) => Vec::new(),
-                value => vec![value.integral()],
-            },
-            Self::MemberOf(expr) => match row.eval(expr)?.into_owned() {
-                SqlValue::Blob(_) => Vec::new(),
-                value => vec![value.integral()],
-            },
-            Self::ElementOf(expr) => match row.eval(expr)?.as_ref() {
-                SqlValue::Null => Vec::new(),
-                array => json_elements(array)?.into_iter().map(SqlValue::integral).collect(),
-            },
-            Self::True => vec![SqlValue::Integer(1)],
-        })
-    }
-}
-
-impl RowFilter {
-    /// Values of the parameters for which the filter holds, asking lookups on the way.
-    fn bound<L: LookupSource>(
-        &self,
-        row: &Row<'_>,
-        types: &[ClaimType],
-        lookups: &mut L,
-        consulted: &mut Vec<LookupKey>,
-    ) -> Result<Vec<Bound>, Stop<L::Error>> {
-        if !row.holds(self.condition.as_ref())? {
-            return Ok(Vec::new());
-        }
-        let mut bound = vec![vec![None; types.len()]];
-        for (parameter, expr) in &self.equalities {
-            let value = types[*parameter].of(row.eval(expr)?.as_ref());
-            bound.retain_mut(|values| value.clone().is_some_and(|value| bind(values, *parameter, &value)));
-        }
-        for (expr, key, parameters) in &self.joins {
-            let column = row.eval(expr)?.into_owned();
-            if column == SqlValue::Null {
-                return Ok(Vec::new());
-            }
-            let key = lookup_key(key, &[column]);
-            let answers = lookups.values(&key).map_err(Stop::Source)?;
-            consulted.push(key);
-            let mut extended = Vec::new();
-            for answer in answers {
-                let values = parse_data_array(&answer.0).ok_or("a stored lookup cannot be read")?;
-                extended.extend(bound.iter().filter_map(|before| {
-                    let mut after = before.clone();
-                    let fits = parameters.iter().zip(&values).all(|(&index, value)| bind(&mut after, index, value));
-                    fits.then_some(after)
-                }));
-                if extended.len() > COMBINATIONS_MAX {
-                    return Err(Stop::Query("a row belongs to too many principals"));
-                }
-            }
-            bound = extended;
-        }
-        bound.dedup();
-        Ok(bound)
-    }
-}
-
-/// Whether the parameter can have this value, which it then has.
-fn bind(values: &mut Bound, parameter: usize, value: &SqlValue) -> bool {
-    values[parameter].get_or_insert_with(|| value.clone()) == value
-}
-
-impl ClaimType {
-    /// The value brought to this type; `None` if it is none of it.
-    pub(crate) fn of(self, value: &SqlValue) -> Option<SqlValue> {
-        match (self, value) {
-            (_, SqlValue::Null | SqlValue::Blob(_)) => None,
-            (Self::Text, value) => value.to_text().map(SqlValue::Text),
-            (Self::Integer, SqlValue::Integer(number)) => Some(SqlValue::Integer(*number)),
-            (Self::Integer, SqlValue::Text(text)) => text.parse().ok().map(SqlValue::Integer),
-            (Self::Integer, SqlValue::Real(_)) => {
-                Some(value.clone().integral()).filter(|value| matches!(value, SqlValue::Integer(_)))
-            }
-        }
-    }
-}
-
-fn output_row(row: &Row<'_>, outputs: &[Output]) -> Result<(Arc<str>, Arc<str>), Failure> {
-    let mut object_id = None;
-    let mut data = String::with_capacity(32 * outputs.len());
-    data.push('{');
-    for output in outputs {
-        let mut value: Option<Cow<'_, SqlValue>> = None;
-        for (source, kind) in &output.sources {
-            let fills = value.as_deref().is_none_or(|value| *value == SqlValue::Null);
-            if *kind == OutputSource::Explicit || fills {
-                value = Some(row.eval(source)?);
-            }
-        }
-        let Some(value) = value.filter(|value| !matches!(value.as_ref(), SqlValue::Blob(_))) else { continue };
-        if data.len() > 1 {
-            data.push(',');
-        }
-        data.push_str(&output.name);
-        data.push(':');
-        value.write_data_json(&mut data);
-        if output.name == "\"id\"" {
-            object_id = value.to_text();
-        }
-    }
-    data.push('}');
-    Ok((object_id.unwrap_or_default().into(), data.into()))
-}
-
-/// Values as a JSON array in the data serialisation; reads back as the same values.
-fn data_array<'a>(values: impl Iterator<Item = &'a SqlValue>) -> String {
-    let mut out = String::from("[");
-    for (index, value) in values.enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        value.write_data_json(&mut out);
-    }
-    out.push(']');
-    out
-}
-
-pub(crate) fn parse_data_array(text: &str) -> Option<Vec<SqlValue>> {
-    let values: Vec<Value> = serde_json::from_str(text).ok()?;
-    Some(values.iter().map(crate::expression::json_scalar).collect())
-}
-
-/// `first` is the beginning of the key's JSON array, without its end.
-pub(crate) fn lookup_key(first: &str, values: &[SqlValue]) -> LookupKey {
-    let mut key = first.to_owned();
-    for value in values {
-        key.push(',');
-        value.clone().integral().write_data_json(&mut key);
-    }
-    key.push(']');
-    LookupKey(key.into())
-}
-
-/// The beginning of a lookup's keys.
-pub(crate) fn lookup_key_start(definition: &str, query: &str) -> String {
-    let mut key = String::from("[");
-    write_json_string(definition, &mut key);
-    key.push(',');
-    write_json_string(query, &mut key);
-    key
-}
-
-/// Resolves column names to indexes.
-struct Binder<'a> {
-    columns: &'a [String],
-}
-
-impl Binder<'_> {
-    fn expr(&self, expr: &Expr<String>) -> RowExpr {
-        expr.map(&mut |name| self.columns.iter().position(|column| column == name))
-    }
-
-    fn conjunctions(&self, alternatives: &[Conjunction]) -> Vec<RowConjunction> {
-        let term = |Term { parameter, values }: &Term| {
-            let values = match values {
-                TermValues::Equal(expr) => RowTerm::Equal(self.expr(expr)),
-                TermValues::ElementOf(expr) => RowTerm::ElementOf(self.expr(expr)),
-                TermValues::MemberOf(expr) => RowTerm::MemberOf(self.expr(expr)),
-                TermValues::True => RowTerm::True,
-            };
-            (*parameter, values)
-        };
-        let bound = |conjunction: &Conjunction| RowConjunction {
-            condition: conjunction.condition.as_ref().map(|condition| self.expr(condition)),
-            terms: conjunction.terms.iter().map(term).collect(),
-        };
-        alternatives.iter().map(bound).collect()
-    }
-
-    fn filter(&self, plan: &SyncPlan, filter: &BelongingFilter) -> RowFilter {
-        let join = |(expr, number): &(Expr<String>, usize)| {
-            let lookup = &plan.joins[*number];
-            (self.expr(expr), join_key_start(&lookup.definition, *number), lookup.parameters.clone())
-        };
-        RowFilter {
-            condition: filter.condition.as_ref().map(|condition| self.expr(condition)),
-            equalities: filter.equalities.iter().map(|(index, expr)| (*index, self.expr(expr))).collect(),
-            joins: filter.joins.iter().map(join).collect(),
-        }
-    }
-
-    fn lookup(&self, lookup: &TableLookup) -> QueryKind {
-        let outputs = lookup.outputs.iter().filter_map(|output| match output {
-            ParameterOutput::Column(name) => Some(self.expr(&Expr::Input(name.clone()))),
-            ParameterOutput::Request(_) => None,
-        });
-        QueryKind::Lookup {
-            key: lookup_key_start(&lookup.definition, &lookup.number.to_string()),
-            alternatives: self.conjunctions(&lookup.alternatives),
-            parameter_count: lookup.inputs.len(),
-            outputs: outputs.collect(),
-        }
-    }
-
-    fn join(&self, plan: &SyncPlan, number: usize, join: &JoinLookup) -> QueryKind {
-        QueryKind::Join {
-            key: join_key_start(&join.definition, number),
-            column: self.expr(&join.key),
-            filter: self.filter(plan, &join.filter),
-            parameters: join.parameters.clone(),
-            types: join.types.clone(),
-        }
-    }
-
-    fn data(&self, plan: &SyncPlan, query: &DataQuery, bucket: &str, table: &str) -> QueryKind {
-        let membership = match &query.membership {
-            Membership::Matching { parameter_count, alternatives } => RowMembership::Matching {
-                parameter_count: *parameter_count,
-                alternatives: self.conjunctions(alternatives),
-            },
-            Membership::Belonging { types, filter } => {
-                RowMembership::Belonging { types: types.clone(), filter: self.filter(plan, filter) }
-            }
-        };
-        QueryKind::Data {
-            bucket: bucket.to_owned(),
-            object_type: query.object_type.as_deref().unwrap_or(table).into(),
-            outputs: self.outputs(&query.columns),
-            membership,
-        }
-    }
-
-    fn outputs(&self, columns: &[OutputColumn]) -> Vec<Output> {
-        let mut outputs: Vec<Output> = Vec::new();
-        let mut add = |name: &str, source: RowExpr, kind| {
-            let mut quoted = String::new();
-            write_json_string(name, &mut quoted);
-            match outputs.iter_mut().find(|output| output.name == quoted) {
-                Some(output) => output.sources.push((source, kind)),
-                None => outputs.push(Output { name: quoted, sources: vec![(source, kind)] }),
-            }
-        };
-        for column in columns {
-            match column {
-                OutputColumn::Named(name, expr) => add(name, self.expr(expr), OutputSource::Explicit),
-                OutputColumn::Star => {
-                    for (index, name) in self.columns.iter().enumerate().filter(|(_, name)| !name.starts_with('_')) {
-                        add(name, Expr::Input(Some(index)), OutputSource::Star);
-                    }
-                }
-            }
-        }
-        outputs
-    }
-}
-
-pub(crate) fn join_key_start(definition: &str, number: usize) -> String {
-    lookup_key_start(definition, &format!("join {number}"))
 }

@@ -16,14 +16,22 @@
 //!
 //! Start reading at [`plan`].
 
+mod cast;
+mod claim;
 mod compile;
+mod config;
+mod definition;
 pub mod diagnostic;
 pub mod evaluate;
 mod expression;
+mod functions;
+mod json;
+mod key;
+mod matching;
 mod number;
+mod output;
 pub mod plan;
 pub mod request;
-mod scope;
 mod syntax;
 pub mod value;
 pub mod write_policy;

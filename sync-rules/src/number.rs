@@ -1,61 +1,102 @@
-//! Numbers as text: the shortest form that reads back the same, in ECMAScript's notation.
+//! Numbers as text, in the form JavaScript prints them: bucket names and row data depend on it.
 
-/// ECMAScript's `Number.prototype.toString`: `2`, `0.1`, `1e+21`, `1e-7`, `NaN`, `Infinity`.
-pub(crate) fn shortest(number: f64) -> String {
+use std::fmt::Write;
+
+/// Appends `number` as ECMAScript's `Number.prototype.toString` prints it: shortest digits that read back the same,
+/// plain up to 21 digits, an exponent beyond. Negative zero prints as `0`.
+pub(crate) fn write_ecmascript(number: f64, out: &mut String) {
     if number.is_nan() {
-        return "NaN".to_owned();
+        return out.push_str("NaN");
     }
     if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+        return out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
     }
     if number == 0.0 {
-        return "0".to_owned();
+        return out.push('0');
     }
-    // Rust prints the shortest digits that read back the same, as `d.ddde-7`.
-    let printed = format!("{number:e}");
-    let (mantissa, exponent) = printed.split_once('e').unwrap_or((&printed, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |digits| ("-", digits));
-    let digits: String = mantissa.chars().filter(|char| *char != '.').collect();
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    // The decimal point stands after this many digits.
-    let point = exponent + 1;
-    let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
-    let body = if count <= point && point <= 21 {
-        digits + &zeros(point - count)
-    } else if 0 < point && point <= 21 {
-        let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or(0));
-        format!("{whole}.{fraction}")
-    } else if -6 < point && point <= 0 {
-        format!("0.{}{digits}", zeros(-point))
-    } else {
-        let exponent_sign = if exponent < 0 { '-' } else { '+' };
-        let (first, rest) = digits.split_at(1);
-        let dot = if rest.is_empty() { "" } else { "." };
-        format!("{first}{dot}{rest}e{exponent_sign}{}", exponent.unsigned_abs())
-    };
-    format!("{sign}{body}")
+    // Rust's `{:e}` gives the same shortest digits; only their layout differs.
+    let text = format!("{:e}", number.abs());
+    let (mantissa, exponent) = text.split_once('e').expect("`{:e}` always prints an exponent");
+    let exponent: i32 = exponent.parse().expect("`{:e}` prints a decimal exponent");
+    let digits: String = mantissa.chars().filter(|digit| *digit != '.').collect();
+    if number < 0.0 {
+        out.push('-');
+    }
+    layout(&digits, exponent, out);
+}
+
+/// Places `d.ddd × 10^exponent` as the specification of `Number::toString` says.
+fn layout(digits: &str, exponent: i32, out: &mut String) {
+    let count = digits.len();
+    match usize::try_from(exponent) {
+        Ok(exponent) if exponent <= 20 && count <= exponent + 1 => {
+            out.push_str(digits);
+            out.extend(std::iter::repeat_n('0', exponent + 1 - count));
+        }
+        Ok(exponent) if exponent <= 20 => {
+            out.push_str(&digits[..=exponent]);
+            out.push('.');
+            out.push_str(&digits[exponent + 1..]);
+        }
+        Err(_) if exponent >= -6 => {
+            out.push_str("0.");
+            out.extend(std::iter::repeat_n('0', usize::try_from(-exponent - 1).unwrap_or(0)));
+            out.push_str(digits);
+        }
+        _ => {
+            out.push_str(&digits[..1]);
+            if count > 1 {
+                out.push('.');
+                out.push_str(&digits[1..]);
+            }
+            out.push_str(if exponent < 0 { "e-" } else { "e+" });
+            let _ = write!(out, "{}", exponent.unsigned_abs());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn ecmascript(number: f64) -> String {
+        let mut text = String::new();
+        write_ecmascript(number, &mut text);
+        text
+    }
+
     #[test]
-    fn numbers_print_as_ecmascript_prints_them() {
+    fn numbers_print_as_in_javascript() {
         for (number, text) in [
-            (2.0, "2"),
-            (0.1, "0.1"),
+            (0.0, "0"),
             (-0.0, "0"),
-            (1e21, "1e+21"),
-            (1e-7, "1e-7"),
-            (0.000_001, "0.000001"),
+            (1.0, "1"),
+            (-1.5, "-1.5"),
+            (0.1, "0.1"),
             (123_456_789_012_345_680_000.0, "123456789012345680000"),
+            (1e21, "1e+21"),
             (1.5e300, "1.5e+300"),
-            (-12.5, "-12.5"),
+            (1e-6, "0.000001"),
+            (1e-7, "1e-7"),
+            (1.25e-7, "1.25e-7"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
             (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Infinity"),
         ] {
-            assert_eq!(shortest(number), text);
+            assert_eq!(ecmascript(number), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printed_numbers_read_back_the_same(bits: u64) {
+            let number = f64::from_bits(bits);
+            prop_assume!(number.is_finite());
+            let read: f64 = ecmascript(number).parse().unwrap();
+            prop_assert!(read.to_bits() == number.to_bits() || number == 0.0, "negative zero has no text");
         }
     }
 }

@@ -1,19 +1,17 @@
 //! Requests through the plan: which buckets a client gets.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, btree_map::Entry},
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use kairos_sync_protocol::BucketName;
 use serde_json::{Map, Value};
 
 use crate::{
-    evaluate::{EvaluationError, LookupKey, LookupSource, lookup_key, lookup_key_start, parse_data_array},
-    expression::{Expr, Failure, json_elements},
-    plan::{LookupInput, ParameterOutput, ParameterQuery, ParameterSource, SyncPlan, TableLookup},
-    scope::RequestInput,
-    value::{SqlValue, name_array},
+    definition::{Asked, AskedForm, Definition, ParameterSource, RequestInput, TableParameterQuery, TableValue},
+    evaluate::{EvaluationError, LookupKey, LookupSource},
+    expression::{Expression, array_elements},
+    json::{Form, Json},
+    key,
+    value::{Failure, SqlValue},
 };
 
 /// What a client proved and asked for.
@@ -83,112 +81,81 @@ pub struct ActiveDefinition {
 }
 
 /// A request, evaluated as far as it can be without lookups. Made by [`crate::SyncPlan::querier`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Querier {
     definitions: Vec<ActiveDefinition>,
-    fixed: Vec<ResolvedBucket>,
-    lookups: Vec<PendingLookup>,
+    sources: Vec<BucketSource>,
+    errors: Vec<(Option<usize>, EvaluationError)>,
 }
 
-/// Buckets that a lookup finds.
+/// Where buckets of a definition come from.
 #[derive(Debug, Clone)]
-struct PendingLookup {
+struct BucketSource {
     definition: usize,
-    /// Bucket name without its parameters.
-    bucket: String,
     priority: u8,
-    keys: Vec<LookupKey>,
-    /// `None` takes the next value of the lookup's answer.
-    outputs: Vec<Option<SqlValue>>,
+    /// What the names begin with.
+    prefix: String,
+    kind: SourceKind,
+}
+
+#[derive(Debug, Clone)]
+enum SourceKind {
+    /// One bucket.
+    Fixed { parts: Vec<String> },
+    /// A bucket per answer of the lookups.
+    Dynamic { lookups: Vec<LookupKey>, parts: Vec<BucketPart> },
+}
+
+/// A bucket parameter of a dynamic source.
+#[derive(Debug, Clone)]
+enum BucketPart {
+    /// Of the request.
+    Fixed(String),
+    /// The next part of the answer.
+    Found,
 }
 
 impl Querier {
-    pub(crate) fn new(plan: &SyncPlan, request: &RequestContext, prefix: &str) -> Result<Self, EvaluationError> {
-        let mut querier = Self { definitions: Vec::new(), fixed: Vec::new(), lookups: Vec::new() };
-        if !request.include_defaults {
-            return Ok(querier);
-        }
-        for (index, definition) in plan.definitions.iter().enumerate() {
+    pub(crate) fn new(
+        definitions: &[Definition],
+        request: &RequestContext,
+        bucket_prefix: &str,
+    ) -> Result<Self, EvaluationError> {
+        let mut querier = Self::default();
+        // Bucket definitions have no subscriptions of their own, but can be named in one.
+        let is_active = |definition: &Definition| {
+            request.include_defaults || request.subscriptions.iter().any(|each| each.stream == definition.name)
+        };
+        for definition in definitions.iter().filter(|definition| is_active(definition)) {
+            let index = querier.definitions.len();
             querier.definitions.push(ActiveDefinition { name: definition.name.clone(), is_default: true });
-            let bucket = format!("{prefix}{}", definition.name);
             for query in &definition.parameter_queries {
-                querier.add(index, &bucket, query, request).map_err(|message| EvaluationError {
-                    definition: definition.name.clone(),
-                    message: message.to_owned(),
-                })?;
+                let kind = match &query.source {
+                    ParameterSource::Request { filter, values } => fixed(filter.as_ref(), values, request),
+                    ParameterSource::Table(table) => dynamic(&definition.name, table, request),
+                    ParameterSource::Claims(claims) => {
+                        let parts: Result<Vec<_>, _> = claims.iter().map(|claim| claim.read(&request.token)).collect();
+                        match parts {
+                            Ok(values) => {
+                                let parts = values.iter().map(key::key_part).collect();
+                                Ok(Some(SourceKind::Fixed { parts }))
+                            }
+                            // Another definition may well serve this client.
+                            Err(message) => {
+                                let error = EvaluationError { definition: definition.name.clone(), message };
+                                querier.errors.push((None, error));
+                                Ok(None)
+                            }
+                        }
+                    }
+                };
+                let kind = kind.map_err(|failure| EvaluationError::new(&definition.name, failure))?;
+                let prefix = format!("{bucket_prefix}{}", definition.name);
+                let source = |kind| BucketSource { definition: index, priority: query.priority, prefix, kind };
+                querier.sources.extend(kind.map(source));
             }
         }
         Ok(querier)
-    }
-
-    fn add(
-        &mut self,
-        definition: usize,
-        bucket: &str,
-        query: &ParameterQuery,
-        request: &RequestContext,
-    ) -> Result<(), Failure> {
-        let eval =
-            |expr: &Expr<RequestInput>| expr.eval(&|input| Cow::Owned(input.value(request))).map(Cow::into_owned);
-        if let Some(condition) = &query.condition
-            && !eval(condition)?.truth()
-        {
-            return Ok(());
-        }
-        let values = match &query.source {
-            ParameterSource::Request(values) => values.iter().map(eval).collect::<Result<Vec<_>, _>>()?,
-            ParameterSource::Claims(claims) => {
-                let values = claims.iter().map(|(claim, kind)| kind.of(&claim.value(request)));
-                // Who lacks a claim, or has it in another type, owns nothing here.
-                let Some(values) = values.collect::<Option<Vec<_>>>() else { return Ok(()) };
-                values
-            }
-            ParameterSource::Table(lookup) => {
-                return self.add_lookup(definition, bucket, query.priority, lookup, &eval);
-            }
-        };
-        if !values.iter().any(|value| matches!(value, SqlValue::Blob(_))) {
-            self.fixed.push(resolved(definition, bucket, query.priority, &values));
-        }
-        Ok(())
-    }
-
-    fn add_lookup(
-        &mut self,
-        definition: usize,
-        bucket: &str,
-        priority: u8,
-        lookup: &TableLookup,
-        eval: &impl Fn(&Expr<RequestInput>) -> Result<SqlValue, Failure>,
-    ) -> Result<(), Failure> {
-        let mut tuples = vec![Vec::new()];
-        for input in &lookup.inputs {
-            let values = match input {
-                LookupInput::Value(expr) => vec![eval(expr)?],
-                LookupInput::Truth(expr) => vec![SqlValue::from_bool(eval(expr)?.truth())],
-                LookupInput::Elements(expr) => json_elements(&eval(expr)?).unwrap_or_default(),
-            };
-            let values = values.into_iter().filter(|value| !matches!(value, SqlValue::Blob(_)));
-            let values: Vec<_> = values.map(SqlValue::integral).collect();
-            tuples = tuples
-                .iter()
-                .flat_map(|tuple: &Vec<_>| values.iter().map(|value| [tuple, std::slice::from_ref(value)].concat()))
-                .collect();
-        }
-        let start = lookup_key_start(&lookup.definition, &lookup.number.to_string());
-        let outputs = lookup.outputs.iter().map(|output| match output {
-            ParameterOutput::Column(_) => Ok(None),
-            ParameterOutput::Request(expr) => eval(expr).map(Some),
-        });
-        let pending = PendingLookup {
-            definition,
-            bucket: bucket.to_owned(),
-            priority,
-            keys: tuples.iter().map(|tuple| lookup_key(&start, tuple)).collect(),
-            outputs: outputs.collect::<Result<_, _>>()?,
-        };
-        self.lookups.push(pending);
-        Ok(())
     }
 
     /// The definitions this request activates, in the order of the rules file.
@@ -201,27 +168,33 @@ impl Querier {
     /// # Errors
     /// Only those of `lookups`.
     pub fn resolve<L: LookupSource>(&self, lookups: &mut L) -> Result<Resolution, L::Error> {
-        let mut buckets: BTreeMap<BucketName, ResolvedBucket> = BTreeMap::new();
-        let mut add = |bucket: ResolvedBucket| match buckets.entry(bucket.name.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(bucket);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().priority = entry.get().priority.min(bucket.priority),
-        };
-        self.fixed.iter().cloned().for_each(&mut add);
-        let mut resolution = Resolution::default();
-        for pending in &self.lookups {
-            for key in &pending.keys {
-                for answer in lookups.values(key)? {
-                    let mut columns = parse_data_array(&answer.0).unwrap_or_default().into_iter();
-                    let values: Vec<_> = pending
-                        .outputs
-                        .iter()
-                        .map(|output| output.clone().unwrap_or_else(|| columns.next().unwrap_or(SqlValue::Null)))
-                        .collect();
-                    add(resolved(pending.definition, &pending.bucket, pending.priority, &values));
+        const DAMAGED: Failure = Failure("the index of a parameter query is damaged");
+        let mut buckets = BTreeMap::new();
+        let mut resolution = Resolution { errors: self.errors.clone(), ..Resolution::default() };
+        for source in &self.sources {
+            match &source.kind {
+                SourceKind::Fixed { parts } => {
+                    add(&mut buckets, source, parts.iter().map(String::as_str));
                 }
-                resolution.consulted.push(key.clone());
+                SourceKind::Dynamic { lookups: keys, parts } => {
+                    for key in keys {
+                        for answer in lookups.values(key)? {
+                            let Some(found) = key::lookup_parts(&answer) else {
+                                let name = &self.definitions[source.definition].name;
+                                resolution.errors.push((None, EvaluationError::new(name, DAMAGED)));
+                                continue;
+                            };
+                            let mut found = found.into_iter();
+                            let part = |part: &'_ BucketPart| match part {
+                                BucketPart::Fixed(part) => part.clone(),
+                                BucketPart::Found => found.next().unwrap_or("null").to_owned(),
+                            };
+                            let parts: Vec<_> = parts.iter().map(part).collect();
+                            add(&mut buckets, source, parts.iter().map(String::as_str));
+                        }
+                    }
+                    resolution.consulted.extend(keys.iter().cloned());
+                }
             }
         }
         resolution.consulted.sort_unstable();
@@ -231,7 +204,91 @@ impl Querier {
     }
 }
 
-fn resolved(definition: usize, bucket: &str, priority: u8, values: &[SqlValue]) -> ResolvedBucket {
-    let name = BucketName::new(format!("{bucket}{}", name_array(values)));
-    ResolvedBucket { name, definition, priority, reasons: vec![Reason::Default] }
+/// Adds a bucket; of several sources for one, the most urgent counts.
+fn add<'a>(
+    buckets: &mut BTreeMap<BucketName, ResolvedBucket>,
+    source: &BucketSource,
+    parts: impl Iterator<Item = &'a str>,
+) {
+    let name = BucketName::new(key::bucket_name(&source.prefix, parts));
+    let BucketSource { definition, priority, .. } = *source;
+    let bucket = ResolvedBucket { name: name.clone(), definition, priority, reasons: vec![Reason::Default] };
+    let known = buckets.entry(name).or_insert(bucket);
+    known.priority = known.priority.min(priority);
+}
+
+fn evaluate<'a>(
+    expression: &'a Expression<RequestInput>,
+    request: &'a RequestContext,
+) -> Result<Cow<'a, SqlValue>, Failure> {
+    expression.evaluate(&|input| Cow::Owned(input.read(request)))
+}
+
+fn fixed(
+    filter: Option<&Expression<RequestInput>>,
+    values: &[Expression<RequestInput>],
+    request: &RequestContext,
+) -> Result<Option<SourceKind>, Failure> {
+    if let Some(filter) = filter
+        && !evaluate(filter, request)?.truth()
+    {
+        return Ok(None);
+    }
+    let mut parts = Vec::with_capacity(values.len());
+    for value in values {
+        match &*evaluate(value, request)? {
+            SqlValue::Blob(_) => return Ok(None),
+            value => parts.push(key::key_part(value)),
+        }
+    }
+    Ok(Some(SourceKind::Fixed { parts }))
+}
+
+fn dynamic(
+    definition: &str,
+    query: &TableParameterQuery,
+    request: &RequestContext,
+) -> Result<Option<SourceKind>, Failure> {
+    let mut keys: Vec<Vec<String>> = vec![Vec::new()];
+    for asked in &query.asked {
+        let parts = asked_parts(asked, request)?;
+        let extend = |key: &Vec<String>| {
+            let key = key.clone();
+            parts.iter().map(move |part| key.iter().cloned().chain([part.clone()]).collect()).collect::<Vec<_>>()
+        };
+        keys = keys.iter().flat_map(extend).collect();
+    }
+    let mut lookups: Vec<_> = keys
+        .iter()
+        .map(|parts| key::parameter_lookup(definition, query.id, parts.iter().map(String::as_str)))
+        .collect();
+    lookups.sort_unstable();
+    lookups.dedup();
+    let mut parts = Vec::with_capacity(query.values.len());
+    for value in &query.values {
+        parts.push(match value {
+            TableValue::Row(_) => BucketPart::Found,
+            TableValue::Request(value) => BucketPart::Fixed(key::key_part(&*evaluate(value, request)?)),
+        });
+    }
+    Ok(Some(SourceKind::Dynamic { lookups, parts }))
+}
+
+/// The key parts a request asks a slot for: one, or one per element.
+fn asked_parts(asked: &Asked, request: &RequestContext) -> Result<Vec<String>, Failure> {
+    let value = evaluate(&asked.value, request)?;
+    Ok(match asked.form {
+        AskedForm::Value if matches!(*value, SqlValue::Blob(_)) => Vec::new(),
+        AskedForm::Value => vec![key::key_part(&value)],
+        AskedForm::Truth => vec![u8::from(value.truth()).to_string()],
+        // What is not an array has no elements.
+        AskedForm::Elements => {
+            let part = |element: &Json| {
+                let mut part = String::new();
+                element.write(Form::Name, &mut part);
+                part
+            };
+            array_elements(&value).unwrap_or_default().iter().map(part).collect()
+        }
+    })
 }

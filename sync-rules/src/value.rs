@@ -1,13 +1,13 @@
-//! Values of the language: SQLite's kinds, with integers that do not wrap, and how they become JSON.
+//! Values of the language: SQLite's kinds, with integers that do not wrap.
 
-use std::{cmp::Ordering, fmt::Write};
+use std::{borrow::Cow, cmp::Ordering};
 
-use serde_json::Value;
+use serde::Serialize;
 
-use crate::number::shortest;
+use crate::number::write_ecmascript;
 
 /// A value of the rules language.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum SqlValue {
     /// SQL NULL; also an absent column.
     Null,
@@ -21,75 +21,66 @@ pub enum SqlValue {
     Blob(Vec<u8>),
 }
 
+/// Why an expression has no value. Says nothing of the values involved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure(pub &'static str);
+
 impl SqlValue {
-    /// 1 or 0.
-    pub(crate) fn from_bool(truth: bool) -> Self {
-        Self::Integer(i128::from(truth))
+    /// NULL or not.
+    pub const fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
     }
 
-    /// A value of a token or of client parameters, as a converted column: whole numbers become integers.
-    pub(crate) fn from_json_column(value: &Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Bool(truth) => Self::from_bool(*truth),
-            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(whole), _, _) => Self::Integer(whole.into()),
-                (None, Some(whole), _) => Self::Integer(whole.into()),
-                (_, _, Some(real)) => Self::Real(real).integral(),
-                _ => Self::Null,
-            },
-            Value::String(text) => Self::Text(text.clone()),
-            structured => Self::Text(structured.to_string()),
-        }
-    }
-
-    /// A real without a fraction as the integer it equals; anything else as it is.
-    #[must_use]
-    pub(crate) fn integral(self) -> Self {
-        match self {
-            #[expect(clippy::cast_possible_truncation, reason = "whole and within 64 bits")]
-            Self::Real(real) if real.fract() == 0.0 && real.abs() < 9.2e18 => Self::Integer(real as i128),
-            other => other,
-        }
-    }
-
-    /// Whether a condition with this value holds.
-    pub(crate) fn truth(&self) -> bool {
+    /// The value of a condition. Text counts by its leading integer: `'1x'` is true, `'0.9'` and `'abc'` are not.
+    pub fn truth(&self) -> bool {
         match self {
             Self::Null | Self::Blob(_) => false,
             Self::Integer(number) => *number != 0,
             Self::Real(number) => *number != 0.0 && !number.is_nan(),
-            Self::Text(text) => integer_prefix(text) != 0,
+            Self::Text(text) => {
+                let text = text.trim_start().trim_start_matches(['+', '-']);
+                let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+                let (digits, radix) = hex.map_or((text, 10), |digits| (digits, 16));
+                digits.chars().take_while(|digit| digit.is_digit(radix)).any(|digit| digit != '0')
+            }
         }
     }
 
-    /// The text form; `None` for NULL.
-    pub(crate) fn to_text(&self) -> Option<String> {
+    /// The text form; `None` for NULL. A REAL with an integral value loses its fraction.
+    pub fn text(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Null => None,
-            Self::Integer(number) => Some(number.to_string()),
-            Self::Real(number) => Some(shortest(*number)),
-            Self::Text(text) => Some(text.clone()),
-            Self::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Integer(number) => Some(Cow::Owned(number.to_string())),
+            Self::Real(number) => {
+                let mut text = String::new();
+                write_ecmascript(*number, &mut text);
+                Some(Cow::Owned(text))
+            }
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
         }
     }
 
-    /// Order of two values that are not NULL: numbers, then texts by code unit, then blobs.
-    pub(crate) fn order(&self, other: &Self) -> Option<Ordering> {
-        #[expect(clippy::cast_precision_loss, reason = "comparing with a real is comparing reals")]
-        match (self, other) {
-            (Self::Null, _) | (_, Self::Null) => None,
-            (Self::Integer(a), Self::Integer(b)) => Some(a.cmp(b)),
-            (Self::Integer(a), Self::Real(b)) => (*a as f64).partial_cmp(b),
-            (Self::Real(a), Self::Integer(b)) => a.partial_cmp(&(*b as f64)),
-            (Self::Real(a), Self::Real(b)) => a.partial_cmp(b),
-            (Self::Text(a), Self::Text(b)) => Some(a.encode_utf16().cmp(b.encode_utf16())),
-            (Self::Blob(a), Self::Blob(b)) => Some(a.cmp(b)),
-            (a, b) => Some(a.class().cmp(&b.class())),
-        }
+    /// Compares as SQL does: `None` with a NULL, numbers before text before bytes, text by UTF-16 code unit.
+    pub fn compare(&self, other: &Self) -> Result<Option<Ordering>, Failure> {
+        Ok(Some(match (self, other) {
+            (Self::Null, _) | (_, Self::Null) => return Ok(None),
+            (Self::Blob(_), Self::Blob(_)) => return Err(Failure("bytes cannot be compared")),
+            (Self::Integer(left), Self::Integer(right)) => left.cmp(right),
+            (Self::Real(left), Self::Real(right)) => left.partial_cmp(right).unwrap_or(Ordering::Less),
+            (Self::Integer(left), Self::Real(right)) => compare_mixed(*left, *right),
+            (Self::Real(left), Self::Integer(right)) => compare_mixed(*right, *left).reverse(),
+            (Self::Text(left), Self::Text(right)) => left.encode_utf16().cmp(right.encode_utf16()),
+            (left, right) => left.rank().cmp(&right.rank()),
+        }))
     }
 
-    const fn class(&self) -> u8 {
+    /// Equality as `=` sees it; `false` with a NULL.
+    pub fn equals(&self, other: &Self) -> Result<bool, Failure> {
+        Ok(self.compare(other)? == Some(Ordering::Equal))
+    }
+
+    const fn rank(&self) -> u8 {
         match self {
             Self::Null => 0,
             Self::Integer(_) | Self::Real(_) => 1,
@@ -97,120 +88,65 @@ impl SqlValue {
             Self::Blob(_) => 3,
         }
     }
+}
 
-    /// Appends the value as it stands in row data: reals keep a fraction, blobs and what JSON cannot say are null.
-    pub(crate) fn write_data_json(&self, out: &mut String) {
-        match self {
-            Self::Real(number) if number.is_finite() => {
-                let text = shortest(*number);
-                let whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-                out.push_str(&text);
-                if whole {
-                    out.push_str(".0");
-                }
-            }
-            other => other.write_plain_json(out),
-        }
-    }
-
-    /// Appends the value as it stands in bucket names: 5 and 5.0 are the same.
-    pub(crate) fn write_name_json(&self, out: &mut String) {
-        match self {
-            Self::Real(number) if number.is_finite() => out.push_str(&shortest(*number)),
-            other => other.write_plain_json(out),
-        }
-    }
-
-    fn write_plain_json(&self, out: &mut String) {
-        match self {
-            Self::Integer(number) => write!(out, "{number}").expect("a string takes all"),
-            Self::Text(text) => write_json_string(text, out),
-            Self::Null | Self::Real(_) | Self::Blob(_) => out.push_str("null"),
-        }
+impl From<bool> for SqlValue {
+    fn from(value: bool) -> Self {
+        Self::Integer(i128::from(value))
     }
 }
 
-/// Appends text as a JSON string, escaping only what must be.
-pub(crate) fn write_json_string(text: &str, out: &mut String) {
-    out.push('"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0x08 => "\\b",
-            0x0C => "\\f",
-            0..0x20 => "",
-            _ => continue,
-        };
-        out.push_str(&text[plain..at]);
-        if escape.is_empty() {
-            write!(out, "\\u{byte:04x}").expect("a string takes all");
-        } else {
-            out.push_str(escape);
-        }
-        plain = at + 1;
+/// Compares mathematically, without rounding the integer to binary64. NaN is smaller than everything.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+#[expect(clippy::cast_precision_loss, reason = "powers of two are exact")]
+fn compare_mixed(left: i128, right: f64) -> Ordering {
+    const LIMIT: f64 = i128::MAX as f64;
+    if right.is_nan() {
+        return Ordering::Greater;
     }
-    out.push_str(&text[plain..]);
-    out.push('"');
-}
-
-/// Values as a JSON array in the bucket name serialisation.
-pub(crate) fn name_array<'a>(values: impl IntoIterator<Item = &'a SqlValue>) -> String {
-    let mut out = String::from("[");
-    for (index, value) in values.into_iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        value.write_name_json(&mut out);
+    if right >= LIMIT {
+        return Ordering::Less;
     }
-    out.push(']');
-    out
-}
-
-/// The number at the start of a text, as truth and integer casts see it; 0 without one.
-pub(crate) fn integer_prefix(text: &str) -> i128 {
-    let text = text.trim_start();
-    let (negative, digits) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let end = digits.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
-    let number: i128 = digits[..end].parse().unwrap_or(if end > 0 { i128::MAX } else { 0 });
-    if negative { -number } else { number }
+    if right < -LIMIT {
+        return Ordering::Greater;
+    }
+    let whole = right.floor();
+    left.cmp(&(whole as i128)).then(if right > whole { Ordering::Less } else { Ordering::Equal })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn data(value: &SqlValue) -> String {
-        let mut out = String::new();
-        value.write_data_json(&mut out);
-        out
+    fn text(text: &str) -> SqlValue {
+        SqlValue::Text(text.to_owned())
     }
 
     #[test]
-    fn reals_keep_a_fraction_in_data_and_lose_it_in_names() {
-        assert_eq!(data(&SqlValue::Real(5.0)), "5.0");
-        assert_eq!(data(&SqlValue::Real(1e21)), "1e+21");
-        assert_eq!(data(&SqlValue::Real(f64::NAN)), "null");
-        assert_eq!(name_array(&[SqlValue::Real(5.0), SqlValue::Integer(5)]), "[5,5]");
-    }
-
-    #[test]
-    fn text_escapes_only_what_json_requires() {
-        assert_eq!(data(&SqlValue::Text("a\"\\\n\u{1}é/".to_owned())), "\"a\\\"\\\\\\n\\u0001é/\"");
-    }
-
-    #[test]
-    fn text_is_true_by_its_number() {
-        for (text, truth) in [("1x", true), ("0.9", false), (" 3", true), ("abc", false), ("-1", true), ("", false)] {
-            assert_eq!(SqlValue::Text(text.to_owned()).truth(), truth, "{text:?}");
+    fn text_counts_by_its_leading_integer() {
+        for (value, truth) in
+            [("0.9", false), ("1x", true), ("0x1", true), ("1e5", true), ("abc", false), (" 3", true), ("-0", false)]
+        {
+            assert_eq!(text(value).truth(), truth, "{value}");
         }
+    }
+
+    #[test]
+    fn integers_and_reals_compare_without_rounding() {
+        let compare = |left: SqlValue, right: SqlValue| left.compare(&right).unwrap();
+        let big = SqlValue::Integer(9_007_199_254_740_993);
+        assert_eq!(compare(big, SqlValue::Real(9_007_199_254_740_992.0)), Some(Ordering::Greater));
+        assert_eq!(compare(SqlValue::Real(5.0), SqlValue::Integer(5)), Some(Ordering::Equal));
+        assert_eq!(compare(SqlValue::Integer(-2), SqlValue::Real(-1.5)), Some(Ordering::Less));
+        assert_eq!(compare(SqlValue::Integer(i128::MAX), SqlValue::Real(f64::INFINITY)), Some(Ordering::Less));
+        assert_eq!(compare(SqlValue::Real(f64::NAN), SqlValue::Integer(0)), Some(Ordering::Less), "NaN comes first");
+    }
+
+    #[test]
+    fn kinds_order_before_values() {
+        assert_eq!(SqlValue::Integer(5).compare(&text("1")).unwrap(), Some(Ordering::Less));
+        assert_eq!(text("\u{1F600}").compare(&text("\u{FF5E}")).unwrap(), Some(Ordering::Less), "by UTF-16 unit");
+        assert_eq!(SqlValue::Null.compare(&SqlValue::Null).unwrap(), None);
+        assert!(SqlValue::Blob(vec![]).compare(&SqlValue::Blob(vec![])).is_err());
     }
 }

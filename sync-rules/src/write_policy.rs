@@ -1,15 +1,19 @@
 //! What clients may write: the `write_rules` section.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
 use crate::{
-    evaluate::EvaluationError, expression::Expr, request::RequestContext, scope::RequestInput, value::SqlValue,
+    definition::RequestInput,
+    evaluate::EvaluationError,
+    expression::Expression,
+    request::RequestContext,
+    value::{Failure, SqlValue},
 };
 
 /// A kind of write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriteOp {
     /// Insert, or update where the row exists.
     Put,
@@ -25,50 +29,59 @@ pub type CheckRow<'a> = &'a [(String, SqlValue)];
 /// What clients may write to one table.
 #[derive(Debug, Clone)]
 pub struct WritePolicy {
-    pub(crate) table: String,
-    pub(crate) operations: BTreeSet<WriteOp>,
-    pub(crate) columns: ColumnRule,
-    pub(crate) stamps: Vec<(String, Expr<RequestInput>)>,
-    pub(crate) check: Expr<CheckInput>,
+    table: String,
+    allow: Vec<WriteOp>,
+    columns: Columns,
+    stamps: Vec<(String, Expression<CheckInput>)>,
+    check: Expression<CheckInput>,
+    /// Whether the check itself speaks of the stored row.
+    reads_old: bool,
 }
 
-/// Which columns clients may set.
+/// Columns clients may set.
 #[derive(Debug, Clone)]
-pub(crate) enum ColumnRule {
-    All,
-    Only(BTreeSet<String>),
-    AllBut(BTreeSet<String>),
+pub(crate) enum Columns {
+    Only(Vec<String>),
+    AllBut(Vec<String>),
 }
 
-/// What a check speaks of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a check can read.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CheckInput {
-    /// A column of the row as it would be.
     Row(String),
-    /// A column of the row as it is.
     Old(String),
-    /// A fact of the writer's token.
-    Token(RequestInput),
+    Request(RequestInput),
 }
 
 impl WritePolicy {
-    /// Whether the kind of write is allowed at all.
-    pub fn allows(&self, op: WriteOp) -> bool {
-        self.operations.contains(&op)
+    pub(crate) fn new(
+        table: &str,
+        allow: Vec<WriteOp>,
+        columns: Columns,
+        stamps: Vec<(String, Expression<CheckInput>)>,
+        check: Expression<CheckInput>,
+    ) -> Self {
+        let mut reads_old = false;
+        check.visit_inputs(&mut |input| reads_old |= matches!(input, CheckInput::Old(_)));
+        Self { table: table.to_owned(), allow, columns, stamps, check, reads_old }
     }
 
-    /// Whether clients may set the column. The id always; a column the server stamps never.
+    /// Whether the kind of write is allowed at all.
+    pub fn allows(&self, op: WriteOp) -> bool {
+        self.allow.contains(&op)
+    }
+
+    /// Whether clients may set the column. They always name rows by `id`; columns the server sets are never theirs.
     pub fn allows_column(&self, column: &str) -> bool {
         if column == "id" {
             return true;
         }
-        let stamped = self.stamps.iter().any(|(name, _)| name == column);
-        !stamped
-            && match &self.columns {
-                ColumnRule::All => true,
-                ColumnRule::Only(names) => names.contains(column),
-                ColumnRule::AllBut(names) => !names.contains(column),
-            }
+        let is_named = |names: &[String]| names.iter().any(|name| name == column);
+        let is_stamped = self.stamps.iter().any(|(name, _)| name == column);
+        match &self.columns {
+            Columns::Only(names) => is_named(names) && !is_stamped,
+            Columns::AllBut(names) => !is_named(names) && !is_stamped,
+        }
     }
 
     /// Columns the server sets itself, evaluated for the writer.
@@ -76,17 +89,19 @@ impl WritePolicy {
     /// # Errors
     /// When an expression fails.
     pub fn stamps(&self, token: &Map<String, Value>) -> Result<Vec<(String, SqlValue)>, EvaluationError> {
-        let request = RequestContext { token: token.clone(), ..RequestContext::default() };
-        let stamp = |(name, expr): &(String, Expr<RequestInput>)| {
-            let value =
-                expr.eval(&|input| Cow::Owned(input.value(&request))).map_err(|message| self.failed(message))?;
-            Ok((name.clone(), value.into_owned()))
-        };
-        self.stamps.iter().map(stamp).collect()
+        let request = writer(token);
+        self.stamps
+            .iter()
+            .map(|(column, value)| Ok((column.clone(), evaluate(value, &request, &[], &[])?.into_owned())))
+            .collect::<Result<_, _>>()
+            .map_err(|failure| EvaluationError::new(&self.table, failure))
     }
 
     /// Whether the writer may bring the row from `old` to `new`. A PUT of a new row has no `old`, a DELETE no `new`:
     /// the check is then asked about the row there is, `row.` standing for `new` or, without one, for `old`.
+    ///
+    /// A check that does not speak of `old.` must hold for the stored row as well: otherwise `row.user_id =
+    /// auth.user_id()` would let a client take over any row by writing its own id into it.
     ///
     /// # Errors
     /// When the expression fails.
@@ -96,23 +111,37 @@ impl WritePolicy {
         new: Option<CheckRow<'_>>,
         old: Option<CheckRow<'_>>,
     ) -> Result<bool, EvaluationError> {
-        let request = RequestContext { token: token.clone(), ..RequestContext::default() };
-        let column = |row: Option<CheckRow<'_>>, name: &str| {
-            let found = row.and_then(|row| row.iter().find(|(column, _)| column == name));
-            found.map_or(SqlValue::Null, |(_, value)| value.clone())
+        let request = writer(token);
+        let holds = |row: CheckRow<'_>| -> Result<bool, Failure> {
+            Ok(evaluate(&self.check, &request, row, old.unwrap_or_default())?.truth())
         };
-        let input = |input: &CheckInput| {
-            Cow::Owned(match input {
-                CheckInput::Row(name) => column(new.or(old), name),
-                CheckInput::Old(name) => column(old, name),
-                CheckInput::Token(fact) => fact.value(&request),
-            })
+        let verdict = match (new, old) {
+            (None, None) => Ok(false),
+            (Some(row), None) | (None, Some(row)) => holds(row),
+            (Some(new), Some(_)) if self.reads_old => holds(new),
+            (Some(new), Some(old)) => holds(new).and_then(|allowed| Ok(allowed && holds(old)?)),
         };
-        let verdict = self.check.eval(&input).map_err(|message| self.failed(message))?;
-        Ok(verdict.truth())
+        verdict.map_err(|failure| EvaluationError::new(&self.table, failure))
     }
+}
 
-    fn failed(&self, message: &str) -> EvaluationError {
-        EvaluationError { definition: format!("write_rules.{}", self.table), message: message.to_owned() }
-    }
+fn writer(token: &Map<String, Value>) -> RequestContext {
+    RequestContext { token: token.clone(), ..RequestContext::default() }
+}
+
+fn evaluate<'a>(
+    expression: &'a Expression<CheckInput>,
+    request: &'a RequestContext,
+    row: CheckRow<'a>,
+    old: CheckRow<'a>,
+) -> Result<Cow<'a, SqlValue>, Failure> {
+    let column = |row: CheckRow<'a>, name: &str| {
+        let found = row.iter().find(|(column, _)| column == name);
+        found.map_or(Cow::Owned(SqlValue::Null), |(_, value)| Cow::Borrowed(value))
+    };
+    expression.evaluate(&move |input| match input {
+        CheckInput::Row(name) => column(row, name),
+        CheckInput::Old(name) => column(old, name),
+        CheckInput::Request(input) => Cow::Owned(input.read(request)),
+    })
 }

@@ -1,167 +1,277 @@
-//! YAML as a tree that remembers where everything stands. Nothing of the parser leaks past this file.
+//! YAML to a tree that knows where everything was written.
+
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{Budget, DuplicateKeyPolicy, Spanned};
+use serde_saphyr::{Error, Spanned};
 
-use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::{
+    diagnostic::{Diagnostic, Problem, Severity, Span},
+    syntax::Position,
+};
 
-/// Longest rules file.
-const TEXT_BYTES_MAX: usize = 4 << 20;
-/// Deepest nesting.
+/// Larger files are refused: rules are written by people.
+pub(crate) const FILE_BYTES_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 32;
+const NODES_MAX: usize = 50_000;
+const ALIASES_MAX: usize = 100;
 
-/// A node and where it begins.
-#[derive(Debug, Clone)]
+/// A value in the file.
+#[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) kind: NodeKind,
-    pub(crate) span: Span,
+    pub content: Content,
+    pub span: Span,
+    /// Where the scalar begins, in characters from the start of the file.
+    offset: usize,
 }
 
-/// What a node is.
-#[derive(Debug, Clone)]
-pub(crate) enum NodeKind {
+/// The kinds of values.
+#[derive(Debug)]
+pub(crate) enum Content {
     Null,
     Bool(bool),
-    Integer(i64),
-    Real,
+    Integer(i128),
+    Number(f64),
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
-}
-
-/// A key and where it stands.
-#[derive(Debug, Clone)]
-pub(crate) struct Key {
-    pub(crate) name: String,
-    pub(crate) span: Span,
+    Sequence(Vec<Node>),
+    Map(Vec<(Node, Node)>),
 }
 
 impl Node {
-    /// For messages.
-    pub(crate) fn kind_name(&self) -> &'static str {
-        match self.kind {
-            NodeKind::Null => "nothing",
-            NodeKind::Bool(_) => "true or false",
-            NodeKind::Integer(_) | NodeKind::Real => "a number",
-            NodeKind::Text(_) => "text",
-            NodeKind::List(_) => "a list",
-            NodeKind::Map(_) => "a map",
+    /// Reads a file.
+    pub(crate) fn parse(text: &str) -> Result<Self, Diagnostic> {
+        let fatal =
+            |code, message: String, span| Diagnostic { code, severity: Severity::Fatal, message, help: None, span };
+        if text.len() > FILE_BYTES_MAX {
+            return Err(fatal("yaml_syntax", format!("the file is larger than {FILE_BYTES_MAX} bytes"), None));
+        }
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_depth: DEPTH_MAX,
+                max_nodes: NODES_MAX,
+                max_events: 2 * NODES_MAX,
+                max_aliases: ALIASES_MAX,
+                max_anchors: ALIASES_MAX,
+            },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: NODES_MAX },
+            strict_booleans: true,
+            with_snippet: false,
+        };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = |location: serde_saphyr::Location| Span {
+                line: usize::try_from(location.line()).unwrap_or(1),
+                column: usize::try_from(location.column()).unwrap_or(1),
+            };
+            let span = error.location().map(place);
+            match error.without_snippet() {
+                Error::DuplicateMappingKey { key, .. } => {
+                    let key = key.as_deref().unwrap_or_default();
+                    fatal("yaml_duplicate_key", format!("the key `{key}` is there twice"), span)
+                }
+                other => fatal("yaml_syntax", format!("the file is not valid YAML: {other}"), span),
+            }
+        })
+    }
+
+    /// The text of a text scalar.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.content {
+            Content::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What the node is, for messages.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self.content {
+            Content::Null => "nothing",
+            Content::Bool(_) => "true or false",
+            Content::Integer(_) | Content::Number(_) => "a number",
+            Content::Text(_) => "text",
+            Content::Sequence(_) => "a list",
+            Content::Map(_) => "a map",
+        }
+    }
+
+    /// Where a place in the scalar's text is in the file. Follows quotes, escapes and folded lines.
+    pub(crate) fn locate(&self, file: &str, position: Position) -> Span {
+        let Some(text) = self.text() else { return self.span };
+        let mut cursor = ScalarCursor::new(file, self);
+        let (mut line, mut column) = (1, 1);
+        for ch in text.chars() {
+            if (line, column) >= (position.line, position.column) {
+                cursor.skip_to(ch);
+                return cursor.span();
+            }
+            cursor.pass(ch);
+            if ch == '\n' {
+                line += 1;
+                column = 1;
+            } else {
+                column += 1;
+            }
+        }
+        cursor.span()
+    }
+
+    /// The diagnostic of a problem in the scalar's text.
+    pub(crate) fn diagnose(&self, file: &str, problem: Problem, severity: Severity) -> Diagnostic {
+        Diagnostic {
+            code: problem.code,
+            severity,
+            message: problem.message,
+            help: problem.help,
+            span: Some(self.locate(file, problem.position)),
         }
     }
 }
 
-/// Parses a document.
-pub(crate) fn parse(text: &str) -> Result<Node, Diagnostic> {
-    let fault = |code, message, span| Diagnostic { code, severity: Severity::Fatal, message, help: None, span };
-    if text.len() > TEXT_BYTES_MAX {
-        let message = format!("the file has more than {TEXT_BYTES_MAX} bytes");
-        return Err(fault("yaml_syntax", message, None));
+/// Walks the source of a scalar in step with its text.
+struct ScalarCursor<'a> {
+    rest: &'a str,
+    span: Span,
+    quote: Option<char>,
+}
+
+impl<'a> ScalarCursor<'a> {
+    fn new(file: &'a str, node: &Node) -> Self {
+        let start = file.char_indices().nth(node.offset).map_or(file.len(), |(at, _)| at);
+        let mut cursor = Self { rest: &file[start..], span: node.span, quote: None };
+        cursor.quote = cursor.peek().filter(|ch| matches!(ch, '"' | '\''));
+        if cursor.quote.is_some() {
+            cursor.step();
+        }
+        cursor
     }
-    let mut budget = Budget::default();
-    budget.max_depth = DEPTH_MAX;
-    budget.max_aliases = 0;
-    let mut options = serde_saphyr::Options::default();
-    options.budget = Some(budget);
-    options.duplicate_keys = DuplicateKeyPolicy::Error;
-    options.with_snippet = false;
-    match serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options) {
-        Ok(tree) => Ok(node(tree)),
-        Err(error) => {
-            let span = error.location().map(span);
-            let message = error.to_string();
-            let code = if message.contains("duplicate") { "yaml_duplicate_key" } else { "yaml_syntax" };
-            Err(fault(code, message, span))
+
+    fn span(&self) -> Span {
+        self.span
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    fn step(&mut self) {
+        let Some(ch) = self.peek() else { return };
+        self.rest = &self.rest[ch.len_utf8()..];
+        if ch == '\n' {
+            self.span = Span { line: self.span.line + 1, column: 1 };
+        } else {
+            self.span.column += 1;
+        }
+    }
+
+    /// Skips indentation and folded line ends before `ch`.
+    fn skip_to(&mut self, ch: char) {
+        if !ch.is_whitespace() {
+            while self.peek().is_some_and(char::is_whitespace) {
+                self.step();
+            }
+        }
+    }
+
+    fn pass(&mut self, ch: char) {
+        self.skip_to(ch);
+        match (self.peek(), self.quote) {
+            (Some('\\'), Some('"')) => self.pass_escape(),
+            (Some('\''), Some('\'')) => {
+                self.step();
+                self.step();
+            }
+            (Some(found), _) if found == ch => self.step(),
+            (Some(found), _) if found.is_whitespace() => {
+                while self.peek().is_some_and(char::is_whitespace) {
+                    self.step();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn pass_escape(&mut self) {
+        self.step();
+        let digits = match self.peek() {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            _ => 0,
+        };
+        for _ in 0..=digits {
+            self.step();
         }
     }
 }
 
-fn span(location: serde_saphyr::Location) -> Span {
-    let number = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-    Span { line: number(location.line()), column: number(location.column()) }
-}
-
-fn node(spanned: Spanned<Tree>) -> Node {
-    let kind = match spanned.value {
-        Tree::Leaf(kind) => kind,
-        Tree::List(items) => NodeKind::List(items.into_iter().map(node).collect()),
-        Tree::Map(entries) => NodeKind::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| (Key { span: span(key.referenced), name: key.value }, node(value)))
-                .collect(),
-        ),
-    };
-    Node { kind, span: span(spanned.referenced) }
-}
-
-enum Tree {
-    Leaf(NodeKind),
-    List(Vec<Spanned<Tree>>),
-    Map(Vec<(Spanned<String>, Spanned<Tree>)>),
-}
-
-impl<'de> Deserialize<'de> for Tree {
+impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Tree;
+        let Spanned { value, referenced, .. } = Spanned::<Content>::deserialize(deserializer)?;
+        let number = |number: u64| usize::try_from(number).unwrap_or(1);
+        let span = Span { line: number(referenced.line()), column: number(referenced.column()) };
+        Ok(Self { content: value, span, offset: number(referenced.span().offset()) })
+    }
+}
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a value")
-            }
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
 
-            fn visit_unit<E: de::Error>(self) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Null))
-            }
+struct ContentVisitor;
 
-            fn visit_none<E: de::Error>(self) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Null))
-            }
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
 
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
-                Tree::deserialize(deserializer)
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
 
-            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Bool(truth)))
-            }
+    fn visit_unit<E>(self) -> Result<Content, E> {
+        Ok(Content::Null)
+    }
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Integer(number)))
-            }
+    fn visit_bool<E>(self, value: bool) -> Result<Content, E> {
+        Ok(Content::Bool(value))
+    }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Tree, E> {
-                Ok(Tree::Leaf(i64::try_from(number).map_or(NodeKind::Real, NodeKind::Integer)))
-            }
+    fn visit_i64<E>(self, value: i64) -> Result<Content, E> {
+        Ok(Content::Integer(value.into()))
+    }
 
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Real))
-            }
+    fn visit_u64<E>(self, value: u64) -> Result<Content, E> {
+        Ok(Content::Integer(value.into()))
+    }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Tree, E> {
-                Ok(Tree::Leaf(NodeKind::Text(text.to_owned())))
-            }
+    fn visit_i128<E>(self, value: i128) -> Result<Content, E> {
+        Ok(Content::Integer(value))
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    list.push(item);
-                }
-                Ok(Tree::List(list))
-            }
+    fn visit_f64<E>(self, value: f64) -> Result<Content, E> {
+        Ok(Content::Number(value))
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
-                let mut map = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    map.push(entry);
-                }
-                Ok(Tree::Map(map))
-            }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Content, E> {
+        Ok(Content::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Content, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
         }
-        deserializer.deserialize_any(Any)
+        Ok(Content::Sequence(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Content, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Content::Map(entries))
     }
 }
 
@@ -169,20 +279,39 @@ impl<'de> Deserialize<'de> for Tree {
 mod tests {
     use super::*;
 
-    #[test]
-    fn nodes_know_where_they_stand() {
-        let node = parse("a: 1\nb:\n  - x\n  - {c: true}\n").expect("valid");
-        let NodeKind::Map(entries) = node.kind else { panic!("a map") };
-        assert_eq!(entries[1].0.span, Span { line: 2, column: 1 });
-        let NodeKind::List(items) = &entries[1].1.kind else { panic!("a list") };
-        assert_eq!(items[0].span, Span { line: 3, column: 5 });
-        assert!(matches!(&items[0].kind, NodeKind::Text(text) if text == "x"));
+    fn located(yaml: &str, needle: &str) -> (usize, usize) {
+        let node = Node::parse(yaml).unwrap();
+        let Content::Map(entries) = &node.content else { panic!("a map") };
+        let text = entries[0].1.text().unwrap();
+        let before = &text[..text.find(needle).unwrap()];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|ch| *ch != '\n').count() + 1;
+        let position = Position { line: u64::try_from(line).unwrap(), column: u64::try_from(column).unwrap() };
+        let span = entries[0].1.locate(yaml, position);
+        (span.line, span.column)
     }
 
     #[test]
-    fn broken_yaml_is_one_diagnostic_with_a_place() {
-        assert_eq!(parse("a: [1").expect_err("unclosed").code, "yaml_syntax");
-        let twice = parse("a: 1\na: 2\n").expect_err("duplicate");
-        assert_eq!((twice.code, twice.span.map(|span| span.line)), ("yaml_duplicate_key", Some(2)));
+    fn places_are_found_in_every_style() {
+        assert_eq!(located("a: SELECT x FROM t", "FROM"), (1, 13));
+        assert_eq!(located("a: SELECT x\n   FROM t", "FROM"), (2, 4));
+        assert_eq!(located("a: 'it''s x'", "x"), (1, 11));
+        assert_eq!(located(r#"a: "\"t\" \u00e9 x""#, "x"), (1, 18));
+        assert_eq!(located("a: |\n  SELECT\n    x\n  FROM t\n", "t"), (4, 8));
+        assert_eq!(located("a: >-\n  SELECT\n  x FROM t\n", "FROM"), (3, 5));
+    }
+
+    #[test]
+    fn bombs_and_depth_are_refused() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..9 {
+            let alias = format!("*a{}, ", level - 1).repeat(9);
+            let line = format!("a{level}: &a{level} [{}]\n", alias.trim_end_matches(", "));
+            bomb.push_str(&line);
+        }
+        for text in [bomb, "[".repeat(2000), format!("{}x", "- ".repeat(2000)), "#".repeat(FILE_BYTES_MAX + 1)] {
+            assert_eq!(Node::parse(&text).unwrap_err().code, "yaml_syntax");
+        }
+        assert_eq!(Node::parse("a: 1\na: 2").unwrap_err().code, "yaml_duplicate_key");
     }
 }

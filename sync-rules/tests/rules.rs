@@ -192,34 +192,42 @@ fn what_is_wrong_is_said_with_code_and_place() {
         ),
         (definition("    data: [SELECT nope(id) AS id FROM t]\n"), "unknown_function"),
         (definition("    data: [SELECT id FROM t WHERE a = request.user_id()]\n"), "request_function_in_data_query"),
-        (definition("    parameters: [{name: u}]\n    data: [{table: t}]\n"), "bucket_parameters_not_covered"),
-        (definition("    parameters: [{name: u}]\n    data: [{table: t, filter: 'a = :v'}]\n"), "undefined_reference"),
         (
-            definition("    parameters: [{name: u}]\n    data: [{table: t, filter: 'a = :u OR b = :u'}]\n"),
-            "unsupported_expression",
+            definition("    parameters: [{name: u, type: string}]\n    data: [{table: t}]\n"),
+            "bucket_parameters_not_covered",
+        ),
+        (
+            definition("    parameters: [{name: u, type: string}]\n    data: [{table: t, filter: 'a = :v'}]\n"),
+            "bucket_parameters_not_covered",
         ),
         (
             definition(
-                "    parameters: [{name: u}]\n    data: [{table: t, filter: 'a NOT IN (SELECT b FROM s WHERE c = :u)'}]\n",
+                "    parameters: [{name: u, type: string}]\n    data: [{table: t, filter: 'a = :u OR b = :u'}]\n",
             ),
-            "unsupported_expression",
+            "or_parameters_differ",
         ),
         (
             definition(
-                "    parameters: [{name: u}]\n    data: [{table: t, filter: 'a IN (SELECT b FROM t WHERE c = :u)'}]\n",
+                "    parameters: [{name: u, type: string}]\n    data: [{table: t, filter: 'a NOT IN (SELECT b FROM s WHERE c = :u)'}]\n",
             ),
             "subquery_filter_unsupported",
         ),
-        (format!("{KAIROS}write_rules:\n  habits: {{allow: [put]}}\n"), "schema_violation"),
+        (
+            definition(
+                "    parameters: [{name: u, type: string}]\n    data: [{table: t, filter: 'a IN (SELECT b FROM t WHERE c = :u)'}]\n",
+            ),
+            "subquery_filter_unsupported",
+        ),
+        (format!("{KAIROS}write_rules:\n  habits: {{allow: [put]}}\n"), "check_missing"),
         (
             format!("{KAIROS}write_rules:\n  habits: {{allow: [put], check: true, conflict: {{strategy: lww}}}}\n"),
-            "schema_violation",
+            "not_supported_yet",
         ),
         (
             format!("{KAIROS}write_rules:\n  habits: {{allow: [put], check: 'row.id IN (SELECT id FROM x)'}}\n"),
-            "subquery_position",
+            "unsupported_expression",
         ),
-        (format!("{KAIROS}streams: {{}}\n"), "streams_require_edition_2"),
+        (format!("{KAIROS}streams: {{}}\n"), "not_supported_yet"),
     ] {
         assert_eq!(codes(&yaml), [code], "{yaml}");
         assert!(compile(&yaml, "public").diagnostics.iter().all(|found| found.span.is_some()), "{yaml}");

@@ -6,6 +6,9 @@
 import { createInterface } from 'node:readline';
 import { column, PowerSyncDatabase, Schema, Table } from '@powersync/node';
 
+// Standard output is for answers alone; what the SDK logs goes to standard error.
+for (const level of ['log', 'info', 'debug', 'trace']) console[level] = console.error;
+
 let db;
 let connector;
 

@@ -84,6 +84,8 @@ impl TestService {
     /// # Panics
     /// When anything fails.
     pub async fn start(schema: &str, rules: &str) -> Self {
+        // A second call would find the provider installed, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = shared_cluster();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = folder.path().file_name().and_then(|name| name.to_str()).expect("a plain name");
@@ -122,9 +124,8 @@ impl TestService {
     /// # Panics
     /// When that takes too long.
     pub async fn wait_until_ready(&self) {
-        let url = format!("{}/probes/readiness", self.process.endpoint());
         let deadline = Instant::now() + PATIENCE;
-        while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        while !self.process.is_ready().await.is_ok_and(|ready| ready) {
             assert!(Instant::now() < deadline, "not ready:\n{}", self.process.log_tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

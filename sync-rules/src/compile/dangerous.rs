@@ -1,0 +1,38 @@
+//! Finds parameter queries that let clients choose what they see.
+
+use crate::{
+    definition::{Asked, Filter, RequestInput, TableValue},
+    expression::Expression,
+};
+
+/// Whether an expression reads what the token vouches for, and what the client chooses.
+fn sources(expression: &Expression<RequestInput>) -> (bool, bool) {
+    let (mut authenticated, mut chosen) = (false, false);
+    expression.visit_inputs(&mut |input| {
+        authenticated |= input.is_authenticated();
+        chosen |= !input.is_authenticated();
+    });
+    (authenticated, chosen)
+}
+
+/// Of a query without a table: something chosen anywhere, and no column the token vouches for.
+pub(super) fn is_dangerous_request(
+    filter: Option<&Expression<RequestInput>>,
+    columns: &[Expression<RequestInput>],
+) -> bool {
+    let chosen = filter.into_iter().chain(columns).any(|expression| sources(expression).1);
+    chosen && !columns.iter().any(|column| sources(column).0)
+}
+
+/// Of a query over a table: something chosen anywhere, and nothing the token vouches for in columns and filter.
+pub(super) fn is_dangerous_table(filter: &Filter<String>, asked: &[Asked], values: &[TableValue]) -> bool {
+    let columns = || {
+        values.iter().filter_map(|value| match value {
+            TableValue::Request(expression) => Some(sources(expression)),
+            TableValue::Row(_) => None,
+        })
+    };
+    let chosen = columns().any(|(_, chosen)| chosen) || asked.iter().any(|asked| sources(&asked.value).1);
+    let restricted = filter.is_restricted_by(&|slot| sources(&asked[slot].value).0);
+    chosen && !restricted && !columns().any(|(authenticated, _)| authenticated)
+}

@@ -1,0 +1,221 @@
+//! The Kairos dialect: named parameters, tables with filters, subqueries as write-time joins.
+
+use crate::{
+    config::{DefinitionConfig, FilteredTable, NamedParameter, Report},
+    definition::{
+        AskedForm, Claim, ClaimKind, DataQuery, Definition, Filter, JoinLookup, OutputItem, ParameterQuery,
+        ParameterSource,
+    },
+    diagnostic::Problem,
+    expression::Expression,
+    plan::TablePattern,
+    syntax::{Item, Name, Position, Select, Source, parse_expression},
+};
+
+use super::{
+    Context,
+    expression::{Leaf, RequestCall, Scope, lower},
+    filter::{Slots, lower_filter, row_expression},
+    table::QueryTable,
+};
+
+const PRIORITY_DEFAULT: u8 = 3;
+/// Subqueries nested deeper are refused: each level is one more round of re-evaluation when a row changes.
+const JOIN_DEPTH_MAX: usize = 8;
+
+/// Compiles a definition. Findings go to the report; tables that have one are left out.
+pub(super) fn compile_definition(
+    config: &DefinitionConfig<'_>,
+    parameters: &[NamedParameter<'_>],
+    data: &[FilteredTable<'_>],
+    context: &Context<'_>,
+    report: &mut Report<'_>,
+) -> Definition {
+    let claims: Vec<_> = parameters.iter().filter_map(|parameter| claim(parameter, report)).collect();
+    let names: Vec<_> = claims.iter().map(|claim| claim.name.clone()).collect();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            report.fatal("schema_violation", format!("the parameter `{name}` is there twice"), config.span);
+        }
+    }
+    let mut joins = Vec::new();
+    let mut data_queries = Vec::new();
+    for table in data {
+        let node = table.filter.unwrap_or(table.table);
+        match data_query(table, &names, &mut joins, context, report) {
+            Ok(query) => data_queries.extend(query),
+            Err(problem) => report.problem(node, problem),
+        }
+    }
+    let priority = config.priority.unwrap_or(PRIORITY_DEFAULT);
+    Definition {
+        name: config.name.to_owned(),
+        parameter_count: names.len(),
+        parameter_queries: vec![ParameterQuery { priority, source: ParameterSource::Claims(claims) }],
+        data_queries,
+        joins,
+    }
+}
+
+fn claim(parameter: &NamedParameter<'_>, report: &mut Report<'_>) -> Option<Claim> {
+    let kind = match parameter.kind.text() {
+        Some("string" | "text") => ClaimKind::String,
+        Some("integer") => ClaimKind::Integer,
+        Some("number" | "real") => ClaimKind::Number,
+        Some("boolean") => ClaimKind::Boolean,
+        _ => {
+            let span = parameter.kind.span;
+            report.fatal("schema_violation", "`type` is string, integer, number or boolean", span);
+            return None;
+        }
+    };
+    Some(Claim { name: parameter.name.to_owned(), kind })
+}
+
+/// The query of an entry; `None` if a column list has a finding of its own.
+fn data_query(
+    entry: &FilteredTable<'_>,
+    names: &[String],
+    joins: &mut Vec<JoinLookup>,
+    context: &Context<'_>,
+    report: &mut Report<'_>,
+) -> Result<Option<DataQuery>, Problem> {
+    let start = Position { line: 1, column: 1 };
+    let table = named_table(entry.table.text().unwrap_or_default(), context)?;
+    let filter = entry.filter.map(|filter| parse_expression(filter.text().unwrap_or_default())).transpose()?;
+    let chain = vec![table.pattern.clone()];
+    let mut scope = TableScope { context, table, names, joins, chain };
+    let filter = lower_filter(filter.as_ref(), &mut scope)?;
+    let bound = filter.slots();
+    if let Some((_, name)) = names.iter().enumerate().find(|(slot, _)| !bound.contains(slot)) {
+        return Err(Problem::new("bucket_parameters_not_covered", format!("the filter does not use `:{name}`"), start)
+            .help(format!("every table of the definition needs a condition such as `{name} = :{name}`")));
+    }
+    let Some(columns) = columns(entry, report) else { return Ok(None) };
+    let QueryTable { pattern, object_type, .. } = scope.table;
+    Ok(Some(DataQuery { table: pattern, object_type, columns, filter }))
+}
+
+/// `table` or `schema.table`, as they are: nothing folds in YAML.
+fn named_table(text: &str, context: &Context<'_>) -> Result<QueryTable, Problem> {
+    let position = Position { line: 1, column: 1 };
+    let name = |text: &str| Name { text: text.to_owned(), lost_case: false, position };
+    match text.rsplit_once('.') {
+        None => QueryTable::new(None, &name(text), None, context),
+        Some((schema, table)) => QueryTable::new(Some(&name(schema)), &name(table), None, context),
+    }
+}
+
+fn columns(entry: &FilteredTable<'_>, report: &mut Report<'_>) -> Option<Vec<OutputItem>> {
+    let Some(nodes) = &entry.columns else { return Some(vec![OutputItem::Star]) };
+    let mut columns = Vec::new();
+    for node in nodes {
+        let Some(name) = node.text() else {
+            report.fatal("yaml_structure", format!("a column name is text, not {}", node.kind()), node.span);
+            return None;
+        };
+        columns.push(OutputItem::Column { name: name.to_owned(), value: Expression::Input(name.to_owned()) });
+    }
+    if !nodes.iter().any(|node| node.text() == Some("id")) {
+        let help = "clients know rows by their `id`: add it to `columns`";
+        report.fatal_with_help("id_column_missing", "`columns` has no `id`", help, entry.table.span);
+        return None;
+    }
+    Some(columns)
+}
+
+/// Names in a filter, at any depth of subqueries.
+struct TableScope<'a> {
+    context: &'a Context<'a>,
+    table: QueryTable,
+    /// The definition's parameters.
+    names: &'a [String],
+    /// The definition's joins so far.
+    joins: &'a mut Vec<JoinLookup>,
+    /// The tables from the outermost to this one.
+    chain: Vec<TablePattern>,
+}
+
+impl Scope for TableScope<'_> {
+    fn column(&self, table: Option<&Name>, name: &Name) -> Result<Leaf, Problem> {
+        self.table.column(table, name).map(Leaf::Row)
+    }
+
+    fn placeholder(&self, name: &str, at: Position) -> Result<Leaf, Problem> {
+        self.names.iter().position(|known| known.to_lowercase() == name).map(Leaf::Bucket).ok_or_else(|| {
+            Problem::new("bucket_parameters_not_covered", format!("the definition has no parameter `{name}`"), at)
+                .help("list it below `parameters` with a name and a type")
+        })
+    }
+
+    fn request_call(&self, call: &RequestCall<'_>) -> Option<Result<Expression<Leaf>, Problem>> {
+        let message = format!("{}.{}() cannot be used in a filter", call.schema, call.name);
+        let help = "name a parameter below `parameters` and write `:name`";
+        Some(Err(Problem::new("request_function_in_data_query", message, call.at).help(help)))
+    }
+
+    fn subquery_problem(&self, at: Position) -> Problem {
+        Problem::new("subquery_filter_unsupported", "this subquery cannot be kept as a join", at)
+            .help("write `column IN (SELECT column FROM table WHERE …)`, joined to other conditions by AND; NOT IN is refused")
+    }
+
+    fn fixed_json(&self) -> bool {
+        self.context.fixed_json
+    }
+}
+
+impl Slots for TableScope<'_> {
+    fn slot(&mut self, value: &Expression<Leaf>, form: AskedForm, at: Position) -> Result<usize, Problem> {
+        match (value, form) {
+            (Expression::Input(Leaf::Bucket(slot)), AskedForm::Value) => Ok(*slot),
+            _ => Err(Problem::new("bucket_parameter_in_expression", "a parameter stands alone in a comparison", at)
+                .help("write `column = :name` or `:name IN column`, where the column holds a JSON array")),
+        }
+    }
+
+    fn join(&mut self, value: Expression<String>, select: &Select, at: Position) -> Result<Filter<String>, Problem> {
+        let Some(Source::Table { schema, name, alias }) = &select.source else {
+            return Err(self.subquery_problem(at));
+        };
+        let table = QueryTable::new(schema.as_ref(), name, alias.as_ref(), self.context)?;
+        let pattern = table.pattern.clone();
+        self.check_chain(&pattern, name.position)?;
+        let [Item::Column { expr, .. }] = select.items.as_slice() else {
+            return Err(Problem::new("subquery_columns", "a subquery selects one column", select.position)
+                .help("write IN (SELECT column FROM …)"));
+        };
+        let mut chain = self.chain.clone();
+        chain.push(pattern.clone());
+        let mut scope = TableScope { context: self.context, table, names: self.names, joins: &mut *self.joins, chain };
+        let key = row_expression(&lower(expr, &scope)?, expr.position)?;
+        let filter = lower_filter(select.filter.as_ref(), &mut scope)?;
+        let slots = filter.slots();
+        let lookup = JoinLookup { table: pattern, key, filter, slots: slots.clone() };
+        let join = self.joins.iter().position(|known| *known == lookup).unwrap_or_else(|| {
+            self.joins.push(lookup);
+            self.joins.len() - 1
+        });
+        Ok(Filter::Joined { join, value, slots })
+    }
+
+    fn allow_or(&self, at: Position) -> Result<(), Problem> {
+        Err(Problem::new("or_parameters_differ", "OR cannot stand between conditions on parameters", at)
+            .help("write the table twice below `data`, once for each side of OR"))
+    }
+}
+
+impl TableScope<'_> {
+    /// A table that meets itself would have to be evaluated until nothing changes any more.
+    fn check_chain(&self, pattern: &TablePattern, at: Position) -> Result<(), Problem> {
+        if self.chain.len() > JOIN_DEPTH_MAX {
+            let message = format!("subqueries are nested deeper than {JOIN_DEPTH_MAX}");
+            return Err(Problem::new("subquery_filter_unsupported", message, at));
+        }
+        if pattern.is_wildcard() || self.chain.iter().any(|outer| outer.is_wildcard() || outer == pattern) {
+            let message = "a subquery cannot read its own outer table, nor tables by `%`";
+            return Err(Problem::new("subquery_filter_unsupported", message, at)
+                .help("keep the owner in a column of the table, or in a table of its own"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,429 @@
+//! The YAML tree to typed configuration. Knows the keys, nothing of SQL.
+
+use crate::{
+    diagnostic::{Diagnostic, Severity, Span},
+    plan::Compatibility,
+    write_policy::WriteOp,
+    yaml::{Content, Node},
+};
+
+/// Findings so far.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    /// The text of the file.
+    pub file: &'a str,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report<'_> {
+    pub(crate) fn fatal(&mut self, code: &'static str, message: impl Into<String>, span: Span) {
+        self.push(code, Severity::Fatal, message.into(), None, span);
+    }
+
+    pub(crate) fn fatal_with_help(
+        &mut self,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        span: Span,
+    ) {
+        self.push(code, Severity::Fatal, message.into(), Some(help.into()), span);
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        code: &'static str,
+        severity: Severity,
+        message: String,
+        help: Option<String>,
+        span: Span,
+    ) {
+        self.diagnostics.push(Diagnostic { code, severity, message, help, span: Some(span) });
+    }
+
+    pub(crate) fn has_fatal(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Fatal)
+    }
+}
+
+/// A rules file.
+#[derive(Debug)]
+pub(crate) struct Config<'a> {
+    pub options: Options,
+    pub definitions: Vec<DefinitionConfig<'a>>,
+    pub write_rules: Vec<WriteRuleConfig<'a>>,
+}
+
+/// The `config` block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub compatibility: Compatibility,
+    pub versioned_bucket_ids: bool,
+    pub fixed_json: bool,
+}
+
+/// A bucket definition.
+#[derive(Debug)]
+pub(crate) struct DefinitionConfig<'a> {
+    pub name: &'a str,
+    pub span: Span,
+    pub priority: Option<u8>,
+    pub accepts_dangerous: bool,
+    pub body: Body<'a>,
+}
+
+/// The two ways of writing a definition.
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    /// Queries in SQL. No `parameters` key is not the same as an empty list.
+    Classic { parameters: Option<Vec<&'a Node>>, data: Vec<&'a Node> },
+    /// Parameters by name, tables with filters.
+    Kairos { parameters: Vec<NamedParameter<'a>>, data: Vec<FilteredTable<'a>> },
+}
+
+/// `{name, type}`
+#[derive(Debug)]
+pub(crate) struct NamedParameter<'a> {
+    pub name: &'a str,
+    pub kind: &'a Node,
+}
+
+/// `{table, filter, columns}`
+#[derive(Debug)]
+pub(crate) struct FilteredTable<'a> {
+    pub table: &'a Node,
+    pub filter: Option<&'a Node>,
+    pub columns: Option<Vec<&'a Node>>,
+}
+
+/// What clients may write to a table.
+#[derive(Debug)]
+pub(crate) struct WriteRuleConfig<'a> {
+    pub table: &'a str,
+    pub allow: Vec<WriteOp>,
+    pub columns_allow: Option<Vec<String>>,
+    pub columns_deny: Vec<String>,
+    pub stamp: Vec<(String, &'a Node)>,
+    pub check: &'a Node,
+}
+
+/// Reads the tree of a file.
+pub(crate) fn read<'a>(root: &'a Node, report: &mut Report<'_>) -> Option<Config<'a>> {
+    const KEYS: [&str; 6] = ["config", "bucket_definitions", "streams", "with", "event_definitions", "write_rules"];
+    let file = Map::read(root, "the rules file", &KEYS, report)?;
+    let (options, edition) = options(file.get("config"), report);
+    for (key, what) in [("streams", "sync streams"), ("event_definitions", "events"), ("with", "global `with` queries")]
+    {
+        if let Some(node) = file.get(key) {
+            let help = "use `bucket_definitions` with edition 1 or 2 for now";
+            report.fatal_with_help(
+                "not_supported_yet",
+                format!("{what} are not available in this release yet"),
+                help,
+                node.span,
+            );
+        }
+    }
+    let Some(definitions) = file.get("bucket_definitions") else {
+        if file.get("streams").is_none() {
+            report.fatal_with_help(
+                "definitions_missing",
+                "there are no bucket definitions",
+                "write `bucket_definitions:` with at least one definition, or `{}` for none",
+                root.span,
+            );
+        }
+        return None;
+    };
+    if edition == 3 {
+        report.fatal(
+            "bucket_definitions_unsupported",
+            "edition 3 has streams, not bucket definitions",
+            definitions.span,
+        );
+        return None;
+    }
+    let definitions = entries(definitions, "bucket_definitions", report)
+        .into_iter()
+        .filter_map(|(name, node)| definition(name, node, report))
+        .collect();
+    let write_rules = file.get("write_rules").map_or_else(Vec::new, |rules| {
+        entries(rules, "write_rules", report)
+            .into_iter()
+            .filter_map(|(name, node)| write_rule(name, node, report))
+            .collect()
+    });
+    Some(Config { options, definitions, write_rules })
+}
+
+/// The options and the edition.
+fn options(node: Option<&Node>, report: &mut Report<'_>) -> (Options, i128) {
+    const KEYS: [&str; 8] = [
+        "edition",
+        "timestamps_iso8601",
+        "versioned_bucket_ids",
+        "fixed_json_extract",
+        "custom_postgres_types",
+        "unstable_sqlite_expression_engine",
+        "timestamp_max_precision",
+        "storage_version",
+    ];
+    let map = node
+        .filter(|node| !matches!(node.content, Content::Null))
+        .and_then(|node| Map::read(node, "`config`", &KEYS, report))
+        .unwrap_or_default();
+    let edition = match map.get("edition").map(|node| (&node.content, node.span)) {
+        None => 1,
+        Some((Content::Integer(edition @ 1..=3), _)) => *edition,
+        Some((_, span)) => {
+            report.fatal("schema_violation", "`edition` is 1, 2 or 3", span);
+            1
+        }
+    };
+    let mut option = |name| map.boolean(name, report).unwrap_or(edition >= 2);
+    let timestamps_iso8601 = option("timestamps_iso8601");
+    let versioned_bucket_ids = option("versioned_bucket_ids");
+    let fixed_json = option("fixed_json_extract");
+    let custom_postgres_types = option("custom_postgres_types");
+    if map.boolean("unstable_sqlite_expression_engine", report) == Some(true) {
+        let span = map.span("unstable_sqlite_expression_engine");
+        report.fatal("sqlite_engine_requirements", "there is no SQLite expression engine", span);
+    }
+    storage_version(&map, report);
+    let timestamp_fraction_digits_max = fraction_digits(&map, timestamps_iso8601, report);
+    let compatibility = Compatibility { timestamps_iso8601, custom_postgres_types, timestamp_fraction_digits_max };
+    (Options { compatibility, versioned_bucket_ids, fixed_json }, edition)
+}
+
+/// The key means nothing here; it is read so that a file made for PowerSync loads.
+fn storage_version(map: &Map<'_>, report: &mut Report<'_>) {
+    let Some(node) = map.get("storage_version") else { return };
+    match node.content {
+        Content::Integer(2) => {}
+        Content::Integer(3) => report.push(
+            "storage_version_unstable",
+            Severity::Warning,
+            "`storage_version` has no effect here".to_owned(),
+            None,
+            node.span,
+        ),
+        _ => report.fatal("storage_version_invalid", "`storage_version` is 2 or 3", node.span),
+    }
+}
+
+fn fraction_digits(map: &Map<'_>, timestamps_iso8601: bool, report: &mut Report<'_>) -> Option<u8> {
+    let node = map.get("timestamp_max_precision")?;
+    let digits = match node.text() {
+        Some("seconds") => 0,
+        Some("milliseconds") => 3,
+        Some("microseconds") => 6,
+        Some("nanoseconds") => 9,
+        _ => {
+            let message = "`timestamp_max_precision` is seconds, milliseconds, microseconds or nanoseconds";
+            report.fatal("schema_violation", message, node.span);
+            return None;
+        }
+    };
+    if !timestamps_iso8601 {
+        let message = "`timestamp_max_precision` needs `timestamps_iso8601: true`";
+        report.fatal("timestamp_precision_requires_iso8601", message, node.span);
+    }
+    Some(digits)
+}
+
+fn definition<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<DefinitionConfig<'a>> {
+    const KEYS: [&str; 4] = ["priority", "accept_potentially_dangerous_queries", "parameters", "data"];
+    let text = key_text(name, report)?;
+    let map = Map::read(node, "a bucket definition", &KEYS, report)?;
+    let priority = map.get("priority").and_then(|node| {
+        if let Content::Integer(priority @ 0..=3) = node.content {
+            return u8::try_from(priority).ok();
+        }
+        report.fatal("priority_invalid", "`priority` is 0, 1, 2 or 3; 0 syncs first", node.span);
+        None
+    });
+    let accepts_dangerous = map.boolean("accept_potentially_dangerous_queries", report).unwrap_or(false);
+    let Some(data) = map.get("data") else {
+        report.fatal("schema_violation", format!("the definition `{text}` has no `data`"), name.span);
+        return None;
+    };
+    let data = sequence(data, "`data`", report)?;
+    let parameters = match map.get("parameters") {
+        None => None,
+        Some(node) if matches!(node.content, Content::Text(_)) => Some(vec![node]),
+        Some(node) => Some(sequence(node, "`parameters`", report)?),
+    };
+    let is_map = |node: &&Node| matches!(node.content, Content::Map(_));
+    let is_kairos = data.iter().any(is_map) || parameters.iter().flatten().any(is_map);
+    let body = if is_kairos {
+        let parameters = parameters.unwrap_or_default();
+        Body::Kairos {
+            parameters: parameters.into_iter().map(|node| parameter(node, report)).collect::<Option<_>>()?,
+            data: data.into_iter().map(|node| filtered_table(node, report)).collect::<Option<_>>()?,
+        }
+    } else {
+        for node in data.iter().chain(parameters.iter().flatten()).filter(|node| node.text().is_none()) {
+            report.fatal("yaml_structure", format!("a query is text, not {}", node.kind()), node.span);
+        }
+        let queries = |nodes: Vec<&'a Node>| nodes.into_iter().filter(|node| node.text().is_some()).collect();
+        Body::Classic { parameters: parameters.map(queries), data: queries(data) }
+    };
+    Some(DefinitionConfig { name: text, span: name.span, priority, accepts_dangerous, body })
+}
+
+fn parameter<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<NamedParameter<'a>> {
+    let map = Map::read(node, "a parameter beside `table` entries", &["name", "type"], report)?;
+    let name = map.required("name", node, report)?;
+    let kind = map.required("type", node, report)?;
+    Some(NamedParameter { name: scalar_text(name, "`name`", report)?, kind })
+}
+
+fn filtered_table<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<FilteredTable<'a>> {
+    let map = Map::read(node, "an entry of `data` beside `name` parameters", &["table", "filter", "columns"], report)?;
+    let table = map.required("table", node, report)?;
+    scalar_text(table, "`table`", report)?;
+    let filter = map.get("filter");
+    if let Some(filter) = filter {
+        scalar_text(filter, "`filter`", report)?;
+    }
+    let columns = map.get("columns").map(|columns| sequence(columns, "`columns`", report));
+    let columns = match columns {
+        None => None,
+        Some(columns) => Some(columns?),
+    };
+    Some(FilteredTable { table, filter, columns })
+}
+
+fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<WriteRuleConfig<'a>> {
+    const KEYS: [&str; 5] = ["allow", "columns", "check", "conflict", "validators"];
+    let table = key_text(name, report)?;
+    let map = Map::read(node, "a write rule", &KEYS, report)?;
+    for key in ["conflict", "validators"] {
+        if let Some(node) = map.get(key) {
+            report.fatal("not_supported_yet", format!("`{key}` is not available in this release yet"), node.span);
+        }
+    }
+    let allow = map.required("allow", name, report)?;
+    let allow =
+        sequence(allow, "`allow`", report)?.into_iter().map(|node| write_op(node, report)).collect::<Option<_>>()?;
+    let columns = match map.get("columns") {
+        None => Map::default(),
+        Some(node) => Map::read(node, "`columns`", &["allow", "deny", "stamp"], report)?,
+    };
+    if let (Some(_), Some(deny)) = (columns.get("allow"), columns.get("deny")) {
+        report.fatal("schema_violation", "`allow` and `deny` exclude each other", deny.span);
+    }
+    let columns_allow = columns.get("allow").map(|node| names(node, "`allow`", report));
+    let columns_deny = columns.get("deny").map_or_else(Vec::new, |node| names(node, "`deny`", report));
+    let stamp = columns.get("stamp").map_or_else(Vec::new, |node| {
+        let named = |(key, value): (&Node, &'a Node)| Some((key.text()?.to_owned(), value));
+        entries(node, "`stamp`", report).into_iter().filter_map(named).collect()
+    });
+    let Some(check) = map.get("check") else {
+        let message = format!("the write rule of `{table}` has no `check`");
+        let help = "write `check: row.user_id = auth.user_id()`, or `check: true` if every signed-in client may write";
+        report.fatal_with_help("check_missing", message, help, name.span);
+        return None;
+    };
+    Some(WriteRuleConfig { table, allow, columns_allow, columns_deny, stamp, check })
+}
+
+fn write_op(node: &Node, report: &mut Report<'_>) -> Option<WriteOp> {
+    match node.text() {
+        Some("put") => Some(WriteOp::Put),
+        Some("patch") => Some(WriteOp::Patch),
+        Some("delete") => Some(WriteOp::Delete),
+        _ => {
+            report.fatal("schema_violation", "`allow` lists put, patch and delete", node.span);
+            None
+        }
+    }
+}
+
+fn names(node: &Node, what: &str, report: &mut Report<'_>) -> Vec<String> {
+    let nodes = sequence(node, what, report).unwrap_or_default();
+    nodes.into_iter().filter_map(|node| scalar_text(node, what, report).map(str::to_owned)).collect()
+}
+
+fn scalar_text<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Option<&'a str> {
+    let text = node.text();
+    if text.is_none() {
+        report.fatal("yaml_structure", format!("{what} is text, not {}", node.kind()), node.span);
+    }
+    text
+}
+
+fn key_text<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<&'a str> {
+    let text = node.text();
+    if text.is_none() {
+        report.fatal_with_help("yaml_structure", "a key must be text", "put it into quotes", node.span);
+    }
+    text
+}
+
+fn sequence<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Option<Vec<&'a Node>> {
+    if let Content::Sequence(items) = &node.content {
+        return Some(items.iter().collect());
+    }
+    report.fatal("yaml_structure", format!("{what} is a list, not {}", node.kind()), node.span);
+    None
+}
+
+fn entries<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Vec<(&'a Node, &'a Node)> {
+    if let Content::Map(entries) = &node.content {
+        return entries.iter().map(|(key, value)| (key, value)).collect();
+    }
+    report.fatal("yaml_structure", format!("{what} is a map, not {}", node.kind()), node.span);
+    Vec::new()
+}
+
+/// A map whose keys are known.
+#[derive(Debug, Default)]
+struct Map<'a> {
+    entries: Vec<(&'a str, &'a Node)>,
+}
+
+impl<'a> Map<'a> {
+    fn read(node: &'a Node, what: &str, keys: &[&str], report: &mut Report<'_>) -> Option<Self> {
+        let Content::Map(entries) = &node.content else {
+            report.fatal("yaml_structure", format!("{what} is a map, not {}", node.kind()), node.span);
+            return None;
+        };
+        let mut map = Self::default();
+        for (key, value) in entries {
+            let Some(name) = key_text(key, report) else { continue };
+            if keys.contains(&name) {
+                map.entries.push((name, value));
+            } else {
+                let help = format!("known keys are {}", keys.join(", "));
+                report.fatal_with_help("schema_violation", format!("{what} has no key `{name}`"), help, key.span);
+            }
+        }
+        Some(map)
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Node> {
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| *node)
+    }
+
+    fn span(&self, key: &str) -> Span {
+        self.get(key).map_or(Span { line: 1, column: 1 }, |node| node.span)
+    }
+
+    fn required(&self, key: &str, owner: &Node, report: &mut Report<'_>) -> Option<&'a Node> {
+        let node = self.get(key);
+        if node.is_none() {
+            report.fatal("schema_violation", format!("`{key}` is missing"), owner.span);
+        }
+        node
+    }
+
+    fn boolean(&self, key: &str, report: &mut Report<'_>) -> Option<bool> {
+        let node = self.get(key)?;
+        if let Content::Bool(value) = node.content {
+            return Some(value);
+        }
+        report.fatal("schema_violation", format!("`{key}` is true or false"), node.span);
+        None
+    }
+}

@@ -1,0 +1,103 @@
+//! Texts of buckets and lookups. Both sides, rows and requests, must arrive at the same text.
+//!
+//! A key part is a value as JSON in the form of bucket names: `"u1"`, `5`, `null`. INTEGER 5 and REAL 5.0 meet.
+
+use std::{fmt::Write, sync::Arc};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    evaluate::{LookupKey, LookupValue},
+    json::{Form, write_text, write_value},
+    value::SqlValue,
+};
+
+/// A value as a key part.
+pub(crate) fn key_part(value: &SqlValue) -> String {
+    let mut part = String::new();
+    write_value(value, Form::Name, &mut part);
+    part
+}
+
+/// A value of a row as a key part; `None` where the row can match nobody. NULL equals nothing, nor does not-a-number,
+/// and bytes are never part of a key.
+pub(crate) fn row_key_part(value: &SqlValue) -> Option<String> {
+    match value {
+        SqlValue::Null | SqlValue::Blob(_) => None,
+        SqlValue::Real(number) if number.is_nan() => None,
+        _ => Some(key_part(value)),
+    }
+}
+
+/// `prefix["u1",5]`
+pub(crate) fn bucket_name<'a>(prefix: &str, parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut name = prefix.to_owned();
+    write_list(parts, &mut name);
+    name
+}
+
+/// The lookup of a parameter query.
+pub(crate) fn parameter_lookup<'a>(
+    definition: &str,
+    query: usize,
+    parts: impl IntoIterator<Item = &'a str>,
+) -> LookupKey {
+    lookup(definition, "query", query, parts)
+}
+
+/// The lookup of a join.
+pub(crate) fn join_lookup(definition: &str, join: usize, part: &str) -> LookupKey {
+    lookup(definition, "join", join, [part])
+}
+
+/// `["definition","query",1,["u1"]]`
+fn lookup<'a>(definition: &str, kind: &str, number: usize, parts: impl IntoIterator<Item = &'a str>) -> LookupKey {
+    let mut key = String::from("[");
+    write_text(definition, &mut key);
+    let _ = write!(key, ",\"{kind}\",{number},");
+    write_list(parts, &mut key);
+    key.push(']');
+    LookupKey(Arc::from(key))
+}
+
+/// An answer: key parts in a list.
+pub(crate) fn lookup_value<'a>(parts: impl IntoIterator<Item = &'a str>) -> LookupValue {
+    let mut value = String::new();
+    write_list(parts, &mut value);
+    LookupValue(Arc::from(value))
+}
+
+/// The key parts of an answer; `None` if it is not one of [`lookup_value`].
+pub(crate) fn lookup_parts(value: &LookupValue) -> Option<Vec<&str>> {
+    let parts: Vec<&RawValue> = serde_json::from_str(&value.0).ok()?;
+    Some(parts.into_iter().map(RawValue::get).collect())
+}
+
+fn write_list<'a>(parts: impl IntoIterator<Item = &'a str>, out: &mut String) {
+    out.push('[');
+    for (index, part) in parts.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(part);
+    }
+    out.push(']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_apart_as_they_were_put_together() {
+        let parts = [r#""a,]\"b""#, "5", "null", r#"{"x":[1]}"#];
+        assert_eq!(lookup_parts(&lookup_value(parts)).unwrap(), parts);
+        assert_eq!(lookup_parts(&LookupValue(Arc::from("{}"))), None);
+    }
+
+    #[test]
+    fn lookups_of_different_queries_differ() {
+        assert_eq!(&*parameter_lookup("b\"x", 1, ["\"u\""]).0, r#"["b\"x","query",1,["u"]]"#);
+        assert_ne!(join_lookup("b", 1, "5"), parameter_lookup("b", 1, ["5"]));
+    }
+}

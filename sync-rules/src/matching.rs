@@ -1,0 +1,136 @@
+//! Rows against filters: under which slot values does the filter hold?
+
+use crate::{
+    definition::Filter,
+    evaluate::{Cell, LookupKey, LookupSource, Row},
+    expression::array_elements,
+    json::{Form, Json},
+    key,
+    value::{Failure, SqlValue},
+};
+
+/// A row may match this many combinations in one query; more would flood the store with copies of it.
+const COMBINATIONS_MAX: usize = 10_000;
+
+/// Key parts by slot; `None` where nothing is said of the slot.
+pub(crate) type Combination = Vec<Option<String>>;
+
+/// Why a filter gave no answer.
+#[derive(Debug)]
+pub(crate) enum MatchError<E> {
+    /// An expression failed: this query gives nothing for this row.
+    Failure(Failure),
+    /// The index of lookups failed.
+    Lookups(E),
+}
+
+impl<E> From<Failure> for MatchError<E> {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// What joins are asked through.
+pub(crate) struct Joins<'a, L> {
+    pub definition: &'a str,
+    pub lookups: &'a mut L,
+    /// Every lookup that was asked.
+    pub consulted: &'a mut Vec<LookupKey>,
+}
+
+/// All combinations under which the filter holds for the row.
+pub(crate) fn combinations<L: LookupSource>(
+    filter: &Filter<Cell>,
+    slot_count: usize,
+    row: Row<'_>,
+    joins: &mut Joins<'_, L>,
+) -> Result<Vec<Combination>, MatchError<L::Error>> {
+    let with = |slot: usize, part: String| {
+        let mut combination = vec![None; slot_count];
+        combination[slot] = Some(part);
+        combination
+    };
+    Ok(match filter {
+        Filter::Condition(condition) if row.evaluate(condition)?.truth() => vec![vec![None; slot_count]],
+        Filter::Condition(_) => Vec::new(),
+        Filter::Equals { slot, value } => {
+            key::row_key_part(&*row.evaluate(value)?).map(|part| with(*slot, part)).into_iter().collect()
+        }
+        Filter::IsTrue { slot } => vec![with(*slot, "1".to_owned())],
+        Filter::Contains { slot, array } => {
+            let array = row.evaluate(array)?;
+            let elements = if array.is_null() { Vec::new() } else { array_elements(&array)? };
+            let part = |element: &Json| {
+                let mut part = String::new();
+                element.write(Form::Name, &mut part);
+                part
+            };
+            // JSON null is as little equal to anything as NULL is.
+            let elements = elements.iter().filter(|element| **element != Json::Null);
+            elements.map(|element| with(*slot, part(element))).collect()
+        }
+        Filter::Joined { join, value, slots } => {
+            joined(*join, row.evaluate(value)?.as_ref(), slots, slot_count, joins)?
+        }
+        Filter::All(parts) => {
+            let mut all = vec![vec![None; slot_count]];
+            for part in parts {
+                // A row that is out already need not ask a join; other failures still show.
+                if all.is_empty() && matches!(part, Filter::Joined { .. }) {
+                    break;
+                }
+                all = meet(&all, &combinations(part, slot_count, row, joins)?)?;
+            }
+            all
+        }
+        Filter::Any(parts) => {
+            let mut any = Vec::new();
+            for part in parts {
+                any.extend(combinations(part, slot_count, row, joins)?);
+            }
+            any
+        }
+    })
+}
+
+fn joined<L: LookupSource>(
+    join: usize,
+    value: &SqlValue,
+    slots: &[usize],
+    slot_count: usize,
+    joins: &mut Joins<'_, L>,
+) -> Result<Vec<Combination>, MatchError<L::Error>> {
+    const UNREADABLE: Failure = Failure("the index of the join is damaged");
+    let Some(part) = key::row_key_part(value) else { return Ok(Vec::new()) };
+    let key = key::join_lookup(joins.definition, join, &part);
+    let answers = joins.lookups.values(&key).map_err(MatchError::Lookups)?;
+    joins.consulted.push(key);
+    let mut found = Vec::new();
+    for answer in &answers {
+        let parts = key::lookup_parts(answer).filter(|parts| parts.len() == slots.len()).ok_or(UNREADABLE)?;
+        let mut combination = vec![None; slot_count];
+        for (slot, part) in slots.iter().zip(parts) {
+            combination[*slot] = Some(part.to_owned());
+        }
+        found.push(combination);
+    }
+    Ok(found)
+}
+
+/// Every pair that agrees on the slots both speak of.
+fn meet(left: &[Combination], right: &[Combination]) -> Result<Vec<Combination>, Failure> {
+    let mut both = Vec::new();
+    for one in left {
+        for other in right {
+            let agrees = one.iter().zip(other).all(|(one, other)| one.is_none() || other.is_none() || one == other);
+            if !agrees {
+                continue;
+            }
+            if both.len() == COMBINATIONS_MAX {
+                return Err(Failure("the row matches too many combinations of parameters"));
+            }
+            both.push(one.iter().zip(other).map(|(one, other)| one.as_ref().or(other.as_ref()).cloned()).collect());
+        }
+    }
+    Ok(both)
+}

@@ -161,9 +161,15 @@ impl Replicator {
         state: ReplicationState,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), ReplicationError> {
-        within_deadline(release(client, &state.slot)).await?;
-        let walsender = WalSender::connect(&self.source).await?;
-        let (wal, handle) = walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await?;
+        let open = async {
+            within_deadline(release(client, &state.slot)).await?;
+            let walsender = WalSender::connect(&self.source).await?;
+            walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await
+        };
+        let (wal, handle) = tokio::select! {
+            opened = Box::pin(open) => opened?,
+            () = stopped(shutdown) => return Ok(()),
+        };
         self.progress.set_phase(Phase::Streaming);
         self.metrics.replication_connected.set(1);
         let replicator = Arc::clone(self);

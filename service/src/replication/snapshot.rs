@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
@@ -92,14 +92,13 @@ async fn copy_table(
     id: TableId,
     shutdown: &mut watch::Receiver<bool>,
 ) -> Result<bool, ReplicationError> {
-    let lines = timeout(ROW_DEADLINE, copy_lines(client, table)).await.map_err(|_| silent())??;
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
     let worker = {
         let (replicator, tables) = (Arc::clone(replicator), tables.to_vec());
         spawn_blocking(move || apply_batches(&replicator, &tables, id, batches))
     };
     let read = tokio::select! {
-        read = read_batches(lines, sender) => read.map(|()| true),
+        read = read_batches(client, table, sender) => read.map(|()| true),
         () = stopped(shutdown) => Ok(false),
     };
     // Also after a failure: nobody else may write to the store before the worker has ended.
@@ -111,10 +110,9 @@ fn silent() -> PgError {
     PgError::Timeout { doing: "copying a table", after: ROW_DEADLINE }
 }
 
-async fn read_batches(
-    lines: impl Stream<Item = Result<Bytes, PgError>>,
-    sender: mpsc::Sender<Vec<Bytes>>,
-) -> Result<(), PgError> {
+async fn read_batches(client: &Client, table: &Table, sender: mpsc::Sender<Vec<Bytes>>) -> Result<(), PgError> {
+    // A lock on the table holds the first answer up.
+    let lines = timeout(ROW_DEADLINE, copy_lines(client, table)).await.map_err(|_| silent())??;
     let mut lines = std::pin::pin!(lines);
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(line) = timeout(ROW_DEADLINE, lines.next()).await.map_err(|_| silent())? {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kairos_sync::{
     demo::cluster::PgCluster,
     replication::Phase,
-    storage::{SqliteOptions, SqliteStore},
+    storage::{Batch, BucketStore, MemoryStore, SqliteOptions, SqliteStore},
 };
 
 use crate::replica::{Replica, connect, source};
@@ -217,6 +217,20 @@ async fn an_idle_source_lets_its_slot_move() {
         assert!(tokio::time::Instant::now() < deadline, "the slot stays where it was");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_announced_and_replaced() {
+    let (cluster, client) = source().await;
+    client.batch_execute("INSERT INTO items VALUES ('a', 'one')").await.expect("inserts");
+    let store = Arc::new(MemoryStore::new());
+    let unreadable = Batch { replication_state: Some("not JSON".into()), ..Batch::default() };
+    store.commit(unreadable).expect("commits");
+    let replica = Replica::start_on(&cluster, store, "rules-1");
+    assert_eq!(replica.outcome().await.map_err(|(code, _)| code), Err("REPL-0101"));
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
     replica.stop().await;
 }
 

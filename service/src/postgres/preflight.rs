@@ -177,7 +177,7 @@ pub async fn inspect(
     for table in &found.tables {
         inspect_table(table, &role, &mut found.problems);
     }
-    for pattern in patterns.iter().filter(|pattern| !is_wildcard(pattern)) {
+    for pattern in patterns.iter().filter(|pattern| !pattern.is_wildcard()) {
         if !found.tables.iter().any(|table| names(pattern, &table.schema, &table.name)) {
             found.problems.push(SetupProblem::TableNotPublished {
                 table: sql_name(pattern),
@@ -191,10 +191,6 @@ pub async fn inspect(
 fn names(pattern: &TablePattern, schema: &str, name: &str) -> bool {
     let table = SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
     pattern.matches(&table)
-}
-
-fn is_wildcard(pattern: &TablePattern) -> bool {
-    pattern.schema.ends_with('%') || pattern.name.ends_with('%')
 }
 
 fn sql_name(pattern: &TablePattern) -> String {
@@ -264,7 +260,7 @@ async fn find_publication(
 /// The statement that publishes what the rules read. A wildcard can only be published as all tables.
 fn create_publication(name: &str, patterns: &[TablePattern]) -> String {
     let name = quote_identifier(name);
-    if patterns.is_empty() || patterns.iter().any(is_wildcard) {
+    if patterns.is_empty() || patterns.iter().any(TablePattern::is_wildcard) {
         return format!("CREATE PUBLICATION {name} FOR ALL TABLES;");
     }
     let tables: Vec<_> = patterns.iter().map(sql_name).collect();

@@ -53,7 +53,12 @@ impl Replicator {
     /// Connects, looks at the source, and settles what to continue from.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<Prepared, ReplicationError> {
         let client = self.source.connect().await?;
-        let stored = self.blocking(|replicator| ReplicationState::load(replicator.store.as_ref())).await?;
+        let must_start_over = self.must_start_over.load(Ordering::Relaxed);
+        let stored = match self.blocking(|replicator| ReplicationState::load(replicator.store.as_ref())).await {
+            // Announced when it was first met. The name of the slot is lost with it.
+            Err(ReplicationError::State(_)) if must_start_over => None,
+            stored => stored?,
+        };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
         let look = inspect(&client, &self.source, self.plan.source_tables(), slot_name.as_deref());
         let inspection = refuse_problems(within_deadline(look).await?)?;
@@ -64,7 +69,7 @@ impl Replicator {
             None => None,
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
-        let verdict = if self.must_start_over.load(Ordering::Relaxed) {
+        let verdict = if must_start_over {
             Verdict::StartOver { reason: "what is stored no longer fits the source", old_slot: slot_name }
         } else {
             judge(stored, &self.rules_fingerprint, &found)

@@ -110,6 +110,10 @@ pub(crate) struct WriteRuleConfig<'a> {
 /// Reads the tree of a file.
 pub(crate) fn read<'a>(root: &'a Node, report: &mut Report<'_>) -> Option<Config<'a>> {
     const KEYS: [&str; 6] = ["config", "bucket_definitions", "streams", "with", "event_definitions", "write_rules"];
+    if matches!(root.content, Content::Null) {
+        report.fatal("definitions_missing", "the rules file is empty", root.span);
+        return None;
+    }
     let file = Map::read(root, "the rules file", &KEYS, report)?;
     let (options, edition) = options(file.get("config"), report);
     for (key, what) in [("streams", "sync streams"), ("event_definitions", "events"), ("with", "global `with` queries")]

@@ -58,8 +58,9 @@ pub struct EvaluationError {
 }
 
 impl EvaluationError {
-    pub(crate) fn new(definition: &str, failure: Failure) -> Self {
-        Self { definition: definition.to_owned(), message: failure.0.to_owned() }
+    /// `query` is what failed, as a person counts: `data query 2`.
+    pub(crate) fn new(definition: &str, query: &str, failure: Failure) -> Self {
+        Self { definition: definition.to_owned(), message: format!("{query}: {}", failure.0) }
     }
 }
 
@@ -86,6 +87,8 @@ pub struct TableEvaluator {
 #[derive(Debug, Clone)]
 struct TableQuery {
     definition: Arc<str>,
+    /// For messages.
+    label: String,
     filter: Filter<Cell>,
     slot_count: usize,
     result: QueryResult,
@@ -158,9 +161,9 @@ impl TableEvaluator {
         let mut queries = Vec::new();
         for definition in definitions {
             let name: Arc<str> = Arc::from(definition.name.as_str());
-            let mut push = |filter: &Filter<String>, columns: &Columns<'_>, slot_count, result| {
+            let mut push = |label, filter: &Filter<String>, columns: &Columns<'_>, slot_count, result| {
                 let filter = filter.map(&|column| columns.cell(column));
-                queries.push(TableQuery { definition: Arc::clone(&name), filter, slot_count, result });
+                queries.push(TableQuery { definition: Arc::clone(&name), label, filter, slot_count, result });
             };
             let plain = Columns { names: columns, suffix: None };
             for (join, lookup) in definition.joins.iter().enumerate().filter(|(_, lookup)| lookup.table.matches(table))
@@ -168,7 +171,7 @@ impl TableEvaluator {
                 let JoinLookup { key, filter, slots, .. } = lookup;
                 let key = key.map(|column| plain.cell(column));
                 let result = QueryResult::Join { join, key, slots: slots.clone() };
-                push(filter, &plain, definition.parameter_count, result);
+                push(format!("join {}", join + 1), filter, &plain, definition.parameter_count, result);
             }
             for query in definition.parameter_queries.iter().filter_map(|query| table_query(&query.source, table)) {
                 let row_column = |value: &TableValue| match value {
@@ -176,9 +179,13 @@ impl TableEvaluator {
                     TableValue::Request(_) => None,
                 };
                 let values = query.values.iter().filter_map(row_column).collect();
-                push(&query.filter, &plain, query.asked.len(), QueryResult::Parameters { query: query.id, values });
+                let result = QueryResult::Parameters { query: query.id, values };
+                push(format!("parameter query {}", query.id), &query.filter, &plain, query.asked.len(), result);
             }
-            for query in definition.data_queries.iter().filter(|query| query.table.matches(table)) {
+            for (index, query) in definition.data_queries.iter().enumerate() {
+                if !query.table.matches(table) {
+                    continue;
+                }
                 let DataQuery { table: pattern, object_type, columns: items, filter } = query;
                 let columns = Columns { names: columns, suffix: suffix(pattern, table) };
                 let result = QueryResult::Rows {
@@ -186,7 +193,7 @@ impl TableEvaluator {
                     object_type: Arc::from(object_type.as_deref().unwrap_or(&table.name)),
                     output: Output::new(items, &columns),
                 };
-                push(filter, &columns, definition.parameter_count, result);
+                push(format!("data query {}", index + 1), filter, &columns, definition.parameter_count, result);
             }
         }
         Self { queries }
@@ -207,7 +214,7 @@ impl TableEvaluator {
             match found {
                 Ok(()) => {}
                 Err(MatchError::Failure(failure)) => {
-                    evaluation.errors.push(EvaluationError::new(&query.definition, failure));
+                    evaluation.errors.push(EvaluationError::new(&query.definition, &query.label, failure));
                 }
                 Err(MatchError::Lookups(error)) => return Err(error),
             }

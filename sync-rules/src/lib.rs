@@ -1,6 +1,6 @@
 //! The rules language: YAML and SQL in, a plan out, rows and requests through it.
 //!
-//! [`compile`] turns the text into a [`SyncPlan`] and diagnostics. The plan answers two questions:
+//! [`compile()`] turns the text into a [`SyncPlan`] and diagnostics. The plan answers two questions:
 //!
 //! - [`SyncPlan::evaluator`]: into which buckets does this source row go, and which lookups does it feed?
 //! - [`SyncPlan::querier`]: which buckets does this client get?

@@ -1,5 +1,7 @@
 //! Rows against filters: under which slot values does the filter hold?
 
+use std::collections::BTreeMap;
+
 use crate::{
     definition::Filter,
     evaluate::{Cell, LookupKey, LookupSource, Row},
@@ -10,7 +12,8 @@ use crate::{
 };
 
 /// A row may match this many combinations in one query; more would flood the store with copies of it.
-const COMBINATIONS_MAX: usize = 10_000;
+const COMBINATIONS_MAX: usize = 100_000;
+const TOO_MANY: Failure = Failure("the row matches too many combinations of parameters");
 
 /// Key parts by slot; `None` where nothing is said of the slot.
 pub(crate) type Combination = Vec<Option<String>>;
@@ -50,7 +53,7 @@ pub(crate) fn combinations<L: LookupSource>(
         combination[slot] = Some(part);
         combination
     };
-    Ok(match filter {
+    let found = match filter {
         Filter::Condition(condition) if row.evaluate(condition)?.truth() => vec![vec![None; slot_count]],
         Filter::Condition(_) => Vec::new(),
         Filter::Equals { slot, value } => {
@@ -90,7 +93,8 @@ pub(crate) fn combinations<L: LookupSource>(
             }
             any
         }
-    })
+    };
+    if found.len() > COMBINATIONS_MAX { Err(TOO_MANY.into()) } else { Ok(found) }
 }
 
 fn joined<L: LookupSource>(
@@ -117,19 +121,22 @@ fn joined<L: LookupSource>(
     Ok(found)
 }
 
-/// Every pair that agrees on the slots both speak of.
+/// Every pair that agrees on the slots both speak of. All combinations of a side speak of the same slots.
 fn meet(left: &[Combination], right: &[Combination]) -> Result<Vec<Combination>, Failure> {
+    let (Some(one), Some(other)) = (left.first(), right.first()) else { return Ok(Vec::new()) };
+    let shared: Vec<_> = (0..one.len()).filter(|slot| one[*slot].is_some() && other[*slot].is_some()).collect();
+    let part = |combination: &Combination| shared.iter().map(|slot| combination[*slot].clone()).collect::<Vec<_>>();
+    let mut by_part: BTreeMap<_, Vec<&Combination>> = BTreeMap::new();
+    for other in right {
+        by_part.entry(part(other)).or_default().push(other);
+    }
     let mut both = Vec::new();
     for one in left {
-        for other in right {
-            let agrees = one.iter().zip(other).all(|(one, other)| one.is_none() || other.is_none() || one == other);
-            if !agrees {
-                continue;
-            }
+        for other in by_part.get(&part(one)).into_iter().flatten() {
             if both.len() == COMBINATIONS_MAX {
-                return Err(Failure("the row matches too many combinations of parameters"));
+                return Err(TOO_MANY);
             }
-            both.push(one.iter().zip(other).map(|(one, other)| one.as_ref().or(other.as_ref()).cloned()).collect());
+            both.push(one.iter().zip(*other).map(|(one, other)| one.as_ref().or(other.as_ref()).cloned()).collect());
         }
     }
     Ok(both)

@@ -149,7 +149,7 @@ impl Querier {
                         }
                     }
                 };
-                let kind = kind.map_err(|failure| EvaluationError::new(&definition.name, failure))?;
+                let kind = kind.map_err(|failure| EvaluationError::new(&definition.name, "parameters", failure))?;
                 let prefix = format!("{bucket_prefix}{}", definition.name);
                 let source = |kind| BucketSource { definition: index, priority: query.priority, prefix, kind };
                 querier.sources.extend(kind.map(source));
@@ -181,7 +181,7 @@ impl Querier {
                         for answer in lookups.values(key)? {
                             let Some(found) = key::lookup_parts(&answer) else {
                                 let name = &self.definitions[source.definition].name;
-                                resolution.errors.push((None, EvaluationError::new(name, DAMAGED)));
+                                resolution.errors.push((None, EvaluationError::new(name, "parameters", DAMAGED)));
                                 continue;
                             };
                             let mut found = found.into_iter();

@@ -94,7 +94,7 @@ impl WritePolicy {
             .iter()
             .map(|(column, value)| Ok((column.clone(), evaluate(value, &request, &[], &[])?.into_owned())))
             .collect::<Result<_, _>>()
-            .map_err(|failure| EvaluationError::new(&self.table, failure))
+            .map_err(|failure| EvaluationError::new(&self.table, "stamp", failure))
     }
 
     /// Whether the writer may bring the row from `old` to `new`. A PUT of a new row has no `old`, a DELETE no `new`:
@@ -121,7 +121,7 @@ impl WritePolicy {
             (Some(new), Some(_)) if self.reads_old => holds(new),
             (Some(new), Some(old)) => holds(new).and_then(|allowed| Ok(allowed && holds(old)?)),
         };
-        verdict.map_err(|failure| EvaluationError::new(&self.table, failure))
+        verdict.map_err(|failure| EvaluationError::new(&self.table, "check", failure))
     }
 }
 

@@ -24,7 +24,7 @@ const ALIASES_MAX: usize = 100;
 pub(crate) struct Node {
     pub content: Content,
     pub span: Span,
-    /// Where the scalar begins, in characters from the start of the file.
+    /// Where the scalar begins, in bytes from the start of the file.
     offset: usize,
 }
 
@@ -138,8 +138,8 @@ struct ScalarCursor<'a> {
 
 impl<'a> ScalarCursor<'a> {
     fn new(file: &'a str, node: &Node) -> Self {
-        let start = file.char_indices().nth(node.offset).map_or(file.len(), |(at, _)| at);
-        let mut cursor = Self { rest: &file[start..], span: node.span, quote: None };
+        let rest = file.get(node.offset..).unwrap_or_default();
+        let mut cursor = Self { rest, span: node.span, quote: None };
         cursor.quote = cursor.peek().filter(|ch| matches!(ch, '"' | '\''));
         if cursor.quote.is_some() {
             cursor.step();
@@ -211,7 +211,7 @@ impl<'de> Deserialize<'de> for Node {
         let Spanned { value, referenced, .. } = Spanned::<Content>::deserialize(deserializer)?;
         let number = |number: u64| usize::try_from(number).unwrap_or(1);
         let span = Span { line: number(referenced.line()), column: number(referenced.column()) };
-        Ok(Self { content: value, span, offset: number(referenced.span().offset()) })
+        Ok(Self { content: value, span, offset: referenced.span().byte_offset().map_or(0, number) })
     }
 }
 
@@ -295,6 +295,7 @@ mod tests {
     fn places_are_found_in_every_style() {
         assert_eq!(located("a: SELECT x FROM t", "FROM"), (1, 13));
         assert_eq!(located("a: SELECT x\n   FROM t", "FROM"), (2, 4));
+        assert_eq!(located("# é😀\na: SELECT é FROM t", "FROM"), (2, 13));
         assert_eq!(located("a: 'it''s x'", "x"), (1, 11));
         assert_eq!(located(r#"a: "\"t\" \u00e9 x""#, "x"), (1, 18));
         assert_eq!(located("a: |\n  SELECT\n    x\n  FROM t\n", "t"), (4, 8));

@@ -9,17 +9,16 @@ use crate::{
     diagnostic::Problem,
     expression::Expression,
     plan::TablePattern,
-    syntax::{Item, Name, Position, Select, Source, parse_expression},
+    syntax::{Item, Name, Position, START, Select, Source, parse_expression},
 };
 
 use super::{
-    Context,
+    Context, PRIORITY_DEFAULT,
     expression::{Leaf, RequestCall, Scope, lower},
     filter::{Slots, lower_filter, row_expression},
     table::QueryTable,
 };
 
-const PRIORITY_DEFAULT: u8 = 3;
 /// Subqueries nested deeper are refused: each level is one more round of re-evaluation when a row changes.
 const JOIN_DEPTH_MAX: usize = 8;
 
@@ -80,7 +79,6 @@ fn data_query(
     context: &Context<'_>,
     report: &mut Report<'_>,
 ) -> Result<Option<DataQuery>, Problem> {
-    let start = Position { line: 1, column: 1 };
     let table = named_table(entry.table.text().unwrap_or_default(), context)?;
     let filter = entry.filter.map(|filter| parse_expression(filter.text().unwrap_or_default())).transpose()?;
     let chain = vec![table.pattern.clone()];
@@ -88,7 +86,7 @@ fn data_query(
     let filter = lower_filter(filter.as_ref(), &mut scope)?;
     let bound = filter.slots();
     if let Some((_, name)) = names.iter().enumerate().find(|(slot, _)| !bound.contains(slot)) {
-        return Err(Problem::new("bucket_parameters_not_covered", format!("the filter does not use `:{name}`"), start)
+        return Err(Problem::new("bucket_parameters_not_covered", format!("the filter does not use `:{name}`"), START)
             .help(format!("every table of the definition needs a condition such as `{name} = :{name}`")));
     }
     let Some(columns) = columns(entry, report) else { return Ok(None) };
@@ -98,8 +96,7 @@ fn data_query(
 
 /// `table` or `schema.table`, as they are: nothing folds in YAML.
 fn named_table(text: &str, context: &Context<'_>) -> Result<QueryTable, Problem> {
-    let position = Position { line: 1, column: 1 };
-    let name = |text: &str| Name { text: text.to_owned(), lost_case: false, position };
+    let name = |text: &str| Name { text: text.to_owned(), lost_case: false, position: START };
     match text.rsplit_once('.') {
         None => QueryTable::new(None, &name(text), None, context),
         Some((schema, table)) => QueryTable::new(Some(&name(schema)), &name(table), None, context),
@@ -180,6 +177,9 @@ impl Slots for TableScope<'_> {
         let table = QueryTable::new(schema.as_ref(), name, alias.as_ref(), self.context)?;
         let pattern = table.pattern.clone();
         self.check_chain(&pattern, name.position)?;
+        if let Some(problem) = &select.refused_clause {
+            return Err(problem.clone());
+        }
         let [Item::Column { expr, .. }] = select.items.as_slice() else {
             return Err(Problem::new("subquery_columns", "a subquery selects one column", select.position)
                 .help("write IN (SELECT column FROM …)"));

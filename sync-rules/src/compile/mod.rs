@@ -11,7 +11,6 @@
 //! Start reading at [`compile`].
 
 mod classic;
-mod dangerous;
 mod expression;
 mod filter;
 mod kairos;
@@ -26,6 +25,9 @@ use crate::{
     plan::{Compiled, SyncPlan, TablePattern},
     yaml::Node,
 };
+
+/// Priority of buckets that do not say.
+const PRIORITY_DEFAULT: u8 = 3;
 
 /// What all queries of a file share.
 #[derive(Debug)]

@@ -36,3 +36,14 @@ pub(super) fn is_dangerous_table(filter: &Filter<String>, asked: &[Asked], value
     let restricted = filter.is_restricted_by(&|slot| sources(&asked[slot].value).0);
     chosen && !restricted && !columns().any(|(authenticated, _)| authenticated)
 }
+
+impl Filter<String> {
+    /// Whether a slot that `trusted` accepts restricts the filter. OR never counts: each side could be the open one.
+    pub(crate) fn is_restricted_by(&self, trusted: &dyn Fn(usize) -> bool) -> bool {
+        match self {
+            Self::Equals { slot, .. } | Self::Contains { slot, .. } | Self::IsTrue { slot } => trusted(*slot),
+            Self::All(parts) => parts.iter().any(|part| part.is_restricted_by(trusted)),
+            Self::Condition(_) | Self::Joined { .. } | Self::Any(_) => false,
+        }
+    }
+}

@@ -1,246 +1,45 @@
-//! SQL text to our own small tree. The parser crate stays behind this file; what it accepts beyond the language is
-//! refused here, with a code, a place and a way out.
+//! The parser's tree to ours.
 
 use sqlparser::{
     ast::{self, BinaryOperator as SqlOperator, SetExpr, Spanned, TableFactor, UnaryOperator, Value},
-    dialect::{Dialect, PostgreSqlDialect, Precedence},
-    keywords::Keyword,
-    parser::{Parser, ParserError},
-    tokenizer::{Location, Token, Tokenizer},
+    tokenizer::Token,
 };
 
 use crate::{diagnostic::Problem, expression::BinaryOperator, value::SqlValue};
 
-/// A query may have this many tokens; recursion over its tree is bounded by that and by [`DEPTH_MAX`].
-const TOKENS_MAX: usize = 4000;
+use super::{
+    Expr, ExprKind, Item, Name, Position, START, Select, Source,
+    dialect::{parser, position, syntax_problem},
+};
+
 /// Expressions nested deeper are refused.
 const DEPTH_MAX: usize = 120;
 
-/// A place in the SQL text; lines and columns count from 1, columns in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub line: u64,
-    pub column: u64,
-}
-
-/// A name, folded to lower case unless it was quoted.
-#[derive(Debug, Clone)]
-pub(crate) struct Name {
-    pub text: String,
-    /// Not quoted, and written with upper-case letters, which folding lost.
-    pub lost_case: bool,
-    pub position: Position,
-}
-
-/// `SELECT items [FROM source] [WHERE filter]`
-#[derive(Debug)]
-pub(crate) struct Select {
-    pub items: Vec<Item>,
-    pub source: Option<Source>,
-    pub filter: Option<Expr>,
-    pub position: Position,
-}
-
-/// What a query reads.
-#[derive(Debug)]
-pub(crate) enum Source {
-    Table { schema: Option<Name>, name: Name, alias: Option<Name> },
-    Function { name: Name },
-}
-
-/// An output column.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Star { table: Option<Name>, position: Position },
-    Column { expr: Expr, alias: Option<Name> },
-}
-
-#[derive(Debug)]
-pub(crate) struct Expr {
-    pub kind: ExprKind,
-    pub position: Position,
-}
-
-#[derive(Debug)]
-pub(crate) enum ExprKind {
-    Literal(SqlValue),
-    Column {
-        table: Option<Name>,
-        name: Name,
-    },
-    /// `:name`
-    Placeholder(String),
-    Call {
-        schema: Option<String>,
-        name: String,
-        arguments: Vec<Expr>,
-    },
-    Not(Box<Expr>),
-    IsNull {
-        operand: Box<Expr>,
-        negated: bool,
-    },
-    Binary {
-        operator: BinaryOperator,
-        left: Box<Expr>,
-        right: Box<Expr>,
-    },
-    NotIn,
-    InSelect {
-        operand: Box<Expr>,
-        select: Box<Select>,
-        negated: bool,
-    },
-    Cast {
-        operand: Box<Expr>,
-        to: String,
-    },
-    JsonMember {
-        document: Box<Expr>,
-        path: String,
-        as_value: bool,
-    },
-}
-
 /// Reads one `SELECT`.
 pub(crate) fn parse_select(sql: &str) -> Result<Select, Problem> {
-    let mut parser = parser(sql)?;
+    let (mut parser, selects_nothing) = parser(sql)?;
     let statements = parser.parse_statements().map_err(syntax_problem)?;
-    let start = Position { line: 1, column: 1 };
     match <[ast::Statement; 1]>::try_from(statements) {
-        Ok([ast::Statement::Query(query)]) => select(*query, 0),
-        Ok(_) => Err(not_a_select(start)),
-        Err(statements) if statements.is_empty() => Err(Problem::new("not_a_select", "there is no SQL here", start)),
-        Err(_) => Err(Problem::new("multiple_statements", "there is more than one statement", start)
+        Ok([ast::Statement::Query(query)]) => {
+            let select = select(*query, 0)?;
+            Ok(if selects_nothing { Select { items: Vec::new(), ..select } } else { select })
+        }
+        Ok(_) => Err(not_a_select(START)),
+        Err(statements) if statements.is_empty() => Err(Problem::new("not_a_select", "there is no SQL here", START)),
+        Err(_) => Err(Problem::new("multiple_statements", "there is more than one statement", START)
             .help("write each query as an entry of its own")),
     }
 }
 
 /// Reads one expression.
 pub(crate) fn parse_expression(sql: &str) -> Result<Expr, Problem> {
-    let mut parser = parser(sql)?;
+    let (mut parser, _) = parser(sql)?;
     let parsed = parser.parse_expr().map_err(syntax_problem)?;
     let next = parser.peek_token();
     if next.token != Token::EOF {
         return Err(Problem::new("sql_syntax", "the expression ends before this", position(next.span.start)));
     }
     expression(parsed, 0)
-}
-
-const GRAMMAR: &RulesDialect = &RulesDialect;
-
-fn parser(sql: &str) -> Result<Parser<'static>, Problem> {
-    let tokens = Tokenizer::new(GRAMMAR, sql).tokenize_with_location().map_err(|error| {
-        Problem::new("sql_syntax", format!("the SQL cannot be read: {}", error.message), position(error.location))
-    })?;
-    if tokens.len() > TOKENS_MAX {
-        let start = Position { line: 1, column: 1 };
-        return Err(Problem::new("sql_syntax", format!("the SQL has more than {TOKENS_MAX} tokens"), start));
-    }
-    Ok(Parser::new(GRAMMAR).with_tokens_with_locations(tokens))
-}
-
-/// The parser puts the place into the text of its message.
-fn syntax_problem(error: ParserError) -> Problem {
-    let start = Position { line: 1, column: 1 };
-    let message = match error {
-        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
-        ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
-    };
-    let located = message.rsplit_once(" at Line: ").and_then(|(what, place)| {
-        let (line, column) = place.split_once(", Column: ")?;
-        Some((what.to_owned(), Position { line: line.parse().ok()?, column: column.parse().ok()? }))
-    });
-    let (what, position) = located.unwrap_or((message, start));
-    Problem::new("sql_syntax", format!("the SQL cannot be read: {what}"), position)
-}
-
-/// Postgres' lexical rules with the operator precedence of the rules language.
-#[derive(Debug)]
-struct RulesDialect;
-
-/// Binding strength of comparisons by size, between `IS` and `IN`.
-const COMPARISON: u8 = 18;
-
-impl Dialect for RulesDialect {
-    fn dialect(&self) -> std::any::TypeId {
-        // The parser asks for the type where it has Postgres' behaviour built in.
-        std::any::TypeId::of::<PostgreSqlDialect>()
-    }
-
-    fn is_identifier_start(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_start(ch)
-    }
-
-    fn is_identifier_part(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_part(ch)
-    }
-
-    fn is_delimited_identifier_start(&self, ch: char) -> bool {
-        ch == '"'
-    }
-
-    fn supports_string_escape_constant(&self) -> bool {
-        true
-    }
-
-    fn supports_empty_projections(&self) -> bool {
-        true
-    }
-
-    fn prec_value(&self, precedence: Precedence) -> u8 {
-        match precedence {
-            Precedence::Period => 100,
-            Precedence::DoubleColon => 60,
-            Precedence::AtTz | Precedence::MulDivModOp => 40,
-            Precedence::PlusMinus => 30,
-            Precedence::Xor | Precedence::Ampersand | Precedence::Caret | Precedence::Pipe | Precedence::PgOther => 25,
-            Precedence::Colon => 0,
-            Precedence::Between | Precedence::Like => 20,
-            Precedence::Is => 16,
-            Precedence::Eq => 14,
-            Precedence::UnaryNot => 12,
-            Precedence::And => 10,
-            Precedence::Or => 5,
-        }
-    }
-
-    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        match parser.peek_token_ref().token {
-            Token::Arrow | Token::LongArrow => Some(Ok(60)),
-            Token::StringConcat => Some(Ok(30)),
-            Token::Lt | Token::LtEq | Token::Gt | Token::GtEq => Some(Ok(COMPARISON)),
-            // Never an infix operator here; otherwise `a :b` would be one.
-            Token::Colon => Some(Ok(0)),
-            _ => None,
-        }
-    }
-
-    /// `x IN y` without parentheses, which SQL does not have. `x IN (SELECT …)` is left to the parser.
-    fn parse_infix(&self, parser: &mut Parser, left: &ast::Expr, _: u8) -> Option<Result<ast::Expr, ParserError>> {
-        let is_keyword = |at: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(at).token, Token::Word(word) if word.keyword == keyword);
-        let negated = is_keyword(0, Keyword::NOT);
-        let after = usize::from(negated);
-        let is_subquery = parser.peek_nth_token_ref(after + 1).token == Token::LParen
-            && (is_keyword(after + 2, Keyword::SELECT) || is_keyword(after + 2, Keyword::WITH));
-        if !is_keyword(after, Keyword::IN) || is_subquery {
-            return None;
-        }
-        for _ in 0..=after {
-            parser.advance_token();
-        }
-        let name = if negated { "NOT IN" } else { "IN" };
-        let build = |right| ast::Expr::BinaryOp {
-            left: Box::new(left.clone()),
-            op: SqlOperator::Custom(name.to_owned()),
-            right: Box::new(right),
-        };
-        Some(parser.parse_subexpr(self.prec_value(Precedence::Between)).map(build))
-    }
-}
-
-const fn position(location: Location) -> Position {
-    Position { line: location.line, column: location.column }
 }
 
 fn place(node: &impl Spanned) -> Position {
@@ -263,36 +62,61 @@ fn name(ident: ast::Ident) -> Name {
 
 fn select(query: ast::Query, depth: usize) -> Result<Select, Problem> {
     let at = place(&query);
+    let query_clause = query_clause(&query);
     let SetExpr::Select(select) = *query.body else { return Err(not_a_select(at)) };
     if query.with.is_some() {
         return Err(not_a_select(at));
     }
     let position = position(select.select_token.0.span.start);
-    let clause = if query.order_by.is_some() {
-        Some("ORDER BY")
-    } else if query.limit_clause.is_some() || query.fetch.is_some() {
-        Some("LIMIT")
-    } else if !query.locks.is_empty() {
-        Some("FOR UPDATE")
-    } else if select.distinct.is_some() {
-        Some("DISTINCT")
-    } else if !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty()) {
-        Some("GROUP BY")
-    } else if select.having.is_some() {
-        Some("HAVING")
-    } else if !select.named_window.is_empty() || select.qualify.is_some() || select.into.is_some() {
-        Some("a WINDOW, QUALIFY or INTO clause")
-    } else {
-        None
-    };
-    if let Some(clause) = clause {
-        return Err(Problem::new("clause_unsupported", format!("{clause} cannot be used in rules"), position)
-            .help("rules choose rows by WHERE only; sort and group in the client's database"));
-    }
+    let refused_clause = query_clause.or_else(|| select_clause(&select)).map(|clause| {
+        Problem::new("clause_unsupported", format!("{clause} cannot be used in rules"), position)
+            .help("rules choose rows by WHERE only; sort and group in the client's database")
+    });
     let source = source(select.from, position)?;
     let items = select.projection.into_iter().map(|each| item(each, depth)).collect::<Result<_, _>>()?;
     let filter = select.selection.map(|filter| expression(filter, depth + 1)).transpose()?;
-    Ok(Select { items, source, filter, position })
+    Ok(Select { items, source, filter, refused_clause, position })
+}
+
+/// The clause of a query that rules do not have.
+fn query_clause(query: &ast::Query) -> Option<&'static str> {
+    let rest = query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+        || !query.pipe_operators.is_empty();
+    [
+        (query.order_by.is_some(), "ORDER BY"),
+        (query.limit_clause.is_some() || query.fetch.is_some(), "LIMIT"),
+        (!query.locks.is_empty(), "FOR UPDATE"),
+        (rest, "this clause"),
+    ]
+    .into_iter()
+    .find_map(|(found, clause)| found.then_some(clause))
+}
+
+fn select_clause(select: &ast::Select) -> Option<&'static str> {
+    let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, more) if groups.is_empty() && more.is_empty());
+    let rest = select.into.is_some()
+        || select.qualify.is_some()
+        || select.top.is_some()
+        || select.exclude.is_some()
+        || select.prewhere.is_some()
+        || select.value_table_mode.is_some()
+        || select.select_modifiers.is_some()
+        || !select.named_window.is_empty()
+        || !select.lateral_views.is_empty()
+        || !select.connect_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
+        || !select.sort_by.is_empty();
+    [
+        (select.distinct.is_some(), "DISTINCT"),
+        (is_grouped, "GROUP BY"),
+        (select.having.is_some(), "HAVING"),
+        (rest, "this clause"),
+    ]
+    .into_iter()
+    .find_map(|(found, clause)| found.then_some(clause))
 }
 
 fn source(from: Vec<ast::TableWithJoins>, at: Position) -> Result<Option<Source>, Problem> {
@@ -307,7 +131,15 @@ fn source(from: Vec<ast::TableWithJoins>, at: Position) -> Result<Option<Source>
     if !table.joins.is_empty() {
         return Err(single(at));
     }
+    let plain = matches!(
+        &table.relation,
+        TableFactor::Table { with_hints, version: None, with_ordinality: false, partitions, json_path: None, sample: None, index_hints, .. }
+            if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty()
+    );
     let TableFactor::Table { name: path, alias, args, .. } = table.relation else { return Err(single(at)) };
+    if !plain || alias.as_ref().is_some_and(|alias| !alias.columns.is_empty() || alias.at.is_some()) {
+        return Err(unsupported("this form of table", at));
+    }
     let mut path = object_name(path, at)?;
     let alias = alias.map(|alias| name(alias.name));
     let last = path.pop().ok_or_else(|| single(at))?;
@@ -337,6 +169,11 @@ fn item(item: ast::SelectItem, depth: usize) -> Result<Item, Problem> {
         ast::SelectItem::UnnamedExpr(expr) => Ok(Item::Column { expr: expression(expr, depth + 1)?, alias: None }),
         ast::SelectItem::ExprWithAlias { expr, alias } => {
             Ok(Item::Column { expr: expression(expr, depth + 1)?, alias: Some(name(alias)) })
+        }
+        ast::SelectItem::Wildcard(options) | ast::SelectItem::QualifiedWildcard(_, options)
+            if options != ast::WildcardAdditionalOptions::default() =>
+        {
+            Err(unsupported("this form of `*`", at))
         }
         ast::SelectItem::Wildcard(_) => Ok(Item::Star { table: None, position: at }),
         ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(path), _) => {
@@ -379,9 +216,13 @@ fn expression(expr: ast::Expr, depth: usize) -> Result<Expr, Problem> {
         ast::Expr::InSubquery { expr, subquery, negated } => {
             ExprKind::InSelect { operand: nested(expr)?, select: Box::new(select(*subquery, depth + 1)?), negated }
         }
-        ast::Expr::Cast { expr, data_type, .. } => {
-            ExprKind::Cast { operand: nested(expr)?, to: data_type.to_string().to_lowercase() }
-        }
+        ast::Expr::Cast {
+            kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
+            expr,
+            data_type,
+            format: None,
+            ..
+        } => ExprKind::Cast { operand: nested(expr)?, to: data_type.to_string().to_lowercase() },
         ast::Expr::Function(function) => call(function, at, depth)?,
         ast::Expr::Substring { expr, substring_from, substring_for, special: true, shorthand: false } => {
             let arguments = [Some(expr), substring_from, substring_for].into_iter().flatten();
@@ -400,6 +241,9 @@ fn expression(expr: ast::Expr, depth: usize) -> Result<Expr, Problem> {
         }
         ast::Expr::Subquery(_) | ast::Expr::Exists { .. } => {
             return Err(unsupported("a subquery outside of IN", at).help("write `column IN (SELECT column FROM …)`"));
+        }
+        ast::Expr::IsTrue(_) | ast::Expr::IsFalse(_) | ast::Expr::IsNotTrue(_) | ast::Expr::IsNotFalse(_) => {
+            return Err(unsupported_operator("IS TRUE", at).help("write the condition itself, or `NOT condition`"));
         }
         ast::Expr::Tuple(_) | ast::Expr::InList { .. } => {
             return Err(unsupported("a list of values", at).help("write `a = 1 OR a = 2`"));
@@ -476,9 +320,8 @@ fn binary(left: ast::Expr, op: SqlOperator, right: ast::Expr, at: Position, dept
         SqlOperator::Custom(_) => return Ok(ExprKind::NotIn),
         SqlOperator::Arrow | SqlOperator::LongArrow => {
             let ExprKind::Literal(SqlValue::Text(path)) = right.kind else {
-                return Err(
-                    unsupported("a computed JSON path", right.position).help("write a text literal: j ->> 'key'")
-                );
+                return Err(unsupported_operator("-> with anything but a text literal", right.position)
+                    .help("write j ->> 'key', or j ->> '$.0' for an element"));
             };
             return Ok(ExprKind::JsonMember { document: left, path, as_value: op == SqlOperator::LongArrow });
         }
@@ -488,7 +331,11 @@ fn binary(left: ast::Expr, op: SqlOperator, right: ast::Expr, at: Position, dept
 }
 
 fn call(function: ast::Function, at: Position, depth: usize) -> Result<ExprKind, Problem> {
-    let plain = function.filter.is_none() && function.over.is_none() && function.within_group.is_empty();
+    let plain = function.filter.is_none()
+        && function.over.is_none()
+        && function.within_group.is_empty()
+        && function.null_treatment.is_none()
+        && function.parameters == ast::FunctionArguments::None;
     let mut path = object_name(function.name, at)?;
     let (Some(name), ast::FunctionArguments::List(list), true) = (path.pop(), function.args, plain) else {
         return Err(unsupported("this form of call", at));

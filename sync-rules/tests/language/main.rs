@@ -1,0 +1,8 @@
+//! The rules language from the outside: text in, buckets out. One file per part of the language.
+
+mod classic;
+mod diagnostics;
+mod fixture;
+mod joins;
+mod kairos;
+mod write_rules;

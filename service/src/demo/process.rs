@@ -31,13 +31,15 @@ impl ServiceProcess {
     /// When it cannot be started or ends at once; the message holds the end of its log.
     pub async fn start(binary: &Path, config: &Path, port: u16) -> io::Result<Self> {
         let log = config.with_extension("log");
+        // First what may fail, so that no process is left behind.
+        let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
         let child = spawn(binary, config, &log)?;
         let mut process = Self {
             binary: binary.to_path_buf(),
             config: config.to_path_buf(),
             log,
             endpoint: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?,
+            http,
             child,
         };
         process.wait_until_alive().await?;

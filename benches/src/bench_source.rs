@@ -44,10 +44,11 @@ impl BenchSource {
              done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
              CREATE PUBLICATION kairos_sync FOR TABLE items;
              INSERT INTO items SELECT n, 'user' || n % {USER_COUNT}, 'item number ' || n, repeat(md5(n::text), 3), \
-             n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;
-             VACUUM ANALYZE items;"
+             n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;"
         ))
         .await?;
+        // Cannot run in the transaction that several statements make.
+        sql.batch_execute("VACUUM ANALYZE items").await?;
         let folder = tempfile::Builder::new().prefix("kairos-bench-").tempdir()?;
         let rules = folder.path().join("rules.yaml");
         fs::write(&rules, RULES)?;

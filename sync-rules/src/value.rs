@@ -4,7 +4,7 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use serde::Serialize;
 
-use crate::number::write_ecmascript;
+use crate::{json, number::write_ecmascript};
 
 /// A value of the rules language.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,6 +78,11 @@ impl SqlValue {
     /// Equality as `=` sees it; `false` with a NULL.
     pub fn equals(&self, other: &Self) -> Result<bool, Failure> {
         Ok(self.compare(other)? == Some(Ordering::Equal))
+    }
+
+    /// Appends the value as it stands in row data: JSON, reals with a fraction, `null` for what JSON cannot say.
+    pub fn write_json(&self, out: &mut String) {
+        json::write_value(self, json::Form::Data, out);
     }
 
     const fn rank(&self) -> u8 {

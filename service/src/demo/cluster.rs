@@ -141,9 +141,9 @@ impl PgCluster {
         format!("postgresql://{user}:trusted@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Path of a program that belongs to the server, such as `pg_recvlogical`.
+    /// A client program such as `pg_recvlogical`: the one beside the server, else the one in PATH.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.bin.join(name)
+        Some(self.bin.join(name)).filter(|path| path.is_file()).unwrap_or_else(|| name.into())
     }
 
     fn data_folder(&self) -> PathBuf {

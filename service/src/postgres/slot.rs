@@ -67,6 +67,17 @@ pub async fn release(client: &Client, slot: &str) -> Result<(), PgError> {
     Ok(())
 }
 
+/// Slots of this database whose name begins with `prefix` and which nobody reads: perhaps left by a store that was
+/// deleted. Postgres keeps WAL for them.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn idle_slots(client: &Client, prefix: &str) -> Result<Vec<String>, PgError> {
+    let sql = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots
+                WHERE starts_with(slot_name, $1) AND NOT active AND database = current_database() ORDER BY 1";
+    Ok(client.query(sql, &[&prefix]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 /// Drops the slot if it exists, so that the server may forget its WAL.
 ///
 /// # Errors

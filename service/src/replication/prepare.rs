@@ -9,7 +9,7 @@ use crate::{
     postgres::{
         catalog::Table,
         preflight::{Inspection, inspect},
-        slot::{SlotState, drop_slot, slot_state},
+        slot::{SlotState, drop_slot, idle_slots, slot_state},
         walsender::{SystemIdentity, WalSender},
     },
     replication::{
@@ -93,6 +93,9 @@ impl Replicator {
         old_slot: Option<String>,
         found: &Found<'_>,
     ) -> Result<ReplicationState, ReplicationError> {
+        if old_slot.is_none() {
+            self.warn_of_idle_slots(client).await?;
+        }
         let slot = old_slot.unwrap_or_else(|| self.new_slot_name());
         within_deadline(drop_slot(client, &slot)).await?;
         self.progress.forget_source();
@@ -115,6 +118,17 @@ impl Replicator {
         self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
         self.must_start_over.store(false, Ordering::Relaxed);
         Ok(state)
+    }
+
+    /// A store that was deleted leaves its slot behind. Dropping it is for a person: it may belong to another service.
+    async fn warn_of_idle_slots(&self, client: &Client) -> Result<(), ReplicationError> {
+        for slot in within_deadline(idle_slots(client, &self.source.slot_prefix)).await? {
+            tracing::warn!(
+                "nobody reads replication slot {slot}, and Postgres keeps WAL for it; if it was left by a deleted store, \
+                 run `SELECT pg_drop_replication_slot('{slot}');`"
+            );
+        }
+        Ok(())
     }
 
     /// Another one for every store, so that two stores never take each other's slot.

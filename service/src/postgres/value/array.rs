@@ -1,9 +1,8 @@
 //! Arrays: from `{1,NULL,"two words"}` to a JSON array.
 
-use kairos_sync_rules::{Compatibility, SqlValue};
-use serde_json::Value;
+use kairos_sync_rules::Compatibility;
 
-use super::{ColumnType, real};
+use super::ColumnType;
 
 /// Postgres has at most six dimensions; more is not an array it printed.
 const DIMENSIONS_MAX: usize = 6;
@@ -97,17 +96,13 @@ impl ArrayText<'_> {
             self.json.push_str(text);
             return;
         }
-        match self.element.decode(text, self.compatibility) {
-            SqlValue::Null | SqlValue::Blob(_) => self.json.push_str("null"),
-            SqlValue::Integer(number) => self.json.push_str(&number.to_string()),
-            SqlValue::Real(number) => self.json.push_str(&real::to_json(number)),
-            SqlValue::Text(text) => self.json.push_str(&Value::String(text).to_string()),
-        }
+        self.element.decode(text, self.compatibility).write_json(&mut self.json);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kairos_sync_rules::SqlValue;
     use tokio_postgres::types::Type;
 
     use super::*;

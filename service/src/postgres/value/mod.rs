@@ -9,7 +9,6 @@
 //! - A type that is not built in (enums, domains, composites, ranges, extensions) is text, as printed.
 
 mod array;
-mod real;
 mod time;
 
 use kairos_sync_rules::{Compatibility, SqlValue};

@@ -18,15 +18,15 @@ use kairos_sync::{
 };
 use kairos_tests::service::{PATIENCE, TestService};
 
-/// Moments after the start or restart at which the service is killed: in the snapshot, in the first sync, between and
-/// amid changes and uploads. The first ones are short, since a snapshot of this size takes less than a second.
-const KILLS_AFTER: [Duration; 8] = [
-    Duration::from_millis(5),
-    Duration::from_millis(60),
-    Duration::from_millis(150),
-    Duration::from_millis(300),
+/// Moments after a start at which the service is killed while it copies tables and devices wait for their first sync.
+const KILLS_AT_FIRST: [Duration; 4] =
+    [Duration::from_millis(5), Duration::from_millis(60), Duration::from_millis(150), Duration::from_millis(300)];
+
+/// Moments after a restart at which it is killed amid changes, downloads and uploads.
+const KILLS_LATER: [Duration; 5] = [
+    Duration::from_millis(20),
     Duration::from_millis(500),
-    Duration::from_millis(40),
+    Duration::from_millis(90),
     Duration::from_millis(700),
     Duration::from_millis(250),
 ];
@@ -99,8 +99,16 @@ async fn killed_at_any_moment_the_service_comes_back_and_devices_equal_postgres(
         device(&service, "other", "ben").await,
     ];
 
+    for moment in KILLS_AT_FIRST {
+        tokio::time::sleep(moment).await;
+        service.process.kill().expect("it runs");
+        service.process.restart().await.expect("it starts again");
+    }
+    for device in &devices {
+        tokio::time::timeout(PATIENCE, device.client.wait_for_first_sync()).await.expect("the first sync ends");
+    }
     let mut write_count = 0;
-    for (round, moment) in KILLS_AFTER.into_iter().enumerate() {
+    for (round, moment) in KILLS_LATER.into_iter().enumerate() {
         let kill_at = Instant::now() + moment;
         while Instant::now() < kill_at {
             write_count += live(&service, &devices, round).await;

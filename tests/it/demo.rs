@@ -1,10 +1,14 @@
 //! `kairos-sync demo` as a user runs it: its verdict, and what it leaves behind.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use kairos_sync::demo::cluster::PgCluster;
 use kairos_tests::service::{connect, service_binary};
-use tokio::{process::Command, time::Duration, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{ChildStdout, Command},
+    time::{Duration, timeout},
+};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -55,4 +59,42 @@ async fn on_a_given_server_nothing_is_left_behind() {
     let refused = demo(&["--database-url", &uri]).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("DEMO-0203"), "{}", text(&refused));
+}
+
+/// Reads the demo's output until it names the page.
+async fn page_url(output: ChildStdout) -> String {
+    let mut lines = BufReader::new(output).lines();
+    while let Some(line) = lines.next_line().await.expect("text") {
+        if let Some((_, rest)) = line.split_once("Live page: ") {
+            return rest.split_whitespace().next().expect("an address").to_owned();
+        }
+    }
+    panic!("the demo ended without a page");
+}
+
+#[tokio::test]
+async fn the_live_page_shows_todays_habits_until_ctrl_c() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut command = Command::new(service_binary());
+    command.arg("demo").env_remove("DATABASE_URL").stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut demo = command.spawn().expect("the demo starts");
+    let output = demo.stdout.take().expect("stdout is piped");
+    let url = timeout(PATIENCE, page_url(output)).await.expect("the page comes");
+
+    let page = reqwest::get(&url).await.expect("the page is served").text().await.expect("text");
+    assert!(page.contains("<title>Kairos Sync"), "{page}");
+    let mut events = reqwest::get(format!("{url}events")).await.expect("events are served");
+    let mut received = String::new();
+    // The first state may be the empty one from before the first query.
+    while !received.contains("\"state\":\"Synced\"") {
+        let chunk = timeout(PATIENCE, events.chunk()).await.expect("states come").expect("no error");
+        received.push_str(&String::from_utf8_lossy(&chunk.expect("the stream goes on")));
+    }
+    assert!(received.contains("\"user\":\"anna\"") && received.contains("Drink water"), "{received}");
+
+    let process = demo.id().expect("it runs").to_string();
+    let interrupted = Command::new("kill").args(["-INT", &process]).status().await.expect("kill runs");
+    assert!(interrupted.success());
+    let ended = timeout(PATIENCE, demo.wait()).await.expect("Ctrl-C ends the demo").expect("it ends");
+    assert_eq!(ended.code(), Some(0));
 }

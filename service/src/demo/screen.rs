@@ -1,6 +1,9 @@
 //! What the demo prints: one line per finished step, progress bars while something runs.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -18,7 +21,8 @@ impl Screen {
 
     /// Prints a line above the bars.
     pub fn line(&self, text: &str) {
-        self.bars.suspend(|| println!("{text}"));
+        // Whoever reads may have gone; the demo goes on and cleans up.
+        let _ = self.bars.suspend(|| writeln!(io::stdout(), "{text}"));
     }
 
     /// Prints a finished step with how long it took.

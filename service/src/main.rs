@@ -1,6 +1,10 @@
 //! The `kairos-sync` binary: arguments, logging, exit code; nothing else.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use kairos_sync::{commands, demo::DemoOptions};
@@ -98,7 +102,8 @@ fn start_logging(default_level: &str) {
     let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let filter = setting("RUST_LOG").or_else(|| setting("PS_LOG_LEVEL")).unwrap_or_else(|| default_level.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr);
     if setting("PS_LOG_FORMAT").as_deref() == Some("json") {
         builder.json().init();
     } else {

@@ -97,6 +97,12 @@ impl WritePolicy {
             .map_err(|failure| EvaluationError::new(&self.table, "stamp", failure))
     }
 
+    /// Whether the check compares the row as it becomes with the row as it is. It can then be asked only once both are
+    /// known; without that, it may be asked about the row as it is before anything is written.
+    pub fn compares_with_old(&self) -> bool {
+        self.reads_old
+    }
+
     /// Whether the writer may bring the row from `old` to `new`. A PUT of a new row has no `old`, a DELETE no `new`:
     /// the check is then asked about the row there is, `row.` standing for `new` or, without one, for `old`.
     ///

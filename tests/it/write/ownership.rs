@@ -172,3 +172,20 @@ async fn claims_and_role_do_not_outlive_the_upload() {
     let who = desk.value("SELECT string_agg(who || '/' || role, ' ' ORDER BY id) FROM seen").await;
     assert_eq!(who.as_deref(), Some("anna/kairos_write ben/kairos_write anna/kairos_write"));
 }
+
+#[tokio::test]
+async fn a_check_may_compare_with_the_row_as_it_was() {
+    let rules = "bucket_definitions: {}
+write_rules:
+  habits:
+    allow: [put, patch]
+    check: row.user_id = auth.user_id() AND (old.id IS NULL OR (old.user_id = auth.user_id() AND row.position > old.position))
+";
+    let desk = Desk::with("", rules, as_write_role()).await;
+    let patch =
+        |position: i64| json!({ "op": "PATCH", "table": "habits", "id": "h", "data": { "position": position } });
+    assert_eq!(desk.outcome("anna", habit("h", "anna")).await, "");
+    assert_eq!(desk.outcome("anna", patch(2)).await, "");
+    assert_eq!(desk.outcome("anna", patch(1)).await, "WRITE_CHECK");
+    assert_eq!(desk.value("SELECT position::text FROM habits WHERE id = 'h'").await.as_deref(), Some("2"));
+}

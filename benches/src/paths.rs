@@ -49,9 +49,7 @@ async fn copy_rate(source: &BenchSource) -> Result<f64, Box<dyn Error>> {
 
 async fn wait_until_ready(service: &ServiceProcess) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + DEADLINE;
-    let client = reqwest::Client::new();
-    let url = format!("{}/probes/readiness", service.endpoint());
-    while !client.get(&url).send().await?.status().is_success() {
+    while !service.is_ready().await? {
         if Instant::now() > deadline {
             return Err(format!("the service does not become ready:\n{}", service.log_tail()).into());
         }

@@ -1,11 +1,11 @@
 //! Casts between the kinds of values.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::value::{Failure, SqlValue};
 
 /// What a value can be cast to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CastType {
     /// The text form.
     Text,
@@ -30,6 +30,17 @@ impl CastType {
             "blob" => Self::Blob,
             _ => return None,
         })
+    }
+
+    /// The type's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Numeric => "numeric",
+            Self::Integer => "integer",
+            Self::Real => "real",
+            Self::Blob => "blob",
+        }
     }
 }
 

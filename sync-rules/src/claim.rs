@@ -11,11 +11,17 @@ use crate::{
 
 impl RequestInput {
     /// The value in a request.
-    pub(crate) fn read(&self, request: &RequestContext) -> SqlValue {
+    pub(crate) fn read(&self, request: &RequestContext, subscription: Option<&Map<String, Value>>) -> SqlValue {
         match self {
             Self::UserId => request.token.get("sub").map_or(SqlValue::Null, |sub| Json::from_request(sub).to_sql()),
             Self::Token => object(&request.token),
             Self::Parameters => object(&request.parameters),
+            Self::ParameterColumns => {
+                let columns = request.parameters.iter().map(|(name, value)| (name.clone(), column(Some(value)).into()));
+                SqlValue::Text(Json::Object(columns.collect()).to_text())
+            }
+            Self::Subscription => subscription.map_or(SqlValue::Null, object),
+            Self::SubscriptionOrEmpty => subscription.map_or_else(|| object(&Map::new()), object),
             Self::TokenParameter(name) if name == "user_id" => column(request.token.get("sub")),
             Self::TokenParameter(name) => column(member(request.token.get("parameters"), name)),
             Self::UserParameter(name) => column(request.parameters.get(name)),

@@ -51,12 +51,18 @@ impl Report<'_> {
 pub(crate) struct Config<'a> {
     pub options: Options,
     pub definitions: Vec<DefinitionConfig<'a>>,
+    pub streams: Vec<StreamConfig<'a>>,
+    /// `with` of all streams: name and SQL.
+    pub with: Vec<(&'a Node, &'a Node)>,
+    pub events: Vec<EventConfig<'a>>,
     pub write_rules: Vec<WriteRuleConfig<'a>>,
 }
 
 /// The `config` block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
+    /// 1 to 3.
+    pub edition: u8,
     pub compatibility: Compatibility,
     pub versioned_bucket_ids: bool,
     pub fixed_json: bool,
@@ -65,7 +71,7 @@ pub(crate) struct Options {
 /// A bucket definition.
 #[derive(Debug)]
 pub(crate) struct DefinitionConfig<'a> {
-    pub name: &'a str,
+    pub name: String,
     pub span: Span,
     pub priority: Option<u8>,
     pub accepts_dangerous: bool,
@@ -96,6 +102,28 @@ pub(crate) struct FilteredTable<'a> {
     pub columns: Option<Vec<&'a Node>>,
 }
 
+/// A stream.
+#[derive(Debug)]
+pub(crate) struct StreamConfig<'a> {
+    pub name: String,
+    pub span: Span,
+    pub queries: Vec<&'a Node>,
+    /// Its own `with`: name and SQL.
+    pub with: Vec<(&'a Node, &'a Node)>,
+    pub is_default: bool,
+    pub priority: Option<u8>,
+    pub accepts_dangerous: bool,
+    /// Rows of joined tables go into the bucket of the request's values, not into one bucket per joined row.
+    pub joins_at_write_time: bool,
+}
+
+/// What changed rows trigger.
+#[derive(Debug)]
+pub(crate) struct EventConfig<'a> {
+    pub name: String,
+    pub payloads: Vec<&'a Node>,
+}
+
 /// What clients may write to a table.
 #[derive(Debug)]
 pub(crate) struct WriteRuleConfig<'a> {
@@ -115,53 +143,188 @@ pub(crate) fn read<'a>(root: &'a Node, report: &mut Report<'_>) -> Option<Config
         return None;
     }
     let file = Map::read(root, "the rules file", &KEYS, report)?;
-    let (options, edition) = options(file.get("config"), report);
-    for (key, what) in [("streams", "sync streams"), ("event_definitions", "events"), ("with", "global `with` queries")]
-    {
-        if let Some(node) = file.get(key) {
-            let help = "use `bucket_definitions` with edition 1 or 2 for now";
-            report.fatal_with_help(
-                "not_supported_yet",
-                format!("{what} are not available in this release yet"),
-                help,
-                node.span,
-            );
-        }
+    let options = options(file.get("config"), report);
+    let definitions = bucket_definitions(&file, root, options, report);
+    let streams = streams(&file, &definitions, options, report);
+    let with = file.get("with").map_or_else(Vec::new, |node| with(node, options, report));
+    let events = section(&file, "event_definitions", report, |name, node, report| {
+        let map = Map::read(node, "an event", &["payloads"], report)?;
+        let payloads = map.required("payloads", name, report)?;
+        Some(EventConfig { name: key_text(name, report)?, payloads: queries(payloads, "`payloads`", report)? })
+    });
+    let write_rules = section(&file, "write_rules", report, write_rule);
+    Some(Config { options, definitions, streams, with, events, write_rules })
+}
+
+/// The entries of a top-level map.
+fn section<'a, T>(
+    file: &Map<'a>,
+    key: &str,
+    report: &mut Report<'_>,
+    mut read: impl FnMut(&'a Node, &'a Node, &mut Report<'_>) -> Option<T>,
+) -> Vec<T> {
+    let Some(node) = file.get(key) else { return Vec::new() };
+    let Content::Map(entries) = &node.content else {
+        report.fatal("schema_violation", format!("`{key}` is a map, not {}", node.kind()), node.span);
+        return Vec::new();
+    };
+    entries.iter().filter_map(|(name, node)| read(name, node, report)).collect()
+}
+
+fn bucket_definitions<'a>(
+    file: &Map<'a>,
+    root: &Node,
+    options: Options,
+    report: &mut Report<'_>,
+) -> Vec<DefinitionConfig<'a>> {
+    let (buckets, streams) = (file.get("bucket_definitions"), file.get("streams"));
+    if let Some(buckets) = buckets.filter(|_| options.edition == 3) {
+        let help = "write them below `streams`, or set `edition: 2`";
+        let message = "edition 3 has streams, not bucket definitions";
+        report.fatal_with_help("bucket_definitions_unsupported", message, help, buckets.span);
     }
-    let Some(definitions) = file.get("bucket_definitions") else {
-        if file.get("streams").is_none() {
-            report.fatal_with_help(
-                "definitions_missing",
-                "there are no bucket definitions",
-                "write `bucket_definitions:` with at least one definition, or `{}` for none",
-                root.span,
-            );
+    if streams.is_none() && (buckets.is_none() || options.edition == 3) {
+        let (what, key) =
+            if options.edition == 3 { ("streams", "streams") } else { ("bucket definitions", "bucket_definitions") };
+        let help = format!("write `{key}:` with at least one definition, or `{{}}` for none");
+        report.fatal_with_help("definitions_missing", format!("there are no {what}"), help, root.span);
+    }
+    if options.edition == 3 {
+        return Vec::new();
+    }
+    section(file, "bucket_definitions", report, definition)
+}
+
+fn streams<'a>(
+    file: &Map<'a>,
+    definitions: &[DefinitionConfig<'_>],
+    options: Options,
+    report: &mut Report<'_>,
+) -> Vec<StreamConfig<'a>> {
+    if let Some(node) = file.get("streams").filter(|_| options.edition < 3) {
+        let message = "streams of edition 2 are a preview that PowerSync has replaced".to_owned();
+        let help = Some("set `config: { edition: 3 }`".to_owned());
+        report.push("streams_alpha", Severity::Warning, message, help, node.span);
+    }
+    section(file, "streams", report, |name, node, report| {
+        let text = key_text(name, report)?;
+        if options.edition == 1 {
+            let help = "set `config: { edition: 3 }`";
+            report.fatal_with_help("streams_require_edition_2", "edition 1 has no streams", help, name.span);
+            return None;
         }
+        if definitions.iter().any(|definition| definition.name == text) {
+            let message = format!("there is a bucket definition `{text}` already");
+            report.fatal_with_help("duplicate_definition", message, "give the stream another name", name.span);
+        }
+        stream(text, name.span, node, options, report)
+    })
+}
+
+fn stream<'a>(
+    name: String,
+    span: Span,
+    node: &'a Node,
+    options: Options,
+    report: &mut Report<'_>,
+) -> Option<StreamConfig<'a>> {
+    const KEYS: [&str; 7] = [
+        "query",
+        "queries",
+        "with",
+        "auto_subscribe",
+        "priority",
+        "accept_potentially_dangerous_queries",
+        "write_time_joins",
+    ];
+    let Content::Map(_) = &node.content else {
+        report.fatal("schema_violation", format!("a stream is a map, not {}", node.kind()), node.span);
         return None;
     };
-    if edition == 3 {
-        report.fatal(
-            "bucket_definitions_unsupported",
-            "edition 3 has streams, not bucket definitions",
-            definitions.span,
-        );
-        return None;
+    let map = Map::read_leniently(node, "a stream", &KEYS, report)?;
+    let own_with = map.get("with").map_or_else(Vec::new, |node| with(node, options, report));
+    let priority = priority(&map, report);
+    let is_default = map.boolean("auto_subscribe", report).unwrap_or(false);
+    let accepts_dangerous = map.boolean("accept_potentially_dangerous_queries", report).unwrap_or(false);
+    let joins_at_write_time = map.boolean("write_time_joins", report).unwrap_or(false);
+    if joins_at_write_time && options.edition < 3 {
+        let message = "`write_time_joins` needs edition 3";
+        report.fatal("schema_violation", message, map.span("write_time_joins"));
     }
-    let definitions = entries(definitions, "bucket_definitions", report)
-        .into_iter()
-        .filter_map(|(name, node)| definition(name, node, report))
-        .collect();
-    let write_rules = file.get("write_rules").map_or_else(Vec::new, |rules| {
-        entries(rules, "write_rules", report)
-            .into_iter()
-            .filter_map(|(name, node)| write_rule(name, node, report))
-            .collect()
-    });
-    Some(Config { options, definitions, write_rules })
+    let queries = match (map.get("query"), map.get("queries")) {
+        (Some(query), None) => vec![query_text(query, report)?],
+        (None, Some(node)) if options.edition == 3 => queries(node, "`queries`", report)?,
+        (query, Some(node)) if options.edition < 3 => {
+            let help = "write one stream per query, or set `edition: 3`";
+            report.fatal_with_help("queries_unsupported", "`queries` needs edition 3", help, node.span);
+            if query.is_none() {
+                report.fatal("yaml_structure", "the stream has no `query`", span);
+            }
+            return None;
+        }
+        (None, None) if options.edition < 3 => {
+            report.fatal("yaml_structure", "the stream has no `query`", span);
+            return None;
+        }
+        _ => {
+            report.fatal("query_or_queries", "a stream has either `query` or `queries`", span);
+            return None;
+        }
+    };
+    Some(StreamConfig {
+        name,
+        span,
+        queries,
+        with: own_with,
+        is_default,
+        priority,
+        accepts_dangerous,
+        joins_at_write_time,
+    })
+}
+
+/// Named queries.
+fn with<'a>(node: &'a Node, options: Options, report: &mut Report<'_>) -> Vec<(&'a Node, &'a Node)> {
+    if options.edition < 3 {
+        report.fatal("cte_unsupported", "`with` needs edition 3", node.span);
+        return Vec::new();
+    }
+    let entries = entries(node, "`with`", report);
+    let is_text =
+        |(name, query): &(&'a Node, &'a Node)| key_text(name, report).is_some() && query_text(query, report).is_some();
+    entries.into_iter().filter(is_text).collect()
+}
+
+/// A query: a text scalar.
+fn query_text<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<&'a Node> {
+    match &node.content {
+        Content::Text(_) => return Some(node),
+        Content::Sequence(_) | Content::Map(_) | Content::Null => {
+            report.fatal("yaml_structure", format!("a query is text, not {}", node.kind()), node.span);
+        }
+        Content::Bool(_) | Content::Integer(_) | Content::Number(_) => {
+            report.fatal("sql_syntax", format!("a query is SQL, not {}", node.kind()), node.span);
+        }
+    }
+    None
+}
+
+fn queries<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Option<Vec<&'a Node>> {
+    let nodes = sequence(node, what, report)?;
+    Some(nodes.into_iter().filter_map(|node| query_text(node, report)).collect())
+}
+
+fn priority(map: &Map<'_>, report: &mut Report<'_>) -> Option<u8> {
+    let node = map.get("priority")?;
+    if let Content::Integer(priority @ 0..=3) = node.content {
+        return u8::try_from(priority).ok();
+    }
+    report.fatal("priority_invalid", "`priority` is 0, 1, 2 or 3; 0 syncs first", node.span);
+    None
 }
 
 /// The options and the edition.
-fn options(node: Option<&Node>, report: &mut Report<'_>) -> (Options, i128) {
+fn options(node: Option<&Node>, report: &mut Report<'_>) -> Options {
     const KEYS: [&str; 8] = [
         "edition",
         "timestamps_iso8601",
@@ -172,13 +335,24 @@ fn options(node: Option<&Node>, report: &mut Report<'_>) -> (Options, i128) {
         "timestamp_max_precision",
         "storage_version",
     ];
-    let map = node
-        .filter(|node| !matches!(node.content, Content::Null))
-        .and_then(|node| Map::read(node, "`config`", &KEYS, report))
-        .unwrap_or_default();
+    let map = match node.map(|node| (&node.content, node)) {
+        None => None,
+        Some((Content::Map(_), node)) => Map::read(node, "`config`", &KEYS, report),
+        Some((Content::Null, node)) => {
+            let help = "leave the key out, or write `config: { edition: 3 }`";
+            report.fatal_with_help("yaml_structure", "`config` has no options", help, node.span);
+            None
+        }
+        Some((_, node)) => {
+            report.fatal("schema_violation", format!("`config` is a map, not {}", node.kind()), node.span);
+            None
+        }
+    };
+    let map = map.unwrap_or_default();
     let edition = match map.get("edition").map(|node| (&node.content, node.span)) {
-        None => 1,
-        Some((Content::Integer(edition @ 1..=3), _)) => *edition,
+        None | Some((Content::Integer(1), _)) => 1,
+        Some((Content::Integer(2), _)) => 2,
+        Some((Content::Integer(3), _)) => 3,
         Some((_, span)) => {
             report.fatal("schema_violation", "`edition` is 1, 2 or 3", span);
             1
@@ -196,7 +370,7 @@ fn options(node: Option<&Node>, report: &mut Report<'_>) -> (Options, i128) {
     storage_version(&map, report);
     let timestamp_fraction_digits_max = fraction_digits(&map, timestamps_iso8601, report);
     let compatibility = Compatibility { timestamps_iso8601, custom_postgres_types, timestamp_fraction_digits_max };
-    (Options { compatibility, versioned_bucket_ids, fixed_json }, edition)
+    Options { edition, compatibility, versioned_bucket_ids, fixed_json }
 }
 
 /// The key means nothing here; it is read so that a file made for PowerSync loads.
@@ -239,13 +413,7 @@ fn definition<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Op
     const KEYS: [&str; 4] = ["priority", "accept_potentially_dangerous_queries", "parameters", "data"];
     let text = key_text(name, report)?;
     let map = Map::read(node, "a bucket definition", &KEYS, report)?;
-    let priority = map.get("priority").and_then(|node| {
-        if let Content::Integer(priority @ 0..=3) = node.content {
-            return u8::try_from(priority).ok();
-        }
-        report.fatal("priority_invalid", "`priority` is 0, 1, 2 or 3; 0 syncs first", node.span);
-        None
-    });
+    let priority = priority(&map, report);
     let accepts_dangerous = map.boolean("accept_potentially_dangerous_queries", report).unwrap_or(false);
     let Some(data) = map.get("data") else {
         report.fatal("schema_violation", format!("the definition `{text}` has no `data`"), name.span);
@@ -266,11 +434,9 @@ fn definition<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Op
             data: data.into_iter().map(|node| filtered_table(node, report)).collect::<Option<_>>()?,
         }
     } else {
-        for node in data.iter().chain(parameters.iter().flatten()).filter(|node| node.text().is_none()) {
-            report.fatal("yaml_structure", format!("a query is text, not {}", node.kind()), node.span);
-        }
-        let queries = |nodes: Vec<&'a Node>| nodes.into_iter().filter(|node| node.text().is_some()).collect();
-        Body::Classic { parameters: parameters.map(queries), data: queries(data) }
+        let mut queries =
+            |nodes: Vec<&'a Node>| nodes.into_iter().filter_map(|node| query_text(node, report)).collect();
+        Body::Classic { parameters: parameters.map(&mut queries), data: queries(data) }
     };
     Some(DefinitionConfig { name: text, span: name.span, priority, accepts_dangerous, body })
 }
@@ -300,7 +466,7 @@ fn filtered_table<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<Filtere
 
 fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<WriteRuleConfig<'a>> {
     const KEYS: [&str; 5] = ["allow", "columns", "check", "conflict", "validators"];
-    let table = key_text(name, report)?;
+    let table = scalar_text(name, "a table", report)?;
     let map = Map::read(node, "a write rule", &KEYS, report)?;
     for key in ["conflict", "validators"] {
         if let Some(node) = map.get(key) {
@@ -357,12 +523,16 @@ fn scalar_text<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Optio
     text
 }
 
-fn key_text<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<&'a str> {
-    let text = node.text();
-    if text.is_none() {
-        report.fatal_with_help("yaml_structure", "a key must be text", "put it into quotes", node.span);
+/// The text of a key. A whole number counts as its digits.
+fn key_text(node: &Node, report: &mut Report<'_>) -> Option<String> {
+    match &node.content {
+        Content::Text(text) => Some(text.clone()),
+        Content::Integer(number) => Some(number.to_string()),
+        _ => {
+            report.fatal_with_help("yaml_structure", "a key must be text", "put it into quotes", node.span);
+            None
+        }
     }
-    text
 }
 
 fn sequence<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Option<Vec<&'a Node>> {
@@ -384,11 +554,20 @@ fn entries<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Vec<(&'a 
 /// A map whose keys are known.
 #[derive(Debug, Default)]
 struct Map<'a> {
-    entries: Vec<(&'a str, &'a Node)>,
+    entries: Vec<(String, &'a Node)>,
 }
 
 impl<'a> Map<'a> {
     fn read(node: &'a Node, what: &str, keys: &[&str], report: &mut Report<'_>) -> Option<Self> {
+        Self::read_as(node, what, keys, Severity::Fatal, report)
+    }
+
+    /// Unknown keys are warnings only, as PowerSync ignores them in this place.
+    fn read_leniently(node: &'a Node, what: &str, keys: &[&str], report: &mut Report<'_>) -> Option<Self> {
+        Self::read_as(node, what, keys, Severity::Warning, report)
+    }
+
+    fn read_as(node: &'a Node, what: &str, keys: &[&str], unknown: Severity, report: &mut Report<'_>) -> Option<Self> {
         let Content::Map(entries) = &node.content else {
             report.fatal("yaml_structure", format!("{what} is a map, not {}", node.kind()), node.span);
             return None;
@@ -396,11 +575,11 @@ impl<'a> Map<'a> {
         let mut map = Self::default();
         for (key, value) in entries {
             let Some(name) = key_text(key, report) else { continue };
-            if keys.contains(&name) {
+            if keys.contains(&name.as_str()) {
                 map.entries.push((name, value));
             } else {
-                let help = format!("known keys are {}", keys.join(", "));
-                report.fatal_with_help("schema_violation", format!("{what} has no key `{name}`"), help, key.span);
+                let help = Some(format!("known keys are {}", keys.join(", ")));
+                report.push("schema_violation", unknown, format!("{what} has no key `{name}`"), help, key.span);
             }
         }
         Some(map)

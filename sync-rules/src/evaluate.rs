@@ -1,16 +1,19 @@
 //! Source rows through the plan: which buckets a row goes to, which lookups it feeds.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use kairos_sync_protocol::BucketName;
 
 use crate::{
-    definition::{DataQuery, Definition, Filter, JoinLookup, ParameterSource, TableParameterQuery, TableValue},
+    definition::{EventQuery, Filter, IndexId, IndexPart, IndexQuery, OutputStyle, RowQuery, RowSource},
+    dispatch::Dispatch,
+    elements::{Element, json_each, stored_value},
     expression::Expression,
     key,
-    matching::{Combination, Joins, MatchError, combinations},
+    matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, TOO_MANY, combinations},
     output::Output,
-    plan::{SourceTable, TablePattern},
+    plan::{SourceTable, SyncPlan, TablePattern},
+    row::{Cell, Columns, Row},
     value::{Failure, SqlValue},
 };
 
@@ -47,7 +50,29 @@ pub struct EvaluatedRow {
     pub data: Arc<str>,
 }
 
-/// A query that failed for a row. Says nothing of the row's values.
+/// What an event is told of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluatedEvent {
+    /// The event.
+    pub event: Arc<str>,
+    /// The payload as a JSON object in text; `None` if it failed, which is among the errors.
+    pub data: Option<String>,
+}
+
+/// What a query that failed was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// Rows in buckets.
+    Data,
+    /// Parameters: the index of lookups, or a request's buckets.
+    Parameters,
+    /// An event's payload.
+    Event,
+    /// A check of a write.
+    Write,
+}
+
+/// A query that failed for a row or a request. Says nothing of values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{definition}: {message}")]
 pub struct EvaluationError {
@@ -55,12 +80,14 @@ pub struct EvaluationError {
     pub definition: String,
     /// What failed.
     pub message: String,
+    /// What it was for.
+    pub kind: ErrorKind,
 }
 
 impl EvaluationError {
     /// `query` is what failed, as a person counts: `data query 2`.
-    pub(crate) fn new(definition: &str, query: &str, failure: Failure) -> Self {
-        Self { definition: definition.to_owned(), message: format!("{query}: {}", failure.0) }
+    pub(crate) fn new(definition: &str, query: &str, kind: ErrorKind, failure: Failure) -> Self {
+        Self { definition: definition.to_owned(), message: format!("{query}: {}", failure.0), kind }
     }
 }
 
@@ -73,6 +100,8 @@ pub struct Evaluation {
     pub lookups: Vec<(LookupKey, LookupValue)>,
     /// Lookups that were asked; when the values of one change, the row must be evaluated again.
     pub consulted: Vec<LookupKey>,
+    /// Payloads of events, one per event the table triggers.
+    pub events: Vec<EvaluatedEvent>,
     /// Queries that failed; they give no rows.
     pub errors: Vec<EvaluationError>,
 }
@@ -81,122 +110,75 @@ pub struct Evaluation {
 #[derive(Debug, Clone)]
 pub struct TableEvaluator {
     queries: Vec<TableQuery>,
+    dispatch: Dispatch,
 }
 
 /// A query over the table, its columns resolved.
 #[derive(Debug, Clone)]
-struct TableQuery {
+pub(crate) struct TableQuery {
     definition: Arc<str>,
     /// For messages.
     label: String,
-    filter: Filter<Cell>,
-    slot_count: usize,
+    /// Arrays of the row, and whether JSON null in them is NULL.
+    pub(crate) expansions: Vec<(Expression<Cell>, bool)>,
+    pub(crate) conditions: Vec<Expression<Cell>>,
+    pub(crate) matcher: Matcher,
     result: QueryResult,
+}
+
+/// How slots are bound.
+#[derive(Debug, Clone)]
+pub(crate) enum Matcher {
+    /// Each to one value of the row, in order: at most one combination.
+    Values(Vec<Expression<Cell>>),
+    /// In any way.
+    Filter { filter: Filter<Cell>, slot_count: usize },
 }
 
 /// What a match gives.
 #[derive(Debug, Clone)]
 enum QueryResult {
     /// Rows in buckets.
-    Rows { bucket_prefix: String, object_type: Arc<str>, output: Output },
-    /// Bucket parameters, found by the matched slots.
-    Parameters { query: usize, values: Vec<Cell> },
-    /// The matched slots, found by the key.
-    Join { join: usize, key: Expression<Cell>, slots: Vec<usize> },
+    Rows { buckets: Vec<String>, object_type: Arc<str>, output: Output },
+    /// Entries of an index.
+    Entries { index: IndexId, key: Vec<Part>, value: Vec<Part> },
+    /// A payload.
+    Event { event: Arc<str>, output: Output },
 }
 
-/// Where a column of a query comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cell {
-    /// The value at this position.
-    Index(usize),
-    /// The same for all rows of the table.
-    Constant(SqlValue),
-    /// The table has no such column; reads as NULL.
-    Absent,
-}
-
-/// Columns of a table, to resolve names.
-pub(crate) struct Columns<'a> {
-    pub names: &'a [String],
-    /// What `%` stands for, where a query has that column.
-    suffix: Option<&'a str>,
-}
-
-impl Columns<'_> {
-    pub(crate) fn cell(&self, name: &str) -> Cell {
-        match (self.names.iter().position(|column| column == name), self.suffix) {
-            (Some(index), _) => Cell::Index(index),
-            (None, Some(suffix)) if name == "_table_suffix" => Cell::Constant(SqlValue::Text(suffix.to_owned())),
-            (None, _) => Cell::Absent,
-        }
-    }
-}
-
-/// A row's values.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Row<'a>(&'a [SqlValue]);
-
-impl<'a> Row<'a> {
-    pub(crate) fn evaluate(self, expression: &'a Expression<Cell>) -> Result<Cow<'a, SqlValue>, Failure> {
-        expression.evaluate(&|cell| self.read(cell))
-    }
-
-    fn read(self, cell: &'a Cell) -> Cow<'a, SqlValue> {
-        match cell {
-            Cell::Index(index) => self.0.get(*index).map_or(Cow::Owned(SqlValue::Null), Cow::Borrowed),
-            Cell::Constant(value) => Cow::Borrowed(value),
-            Cell::Absent => Cow::Owned(SqlValue::Null),
-        }
-    }
+/// A part of an index entry.
+#[derive(Debug, Clone)]
+enum Part {
+    Slot(usize),
+    /// A part of a key, or of a join's answer.
+    Key(Expression<Cell>),
+    /// A part of an answer to a request.
+    Stored(Expression<Cell>),
+    Nullable(Cell),
 }
 
 impl TableEvaluator {
-    pub(crate) fn new(
-        definitions: &[Definition],
-        table: &SourceTable,
-        columns: &[String],
-        bucket_prefix: &str,
-    ) -> Self {
+    pub(crate) fn new(plan: &SyncPlan, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> Self {
+        let without_suffix = Columns { names: columns, suffix: None };
         let mut queries = Vec::new();
-        for definition in definitions {
-            let name: Arc<str> = Arc::from(definition.name.as_str());
-            let mut push = |label, filter: &Filter<String>, columns: &Columns<'_>, slot_count, result| {
-                let filter = filter.map(&|column| columns.cell(column));
-                queries.push(TableQuery { definition: Arc::clone(&name), label, filter, slot_count, result });
-            };
-            let plain = Columns { names: columns, suffix: None };
-            for (join, lookup) in definition.joins.iter().enumerate().filter(|(_, lookup)| lookup.table.matches(table))
-            {
-                let JoinLookup { key, filter, slots, .. } = lookup;
-                let key = key.map(|column| plain.cell(column));
-                let result = QueryResult::Join { join, key, slots: slots.clone() };
-                push(format!("join {}", join + 1), filter, &plain, definition.parameter_count, result);
-            }
-            for query in definition.parameter_queries.iter().filter_map(|query| table_query(&query.source, table)) {
-                let row_column = |value: &TableValue| match value {
-                    TableValue::Row(column) => Some(plain.cell(column)),
-                    TableValue::Request(_) => None,
-                };
-                let values = query.values.iter().filter_map(row_column).collect();
-                let result = QueryResult::Parameters { query: query.id, values };
-                push(format!("parameter query {}", query.id), &query.filter, &plain, query.asked.len(), result);
-            }
-            for (index, query) in definition.data_queries.iter().enumerate() {
-                if !query.table.matches(table) {
-                    continue;
-                }
-                let DataQuery { table: pattern, object_type, columns: items, filter } = query;
-                let columns = Columns { names: columns, suffix: suffix(pattern, table) };
-                let result = QueryResult::Rows {
-                    bucket_prefix: format!("{bucket_prefix}{}", definition.name),
-                    object_type: Arc::from(object_type.as_deref().unwrap_or(&table.name)),
-                    output: Output::new(items, &columns),
-                };
-                push(format!("data query {}", index + 1), filter, &columns, definition.parameter_count, result);
+        for index in plan.indexes.iter().filter(|index| index.source.table.matches(table)) {
+            queries.push(TableQuery::index(index, without_suffix));
+        }
+        let owners = plan.row_owners();
+        for (query, owner) in plan.rows.iter().zip(&owners).filter(|(query, _)| query.source.table.matches(table)) {
+            let columns = Columns { suffix: suffix(&query.source.table, table), ..without_suffix };
+            queries.push(TableQuery::rows(query, owner, table, columns, bucket_prefix));
+        }
+        let mut events: Vec<&str> = Vec::new();
+        for query in plan.events.iter().filter(|query| query.table.matches(table)) {
+            // Of several queries of one event, the first counts.
+            if !events.contains(&query.event.as_str()) {
+                events.push(&query.event);
+                queries
+                    .push(TableQuery::event(query, Columns { suffix: suffix(&query.table, table), ..without_suffix }));
             }
         }
-        Self { queries }
+        Self { dispatch: Dispatch::new(&queries), queries }
     }
 
     /// Evaluates a row. `values` are in the order of the columns the evaluator was made for.
@@ -206,19 +188,10 @@ impl TableEvaluator {
     pub fn evaluate<L: LookupSource>(&self, values: &[SqlValue], lookups: &mut L) -> Result<Evaluation, L::Error> {
         let mut evaluation = Evaluation::default();
         let mut consulted = Vec::new();
-        for query in &self.queries {
-            let mut joins = Joins { definition: &query.definition, lookups, consulted: &mut consulted };
-            let row = Row(values);
-            let found = combinations(&query.filter, query.slot_count, row, &mut joins)
-                .and_then(|matches| Ok(query.result.add(&query.definition, &matches, row, &mut evaluation)?));
-            match found {
-                Ok(()) => {}
-                Err(MatchError::Failure(failure)) => {
-                    evaluation.errors.push(EvaluationError::new(&query.definition, &query.label, failure));
-                }
-                Err(MatchError::Lookups(error)) => return Err(error),
-            }
-        }
+        self.dispatch.for_each(values, &mut |index| {
+            let mut joins = Joins { lookups, consulted: &mut consulted };
+            self.queries[index].evaluate(values, &mut joins, &mut evaluation)
+        })?;
         consulted.sort_unstable();
         consulted.dedup();
         evaluation.consulted = consulted;
@@ -229,17 +202,193 @@ impl TableEvaluator {
     pub fn is_used(&self) -> bool {
         !self.queries.is_empty()
     }
-}
 
-fn table_query<'a>(source: &'a ParameterSource, table: &SourceTable) -> Option<&'a TableParameterQuery> {
-    match source {
-        ParameterSource::Table(query) if query.table.matches(table) => Some(query),
-        ParameterSource::Table(_) | ParameterSource::Request { .. } | ParameterSource::Claims(_) => None,
+    /// Whether changed rows of the table trigger events.
+    pub fn has_events(&self) -> bool {
+        self.queries.iter().any(|query| matches!(query.result, QueryResult::Event { .. }))
     }
 }
 
 fn suffix<'a>(pattern: &TablePattern, table: &'a SourceTable) -> Option<&'a str> {
     table.name.strip_prefix(pattern.name.strip_suffix('%')?)
+}
+
+impl TableQuery {
+    fn new(definition: &str, label: String, source: &RowSource, columns: Columns<'_>, result: QueryResult) -> Self {
+        Self {
+            definition: Arc::from(definition),
+            label,
+            expansions: source.expansions.iter().map(|each| (columns.resolve(&each.array), each.fixed)).collect(),
+            conditions: source.conditions.iter().map(|condition| columns.resolve(condition)).collect(),
+            matcher: Matcher::new(source.filter.map(&|input| columns.cell(input)), source.slot_count),
+            result,
+        }
+    }
+
+    fn rows(
+        query: &RowQuery,
+        owner: &RowOwner<'_>,
+        table: &SourceTable,
+        columns: Columns<'_>,
+        bucket_prefix: &str,
+    ) -> Self {
+        let result = QueryResult::Rows {
+            buckets: owner.buckets.iter().map(|name| format!("{bucket_prefix}{name}")).collect(),
+            object_type: Arc::from(query.object_type.as_deref().unwrap_or(&table.name)),
+            output: Output::new(&query.columns, query.style, columns),
+        };
+        let label = format!("data query {}", owner.number);
+        Self::new(owner.definition, label, &query.source, columns, result)
+    }
+
+    fn index(index: &IndexQuery, columns: Columns<'_>) -> Self {
+        // What slots are bound to is compared with what rows give; answers of all others go to requests.
+        let is_join = index.value.iter().any(|part| matches!(part, IndexPart::Slot(_)));
+        let part = |part: &IndexPart, is_key: bool| match part {
+            IndexPart::Slot(slot) => Part::Slot(*slot),
+            IndexPart::Row(value) if is_key || is_join => Part::Key(columns.resolve(value)),
+            IndexPart::Row(value) => Part::Stored(columns.resolve(value)),
+            IndexPart::Nullable(input) => Part::Nullable(columns.cell(input)),
+        };
+        let result = QueryResult::Entries {
+            index: index.id.clone(),
+            key: index.key.iter().map(|each| part(each, true)).collect(),
+            value: index.value.iter().map(|each| part(each, false)).collect(),
+        };
+        Self::new(&index.label, "lookup".to_owned(), &index.source, columns, result)
+    }
+
+    fn event(query: &EventQuery, columns: Columns<'_>) -> Self {
+        let event: Arc<str> = Arc::from(query.event.as_str());
+        Self {
+            definition: Arc::clone(&event),
+            label: "payload".to_owned(),
+            expansions: Vec::new(),
+            conditions: Vec::new(),
+            matcher: Matcher::Values(Vec::new()),
+            result: QueryResult::Event { event, output: Output::new(&query.columns, OutputStyle::Classic, columns) },
+        }
+    }
+
+    fn evaluate<L: LookupSource>(
+        &self,
+        values: &[SqlValue],
+        joins: &mut Joins<'_, L>,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), L::Error> {
+        let (row_count, lookup_count) = (evaluation.rows.len(), evaluation.lookups.len());
+        let row = Row { values, elements: &[] };
+        let done = if self.expansions.is_empty() {
+            self.match_row(row, joins, evaluation)
+        } else {
+            self.expand(row, joins, evaluation)
+        };
+        let failure = match done {
+            Ok(()) => return Ok(()),
+            Err(MatchError::Lookups(error)) => return Err(error),
+            Err(MatchError::Failure(failure)) => failure,
+        };
+        // A query that fails gives nothing, also not what it found before.
+        evaluation.rows.truncate(row_count);
+        evaluation.lookups.truncate(lookup_count);
+        let kind = match &self.result {
+            QueryResult::Rows { .. } => ErrorKind::Data,
+            QueryResult::Entries { .. } => ErrorKind::Parameters,
+            QueryResult::Event { event, .. } => {
+                evaluation.events.push(EvaluatedEvent { event: Arc::clone(event), data: None });
+                ErrorKind::Event
+            }
+        };
+        evaluation.errors.push(EvaluationError::new(&self.definition, &self.label, kind, failure));
+        Ok(())
+    }
+
+    /// Runs the query for every combination of elements.
+    fn expand<L: LookupSource>(
+        &self,
+        row: Row<'_>,
+        joins: &mut Joins<'_, L>,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), MatchError<L::Error>> {
+        let mut lists: Vec<Vec<Element>> = Vec::with_capacity(self.expansions.len());
+        for (array, fixed) in &self.expansions {
+            lists.push(json_each(&*row.evaluate(array)?, *fixed)?);
+        }
+        let count = lists.iter().try_fold(1_usize, |count, list| count.checked_mul(list.len()));
+        let count = count.filter(|count| *count <= COMBINATIONS_MAX).ok_or(TOO_MANY)?;
+        let mut elements = Vec::with_capacity(lists.len());
+        for number in 0..count {
+            elements.clear();
+            let mut rest = number;
+            for list in lists.iter().rev() {
+                elements.push(&list[rest % list.len()]);
+                rest /= list.len();
+            }
+            elements.reverse();
+            self.match_row(Row { elements: &elements, ..row }, joins, evaluation)?;
+        }
+        Ok(())
+    }
+
+    fn match_row<L: LookupSource>(
+        &self,
+        row: Row<'_>,
+        joins: &mut Joins<'_, L>,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), MatchError<L::Error>> {
+        for condition in &self.conditions {
+            if !row.evaluate(condition)?.truth() {
+                return Ok(());
+            }
+        }
+        match &self.matcher {
+            Matcher::Values(values) => {
+                let mut parts: Combination = Vec::with_capacity(values.len());
+                for value in values {
+                    let Some(part) = key::row_key_part(&*row.evaluate(value)?) else {
+                        return self.result.check(row).map_err(MatchError::Failure);
+                    };
+                    parts.push(Some(part));
+                }
+                self.result.add(&[parts], row, evaluation)?;
+            }
+            Matcher::Filter { filter, slot_count } => {
+                let found = combinations(filter, *slot_count, row, joins)?;
+                if !found.is_empty() {
+                    self.result.add(&found, row, evaluation)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Matcher {
+    fn new(filter: Filter<Cell>, slot_count: usize) -> Self {
+        let parts = match filter {
+            Filter::All(parts) => parts,
+            Filter::Equals { slot: 0, value } if slot_count == 1 => return Self::Values(vec![value]),
+            filter => return Self::Filter { filter, slot_count },
+        };
+        let is_bound_in_order = parts.len() == slot_count
+            && parts.iter().enumerate().all(|(at, part)| matches!(part, Filter::Equals { slot, .. } if *slot == at));
+        if !is_bound_in_order {
+            return Self::Filter { filter: Filter::All(parts), slot_count };
+        }
+        let value = |part| match part {
+            Filter::Equals { value, .. } => Some(value),
+            _ => None,
+        };
+        Self::Values(parts.into_iter().filter_map(value).collect())
+    }
+}
+
+/// Whose a row query is, and where it puts rows.
+pub(crate) struct RowOwner<'p> {
+    pub definition: &'p str,
+    /// Its number in the definition, from 1.
+    pub number: usize,
+    pub buckets: Vec<&'p str>,
 }
 
 /// All slots of a combination; a filter binds every slot it is compiled for.
@@ -248,45 +397,63 @@ fn parts(combination: &Combination) -> impl Iterator<Item = &str> {
 }
 
 impl QueryResult {
-    fn add(
-        &self,
-        definition: &str,
-        matches: &[Combination],
-        row: Row<'_>,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), Failure> {
-        if matches.is_empty() {
-            return Ok(());
-        }
+    /// Shows the failures of a row that goes nowhere. Streams of edition 3 compute columns first.
+    fn check(&self, row: Row<'_>) -> Result<(), Failure> {
         match self {
-            Self::Rows { bucket_prefix, object_type, output } => {
+            Self::Rows { output, .. } if output.fails_early() => output.write(row).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    fn add(&self, matches: &[Combination], row: Row<'_>, evaluation: &mut Evaluation) -> Result<(), Failure> {
+        match self {
+            Self::Rows { buckets, object_type, output } => {
                 let (id, data) = output.write(row)?;
                 let (object_id, data): (Arc<str>, Arc<str>) = (Arc::from(id), Arc::from(data));
-                evaluation.rows.extend(matches.iter().map(|combination| EvaluatedRow {
-                    bucket: BucketName::new(key::bucket_name(bucket_prefix, parts(combination))),
-                    object_type: Arc::clone(object_type),
-                    object_id: Arc::clone(&object_id),
-                    data: Arc::clone(&data),
-                }));
+                for combination in matches {
+                    evaluation.rows.extend(buckets.iter().map(|bucket| EvaluatedRow {
+                        bucket: BucketName::new(key::bucket_name(bucket, parts(combination))),
+                        object_type: Arc::clone(object_type),
+                        object_id: Arc::clone(&object_id),
+                        data: Arc::clone(&data),
+                    }));
+                }
             }
-            Self::Parameters { query, values } => {
-                let values: Vec<_> = values.iter().map(|cell| key::key_part(&row.read(cell))).collect();
-                let value = key::lookup_value(values.iter().map(String::as_str));
-                evaluation.lookups.extend(
-                    matches.iter().map(|combination| {
-                        (key::parameter_lookup(definition, *query, parts(combination)), value.clone())
-                    }),
-                );
+            Self::Entries { index, key, value } => {
+                for combination in matches {
+                    let (Some(key), Some(value)) = (texts(key, combination, row)?, texts(value, combination, row)?)
+                    else {
+                        continue;
+                    };
+                    let key = key::lookup(index, key.iter().map(String::as_str));
+                    evaluation.lookups.push((key, key::lookup_value(value.iter().map(String::as_str))));
+                }
             }
-            Self::Join { join, key, slots } => {
-                let Some(part) = key::row_key_part(&*row.evaluate(key)?) else { return Ok(()) };
-                let key = key::join_lookup(definition, *join, &part);
-                evaluation.lookups.extend(matches.iter().map(|combination| {
-                    let bound = slots.iter().map(|slot| combination[*slot].as_deref().unwrap_or("null"));
-                    (key.clone(), key::lookup_value(bound))
-                }));
+            Self::Event { event, output } => {
+                let (_, data) = output.write(row)?;
+                evaluation.events.push(EvaluatedEvent { event: Arc::clone(event), data: Some(data) });
             }
         }
         Ok(())
     }
+}
+
+/// The texts of parts; `None` if one has a value that makes no entry.
+fn texts(parts: &[Part], combination: &Combination, row: Row<'_>) -> Result<Option<Vec<String>>, Failure> {
+    let mut texts = Vec::with_capacity(parts.len());
+    for part in parts {
+        texts.push(match part {
+            Part::Slot(slot) => combination[*slot].clone().unwrap_or_else(|| "null".to_owned()),
+            Part::Key(value) => match key::row_key_part(&*row.evaluate(value)?) {
+                Some(text) => text,
+                None => return Ok(None),
+            },
+            Part::Stored(value) => match &*row.evaluate(value)? {
+                value if key::row_key_part(value).is_none() => return Ok(None),
+                value => stored_value(value),
+            },
+            Part::Nullable(cell) => stored_value(&row.read(cell)),
+        });
+    }
+    Ok(Some(texts))
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::{
+    cast::to_real,
     number::write_ecmascript,
     value::{Failure, SqlValue},
 };
@@ -63,6 +64,18 @@ impl Json {
         }
     }
 
+    /// The same document with every number as binary64, as hosts with one kind of number read it.
+    pub(crate) fn with_reals(self) -> Self {
+        match self {
+            Self::Integer(number) => Self::Real(to_real(number)),
+            Self::Array(items) => Self::Array(items.into_iter().map(Self::with_reals).collect()),
+            Self::Object(members) => {
+                Self::Object(members.into_iter().map(|(name, value)| (name, value.with_reals())).collect())
+            }
+            other => other,
+        }
+    }
+
     /// Appends the document.
     pub(crate) fn write(&self, form: Form, out: &mut String) {
         match self {
@@ -112,6 +125,18 @@ impl Json {
             Self::Real(number) => SqlValue::Real(*number),
             Self::Text(text) => SqlValue::Text(text.clone()),
             Self::Array(_) | Self::Object(_) => SqlValue::Text(self.to_text()),
+        }
+    }
+}
+
+impl From<SqlValue> for Json {
+    /// Bytes have no JSON and are `null`.
+    fn from(value: SqlValue) -> Self {
+        match value {
+            SqlValue::Null | SqlValue::Blob(_) => Self::Null,
+            SqlValue::Integer(number) => Self::Integer(number),
+            SqlValue::Real(number) => Self::Real(number),
+            SqlValue::Text(text) => Self::Text(text),
         }
     }
 }

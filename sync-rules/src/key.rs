@@ -2,11 +2,12 @@
 //!
 //! A key part is a value as JSON in the form of bucket names: `"u1"`, `5`, `null`. INTEGER 5 and REAL 5.0 meet.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::{
+    definition::IndexId,
     evaluate::{LookupKey, LookupValue},
     json::{Form, write_text, write_value},
     value::SqlValue,
@@ -36,26 +37,14 @@ pub(crate) fn bucket_name<'a>(prefix: &str, parts: impl IntoIterator<Item = &'a 
     name
 }
 
-/// The lookup of a parameter query.
-pub(crate) fn parameter_lookup<'a>(
-    definition: &str,
-    query: usize,
-    parts: impl IntoIterator<Item = &'a str>,
-) -> LookupKey {
-    lookup(definition, "query", query, parts)
-}
-
-/// The lookup of a join.
-pub(crate) fn join_lookup(definition: &str, join: usize, part: &str) -> LookupKey {
-    lookup(definition, "join", join, [part])
-}
-
-/// `["definition","query",1,["u1"]]`
-fn lookup<'a>(definition: &str, kind: &str, number: usize, parts: impl IntoIterator<Item = &'a str>) -> LookupKey {
+/// The key of a lookup: `["index","u1",5]`
+pub(crate) fn lookup<'a>(index: &IndexId, parts: impl IntoIterator<Item = &'a str>) -> LookupKey {
     let mut key = String::from("[");
-    write_text(definition, &mut key);
-    let _ = write!(key, ",\"{kind}\",{number},");
-    write_list(parts, &mut key);
+    write_text(&index.0, &mut key);
+    for part in parts {
+        key.push(',');
+        key.push_str(part);
+    }
     key.push(']');
     LookupKey(Arc::from(key))
 }
@@ -96,8 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn lookups_of_different_queries_differ() {
-        assert_eq!(&*parameter_lookup("b\"x", 1, ["\"u\""]).0, r#"["b\"x","query",1,["u"]]"#);
-        assert_ne!(join_lookup("b", 1, "5"), parameter_lookup("b", 1, ["5"]));
+    fn lookups_of_different_indexes_differ() {
+        let index = |id: &str| IndexId(id.to_owned());
+        assert_eq!(&*lookup(&index("a"), ["\"u\""]).0, r#"["a","u"]"#);
+        assert_ne!(lookup(&index("a"), ["5"]), lookup(&index("b"), ["5"]));
     }
 }

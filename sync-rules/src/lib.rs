@@ -22,6 +22,8 @@ mod compile;
 mod config;
 mod definition;
 pub mod diagnostic;
+mod dispatch;
+mod elements;
 pub mod evaluate;
 mod expression;
 mod functions;
@@ -31,15 +33,24 @@ mod matching;
 mod number;
 mod output;
 pub mod plan;
+mod relation;
 pub mod request;
+mod row;
+pub mod schema;
 mod syntax;
 pub mod value;
 pub mod write_policy;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Severity, Span};
-pub use evaluate::{EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue, TableEvaluator};
-pub use plan::{Compatibility, Compiled, SourceTable, SyncPlan, TablePattern, compile};
+pub use evaluate::{
+    ErrorKind, EvaluatedEvent, EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue,
+    TableEvaluator,
+};
+pub use plan::{
+    Compatibility, CompileOptions, Compiled, PlanError, SourceTable, SyncPlan, TablePattern, compile, compile_with,
+};
 pub use request::{ActiveDefinition, Querier, Reason, RequestContext, Resolution, ResolvedBucket, Subscription};
+pub use schema::{SchemaTable, SourceSchema};
 pub use value::SqlValue;
 pub use write_policy::{WriteOp, WritePolicy};

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    definition::Filter,
-    evaluate::{Cell, LookupKey, LookupSource, Row},
+    definition::{Filter, IndexId},
+    evaluate::{LookupKey, LookupSource},
     expression::array_elements,
     json::{Form, Json},
     key,
-    value::{Failure, SqlValue},
+    row::{Cell, Row},
+    value::Failure,
 };
 
 /// A row may match this many combinations in one query; more would flood the store with copies of it.
-const COMBINATIONS_MAX: usize = 100_000;
-const TOO_MANY: Failure = Failure("the row matches too many combinations of parameters");
+pub(crate) const COMBINATIONS_MAX: usize = 100_000;
+/// Why such a row gives nothing.
+pub(crate) const TOO_MANY: Failure = Failure("the row matches too many combinations of parameters");
 
 /// Key parts by slot; `None` where nothing is said of the slot.
 pub(crate) type Combination = Vec<Option<String>>;
@@ -35,7 +37,6 @@ impl<E> From<Failure> for MatchError<E> {
 
 /// What joins are asked through.
 pub(crate) struct Joins<'a, L> {
-    pub definition: &'a str,
     pub lookups: &'a mut L,
     /// Every lookup that was asked.
     pub consulted: &'a mut Vec<LookupKey>,
@@ -59,6 +60,11 @@ pub(crate) fn combinations<L: LookupSource>(
         Filter::Equals { slot, value } => {
             key::row_key_part(&*row.evaluate(value)?).map(|part| with(*slot, part)).into_iter().collect()
         }
+        Filter::EqualsOrNull { slot, value } => {
+            let value = row.evaluate(value)?;
+            let part = if value.is_null() { Some("null".to_owned()) } else { key::row_key_part(&value) };
+            part.map(|part| with(*slot, part)).into_iter().collect()
+        }
         Filter::IsTrue { slot } => vec![with(*slot, "1".to_owned())],
         Filter::Contains { slot, array } => {
             let array = row.evaluate(array)?;
@@ -72,8 +78,12 @@ pub(crate) fn combinations<L: LookupSource>(
             let elements = elements.iter().filter(|element| **element != Json::Null);
             elements.map(|element| with(*slot, part(element))).collect()
         }
-        Filter::Joined { join, value, slots } => {
-            joined(*join, row.evaluate(value)?.as_ref(), slots, slot_count, joins)?
+        Filter::Joined { index, values, slots } => {
+            let mut parts = Vec::with_capacity(values.len());
+            for value in values {
+                parts.extend(key::row_key_part(&*row.evaluate(value)?));
+            }
+            if parts.len() == values.len() { joined(index, &parts, slots, slot_count, joins)? } else { Vec::new() }
         }
         Filter::All(parts) => {
             let mut all = vec![vec![None; slot_count]];
@@ -98,15 +108,14 @@ pub(crate) fn combinations<L: LookupSource>(
 }
 
 fn joined<L: LookupSource>(
-    join: usize,
-    value: &SqlValue,
+    index: &IndexId,
+    parts: &[String],
     slots: &[usize],
     slot_count: usize,
     joins: &mut Joins<'_, L>,
 ) -> Result<Vec<Combination>, MatchError<L::Error>> {
     const UNREADABLE: Failure = Failure("the index of the join is damaged");
-    let Some(part) = key::row_key_part(value) else { return Ok(Vec::new()) };
-    let key = key::join_lookup(joins.definition, join, &part);
+    let key = key::lookup(index, parts.iter().map(String::as_str));
     let answers = joins.lookups.values(&key).map_err(MatchError::Lookups)?;
     joins.consulted.push(key);
     let mut found = Vec::new();
@@ -122,7 +131,7 @@ fn joined<L: LookupSource>(
 }
 
 /// Every pair that agrees on the slots both speak of. All combinations of a side speak of the same slots.
-fn meet(left: &[Combination], right: &[Combination]) -> Result<Vec<Combination>, Failure> {
+pub(crate) fn meet(left: &[Combination], right: &[Combination]) -> Result<Vec<Combination>, Failure> {
     let (Some(one), Some(other)) = (left.first(), right.first()) else { return Ok(Vec::new()) };
     let shared: Vec<_> = (0..one.len()).filter(|slot| one[*slot].is_some() && other[*slot].is_some()).collect();
     let part = |combination: &Combination| shared.iter().map(|slot| combination[*slot].clone()).collect::<Vec<_>>();

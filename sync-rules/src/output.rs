@@ -1,10 +1,10 @@
 //! Output rows: a select list, resolved for a table, to the JSON of a row.
 
 use crate::{
-    definition::OutputItem,
-    evaluate::{Cell, Columns, Row},
+    definition::{OutputItem, OutputStyle},
     expression::Expression,
     json::{Form, write_text, write_value},
+    row::{Cell, Columns, Row},
     value::{Failure, SqlValue},
 };
 
@@ -12,6 +12,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Output {
     columns: Vec<OutputColumn>,
+    style: OutputStyle,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -25,25 +26,37 @@ struct OutputColumn {
 }
 
 impl Output {
-    /// Resolves a select list. A later column replaces an earlier one of the same name; `*` only fills what is absent
-    /// or NULL, and leaves out names that begin with `_`.
-    pub(crate) fn new(items: &[OutputItem], columns: &Columns<'_>) -> Self {
-        let mut output = Self { columns: Vec::new() };
+    /// Resolves a select list. A later column replaces an earlier one of the same name.
+    pub(crate) fn new(items: &[OutputItem], style: OutputStyle, columns: Columns<'_>) -> Self {
+        let mut output = Self { columns: Vec::new(), style };
         for item in items {
             match item {
                 OutputItem::Column { name, value } => {
                     let sources = &mut output.column(name).sources;
                     sources.clear();
-                    sources.push(value.map(|column| columns.cell(column)));
+                    sources.push(columns.resolve(value));
                 }
                 OutputItem::Star => {
-                    for (index, name) in columns.names.iter().enumerate().filter(|(_, name)| !name.starts_with('_')) {
-                        output.column(name).sources.push(Expression::Input(Cell::Index(index)));
+                    for (index, name) in columns.names.iter().enumerate() {
+                        if style == OutputStyle::Classic && name.starts_with('_') {
+                            continue;
+                        }
+                        let sources = &mut output.column(name).sources;
+                        if style == OutputStyle::Plain {
+                            sources.clear();
+                        }
+                        sources.push(Expression::Input(Cell::Index(index)));
                     }
                 }
             }
         }
         output
+    }
+
+    /// Whether a failing column shows in rows that go into no bucket.
+    pub(crate) fn fails_early(&self) -> bool {
+        let is_plain = |source: &Expression<Cell>| matches!(source, Expression::Input(_) | Expression::Literal(_));
+        self.style == OutputStyle::Plain && !self.columns.iter().flat_map(|column| &column.sources).all(is_plain)
     }
 
     fn column(&mut self, name: &str) -> &mut OutputColumn {

@@ -2,17 +2,21 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use crate::compile::compile;
+pub use crate::compile::{CompileOptions, compile, compile_with};
 use crate::{
-    definition::Definition,
+    definition::{Definition, EventQuery, IndexQuery, RowQuery},
     diagnostic::Diagnostic,
-    evaluate::{EvaluationError, TableEvaluator},
+    evaluate::{EvaluationError, RowOwner, TableEvaluator},
     request::{Querier, RequestContext},
     write_policy::WritePolicy,
 };
+
+/// Of the serialised form. Raise it when old plans can no longer be read, or when the same plan gives other buckets,
+/// lookups or data than before.
+pub const PLAN_FORMAT: u32 = 2;
 
 /// A source table: where a row comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +30,7 @@ pub struct SourceTable {
 }
 
 /// Source tables a query reads. A name that ends with `%` matches by prefix.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TablePattern {
     /// Connection tag.
     pub connection: String,
@@ -53,7 +57,7 @@ impl TablePattern {
 }
 
 /// How source values are printed; from the `config` block of the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compatibility {
     /// Date-times with `T` and a fixed number of fraction digits.
     pub timestamps_iso8601: bool,
@@ -63,14 +67,31 @@ pub struct Compatibility {
     pub timestamp_fraction_digits_max: Option<u8>,
 }
 
-/// Compiled rules.
-#[derive(Debug, Clone)]
+/// Compiled rules: plain data, which can be stored and read back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SyncPlan {
+    pub(crate) format: u32,
     pub(crate) compatibility: Compatibility,
     pub(crate) versioned_bucket_ids: bool,
-    pub(crate) source_tables: Vec<TablePattern>,
+    pub(crate) rows: Vec<RowQuery>,
+    pub(crate) indexes: Vec<IndexQuery>,
+    pub(crate) events: Vec<EventQuery>,
     pub(crate) definitions: Vec<Definition>,
     pub(crate) policies: BTreeMap<String, WritePolicy>,
+}
+
+/// A stored plan that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Of another version.
+    #[error("the stored plan has format {found}; this version reads {PLAN_FORMAT}")]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+    /// Not a plan.
+    #[error("the stored plan cannot be read")]
+    Damaged(#[source] serde_json::Error),
 }
 
 /// What [`compile`] returns.
@@ -94,38 +115,100 @@ impl SyncPlan {
     }
 
     /// The tables the rules read, sorted, each pattern once.
-    pub fn source_tables(&self) -> &[TablePattern] {
-        &self.source_tables
+    pub fn source_tables(&self) -> Vec<TablePattern> {
+        let rows = self.rows.iter().map(|query| &query.source.table);
+        let indexes = self.indexes.iter().map(|index| &index.source.table);
+        let mut tables: Vec<_> = rows.chain(indexes).chain(self.events.iter().map(|event| &event.table)).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables.into_iter().cloned().collect()
     }
 
     /// Identifies what the plan does to rows and requests: 64 hexadecimal digits. Comments, layout and write rules of
     /// the file have no part in it, so that a store built under the same fingerprint can be kept.
+    pub fn fingerprint(&self) -> String {
+        let definitions: Vec<_> = self.definitions.iter().map(|definition| self.content(definition)).collect();
+        hash(&(PLAN_FORMAT, self.versioned_bucket_ids, &self.compatibility, definitions))
+    }
+
+    /// The definitions by name, each with a hash of all that decides about its buckets and their rows: what a deploy
+    /// compares. A definition with the same hash need not be built again.
+    pub fn definition_hashes(&self) -> BTreeMap<&str, String> {
+        let hashed = |definition: &Definition| hash(&(PLAN_FORMAT, &self.compatibility, self.content(definition)));
+        self.definitions.iter().map(|definition| (definition.name.as_str(), hashed(definition))).collect()
+    }
+
+    /// A definition with its row queries in place of where they are. Indexes go by what is in them as it is.
+    fn content<'p>(&'p self, definition: &'p Definition) -> impl Serialize + 'p {
+        let Definition { name, kind, buckets, queries } = definition;
+        let buckets: Vec<_> = buckets
+            .iter()
+            .map(|bucket| (&bucket.name, bucket.rows.iter().map(|row| &self.rows[*row]).collect::<Vec<_>>()))
+            .collect();
+        (name, kind, buckets, queries)
+    }
+
+    /// The plan as it is stored.
     ///
     /// # Panics
     /// Never: a plan always serialises.
-    pub fn fingerprint(&self) -> String {
-        /// Raise when the same plan gives other buckets, lookups or data than before.
-        const EVALUATION_VERSION: u32 = 1;
-        let content = (EVALUATION_VERSION, self.versioned_bucket_ids, &self.compatibility, &self.definitions);
-        let json = serde_json::to_vec(&content).expect("a plan is strings, numbers and lists, which serialise");
-        Sha256::digest(json).iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a plan is strings, numbers and lists, which serialise")
+    }
+
+    /// Reads a stored plan.
+    ///
+    /// # Errors
+    /// When it is of another format, or damaged.
+    pub fn from_json(json: &str) -> Result<Self, PlanError> {
+        /// The part every format has.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let Head { format } = serde_json::from_str(json).map_err(PlanError::Damaged)?;
+        if format != PLAN_FORMAT {
+            return Err(PlanError::Format { found: format });
+        }
+        serde_json::from_str(json).map_err(PlanError::Damaged)
+    }
+
+    /// Whose each row query is.
+    pub(crate) fn row_owners(&self) -> Vec<RowOwner<'_>> {
+        let mut owners: Vec<_> =
+            self.rows.iter().map(|_| RowOwner { definition: "", number: 0, buckets: Vec::new() }).collect();
+        for definition in &self.definitions {
+            let mut numbers: Vec<usize> = definition.buckets.iter().flat_map(|bucket| bucket.rows.clone()).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            for (number, row) in numbers.iter().enumerate() {
+                let owner = &mut owners[*row];
+                if owner.number == 0 {
+                    (owner.definition, owner.number) = (&definition.name, number + 1);
+                }
+            }
+            for bucket in &definition.buckets {
+                for row in &bucket.rows {
+                    owners[*row].buckets.push(&bucket.name);
+                }
+            }
+        }
+        owners
     }
 
     /// Prepares the evaluation of a table's rows. `columns` are the names in the order values will come in;
     /// `bucket_prefix` goes in front of every bucket name.
     pub fn evaluator(&self, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> TableEvaluator {
-        TableEvaluator::new(&self.definitions, table, columns, bucket_prefix)
+        TableEvaluator::new(self, table, columns, bucket_prefix)
     }
 
     /// Prepares the buckets of a client.
     ///
     /// # Errors
-    /// Where a parameter query fails for this request, nothing can be said about the client's buckets.
+    /// Where a parameter query of a bucket definition fails for this request, nothing can be said about the client's
+    /// buckets.
     pub fn querier(&self, request: &RequestContext, bucket_prefix: &str) -> Result<Querier, EvaluationError> {
-        Querier::new(&self.definitions, request, bucket_prefix)
+        Querier::new(self, request, bucket_prefix)
     }
 
     /// What clients may write to a table. `None`: nothing.
@@ -137,4 +220,13 @@ impl SyncPlan {
     pub fn writable_tables(&self) -> Vec<&str> {
         self.policies.keys().map(String::as_str).collect()
     }
+}
+
+/// Sha-256 of what is serialised, in hexadecimal.
+pub(crate) fn hash(content: &impl Serialize) -> String {
+    let json = serde_json::to_vec(content).expect("a plan is strings, numbers and lists, which serialise");
+    Sha256::digest(json).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

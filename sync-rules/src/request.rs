@@ -1,17 +1,20 @@
 //! Requests through the plan: which buckets a client gets.
+//!
+//! [`Querier`] has a request evaluated as far as it can be without lookups. [`Querier::resolve`] asks the lookups and
+//! joins what they say: see [`crate::relation`].
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use kairos_sync_protocol::BucketName;
 use serde_json::{Map, Value};
 
 use crate::{
-    definition::{Asked, AskedForm, Definition, ParameterSource, RequestInput, TableParameterQuery, TableValue},
-    evaluate::{EvaluationError, LookupKey, LookupSource},
-    expression::{Expression, array_elements},
-    json::{Form, Json},
+    definition::{BucketQuery, Definition, DefinitionKind, StreamEdition},
+    evaluate::{ErrorKind, EvaluationError, LookupKey, LookupSource},
     key,
-    value::{Failure, SqlValue},
+    plan::SyncPlan,
+    relation::{Fault, Prepared},
+    value::Failure,
 };
 
 /// What a client proved and asked for.
@@ -32,7 +35,7 @@ pub struct RequestContext {
 pub struct Subscription {
     /// Name of the stream.
     pub stream: String,
-    /// Subscription parameters: not authenticated.
+    /// Subscription parameters: not authenticated. `None` is the default subscription, listed explicitly.
     pub parameters: Option<Map<String, Value>>,
     /// Overrides the stream's priority.
     pub priority: Option<u8>,
@@ -93,69 +96,78 @@ pub struct Querier {
 struct BucketSource {
     definition: usize,
     priority: u8,
+    reason: Reason,
     /// What the names begin with.
     prefix: String,
-    kind: SourceKind,
+    query: Prepared,
 }
 
-#[derive(Debug, Clone)]
-enum SourceKind {
-    /// One bucket.
-    Fixed { parts: Vec<String> },
-    /// A bucket per answer of the lookups.
-    Dynamic { lookups: Vec<LookupKey>, parts: Vec<BucketPart> },
-}
-
-/// A bucket parameter of a dynamic source.
-#[derive(Debug, Clone)]
-enum BucketPart {
-    /// Of the request.
-    Fixed(String),
-    /// The next part of the answer.
-    Found,
+/// One way in which a request has a definition.
+struct Activation<'r> {
+    reason: Reason,
+    subscription: Option<&'r Map<String, Value>>,
+    priority: Option<u8>,
 }
 
 impl Querier {
-    pub(crate) fn new(
-        definitions: &[Definition],
-        request: &RequestContext,
-        bucket_prefix: &str,
-    ) -> Result<Self, EvaluationError> {
+    pub(crate) fn new(plan: &SyncPlan, request: &RequestContext, bucket_prefix: &str) -> Result<Self, EvaluationError> {
         let mut querier = Self::default();
-        // Bucket definitions have no subscriptions of their own, but can be named in one.
-        let is_active = |definition: &Definition| {
-            request.include_defaults || request.subscriptions.iter().any(|each| each.stream == definition.name)
-        };
-        for definition in definitions.iter().filter(|definition| is_active(definition)) {
-            let index = querier.definitions.len();
-            querier.definitions.push(ActiveDefinition { name: definition.name.clone(), is_default: true });
-            for query in &definition.parameter_queries {
-                let kind = match &query.source {
-                    ParameterSource::Request { filter, values } => fixed(filter.as_ref(), values, request),
-                    ParameterSource::Table(table) => dynamic(&definition.name, table, request),
-                    ParameterSource::Claims(claims) => {
-                        let parts: Result<Vec<_>, _> = claims.iter().map(|claim| claim.read(&request.token)).collect();
-                        match parts {
-                            Ok(values) => {
-                                let parts = values.iter().map(key::key_part).collect();
-                                Ok(Some(SourceKind::Fixed { parts }))
-                            }
-                            // Another definition may well serve this client.
-                            Err(message) => {
-                                let error = EvaluationError { definition: definition.name.clone(), message };
-                                querier.errors.push((None, error));
-                                Ok(None)
-                            }
-                        }
-                    }
-                };
-                let kind = kind.map_err(|failure| EvaluationError::new(&definition.name, "parameters", failure))?;
-                let prefix = format!("{bucket_prefix}{}", definition.name);
-                let source = |kind| BucketSource { definition: index, priority: query.priority, prefix, kind };
-                querier.sources.extend(kind.map(source));
+        for definition in &plan.definitions {
+            let activations = activations(definition, request);
+            if activations.is_empty() {
+                continue;
+            }
+            let is_default = match definition.kind {
+                DefinitionKind::Buckets => true,
+                DefinitionKind::Stream { is_default, .. } => is_default,
+            };
+            querier.definitions.push(ActiveDefinition { name: definition.name.clone(), is_default });
+            for activation in &activations {
+                querier.activate(definition, activation, request, bucket_prefix)?;
             }
         }
         Ok(querier)
+    }
+
+    /// Adds the buckets of a definition for one subscription: all or, if something fails, none.
+    fn activate(
+        &mut self,
+        definition: &Definition,
+        activation: &Activation<'_>,
+        request: &RequestContext,
+        bucket_prefix: &str,
+    ) -> Result<(), EvaluationError> {
+        let before = self.sources.len();
+        for query in &definition.queries {
+            let BucketQuery { bucket, priority, .. } = query;
+            match Prepared::new(query, request, activation.subscription) {
+                Ok(None) => {}
+                Ok(Some(prepared)) => self.sources.push(BucketSource {
+                    definition: self.definitions.len() - 1,
+                    priority: activation.priority.unwrap_or(*priority),
+                    reason: activation.reason,
+                    prefix: format!("{bucket_prefix}{bucket}"),
+                    query: prepared,
+                }),
+                Err(fault) => {
+                    self.sources.truncate(before);
+                    let is_alone = matches!(definition.kind, DefinitionKind::Stream { .. });
+                    let error = match fault {
+                        // Another definition may well serve this client.
+                        Fault::Claim(message) => EvaluationError {
+                            definition: definition.name.clone(),
+                            message,
+                            kind: ErrorKind::Parameters,
+                        },
+                        Fault::Failure(failure) if is_alone => failed(&definition.name, failure),
+                        Fault::Failure(failure) => return Err(failed(&definition.name, failure)),
+                    };
+                    self.errors.push((activation.reason.subscription(), error));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The definitions this request activates, in the order of the rules file.
@@ -163,37 +175,28 @@ impl Querier {
         &self.definitions
     }
 
+    /// Whether the buckets depend on lookups.
+    pub fn is_dynamic(&self) -> bool {
+        self.sources.iter().any(|source| source.query.asks_lookups())
+    }
+
     /// The buckets as of the state `lookups` shows.
     ///
     /// # Errors
     /// Only those of `lookups`.
     pub fn resolve<L: LookupSource>(&self, lookups: &mut L) -> Result<Resolution, L::Error> {
-        const DAMAGED: Failure = Failure("the index of a parameter query is damaged");
         let mut buckets = BTreeMap::new();
         let mut resolution = Resolution { errors: self.errors.clone(), ..Resolution::default() };
         for source in &self.sources {
-            match &source.kind {
-                SourceKind::Fixed { parts } => {
-                    add(&mut buckets, source, parts.iter().map(String::as_str));
-                }
-                SourceKind::Dynamic { lookups: keys, parts } => {
-                    for key in keys {
-                        for answer in lookups.values(key)? {
-                            let Some(found) = key::lookup_parts(&answer) else {
-                                let name = &self.definitions[source.definition].name;
-                                resolution.errors.push((None, EvaluationError::new(name, "parameters", DAMAGED)));
-                                continue;
-                            };
-                            let mut found = found.into_iter();
-                            let part = |part: &'_ BucketPart| match part {
-                                BucketPart::Fixed(part) => part.clone(),
-                                BucketPart::Found => found.next().unwrap_or("null").to_owned(),
-                            };
-                            let parts: Vec<_> = parts.iter().map(part).collect();
-                            add(&mut buckets, source, parts.iter().map(String::as_str));
-                        }
+            match source.query.resolve(lookups, &mut resolution.consulted)? {
+                Ok(found) => {
+                    for parts in found {
+                        add(&mut buckets, source, parts.iter().map(String::as_str));
                     }
-                    resolution.consulted.extend(keys.iter().cloned());
+                }
+                Err(failure) => {
+                    let error = failed(&self.definitions[source.definition].name, failure);
+                    resolution.errors.push((source.reason.subscription(), error));
                 }
             }
         }
@@ -204,6 +207,46 @@ impl Querier {
     }
 }
 
+impl Reason {
+    const fn subscription(self) -> Option<usize> {
+        match self {
+            Self::Default => None,
+            Self::Subscription(index) => Some(index),
+        }
+    }
+}
+
+fn failed(definition: &str, failure: Failure) -> EvaluationError {
+    EvaluationError::new(definition, "parameters", ErrorKind::Parameters, failure)
+}
+
+/// The ways in which a request has a definition; none if it does not.
+fn activations<'r>(definition: &Definition, request: &'r RequestContext) -> Vec<Activation<'r>> {
+    let named = || request.subscriptions.iter().enumerate().filter(|(_, each)| each.stream == definition.name);
+    let by_default = Activation { reason: Reason::Default, subscription: None, priority: None };
+    let DefinitionKind::Stream { is_default, edition } = definition.kind else {
+        // Bucket definitions have no subscriptions of their own, but can be named in one.
+        let is_active = request.include_defaults || named().next().is_some();
+        return if is_active { vec![by_default] } else { Vec::new() };
+    };
+    let mut activations: Vec<_> = named()
+        .map(|(index, subscription)| Activation {
+            reason: Reason::Subscription(index),
+            subscription: subscription.parameters.as_ref(),
+            priority: subscription.priority,
+        })
+        .collect();
+    let is_listed = named().any(|(_, subscription)| subscription.parameters.is_none());
+    let is_included = match edition {
+        StreamEdition::Compiled => request.include_defaults,
+        StreamEdition::Alpha => request.include_defaults || !activations.is_empty(),
+    };
+    if is_default && is_included && !is_listed {
+        activations.push(by_default);
+    }
+    activations
+}
+
 /// Adds a bucket; of several sources for one, the most urgent counts.
 fn add<'a>(
     buckets: &mut BTreeMap<BucketName, ResolvedBucket>,
@@ -211,84 +254,13 @@ fn add<'a>(
     parts: impl Iterator<Item = &'a str>,
 ) {
     let name = BucketName::new(key::bucket_name(&source.prefix, parts));
-    let BucketSource { definition, priority, .. } = *source;
-    let bucket = ResolvedBucket { name: name.clone(), definition, priority, reasons: vec![Reason::Default] };
+    let BucketSource { definition, priority, reason, .. } = *source;
+    let bucket = ResolvedBucket { name: name.clone(), definition, priority, reasons: Vec::new() };
     let known = buckets.entry(name).or_insert(bucket);
-    known.priority = known.priority.min(priority);
-}
-
-fn evaluate<'a>(
-    expression: &'a Expression<RequestInput>,
-    request: &'a RequestContext,
-) -> Result<Cow<'a, SqlValue>, Failure> {
-    expression.evaluate(&|input| Cow::Owned(input.read(request)))
-}
-
-fn fixed(
-    filter: Option<&Expression<RequestInput>>,
-    values: &[Expression<RequestInput>],
-    request: &RequestContext,
-) -> Result<Option<SourceKind>, Failure> {
-    if let Some(filter) = filter
-        && !evaluate(filter, request)?.truth()
-    {
-        return Ok(None);
+    if priority < known.priority {
+        (known.priority, known.definition) = (priority, definition);
     }
-    let mut parts = Vec::with_capacity(values.len());
-    for value in values {
-        match &*evaluate(value, request)? {
-            SqlValue::Blob(_) => return Ok(None),
-            value => parts.push(key::key_part(value)),
-        }
+    if let Err(place) = known.reasons.binary_search(&reason) {
+        known.reasons.insert(place, reason);
     }
-    Ok(Some(SourceKind::Fixed { parts }))
-}
-
-fn dynamic(
-    definition: &str,
-    query: &TableParameterQuery,
-    request: &RequestContext,
-) -> Result<Option<SourceKind>, Failure> {
-    let mut keys: Vec<Vec<String>> = vec![Vec::new()];
-    for asked in &query.asked {
-        let parts = asked_parts(asked, request)?;
-        let extend = |key: &Vec<String>| {
-            let key = key.clone();
-            parts.iter().map(move |part| key.iter().cloned().chain([part.clone()]).collect()).collect::<Vec<_>>()
-        };
-        keys = keys.iter().flat_map(extend).collect();
-    }
-    let mut lookups: Vec<_> = keys
-        .iter()
-        .map(|parts| key::parameter_lookup(definition, query.id, parts.iter().map(String::as_str)))
-        .collect();
-    lookups.sort_unstable();
-    lookups.dedup();
-    let mut parts = Vec::with_capacity(query.values.len());
-    for value in &query.values {
-        parts.push(match value {
-            TableValue::Row(_) => BucketPart::Found,
-            TableValue::Request(value) => BucketPart::Fixed(key::key_part(&*evaluate(value, request)?)),
-        });
-    }
-    Ok(Some(SourceKind::Dynamic { lookups, parts }))
-}
-
-/// The key parts a request asks a slot for: one, or one per element.
-fn asked_parts(asked: &Asked, request: &RequestContext) -> Result<Vec<String>, Failure> {
-    let value = evaluate(&asked.value, request)?;
-    Ok(match asked.form {
-        AskedForm::Value if matches!(*value, SqlValue::Blob(_)) => Vec::new(),
-        AskedForm::Value => vec![key::key_part(&value)],
-        AskedForm::Truth => vec![u8::from(value.truth()).to_string()],
-        // What is not an array has no elements.
-        AskedForm::Elements => {
-            let part = |element: &Json| {
-                let mut part = String::new();
-                element.write(Form::Name, &mut part);
-                part
-            };
-            array_elements(&value).unwrap_or_default().iter().map(part).collect()
-        }
-    })
 }

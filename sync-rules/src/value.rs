@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{json, number::write_ecmascript};
 
 /// A value of the rules language.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum SqlValue {
     /// SQL NULL; also an absent column.
     Null,

@@ -2,18 +2,19 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     definition::RequestInput,
-    evaluate::EvaluationError,
+    evaluate::{ErrorKind, EvaluationError},
     expression::Expression,
     request::RequestContext,
     value::{Failure, SqlValue},
 };
 
 /// A kind of write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WriteOp {
     /// Insert, or update where the row exists.
     Put,
@@ -27,7 +28,7 @@ pub enum WriteOp {
 pub type CheckRow<'a> = &'a [(String, SqlValue)];
 
 /// What clients may write to one table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WritePolicy {
     table: String,
     allow: Vec<WriteOp>,
@@ -39,14 +40,14 @@ pub struct WritePolicy {
 }
 
 /// Columns clients may set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Columns {
     Only(Vec<String>),
     AllBut(Vec<String>),
 }
 
 /// What a check can read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum CheckInput {
     Row(String),
     Old(String),
@@ -94,7 +95,7 @@ impl WritePolicy {
             .iter()
             .map(|(column, value)| Ok((column.clone(), evaluate(value, &request, &[], &[])?.into_owned())))
             .collect::<Result<_, _>>()
-            .map_err(|failure| EvaluationError::new(&self.table, "stamp", failure))
+            .map_err(|failure| EvaluationError::new(&self.table, "stamp", ErrorKind::Write, failure))
     }
 
     /// Whether the check compares the row as it becomes with the row as it is. It can then be asked only once both are
@@ -127,7 +128,7 @@ impl WritePolicy {
             (Some(new), Some(_)) if self.reads_old => holds(new),
             (Some(new), Some(old)) => holds(new).and_then(|allowed| Ok(allowed && holds(old)?)),
         };
-        verdict.map_err(|failure| EvaluationError::new(&self.table, "check", failure))
+        verdict.map_err(|failure| EvaluationError::new(&self.table, "check", ErrorKind::Write, failure))
     }
 }
 
@@ -148,6 +149,6 @@ fn evaluate<'a>(
     expression.evaluate(&move |input| match input {
         CheckInput::Row(name) => column(row, name),
         CheckInput::Old(name) => column(old, name),
-        CheckInput::Request(input) => Cow::Owned(input.read(request)),
+        CheckInput::Request(input) => Cow::Owned(input.read(request, None)),
     })
 }

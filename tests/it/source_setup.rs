@@ -73,7 +73,7 @@ async fn settings_that_forbid_replication_are_named() {
     client.batch_execute("SELECT pg_create_physical_replication_slot('taken')").await.expect("takes the slot");
     let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
-    let found = inspect(&client, &source, plan.source_tables(), None).await.expect("answers");
+    let found = inspect(&client, &source, &plan.source_tables(), None).await.expect("answers");
     let codes: Vec<_> = found.problems.iter().map(SetupProblem::code).collect();
     assert_eq!(codes, ["PG-0202", "PG-0203", "PG-0204", "PG-0206"]);
 }

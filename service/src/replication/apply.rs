@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use kairos_sync_protocol::Checksum;
-use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey};
+use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupKey};
 
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
@@ -283,7 +283,11 @@ impl<'s> Applier<'s> {
         for EvaluatedRow { bucket, object_type, object_id, data } in rows {
             if data.len() > DATA_BYTES_MAX {
                 let message = format!("an output row of more than {DATA_BYTES_MAX} bytes is left out");
-                self.errors.push(EvaluationError { definition: object_type.to_string(), message });
+                self.errors.push(EvaluationError {
+                    definition: object_type.to_string(),
+                    message,
+                    kind: ErrorKind::Data,
+                });
                 continue;
             }
             let output = RowOutput { bucket, object_type, object_id };

@@ -60,7 +60,8 @@ impl Replicator {
             stored => stored?,
         };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
-        let look = inspect(&client, &self.source, self.plan.source_tables(), slot_name.as_deref());
+        let tables = self.plan.source_tables();
+        let look = inspect(&client, &self.source, &tables, slot_name.as_deref());
         let inspection = refuse_problems(within_deadline(look).await?)?;
         let mut walsender = WalSender::connect(&self.source).await?;
         let system = walsender.identify_system().await?;

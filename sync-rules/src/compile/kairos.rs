@@ -3,20 +3,20 @@
 use crate::{
     config::{DefinitionConfig, FilteredTable, NamedParameter, Report},
     definition::{
-        AskedForm, Claim, ClaimKind, DataQuery, Definition, Filter, JoinLookup, OutputItem, ParameterQuery,
-        ParameterSource,
+        Bucket, BucketQuery, Claim, ClaimKind, Definition, DefinitionKind, Filter, IndexPart, Nulls, OutputItem,
+        OutputStyle, Parameter, RowInput, RowQuery, RowSource, ValueSource,
     },
     diagnostic::Problem,
     expression::Expression,
     plan::TablePattern,
-    syntax::{Item, Name, Position, START, Select, Source, parse_expression},
+    syntax::{Item, Name, Position, START, Select, parse_expression},
 };
 
 use super::{
-    Context, PRIORITY_DEFAULT,
-    expression::{Leaf, RequestCall, Scope, lower},
-    filter::{Slots, lower_filter, row_expression},
-    table::QueryTable,
+    Context, PRIORITY_DEFAULT, PlanBuilder,
+    expression::{Language, Leaf, RequestCall, Scope, finish_classic, lower},
+    filter::{AskedForm, Slots, lower_filter, row_expression},
+    table::{QueryTable, refused_clause, single_table},
 };
 
 /// Subqueries nested deeper are refused: each level is one more round of re-evaluation when a row changes.
@@ -28,6 +28,7 @@ pub(super) fn compile_definition(
     parameters: &[NamedParameter<'_>],
     data: &[FilteredTable<'_>],
     context: &Context<'_>,
+    builder: &mut PlanBuilder,
     report: &mut Report<'_>,
 ) -> Definition {
     let claims: Vec<_> = parameters.iter().filter_map(|parameter| claim(parameter, report)).collect();
@@ -37,22 +38,28 @@ pub(super) fn compile_definition(
             report.fatal("schema_violation", format!("the parameter `{name}` is there twice"), config.span);
         }
     }
-    let mut joins = Vec::new();
-    let mut data_queries = Vec::new();
+    let mut rows = Vec::new();
     for table in data {
         let node = table.filter.unwrap_or(table.table);
-        match data_query(table, &names, &mut joins, context, report) {
-            Ok(query) => data_queries.extend(query),
+        match row_query(config, table, &names, builder, context, report) {
+            Ok(query) => rows.extend(query.map(|query| builder.add_rows(query))),
             Err(problem) => report.problem(node, problem),
         }
+        report.noted(node, context);
     }
-    let priority = config.priority.unwrap_or(PRIORITY_DEFAULT);
+    let query = BucketQuery {
+        bucket: config.name.clone(),
+        priority: config.priority.unwrap_or(PRIORITY_DEFAULT),
+        conditions: Vec::new(),
+        steps: Vec::new(),
+        parameters: claims.into_iter().map(|claim| Parameter(vec![ValueSource::Claim(claim)])).collect(),
+        nulls: Nulls::Keep,
+    };
     Definition {
-        name: config.name.to_owned(),
-        parameter_count: names.len(),
-        parameter_queries: vec![ParameterQuery { priority, source: ParameterSource::Claims(claims) }],
-        data_queries,
-        joins,
+        name: config.name.clone(),
+        kind: DefinitionKind::Buckets,
+        buckets: vec![Bucket { name: config.name.clone(), rows }],
+        queries: vec![query],
     }
 }
 
@@ -72,17 +79,18 @@ fn claim(parameter: &NamedParameter<'_>, report: &mut Report<'_>) -> Option<Clai
 }
 
 /// The query of an entry; `None` if a column list has a finding of its own.
-fn data_query(
+fn row_query(
+    config: &DefinitionConfig<'_>,
     entry: &FilteredTable<'_>,
     names: &[String],
-    joins: &mut Vec<JoinLookup>,
+    builder: &mut PlanBuilder,
     context: &Context<'_>,
     report: &mut Report<'_>,
-) -> Result<Option<DataQuery>, Problem> {
+) -> Result<Option<RowQuery>, Problem> {
     let table = named_table(entry.table.text().unwrap_or_default(), context)?;
     let filter = entry.filter.map(|filter| parse_expression(filter.text().unwrap_or_default())).transpose()?;
     let chain = vec![table.pattern.clone()];
-    let mut scope = TableScope { context, table, names, joins, chain };
+    let mut scope = TableScope { context, table, names, definition: &config.name, builder, chain };
     let filter = lower_filter(filter.as_ref(), &mut scope)?;
     let bound = filter.slots();
     if let Some((_, name)) = names.iter().enumerate().find(|(slot, _)| !bound.contains(slot)) {
@@ -90,8 +98,9 @@ fn data_query(
             .help(format!("every table of the definition needs a condition such as `{name} = :{name}`")));
     }
     let Some(columns) = columns(entry, report) else { return Ok(None) };
-    let QueryTable { pattern, object_type, .. } = scope.table;
-    Ok(Some(DataQuery { table: pattern, object_type, columns, filter }))
+    let QueryTable { pattern: table, object_type, .. } = scope.table;
+    let source = RowSource { table, expansions: Vec::new(), conditions: Vec::new(), filter, slot_count: names.len() };
+    Ok(Some(RowQuery { source, object_type, columns, style: OutputStyle::Classic }))
 }
 
 /// `table` or `schema.table`, as they are: nothing folds in YAML.
@@ -111,7 +120,10 @@ fn columns(entry: &FilteredTable<'_>, report: &mut Report<'_>) -> Option<Vec<Out
             report.fatal("yaml_structure", format!("a column name is text, not {}", node.kind()), node.span);
             return None;
         };
-        columns.push(OutputItem::Column { name: name.to_owned(), value: Expression::Input(name.to_owned()) });
+        columns.push(OutputItem::Column {
+            name: name.to_owned(),
+            value: Expression::Input(RowInput::Column(name.to_owned())),
+        });
     }
     if !nodes.iter().any(|node| node.text() == Some("id")) {
         let help = "clients know rows by their `id`: add it to `columns`";
@@ -127,19 +139,23 @@ struct TableScope<'a> {
     table: QueryTable,
     /// The definition's parameters.
     names: &'a [String],
-    /// The definition's joins so far.
-    joins: &'a mut Vec<JoinLookup>,
+    definition: &'a str,
+    /// Takes the indexes of subqueries.
+    builder: &'a mut PlanBuilder,
     /// The tables from the outermost to this one.
     chain: Vec<TablePattern>,
 }
 
 impl Scope for TableScope<'_> {
-    fn column(&self, table: Option<&Name>, name: &Name) -> Result<Leaf, Problem> {
-        self.table.column(table, name).map(Leaf::Row)
+    type Leaf = Leaf;
+
+    fn column(&self, schema: Option<&Name>, table: Option<&Name>, name: &Name) -> Result<Expression<Leaf>, Problem> {
+        self.table.column(schema, table, name, self.context).map(Leaf::Row).map(Expression::Input)
     }
 
-    fn placeholder(&self, name: &str, at: Position) -> Result<Leaf, Problem> {
-        self.names.iter().position(|known| known.to_lowercase() == name).map(Leaf::Bucket).ok_or_else(|| {
+    fn placeholder(&self, name: &str, at: Position) -> Result<Expression<Leaf>, Problem> {
+        let slot = self.names.iter().position(|known| known.to_lowercase() == name);
+        slot.map(|slot| Expression::Input(Leaf::Bucket(slot))).ok_or_else(|| {
             Problem::new("bucket_parameters_not_covered", format!("the definition has no parameter `{name}`"), at)
                 .help("list it below `parameters` with a name and a type")
         })
@@ -156,8 +172,12 @@ impl Scope for TableScope<'_> {
             .help("write `column IN (SELECT column FROM table WHERE …)`, joined to other conditions by AND; NOT IN is refused")
     }
 
-    fn fixed_json(&self) -> bool {
-        self.context.fixed_json
+    fn finish(&self, expression: Expression<Leaf>, at: Position) -> Result<Expression<Leaf>, Problem> {
+        finish_classic(expression, at)
+    }
+
+    fn language(&self) -> Language {
+        Language::classic(self.context.fixed_json)
     }
 }
 
@@ -170,32 +190,33 @@ impl Slots for TableScope<'_> {
         }
     }
 
-    fn join(&mut self, value: Expression<String>, select: &Select, at: Position) -> Result<Filter<String>, Problem> {
-        let Some(Source::Table { schema, name, alias }) = &select.source else {
-            return Err(self.subquery_problem(at));
-        };
-        let table = QueryTable::new(schema.as_ref(), name, alias.as_ref(), self.context)?;
+    fn join(
+        &mut self,
+        value: Expression<RowInput>,
+        select: &Select,
+        at: Position,
+    ) -> Result<Filter<RowInput>, Problem> {
+        let table = single_table(select, self.context).map_err(|_| self.subquery_problem(at))?;
         let pattern = table.pattern.clone();
-        self.check_chain(&pattern, name.position)?;
-        if let Some(problem) = &select.refused_clause {
-            return Err(problem.clone());
-        }
+        self.check_chain(&pattern, select.position)?;
+        refused_clause(select)?;
         let [Item::Column { expr, .. }] = select.items.as_slice() else {
             return Err(Problem::new("subquery_columns", "a subquery selects one column", select.position)
                 .help("write IN (SELECT column FROM …)"));
         };
         let mut chain = self.chain.clone();
         chain.push(pattern.clone());
-        let mut scope = TableScope { context: self.context, table, names: self.names, joins: &mut *self.joins, chain };
+        let Self { context, names, definition, .. } = *self;
+        let mut scope = TableScope { context, table, names, definition, builder: &mut *self.builder, chain };
         let key = row_expression(&lower(expr, &scope)?, expr.position)?;
         let filter = lower_filter(select.filter.as_ref(), &mut scope)?;
         let slots = filter.slots();
-        let lookup = JoinLookup { table: pattern, key, filter, slots: slots.clone() };
-        let join = self.joins.iter().position(|known| *known == lookup).unwrap_or_else(|| {
-            self.joins.push(lookup);
-            self.joins.len() - 1
-        });
-        Ok(Filter::Joined { join, value, slots })
+        let slot_count = names.len();
+        let source = RowSource { table: pattern, expansions: Vec::new(), conditions: Vec::new(), filter, slot_count };
+        let answers = slots.iter().map(|slot| IndexPart::Slot(*slot)).collect();
+        let label = format!("{definition}, subquery on {}", source.table.name);
+        let index = self.builder.index(&label, source, vec![IndexPart::Row(key)], answers);
+        Ok(Filter::Joined { index, values: vec![value], slots })
     }
 
     fn allow_or(&self, at: Position) -> Result<(), Problem> {

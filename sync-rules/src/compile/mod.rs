@@ -1,7 +1,8 @@
 //! Rules text to a plan: YAML to [`crate::config`], SQL to [`crate::syntax`], both to [`crate::definition`].
 //!
-//! A front end per dialect ([`classic`], [`kairos`]) ends in the same plan. Both turn conditions into filters by
-//! [`filter`] and expressions by [`expression`]; what names mean in a place is a `Scope`.
+//! A front end per dialect ([`classic`], [`kairos`], [`alpha`] for streams of edition 2, [`stream`] for those of edition
+//! 3) ends in the same plan. They share how expressions are compiled ([`expression`]) and how names of tables are read
+//! ([`table`]); what names mean in a place is a `Scope`.
 //!
 //! **Invariants**
 //!
@@ -10,24 +11,39 @@
 //!
 //! Start reading at [`compile`].
 
+mod alpha;
 mod classic;
+mod event;
 mod expression;
 mod filter;
 mod kairos;
+mod normal_form;
+mod stream;
 mod table;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::{
     config::{Body, Config, Report, read},
-    definition::{Definition, ParameterSource},
-    plan::{Compiled, SyncPlan, TablePattern},
+    definition::{Definition, IndexId, IndexPart, IndexQuery, RowQuery, RowSource},
+    diagnostic::{Problem, Severity},
+    plan::{Compiled, PLAN_FORMAT, SyncPlan, hash},
+    schema::SourceSchema,
     yaml::Node,
 };
 
 /// Priority of buckets that do not say.
 const PRIORITY_DEFAULT: u8 = 3;
+
+/// What a rules file is compiled for.
+#[derive(Debug, Clone, Copy)]
+pub struct CompileOptions<'a> {
+    /// Schema of unqualified table names, `public` for Postgres.
+    pub default_schema: &'a str,
+    /// The source's tables, where they are known: warnings depend on them, the plan does not.
+    pub schema: Option<&'a SourceSchema>,
+}
 
 /// What all queries of a file share.
 #[derive(Debug)]
@@ -36,35 +52,98 @@ pub(crate) struct Context<'a> {
     pub default_schema: &'a str,
     /// The option `fixed_json_extract`.
     pub fixed_json: bool,
+    /// The source's tables, where they are known.
+    pub schema: Option<&'a SourceSchema>,
+    /// Warnings about the query being compiled.
+    warnings: RefCell<Vec<Problem>>,
+}
+
+impl Context<'_> {
+    /// Notes a warning about the query being compiled.
+    fn warn(&self, problem: Problem) {
+        self.warnings.borrow_mut().push(problem);
+    }
+}
+
+/// The lists of a plan while it is put together.
+#[derive(Debug, Default)]
+pub(crate) struct PlanBuilder {
+    rows: Vec<RowQuery>,
+    indexes: Vec<IndexQuery>,
+}
+
+impl PlanBuilder {
+    /// Adds a row query.
+    fn add_rows(&mut self, query: RowQuery) -> usize {
+        self.rows.push(query);
+        self.rows.len() - 1
+    }
+
+    /// Adds a row query, or finds the same.
+    fn share_rows(&mut self, query: RowQuery) -> usize {
+        let known = self.rows.iter().position(|known| *known == query);
+        known.unwrap_or_else(|| self.add_rows(query))
+    }
+
+    /// Adds an index, or finds the same.
+    fn index(&mut self, label: &str, source: RowSource, key: Vec<IndexPart>, value: Vec<IndexPart>) -> IndexId {
+        /// Of a hash's digits; among a thousand indexes two meet once in 10^13 files.
+        const ID_LENGTH: usize = 16;
+        let mut id = hash(&(PLAN_FORMAT, &source, &key, &value));
+        id.truncate(ID_LENGTH);
+        let id = IndexId(id);
+        if self.indexes.iter().all(|known| known.id != id) {
+            self.indexes.push(IndexQuery { id: id.clone(), label: label.to_owned(), source, key, value });
+        }
+        id
+    }
 }
 
 /// Compiles a rules file. `default_schema` is the schema of unqualified table names, `public` for Postgres.
 pub fn compile(yaml: &str, default_schema: &str) -> Compiled {
+    compile_with(yaml, &CompileOptions { default_schema, schema: None })
+}
+
+/// Compiles a rules file, with warnings about what the source has.
+pub fn compile_with(yaml: &str, options: &CompileOptions<'_>) -> Compiled {
     let root = match Node::parse(yaml) {
         Ok(root) => root,
         Err(diagnostic) => return Compiled { plan: None, diagnostics: vec![diagnostic] },
     };
     let mut report = Report { file: yaml, diagnostics: Vec::new() };
-    let plan = read(&root, &mut report).map(|config| plan(&config, default_schema, &mut report));
+    let plan = read(&root, &mut report).map(|config| plan(&config, options, &mut report));
     let is_fatal = report.has_fatal();
     report.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
     Compiled { plan: plan.filter(|_| !is_fatal), diagnostics: report.diagnostics }
 }
 
-fn plan(config: &Config<'_>, default_schema: &str, report: &mut Report<'_>) -> SyncPlan {
-    let context = Context { default_schema, fixed_json: config.options.fixed_json };
-    let definitions: Vec<_> = config
-        .definitions
-        .iter()
-        .map(|definition| match &definition.body {
+fn plan(config: &Config<'_>, options: &CompileOptions<'_>, report: &mut Report<'_>) -> SyncPlan {
+    let context = Context {
+        default_schema: options.default_schema,
+        fixed_json: config.options.fixed_json,
+        schema: options.schema,
+        warnings: RefCell::default(),
+    };
+    let mut builder = PlanBuilder::default();
+    let mut definitions: Vec<Definition> = Vec::new();
+    for definition in &config.definitions {
+        definitions.push(match &definition.body {
             Body::Classic { parameters, data } => {
-                classic::compile_definition(definition, parameters.as_deref(), data, &context, report)
+                classic::compile_definition(definition, parameters.as_deref(), data, &context, &mut builder, report)
             }
             Body::Kairos { parameters, data } => {
-                kairos::compile_definition(definition, parameters, data, &context, report)
+                kairos::compile_definition(definition, parameters, data, &context, &mut builder, report)
             }
-        })
-        .collect();
+        });
+    }
+    if config.options.edition == 3 {
+        definitions.extend(stream::compile_streams(config, &context, &mut builder, report));
+    } else {
+        for stream in &config.streams {
+            definitions.push(alpha::compile_stream(stream, &context, &mut builder, report));
+        }
+    }
+    let events = config.events.iter().flat_map(|event| event::compile_event(event, &context, report)).collect();
     let mut policies = BTreeMap::new();
     for rule in &config.write_rules {
         if let Some(policy) = write::compile_rule(rule, report) {
@@ -72,23 +151,34 @@ fn plan(config: &Config<'_>, default_schema: &str, report: &mut Report<'_>) -> S
         }
     }
     SyncPlan {
+        format: PLAN_FORMAT,
         compatibility: config.options.compatibility,
         versioned_bucket_ids: config.options.versioned_bucket_ids,
-        source_tables: source_tables(&definitions),
+        rows: builder.rows,
+        indexes: builder.indexes,
+        events,
         definitions,
         policies,
     }
 }
 
-fn source_tables(definitions: &[Definition]) -> Vec<TablePattern> {
-    let mut tables = BTreeSet::new();
-    for definition in definitions {
-        tables.extend(definition.data_queries.iter().map(|query| &query.table));
-        tables.extend(definition.joins.iter().map(|join| &join.table));
-        tables.extend(definition.parameter_queries.iter().filter_map(|query| match &query.source {
-            ParameterSource::Table(query) => Some(&query.table),
-            ParameterSource::Request { .. } | ParameterSource::Claims(_) => None,
-        }));
+impl Report<'_> {
+    /// Adds a fatal problem of a query.
+    fn problem(&mut self, node: &Node, problem: Problem) {
+        let diagnostic = node.diagnose(self.file, problem, Severity::Fatal);
+        self.diagnostics.push(diagnostic);
     }
-    tables.into_iter().cloned().collect()
+
+    /// Adds a warning about a query.
+    fn warning(&mut self, node: &Node, problem: Problem) {
+        let diagnostic = node.diagnose(self.file, problem, Severity::Warning);
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Adds the warnings noted while a query was compiled.
+    fn noted(&mut self, node: &Node, context: &Context<'_>) {
+        for problem in context.warnings.take() {
+            self.warning(node, problem);
+        }
+    }
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     config::Report,
-    diagnostic::{Problem, Severity},
+    definition::RowInput,
+    diagnostic::Problem,
     plan::TablePattern,
-    syntax::{Expr, ExprKind, Item, Name, Select, Source},
+    syntax::{Expr, ExprKind, FromItem, Item, Name, Position, Select, Source},
     yaml::Node,
 };
 
@@ -12,8 +13,87 @@ use super::Context;
 
 /// Connection of tables that name none.
 const CONNECTION_DEFAULT: &str = "default";
+/// Column of wildcard tables: what `%` stands for.
+const SUFFIX_COLUMN: &str = "_table_suffix";
 
-/// The table a query reads.
+/// The source tables a name stands for.
+pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>) -> Result<TablePattern, Problem> {
+    let (connection, schema) = match schema {
+        None => (CONNECTION_DEFAULT, context.default_schema),
+        Some(path) => match path.text.split_once('.') {
+            None => (CONNECTION_DEFAULT, path.text.as_str()),
+            Some((connection, schema)) if !schema.contains('.') => (connection, schema),
+            Some(_) => {
+                return Err(Problem::new("invalid_schema_name", "a schema name has at most one dot", path.position)
+                    .help("write \"connection.schema\".table"));
+            }
+        },
+    };
+    let pattern =
+        TablePattern { connection: connection.to_owned(), schema: schema.to_owned(), name: name.text.clone() };
+    let is_missing = context.schema.is_some_and(|schema| schema.matching(&pattern).next().is_none());
+    if is_missing {
+        let message = format!("the database has no table {}.{}", pattern.schema, pattern.name);
+        let problem = Problem::new("table_not_found", message, name.position);
+        context.warn(match similar_table(&pattern, context) {
+            Some(similar) => problem.help(format!("there is a table {similar}")),
+            None => problem.help("create it, or correct the name; names in double quotes keep their capital letters"),
+        });
+    }
+    Ok(pattern)
+}
+
+/// Warns if the source has the table, but not the column.
+pub(super) fn check_column(pattern: &TablePattern, name: &Name, context: &Context<'_>) {
+    let Some(schema) = context.schema else { return };
+    let mut tables = schema.matching(pattern).peekable();
+    if tables.peek().is_none() || tables.any(|table| table.columns.contains(&name.text)) {
+        return;
+    }
+    let message = format!("the table {}.{} has no column {}", pattern.schema, pattern.name, name.text);
+    let problem = Problem::new("column_not_found", message, name.position);
+    let columns = schema.matching(pattern).flat_map(|table| table.columns.iter().map(String::as_str));
+    context.warn(match nearest(&name.text, columns) {
+        Some(similar) => problem.help(format!("there is a column {similar}")),
+        None => problem.help("correct the name; names in double quotes keep their capital letters"),
+    });
+}
+
+fn similar_table(pattern: &TablePattern, context: &Context<'_>) -> Option<String> {
+    let tables = || context.schema.into_iter().flat_map(|schema| &schema.tables);
+    let elsewhere = tables().find(|table| table.name == pattern.name);
+    if let Some(table) = elsewhere {
+        return Some(format!("{}.{}", table.schema, table.name));
+    }
+    let in_schema = tables().filter(|table| table.schema == pattern.schema);
+    let name = nearest(&pattern.name, in_schema.map(|table| table.name.as_str()))?;
+    Some(format!("{}.{name}", pattern.schema))
+}
+
+/// The candidate that differs least, if it differs by a slip of the keyboard only.
+fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    const DISTANCE_MAX: usize = 2;
+    let close = candidates.map(|candidate| (distance(text, candidate), candidate));
+    close.filter(|(distance, _)| *distance <= DISTANCE_MAX).min().map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be changed, added or removed; capital letters count like small ones.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, one) in left.to_lowercase().chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, other) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(one != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// The table of a query that reads one.
 #[derive(Debug, Clone)]
 pub(super) struct QueryTable {
     pub pattern: TablePattern,
@@ -21,6 +101,8 @@ pub(super) struct QueryTable {
     name: String,
     /// Output table; `None`: as the source table is called.
     pub object_type: Option<String>,
+    /// Whether the query sees what `%` stands for.
+    has_suffix: bool,
 }
 
 impl QueryTable {
@@ -30,34 +112,42 @@ impl QueryTable {
         alias: Option<&Name>,
         context: &Context<'_>,
     ) -> Result<Self, Problem> {
-        let (connection, schema) = match schema {
-            None => (CONNECTION_DEFAULT, context.default_schema),
-            Some(path) => match path.text.split_once('.') {
-                None => (CONNECTION_DEFAULT, path.text.as_str()),
-                Some((connection, schema)) if !schema.contains('.') => (connection, schema),
-                Some(_) => {
-                    return Err(Problem::new(
-                        "invalid_schema_name",
-                        "a schema name has at most one dot",
-                        path.position,
-                    ));
-                }
-            },
-        };
-        let pattern =
-            TablePattern { connection: connection.to_owned(), schema: schema.to_owned(), name: name.text.clone() };
+        let pattern = pattern(schema, name, context)?;
         let object_type = match alias {
             Some(alias) => Some(alias.text.clone()),
             None if name.text.ends_with('%') => None,
             None => Some(name.text.clone()),
         };
-        Ok(Self { pattern, name: alias.unwrap_or(name).text.clone(), object_type })
+        Ok(Self { pattern, name: alias.unwrap_or(name).text.clone(), object_type, has_suffix: false })
+    }
+
+    /// The same table where the query sees what `%` stands for.
+    pub(super) fn with_suffix(self) -> Self {
+        Self { has_suffix: true, ..self }
     }
 
     /// The column a reference means.
-    pub(super) fn column(&self, table: Option<&Name>, name: &Name) -> Result<String, Problem> {
+    pub(super) fn column(
+        &self,
+        schema: Option<&Name>,
+        table: Option<&Name>,
+        name: &Name,
+        context: &Context<'_>,
+    ) -> Result<RowInput, Problem> {
+        if let Some(schema) = schema {
+            return Err(Problem::new(
+                "schema_in_reference",
+                "a schema cannot stand in a column reference",
+                schema.position,
+            )
+            .help("write `table.column`, or give the table an alias"));
+        }
         table.map_or(Ok(()), |table| self.check(table))?;
-        Ok(name.text.clone())
+        check_column(&self.pattern, name, context);
+        if self.has_suffix && self.pattern.is_wildcard() && name.text == SUFFIX_COLUMN {
+            return Ok(RowInput::TableSuffix);
+        }
+        Ok(RowInput::Column(name.text.clone()))
     }
 
     /// Whether a qualifier is this table.
@@ -71,10 +161,51 @@ impl QueryTable {
     }
 }
 
+/// What a query without joins reads; `None` without FROM.
+pub(super) fn single_source(select: &Select) -> Result<Option<&FromItem>, Problem> {
+    let single = |at: Position| {
+        Problem::new("single_table_required", "a query reads one table", at)
+            .help("use a parameter query for the other table, or `IN (SELECT …)` in a `filter`")
+    };
+    match select.from.as_slice() {
+        [] => Ok(None),
+        [item] if matches!(item.source, Source::Select(_)) || !item.columns.is_empty() => Err(single(select.position)),
+        [item] => Ok(Some(item)),
+        _ => Err(single(select.position)),
+    }
+}
+
+/// The table of a query that must have one.
+pub(super) fn single_table(select: &Select, context: &Context<'_>) -> Result<QueryTable, Problem> {
+    match single_source(select)? {
+        Some(FromItem { source: Source::Table { schema, name }, alias, .. }) => {
+            QueryTable::new(schema.as_ref(), name, alias.as_ref(), context)
+        }
+        _ => {
+            Err(Problem::new("single_table_required", "the query reads no table", select.position)
+                .help("write FROM table"))
+        }
+    }
+}
+
+/// The clause of a query that editions 1 and 2 do not have.
+pub(super) fn refused_clause(select: &Select) -> Result<(), Problem> {
+    if let Some(problem) = &select.refused_clause {
+        return Err(problem.clone());
+    }
+    if select.is_distinct {
+        return Err(Problem::new("clause_unsupported", "DISTINCT cannot be used in rules", select.position)
+            .help("leave it out: clients have each row once"));
+    }
+    Ok(())
+}
+
 /// Warns of every name whose capital letters are lost because it is not quoted.
 pub(super) fn lost_case(select: &Select, report: &mut Report<'_>, node: &Node) {
-    if let Some(Source::Table { schema: None, name, alias: None }) = &select.source {
-        report.lost_case(node, name);
+    for item in &select.from {
+        if let FromItem { source: Source::Table { schema: None, name }, alias: None, .. } = item {
+            report.lost_case(node, name);
+        }
     }
     for item in &select.items {
         match item {
@@ -87,33 +218,15 @@ pub(super) fn lost_case(select: &Select, report: &mut Report<'_>, node: &Node) {
 
 fn lost_case_expr(expr: &Expr, report: &mut Report<'_>, node: &Node) {
     match &expr.kind {
-        ExprKind::Literal(_) | ExprKind::Placeholder(_) | ExprKind::NotIn => {}
-        ExprKind::Column { table, name } => {
+        ExprKind::Column { table, name, .. } => {
             table.iter().chain([name]).for_each(|name| report.lost_case(node, name));
         }
-        ExprKind::Call { arguments, .. } => arguments.iter().for_each(|each| lost_case_expr(each, report, node)),
-        ExprKind::Not(operand) | ExprKind::IsNull { operand, .. } | ExprKind::Cast { operand, .. } => {
-            lost_case_expr(operand, report, node);
-        }
-        ExprKind::JsonMember { document, .. } => lost_case_expr(document, report, node),
-        ExprKind::Binary { left, right, .. } => {
-            lost_case_expr(left, report, node);
-            lost_case_expr(right, report, node);
-        }
-        ExprKind::InSelect { operand, select, .. } => {
-            lost_case_expr(operand, report, node);
-            lost_case(select, report, node);
-        }
+        ExprKind::Subquery(select) => lost_case(select, report, node),
+        _ => expr.visit_operands(&mut |operand| lost_case_expr(operand, report, node)),
     }
 }
 
 impl Report<'_> {
-    /// Adds a fatal problem of a query.
-    pub(super) fn problem(&mut self, node: &Node, problem: Problem) {
-        let diagnostic = node.diagnose(self.file, problem, Severity::Fatal);
-        self.diagnostics.push(diagnostic);
-    }
-
     /// Warns if a name lost capital letters.
     pub(super) fn lost_case(&mut self, node: &Node, name: &Name) {
         if !name.lost_case {
@@ -122,7 +235,19 @@ impl Report<'_> {
         let message = format!("`{}` is read in lower case, because it is not quoted", name.text);
         let problem = Problem::new("identifier_case", message, name.position)
             .help("put names with capital letters into double quotes");
-        let diagnostic = node.diagnose(self.file, problem, Severity::Warning);
-        self.diagnostics.push(diagnostic);
+        self.warning(node, problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_keyboard_is_recognised() {
+        assert_eq!(nearest("ownr", ["id", "owner", "order"].into_iter()), Some("owner"));
+        assert_eq!(nearest("OWNER", ["owner"].into_iter()), Some("owner"));
+        assert_eq!(nearest("owner", ["created_at"].into_iter()), None);
+        assert_eq!(distance("", "ab"), 2);
     }
 }

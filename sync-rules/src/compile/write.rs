@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Report, WriteRuleConfig},
-    definition::RequestInput,
+    definition::{RequestInput, RowInput},
     diagnostic::{Problem, Severity},
     expression::Expression,
     functions::json::JsonPath,
@@ -12,7 +12,7 @@ use crate::{
     yaml::{Content, Node},
 };
 
-use super::expression::{Leaf, RequestCall, Scope, lower};
+use super::expression::{Language, Leaf, RequestCall, Scope, finish_static, lower};
 
 /// Compiles what clients may write to a table; `None` if something is wrong with it.
 pub(super) fn compile_rule(rule: &WriteRuleConfig<'_>, report: &mut Report<'_>) -> Option<WritePolicy> {
@@ -58,10 +58,12 @@ fn expression(node: &Node, scope: CheckScope, report: &mut Report<'_>) -> Option
 
 fn check_input(leaf: &Leaf, at: Position) -> Result<CheckInput, Problem> {
     match leaf {
-        Leaf::Row(column) => Ok(CheckInput::Row(column.clone())),
+        Leaf::Row(RowInput::Column(column)) => Ok(CheckInput::Row(column.clone())),
         Leaf::Old(column) => Ok(CheckInput::Old(column.clone())),
         Leaf::Request(input) => Ok(CheckInput::Request(input.clone())),
-        Leaf::Bucket(_) => Err(Problem::new("undefined_reference", "a check knows no bucket parameters", at)),
+        Leaf::Row(_) | Leaf::Bucket(_) | Leaf::Element(_) => {
+            Err(Problem::new("undefined_reference", "a check knows rows and the token only", at))
+        }
     }
 }
 
@@ -72,10 +74,12 @@ struct CheckScope {
 }
 
 impl Scope for CheckScope {
-    fn column(&self, table: Option<&Name>, name: &Name) -> Result<Leaf, Problem> {
+    type Leaf = Leaf;
+
+    fn column(&self, _: Option<&Name>, table: Option<&Name>, name: &Name) -> Result<Expression<Leaf>, Problem> {
         match table.map(|table| table.text.as_str()) {
-            Some("row") if self.has_row => Ok(Leaf::Row(name.text.clone())),
-            Some("old") if self.has_row => Ok(Leaf::Old(name.text.clone())),
+            Some("row") if self.has_row => Ok(Expression::Input(Leaf::Row(RowInput::Column(name.text.clone())))),
+            Some("old") if self.has_row => Ok(Expression::Input(Leaf::Old(name.text.clone()))),
             _ if self.has_row => {
                 Err(Problem::new("undefined_reference", format!("`{}` stands alone", name.text), name.position)
                     .help("write row.column for the row as it would become, old.column for the stored one"))
@@ -107,11 +111,12 @@ impl Scope for CheckScope {
             .help("write a row-level security policy in Postgres: uploads are written under it")
     }
 
-    fn may_mix(&self) -> bool {
-        true
+    /// Rows and requests may meet in one expression here.
+    fn finish(&self, expression: Expression<Leaf>, at: Position) -> Result<Expression<Leaf>, Problem> {
+        finish_static(expression, at)
     }
 
-    fn fixed_json(&self) -> bool {
-        true
+    fn language(&self) -> Language {
+        Language::classic(true)
     }
 }

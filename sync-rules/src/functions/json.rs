@@ -1,6 +1,6 @@
 //! Functions over JSON documents in text.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     json::Json,
@@ -8,8 +8,10 @@ use crate::{
 };
 
 /// A path into a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JsonPath {
+    /// As written.
+    text: String,
     steps: Vec<String>,
     /// The option `fixed_json_extract`: without it, dots separate steps also where no `$` leads, and a JSON null comes
     /// out of `->>` as the text `null`.
@@ -26,7 +28,14 @@ impl JsonPath {
         } else {
             path.split('.').map(str::to_owned).collect()
         };
-        Self { steps, fixed }
+        Self { text: path.to_owned(), steps, fixed }
+    }
+}
+
+impl JsonPath {
+    /// The path as it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::value::{Failure, SqlValue};
 
@@ -15,7 +15,7 @@ pub(crate) mod json;
 mod text;
 
 /// A scalar function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Function {
     /// `upper(x)`
     Upper,
@@ -51,10 +51,12 @@ pub(crate) enum Function {
     JsonValid,
     /// `json_keys(j)`
     JsonKeys,
+    /// `j ->> path` with a path that is not a literal: `auth.parameter(path)`
+    JsonMember {
+        /// Whether `fixed_json_extract` is on.
+        fixed: bool,
+    },
 }
-
-/// Functions of the language that this release does not have.
-const LATER: [&str; 7] = ["uuid_blob", "unixepoch", "datetime", "st_x", "st_y", "st_astext", "st_asgeojson"];
 
 impl Function {
     /// The function of this name, which is in lower case.
@@ -78,9 +80,25 @@ impl Function {
         })
     }
 
-    /// Whether the language has the function, but this release does not.
-    pub(crate) fn is_planned(name: &str) -> bool {
-        LATER.contains(&name)
+    /// The function's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Upper => "upper",
+            Self::Lower => "lower",
+            Self::Substring => "substring",
+            Self::Length => "length",
+            Self::Instr => "instr",
+            Self::Hex => "hex",
+            Self::Base64 => "base64",
+            Self::Typeof => "typeof",
+            Self::Ifnull => "ifnull",
+            Self::Iif => "iif",
+            Self::JsonExtract { .. } => "json_extract",
+            Self::JsonArrayLength { .. } => "json_array_length",
+            Self::JsonValid => "json_valid",
+            Self::JsonKeys => "json_keys",
+            Self::JsonMember { .. } => "->>",
+        }
     }
 
     /// Calls the function.
@@ -103,6 +121,10 @@ impl Function {
             Self::JsonArrayLength { fixed } => json::json_array_length(first, argument(1), fixed)?,
             Self::JsonValid => json::json_valid(first),
             Self::JsonKeys => json::json_keys(first)?,
+            Self::JsonMember { fixed } => match argument(1).text() {
+                Some(path) => json::json_member(first, &json::JsonPath::new(&path, fixed), true)?,
+                None => SqlValue::Null,
+            },
         })
     }
 }

@@ -17,24 +17,97 @@ const TOKENS_MAX: usize = 4000;
 
 const GRAMMAR: &RulesDialect = &RulesDialect;
 
-/// A parser over the tokens of a text. `SELECT WHERE …` selects nothing, which the parser does not know: it gets a `*`,
-/// and the flag says to forget it.
-pub(super) fn parser(sql: &str) -> Result<(Parser<'static>, bool), Problem> {
-    let mut tokens = Tokenizer::new(GRAMMAR, sql).tokenize_with_location().map_err(|error| {
-        Problem::new("sql_syntax", format!("the SQL cannot be read: {}", error.message), position(error.location))
-    })?;
-    if tokens.len() > TOKENS_MAX {
-        return Err(Problem::new("sql_syntax", format!("the SQL has more than {TOKENS_MAX} tokens"), START));
+/// `x NOT IN y`, as the operator the parser's tree names it.
+pub(super) const NOT_IN: &str = "NOT IN";
+
+/// SQL text and its tokens.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    sql: &'a str,
+    /// Without blanks and comments.
+    pub(super) tokens: Vec<TokenWithSpan>,
+    /// `SELECT WHERE …` selects nothing, which the parser does not know: it gets a `*`, which is to be forgotten.
+    pub(super) selects_nothing: bool,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn read(sql: &'a str) -> Result<Self, Problem> {
+        let mut tokens = Tokenizer::new(GRAMMAR, sql).tokenize_with_location().map_err(|error| {
+            Problem::new("sql_syntax", format!("the SQL cannot be read: {}", error.message), position(error.location))
+        })?;
+        if tokens.len() > TOKENS_MAX {
+            return Err(Problem::new("sql_syntax", format!("the SQL has more than {TOKENS_MAX} tokens"), START));
+        }
+        tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+        refuse_glued_minus(&tokens)?;
+        let is_keyword = |at: usize, keyword| matches!(tokens.get(at).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == keyword);
+        let is_end =
+            |at: usize| tokens.get(at).is_none_or(|token| matches!(token.token, Token::EOF | Token::SemiColon));
+        let selects_nothing = is_keyword(0, Keyword::SELECT) && (is_keyword(1, Keyword::WHERE) || is_end(1));
+        if selects_nothing {
+            let span = tokens[0].span;
+            tokens.insert(1, TokenWithSpan { token: Token::Mul, span });
+        }
+        Ok(Self { sql, tokens, selects_nothing })
     }
-    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
-    let is_keyword = |at: usize, keyword| matches!(tokens.get(at).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == keyword);
-    let is_end = |at: usize| tokens.get(at).is_none_or(|token| matches!(token.token, Token::EOF | Token::SemiColon));
-    let selects_nothing = is_keyword(0, Keyword::SELECT) && (is_keyword(1, Keyword::WHERE) || is_end(1));
-    if selects_nothing {
-        let span = tokens[0].span;
-        tokens.insert(1, TokenWithSpan { token: Token::Mul, span });
+
+    pub(super) fn parser(&self) -> Parser<'static> {
+        Parser::new(GRAMMAR).with_tokens_with_locations(self.tokens.clone())
     }
-    Ok((Parser::new(GRAMMAR).with_tokens_with_locations(tokens), selects_nothing))
+
+    /// The text from one token to another, both included.
+    pub(super) fn between(&self, first: usize, last: usize) -> &str {
+        let (Some(first), Some(last)) = (self.tokens.get(first), self.tokens.get(last)) else { return "" };
+        self.sql.get(self.offset(first.span.start)..self.offset(last.span.end)).unwrap_or_default()
+    }
+
+    fn offset(&self, location: Location) -> usize {
+        let index = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+        let line_start: usize = self.sql.split_inclusive('\n').take(index(location.line)).map(str::len).sum();
+        let line = self.sql.get(line_start..).unwrap_or_default();
+        line_start + line.char_indices().nth(index(location.column)).map_or(line.len(), |(at, _)| at)
+    }
+}
+
+/// A `-` right before a digit begins a number, so `a -1` would be two values without an operator.
+fn refuse_glued_minus(tokens: &[TokenWithSpan]) -> Result<(), Problem> {
+    const BEFORE_VALUES: [Keyword; 15] = [
+        Keyword::SELECT,
+        Keyword::WHERE,
+        Keyword::ON,
+        Keyword::AND,
+        Keyword::OR,
+        Keyword::NOT,
+        Keyword::IN,
+        Keyword::BETWEEN,
+        Keyword::CASE,
+        Keyword::WHEN,
+        Keyword::THEN,
+        Keyword::ELSE,
+        Keyword::LIMIT,
+        Keyword::OFFSET,
+        Keyword::BY,
+    ];
+    let ends_value = |token: &Token| match token {
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::RParen | Token::RBracket => true,
+        Token::Word(word) => word.quote_style.is_some() || !BEFORE_VALUES.contains(&word.keyword),
+        _ => false,
+    };
+    for three in tokens.windows(3) {
+        let [before, minus, digit] = three else { continue };
+        let is_glued = minus.token == Token::Minus
+            && matches!(digit.token, Token::Number(..))
+            && minus.span.end == digit.span.start;
+        if is_glued && ends_value(&before.token) {
+            return Err(Problem::new(
+                "sql_syntax",
+                "`-` right before a digit belongs to the number",
+                position(minus.span.start),
+            )
+            .help("write a blank after the minus: `a - 1`"));
+        }
+    }
+    Ok(())
 }
 
 /// The parser puts the place into the text of its message.
@@ -55,6 +128,8 @@ pub(super) fn syntax_problem(error: ParserError) -> Problem {
 #[derive(Debug)]
 struct RulesDialect;
 
+/// Binding strength of bit operators and `&&`.
+const BITS: u8 = 25;
 /// Binding strength of comparisons by size, between `IS` and `IN`.
 const COMPARISON: u8 = 18;
 
@@ -84,13 +159,19 @@ impl Dialect for RulesDialect {
         true
     }
 
+    fn supports_bitwise_shift_operators(&self) -> bool {
+        true
+    }
+
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::Period => 100,
             Precedence::DoubleColon => 60,
             Precedence::AtTz | Precedence::MulDivModOp => 40,
             Precedence::PlusMinus => 30,
-            Precedence::Xor | Precedence::Ampersand | Precedence::Caret | Precedence::Pipe | Precedence::PgOther => 25,
+            Precedence::Xor | Precedence::Ampersand | Precedence::Caret | Precedence::Pipe | Precedence::PgOther => {
+                BITS
+            }
             Precedence::Colon => 0,
             Precedence::Between | Precedence::Like => 20,
             Precedence::Is => 16,
@@ -105,6 +186,7 @@ impl Dialect for RulesDialect {
         match parser.peek_token_ref().token {
             Token::Arrow | Token::LongArrow => Some(Ok(60)),
             Token::StringConcat => Some(Ok(30)),
+            Token::ShiftLeft | Token::ShiftRight | Token::Overlap => Some(Ok(BITS)),
             Token::Lt | Token::LtEq | Token::Gt | Token::GtEq => Some(Ok(COMPARISON)),
             // Never an infix operator here; otherwise `a :b` would be one.
             Token::Colon => Some(Ok(0)),
@@ -125,7 +207,7 @@ impl Dialect for RulesDialect {
         for _ in 0..=after {
             parser.advance_token();
         }
-        let name = if negated { "NOT IN" } else { "IN" };
+        let name = if negated { NOT_IN } else { "IN" };
         let build = |right| ast::Expr::BinaryOp {
             left: Box::new(left.clone()),
             op: SqlOperator::Custom(name.to_owned()),

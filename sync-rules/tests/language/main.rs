@@ -5,4 +5,5 @@ mod diagnostics;
 mod fixture;
 mod joins;
 mod kairos;
+mod streams;
 mod write_rules;

@@ -96,7 +96,7 @@ fn what_a_rule_cannot_say_is_refused() {
         ("{ allow: [put], check: user_id = auth.user_id() }", "undefined_reference"),
         ("{ allow: [put], check: row.h IN (SELECT id FROM h) }", "unsupported_expression"),
         ("{ allow: [put], check: row.h = request.user_id() }", "unknown_function"),
-        ("{ allow: [put], check: \"row.h = :user_id\" }", "unsupported_expression"),
+        ("{ allow: [put], check: \"row.h = :user_id\" }", "sql_syntax"),
         ("{ allow: [put], check: true, columns: { stamp: { a: row.b } } }", "undefined_reference"),
         ("{ allow: [put], check: true, columns: { stamp: { a: auth.user_id(1) } } }", "argument_count"),
     ] {

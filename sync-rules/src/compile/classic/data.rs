@@ -2,19 +2,19 @@
 
 use crate::{
     config::Report,
-    definition::{AskedForm, DataQuery, OutputItem},
+    definition::{OutputItem, OutputStyle, RowQuery, RowSource},
     diagnostic::Problem,
     expression::Expression,
-    syntax::{Item, Name, Position, Source, parse_select},
+    syntax::{Item, Name, Position, parse_select},
     yaml::Node,
 };
 
 use super::{
     super::{
         Context,
-        expression::{Leaf, RequestCall, Scope, lower},
-        filter::{Slots, lower_filter, row_expression},
-        table::{QueryTable, lost_case},
+        expression::{Language, Leaf, RequestCall, Scope, finish_classic, lower},
+        filter::{AskedForm, Slots, lower_filter, row_expression},
+        table::{QueryTable, lost_case, refused_clause, single_table},
     },
     item_name,
 };
@@ -25,17 +25,12 @@ pub(super) fn data_query(
     names: Option<&[String]>,
     context: &Context<'_>,
     report: &mut Report<'_>,
-) -> Result<Option<DataQuery>, Problem> {
+) -> Result<Option<RowQuery>, Problem> {
     let select = parse_select(node.text().unwrap_or_default())?;
     let at = select.position;
-    if let Some(problem) = select.refused_clause {
-        return Err(problem);
-    }
-    let Some(Source::Table { schema, name, alias }) = &select.source else {
-        return Err(Problem::new("single_table_required", "a data query reads one table", at).help("write FROM table"));
-    };
+    refused_clause(&select)?;
     lost_case(&select, report, node);
-    let table = QueryTable::new(schema.as_ref(), name, alias.as_ref(), context)?;
+    let table = single_table(&select, context)?.with_suffix();
     let Some(names) = names else {
         return Err(Problem::new("bucket_parameters_undefined", "the definition's parameters are not known", at)
             .help("correct the parameter query, or leave `parameters` out for a bucket that everybody gets"));
@@ -49,32 +44,73 @@ pub(super) fn data_query(
         return Err(Problem::new("bucket_parameters_not_covered", format!("the filter does not use {list}"), at)
             .help("every data query compares each bucket parameter with a column"));
     }
+    let columns = output_items(&select.items, &scope, node, report)?;
+    check_id(&columns, &scope.table, at, context)?;
+    let QueryTable { pattern: table, object_type, .. } = scope.table;
+    let is_complete = columns.len() == select.items.len();
+    let source = RowSource { table, expansions: Vec::new(), conditions: Vec::new(), filter, slot_count: names.len() };
+    Ok(is_complete.then_some(RowQuery { source, object_type, columns, style: OutputStyle::Classic }))
+}
+
+/// The columns of a select list. Those with findings are left out.
+pub(in crate::compile) fn output_items<S: ColumnScope>(
+    items: &[Item],
+    scope: &S,
+    node: &Node,
+    report: &mut Report<'_>,
+) -> Result<Vec<OutputItem>, Problem> {
     let mut columns = Vec::new();
-    for item in &select.items {
-        match output_item(item, &scope) {
+    for item in items {
+        match output_item(item, scope) {
             Ok(item) => columns.push(item),
             Err(problem) if problem.code == "alias_required" => return Err(problem),
             Err(problem) => report.problem(node, problem),
         }
     }
-    let has_id = columns.iter().any(|item| match item {
-        OutputItem::Star => true,
-        OutputItem::Column { name, .. } => name == "id",
-    });
-    if !has_id {
-        return Err(Problem::new("id_column_missing", "the query has no column `id`", at)
-            .help("clients know rows by their `id`: write `key AS id`"));
-    }
-    let QueryTable { pattern, object_type, .. } = scope.table;
-    let is_complete = columns.len() == select.items.len();
-    Ok(is_complete.then_some(DataQuery { table: pattern, object_type, columns, filter }))
+    Ok(columns)
 }
 
-fn output_item(item: &Item, scope: &DataScope<'_>) -> Result<OutputItem, Problem> {
+/// Refuses a query without `id`; warns if `*` has none.
+pub(in crate::compile) fn check_id(
+    columns: &[OutputItem],
+    table: &QueryTable,
+    at: Position,
+    context: &Context<'_>,
+) -> Result<(), Problem> {
+    let is_named = columns.iter().any(|item| matches!(item, OutputItem::Column { name, .. } if name == "id"));
+    let has_star = columns.contains(&OutputItem::Star);
+    if is_named {
+        return Ok(());
+    }
+    let problem = Problem::new("id_column_missing", "the query has no column `id`", at)
+        .help("clients know rows by their `id`: write `key AS id`");
+    if !has_star {
+        return Err(problem);
+    }
+    let mut tables = context.schema.into_iter().flat_map(|schema| schema.matching(&table.pattern));
+    if tables.any(|table| !table.columns.iter().any(|column| column == "id")) {
+        context.warn(problem);
+    }
+    Ok(())
+}
+
+/// A scope of a query over one table.
+pub(in crate::compile) trait ColumnScope: Scope<Leaf = Leaf> {
+    /// The table.
+    fn table(&self) -> &QueryTable;
+}
+
+impl ColumnScope for DataScope<'_> {
+    fn table(&self) -> &QueryTable {
+        &self.table
+    }
+}
+
+fn output_item<S: ColumnScope>(item: &Item, scope: &S) -> Result<OutputItem, Problem> {
     let (expr, alias) = match item {
         Item::Star { table: None, .. } => return Ok(OutputItem::Star),
-        Item::Star { table: Some(table), .. } => return scope.table.check(table).map(|()| OutputItem::Star),
-        Item::Column { expr, alias } => (expr, alias.as_ref()),
+        Item::Star { table: Some(table), .. } => return scope.table().check(table).map(|()| OutputItem::Star),
+        Item::Column { expr, alias, .. } => (expr, alias.as_ref()),
     };
     let Some(name) = item_name(expr, alias) else {
         return Err(Problem::new("alias_required", "an output column needs a name", expr.position)
@@ -93,11 +129,14 @@ struct DataScope<'a> {
 }
 
 impl Scope for DataScope<'_> {
-    fn column(&self, table: Option<&Name>, name: &Name) -> Result<Leaf, Problem> {
+    type Leaf = Leaf;
+
+    fn column(&self, schema: Option<&Name>, table: Option<&Name>, name: &Name) -> Result<Expression<Leaf>, Problem> {
         if table.is_none_or(|table| table.text != "bucket") {
-            return self.table.column(table, name).map(Leaf::Row);
+            return self.table.column(schema, table, name, self.context).map(Leaf::Row).map(Expression::Input);
         }
-        self.names.iter().position(|known| *known == name.text).map(Leaf::Bucket).ok_or_else(|| {
+        let slot = self.names.iter().position(|known| *known == name.text);
+        slot.map(|slot| Expression::Input(Leaf::Bucket(slot))).ok_or_else(|| {
             let message = format!("the parameter queries have no column `{}`", name.text);
             Problem::new("bucket_parameters_not_covered", message, name.position)
         })
@@ -111,8 +150,12 @@ impl Scope for DataScope<'_> {
         })
     }
 
-    fn fixed_json(&self) -> bool {
-        self.context.fixed_json
+    fn finish(&self, expression: Expression<Leaf>, at: Position) -> Result<Expression<Leaf>, Problem> {
+        finish_classic(expression, at)
+    }
+
+    fn language(&self) -> Language {
+        Language::classic(self.context.fixed_json)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Classic bucket definitions: parameter queries and data queries in SQL.
 
 mod dangerous;
-mod data;
+pub(super) mod data;
 mod parameters;
 
 use crate::{
     config::{DefinitionConfig, Report},
-    definition::{Definition, ParameterQuery, ParameterSource},
+    definition::{Bucket, BucketQuery, Definition, DefinitionKind, Nulls},
     syntax::{Expr, ExprKind, Name, parse_select},
     yaml::Node,
 };
@@ -15,7 +15,7 @@ use self::{
     data::data_query,
     parameters::{ParameterQuerySource, output_names},
 };
-use super::{Context, PRIORITY_DEFAULT};
+use super::{Context, PRIORITY_DEFAULT, PlanBuilder};
 
 /// Compiles a definition. Findings go to the report; queries that have one are left out.
 pub(super) fn compile_definition(
@@ -23,14 +23,20 @@ pub(super) fn compile_definition(
     parameters: Option<&[&Node]>,
     data: &[&Node],
     context: &Context<'_>,
+    builder: &mut PlanBuilder,
     report: &mut Report<'_>,
 ) -> Definition {
     let mut names: Option<Vec<String>> = parameters.is_none().then(Vec::new);
-    let mut parameter_queries = Vec::new();
+    let mut queries = Vec::new();
     if parameters.is_none() {
-        let source = ParameterSource::Request { filter: None, values: Vec::new() };
-        let priority = config.priority.unwrap_or(PRIORITY_DEFAULT);
-        parameter_queries.push(ParameterQuery { priority, source });
+        queries.push(BucketQuery {
+            bucket: config.name.clone(),
+            priority: config.priority.unwrap_or(PRIORITY_DEFAULT),
+            conditions: Vec::new(),
+            steps: Vec::new(),
+            parameters: Vec::new(),
+            nulls: Nulls::Keep,
+        });
     }
     for (index, node) in parameters.unwrap_or_default().iter().enumerate() {
         let select = match parse_select(node.text().unwrap_or_default()) {
@@ -49,25 +55,22 @@ pub(super) fn compile_definition(
         };
         let first = names.get_or_insert_with(|| own_names.clone());
         let query = ParameterQuerySource { node, config, context, id: index + 1, names: first, own_names: &own_names };
-        match query.compile(&select, report) {
-            Ok(query) => parameter_queries.push(query),
+        match query.compile(&select, builder, report) {
+            Ok(query) => queries.push(query),
             Err(problem) => report.problem(node, problem),
         }
+        report.noted(node, context);
     }
-    let mut data_queries = Vec::new();
+    let mut rows = Vec::new();
     for node in data {
         match data_query(node, names.as_deref(), context, report) {
-            Ok(query) => data_queries.extend(query),
+            Ok(query) => rows.extend(query.map(|query| builder.add_rows(query))),
             Err(problem) => report.problem(node, problem),
         }
+        report.noted(node, context);
     }
-    Definition {
-        name: config.name.to_owned(),
-        parameter_count: names.map_or(0, |names| names.len()),
-        parameter_queries,
-        data_queries,
-        joins: Vec::new(),
-    }
+    let buckets = vec![Bucket { name: config.name.clone(), rows }];
+    Definition { name: config.name.clone(), kind: DefinitionKind::Buckets, buckets, queries }
 }
 
 /// The output name of a column, if it has one.

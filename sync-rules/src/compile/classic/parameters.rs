@@ -2,21 +2,23 @@
 
 use crate::{
     config::{DefinitionConfig, Report},
-    definition::{Asked, AskedForm, ParameterQuery, ParameterSource, RequestInput, TableParameterQuery, TableValue},
-    diagnostic::{Problem, Severity},
+    definition::{
+        BucketQuery, ElementForm, ElementInput, ElementPart, IndexPart, Nulls, Parameter, RequestInput, RowInput,
+        RowSource, Step, ValueSource,
+    },
+    diagnostic::Problem,
     expression::Expression,
-    plan::TablePattern,
-    syntax::{ExprKind, Item, Name, Position, Select, Source},
+    syntax::{Expr, ExprKind, FromItem, Item, Name, Position, Select, Source},
     value::SqlValue,
     yaml::Node,
 };
 
 use super::{
     super::{
-        Context, PRIORITY_DEFAULT,
-        expression::{Dependencies, Leaf, RequestCall, Scope, lower},
-        filter::{Slots, lower_filter},
-        table::{QueryTable, lost_case},
+        Context, PRIORITY_DEFAULT, PlanBuilder,
+        expression::{Dependencies, Language, Leaf, RequestCall, Scope, finish_classic, lower},
+        filter::{Asked, AskedForm, Slots, lower_filter},
+        table::{QueryTable, lost_case, refused_clause, single_source},
     },
     dangerous::{is_dangerous_request, is_dangerous_table},
     item_name,
@@ -28,16 +30,18 @@ const PRIORITY_COLUMN: &str = "_priority";
 ///
 /// What makes the names uncertain is a problem here; the definition's data queries cannot be checked then.
 pub(super) fn output_names(select: &Select) -> Result<Vec<String>, Problem> {
-    if let Some(Source::Function { name }) = &select.source
+    if let Some(FromItem { source: Source::Function { name, .. }, .. }) = single_source(select)?
         && name.text != "json_each"
     {
         let message = format!("there is no table function {}()", name.text);
         return Err(Problem::new("unknown_table_function", message, name.position));
     }
+    // A query over json_each() has no priority of its own; PowerSync counts the column as a parameter there.
+    let has_priority = !matches!(single_source(select)?, Some(FromItem { source: Source::Function { .. }, .. }));
     let mut names = Vec::new();
     for item in &select.items {
         let name = match item {
-            Item::Column { expr, alias } => item_name(expr, alias.as_ref()).ok_or_else(|| {
+            Item::Column { expr, alias, .. } => item_name(expr, alias.as_ref()).ok_or_else(|| {
                 Problem::new("alias_required", "a bucket parameter needs a name", expr.position)
                     .help("write `expression AS name`")
             })?,
@@ -46,7 +50,7 @@ pub(super) fn output_names(select: &Select) -> Result<Vec<String>, Problem> {
                     .help("list the columns that become bucket parameters"));
             }
         };
-        if name.text != PRIORITY_COLUMN {
+        if name.text != PRIORITY_COLUMN || !has_priority {
             names.push(name.text.clone());
         }
     }
@@ -55,6 +59,15 @@ pub(super) fn output_names(select: &Select) -> Result<Vec<String>, Problem> {
 
 /// A compiled column and where it was written.
 type SelectedColumn = (Expression<Leaf>, Position);
+
+/// A bucket parameter of a query over a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum TableValue {
+    /// A column of the row found.
+    Row(RowInput),
+    /// A value of the request.
+    Request(Expression<RequestInput>),
+}
 
 /// A parameter query being compiled.
 pub(super) struct ParameterQuerySource<'a> {
@@ -68,61 +81,91 @@ pub(super) struct ParameterQuerySource<'a> {
     pub own_names: &'a [String],
 }
 
+/// What a parameter query reads.
+enum ParameterFrom<'s> {
+    /// The request alone.
+    Request,
+    Table(QueryTable),
+    /// `json_each(array)`, and the name its columns go by.
+    Elements {
+        array: &'s Expr,
+        name: String,
+    },
+}
+
 impl ParameterQuerySource<'_> {
-    pub(super) fn compile(&self, select: &Select, report: &mut Report<'_>) -> Result<ParameterQuery, Problem> {
-        if let Some(problem) = &select.refused_clause {
-            return Err(problem.clone());
-        }
+    pub(super) fn compile(
+        &self,
+        select: &Select,
+        builder: &mut PlanBuilder,
+        report: &mut Report<'_>,
+    ) -> Result<BucketQuery, Problem> {
+        refused_clause(select)?;
         if let Some(unknown) = self.own_names.iter().find(|name| !self.names.contains(name)) {
             let message = format!("the definition's first parameter query has no `{unknown}`");
             return Err(Problem::new("bucket_parameters_mismatch", message, select.position)
                 .help("give all parameter queries of a definition the same columns"));
         }
-        let table = match &select.source {
-            None => None,
-            Some(Source::Table { schema, name, alias }) => {
-                if let Some(alias) = alias.as_ref().filter(|alias| alias.text != name.text) {
-                    return Err(Problem::new(
-                        "parameter_query_alias",
-                        "a parameter query's table has no alias",
-                        alias.position,
-                    )
-                    .help("use the table's own name"));
-                }
-                Some(QueryTable::new(schema.as_ref(), name, None, self.context)?)
-            }
-            Some(Source::Function { name }) => {
-                let message = "parameter queries over json_each() are not available in this release yet";
-                return Err(Problem::new("not_supported_yet", message, name.position));
-            }
-        };
-        let mut scope = ParameterScope { context: self.context, table, asked: Vec::new(), arrays: 0 };
+        let mut scope =
+            ParameterScope { context: self.context, from: self.from(select)?, asked: Vec::new(), arrays: 0 };
         lost_case(select, report, self.node);
         let (columns, priority) = self.columns(select, &scope, report)?;
-        let source = match scope.table.as_ref().map(|table| table.pattern.clone()) {
-            None => self.request_source(select, &columns, &scope, report)?,
-            Some(table) => self.table_source(select, columns, table, &mut scope, report)?,
+        let mut query = BucketQuery {
+            bucket: self.config.name.clone(),
+            priority: priority.or(self.config.priority).unwrap_or(PRIORITY_DEFAULT),
+            conditions: Vec::new(),
+            steps: Vec::new(),
+            parameters: Vec::new(),
+            nulls: Nulls::Keep,
         };
-        Ok(ParameterQuery { priority: priority.or(self.config.priority).unwrap_or(PRIORITY_DEFAULT), source })
+        match &scope.from {
+            ParameterFrom::Request => self.request_query(select, &columns, &scope, &mut query, report)?,
+            ParameterFrom::Elements { array, .. } => {
+                let array = request_expression(&lower(array, &scope)?, array.position)?;
+                self.elements_query(select, array, &columns, &scope, &mut query, report)?;
+            }
+            ParameterFrom::Table(_) => self.table_query(select, columns, &mut scope, &mut query, builder, report)?,
+        }
+        Ok(query)
+    }
+
+    fn from<'s>(&self, select: &'s Select) -> Result<ParameterFrom<'s>, Problem> {
+        let Some(item) = single_source(select)? else { return Ok(ParameterFrom::Request) };
+        match (&item.source, &item.alias) {
+            (Source::Table { name, .. }, Some(alias)) if alias.text != name.text => {
+                Err(Problem::new("parameter_query_alias", "a parameter query's table has no alias", alias.position)
+                    .help("use the table's own name"))
+            }
+            (Source::Table { schema, name }, _) => {
+                Ok(ParameterFrom::Table(QueryTable::new(schema.as_ref(), name, None, self.context)?))
+            }
+            (Source::Function { name, arguments }, alias) => match arguments.as_slice() {
+                [array] => Ok(ParameterFrom::Elements { array, name: alias.as_ref().unwrap_or(name).text.clone() }),
+                _ => Err(Problem::new("argument_count", "json_each() takes one argument", name.position)),
+            },
+            (Source::Select(_), _) => {
+                Err(Problem::new("single_table_required", "a parameter query reads one table", select.position))
+            }
+        }
     }
 
     /// The select list without `_priority`, and that.
     fn columns(
         &self,
         select: &Select,
-        scope: &ParameterScope<'_>,
+        scope: &ParameterScope<'_, '_>,
         report: &mut Report<'_>,
     ) -> Result<(Vec<SelectedColumn>, Option<u8>), Problem> {
         let mut columns = Vec::new();
         let mut priority = None;
         for item in &select.items {
             // `output_names` has refused everything else.
-            let Item::Column { expr, alias } = item else { continue };
+            let Item::Column { expr, alias, .. } = item else { continue };
             let Some(name) = item_name(expr, alias.as_ref()) else { continue };
             if alias.is_some() && name.lost_case {
                 report.lost_case(self.node, name);
             }
-            if name.text != PRIORITY_COLUMN {
+            if name.text != PRIORITY_COLUMN || matches!(scope.from, ParameterFrom::Elements { .. }) {
                 columns.push((lower(expr, scope)?, expr.position));
                 continue;
             }
@@ -137,34 +180,65 @@ impl ParameterQuerySource<'_> {
         Ok((columns, priority))
     }
 
-    fn request_source(
+    fn request_query(
         &self,
         select: &Select,
         columns: &[SelectedColumn],
-        scope: &ParameterScope<'_>,
+        scope: &ParameterScope<'_, '_>,
+        query: &mut BucketQuery,
         report: &mut Report<'_>,
-    ) -> Result<ParameterSource, Problem> {
-        let at = select.position;
-        let filter = match &select.filter {
-            None => None,
-            Some(filter) => Some(request_expression(&lower(filter, scope)?, filter.position)?),
-        };
+    ) -> Result<(), Problem> {
+        if let Some(filter) = &select.filter {
+            query.conditions.push(request_expression(&lower(filter, scope)?, filter.position)?);
+        }
         let columns: Vec<_> =
             columns.iter().map(|(column, at)| request_expression(column, *at)).collect::<Result<_, _>>()?;
-        if is_dangerous_request(filter.as_ref(), &columns) {
-            self.warn_dangerous(at, report);
+        if is_dangerous_request(&query.conditions, &columns, &columns) {
+            self.warn_dangerous(select.position, report);
         }
-        Ok(ParameterSource::Request { filter, values: self.in_order(columns) })
+        let parameters = columns.into_iter().map(|column| Parameter(vec![ValueSource::Request(column)])).collect();
+        query.parameters = self.in_order(parameters);
+        Ok(())
     }
 
-    fn table_source(
+    fn elements_query(
+        &self,
+        select: &Select,
+        array: Expression<RequestInput>,
+        columns: &[SelectedColumn],
+        scope: &ParameterScope<'_, '_>,
+        query: &mut BucketQuery,
+        report: &mut Report<'_>,
+    ) -> Result<(), Problem> {
+        let filter: Vec<_> = select
+            .filter
+            .iter()
+            .map(|filter| element_expression(&lower(filter, scope)?, filter.position))
+            .collect::<Result<_, _>>()?;
+        let outputs: Vec<_> =
+            columns.iter().map(|(column, at)| element_expression(column, *at)).collect::<Result<_, _>>()?;
+        // Elements are as trustworthy as the array they come from.
+        let vouching = outputs.iter().map(request_part).chain([array.clone()]).collect::<Vec<_>>();
+        let conditions: Vec<_> = filter.iter().map(request_part).collect();
+        if is_dangerous_request(&conditions, &vouching, &vouching) {
+            self.warn_dangerous(select.position, report);
+        }
+        let found = |output| Parameter(vec![ValueSource::Found { step: 0, output }]);
+        query.parameters = self.in_order((0..outputs.len()).map(found).collect());
+        let form = ElementForm::JsonEach { fixed: self.context.fixed_json };
+        query.steps.push(Step::Elements { array, form, filter, outputs });
+        Ok(())
+    }
+
+    fn table_query(
         &self,
         select: &Select,
         columns: Vec<SelectedColumn>,
-        table: TablePattern,
-        scope: &mut ParameterScope<'_>,
+        scope: &mut ParameterScope<'_, '_>,
+        query: &mut BucketQuery,
+        builder: &mut PlanBuilder,
         report: &mut Report<'_>,
-    ) -> Result<ParameterSource, Problem> {
+    ) -> Result<(), Problem> {
         let filter = lower_filter(select.filter.as_ref(), scope)?;
         let values = columns
             .into_iter()
@@ -182,8 +256,28 @@ impl ParameterQuerySource<'_> {
         if is_dangerous_table(&filter, &asked, &values) {
             self.warn_dangerous(select.position, report);
         }
-        let values = self.in_order(values);
-        Ok(ParameterSource::Table(TableParameterQuery { id: self.id, table, filter, asked, values }))
+        let inputs: Vec<_> = asked.iter().map(|asked| asked.parameter(ElementForm::Any, &mut query.steps)).collect();
+        let ParameterFrom::Table(QueryTable { pattern: table, .. }) = &scope.from else { return Ok(()) };
+        let slot_count = asked.len();
+        let source =
+            RowSource { table: table.clone(), expansions: Vec::new(), conditions: Vec::new(), filter, slot_count };
+        let key = (0..slot_count).map(IndexPart::Slot).collect();
+        let mut outputs = Vec::new();
+        let step = query.steps.len();
+        let mut parameters = Vec::new();
+        for value in values {
+            parameters.push(Parameter(vec![match value {
+                TableValue::Request(value) => ValueSource::Request(value),
+                TableValue::Row(column) => {
+                    outputs.push(IndexPart::Nullable(column));
+                    ValueSource::Found { step, output: outputs.len() - 1 }
+                }
+            }]));
+        }
+        let label = format!("{}, parameter query {}", self.config.name, self.id);
+        query.steps.push(Step::Lookup { index: builder.index(&label, source, key, outputs), inputs });
+        query.parameters = self.in_order(parameters);
+        Ok(())
     }
 
     /// The values in the order of the definition's bucket parameters, if they are all there. A query that lacks some
@@ -204,9 +298,30 @@ impl ParameterQuerySource<'_> {
         let message = "the buckets depend on parameters that the client chooses freely";
         let help = "use request.user_id() or request.jwt(); if everybody may read the rows, set \
                     `accept_potentially_dangerous_queries: true`";
-        let problem = Problem::new("dangerous_parameters", message, at).help(help);
-        let diagnostic = self.node.diagnose(report.file, problem, Severity::Warning);
-        report.diagnostics.push(diagnostic);
+        report.warning(self.node, Problem::new("dangerous_parameters", message, at).help(help));
+    }
+}
+
+/// An expression over the elements of an array of the request.
+fn element_expression(expression: &Expression<Leaf>, at: Position) -> Result<Expression<ElementInput>, Problem> {
+    expression.try_map(&mut |leaf| match leaf {
+        Leaf::Request(input) => Ok(ElementInput::Request(input.clone())),
+        Leaf::Element(part) => Ok(ElementInput::Element(*part)),
+        _ => Err(Problem::new("mixed_dependencies", "only values of the request can be used here", at)),
+    })
+}
+
+/// The expression with NULL for elements: what it reads of the request itself.
+fn request_part(expression: &Expression<ElementInput>) -> Expression<RequestInput> {
+    let replaced = expression.try_replace(&mut |input| {
+        Ok::<_, std::convert::Infallible>(match input {
+            ElementInput::Request(input) => Expression::Input(input.clone()),
+            ElementInput::Element(_) => Expression::Literal(SqlValue::Null),
+        })
+    });
+    match replaced {
+        Ok(expression) => expression,
+        Err(never) => match never {},
     }
 }
 
@@ -218,29 +333,39 @@ fn request_expression(expression: &Expression<Leaf>, at: Position) -> Result<Exp
 }
 
 /// Names in a parameter query.
-struct ParameterScope<'a> {
-    context: &'a Context<'a>,
-    table: Option<QueryTable>,
+struct ParameterScope<'c, 's> {
+    context: &'c Context<'c>,
+    from: ParameterFrom<'s>,
     asked: Vec<Asked>,
     /// How many slots are asked by element.
     arrays: usize,
 }
 
-impl Scope for ParameterScope<'_> {
-    fn column(&self, table: Option<&Name>, name: &Name) -> Result<Leaf, Problem> {
-        match table.map(|table| table.text.as_str()) {
-            Some("token_parameters") => Ok(Leaf::Request(RequestInput::TokenParameter(name.text.clone()))),
-            Some("user_parameters") => Ok(Leaf::Request(RequestInput::UserParameter(name.text.clone()))),
-            _ => match &self.table {
-                Some(own) => own.column(table, name).map(Leaf::Row),
-                None => Err(Problem::new(
-                    "undefined_reference",
-                    format!("there is no `{}` without FROM", name.text),
-                    name.position,
-                )
-                .help("write token_parameters.name or request.jwt() ->> 'name'")),
-            },
-        }
+impl Scope for ParameterScope<'_, '_> {
+    type Leaf = Leaf;
+
+    fn column(&self, schema: Option<&Name>, table: Option<&Name>, name: &Name) -> Result<Expression<Leaf>, Problem> {
+        let undefined = |what: &str| {
+            Problem::new("undefined_reference", format!("there is no `{}` {what}", name.text), name.position)
+                .help("write token_parameters.name or request.jwt() ->> 'name'")
+        };
+        let leaf = match (table.map(|table| table.text.as_str()), &self.from) {
+            (Some("token_parameters"), _) => Leaf::Request(RequestInput::TokenParameter(name.text.clone())),
+            (Some("user_parameters"), _) => Leaf::Request(RequestInput::UserParameter(name.text.clone())),
+            (_, ParameterFrom::Table(own)) => Leaf::Row(own.column(schema, table, name, self.context)?),
+            (_, ParameterFrom::Request) => return Err(undefined("without FROM")),
+            (table, ParameterFrom::Elements { name: own, .. }) => {
+                if table.is_some_and(|table| table != own) {
+                    return Err(undefined("in json_each()"));
+                }
+                match name.text.as_str() {
+                    "key" => Leaf::Element(ElementPart::Key),
+                    "value" => Leaf::Element(ElementPart::Value),
+                    _ => return Err(undefined("in json_each(), which has `key` and `value`")),
+                }
+            }
+        };
+        Ok(Expression::Input(leaf))
     }
 
     fn request_call(&self, call: &RequestCall<'_>) -> Option<Result<Expression<Leaf>, Problem>> {
@@ -258,12 +383,16 @@ impl Scope for ParameterScope<'_> {
         })
     }
 
-    fn fixed_json(&self) -> bool {
-        self.context.fixed_json
+    fn finish(&self, expression: Expression<Leaf>, at: Position) -> Result<Expression<Leaf>, Problem> {
+        finish_classic(expression, at)
+    }
+
+    fn language(&self) -> Language {
+        Language::classic(self.context.fixed_json)
     }
 }
 
-impl Slots for ParameterScope<'_> {
+impl Slots for ParameterScope<'_, '_> {
     fn slot(&mut self, value: &Expression<Leaf>, form: AskedForm, at: Position) -> Result<usize, Problem> {
         let asked = Asked { value: request_expression(value, at)?, form };
         if let Some(slot) = self.asked.iter().position(|earlier| *earlier == asked) {

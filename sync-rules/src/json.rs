@@ -152,12 +152,19 @@ pub(crate) fn write_value(value: &SqlValue, form: Form, out: &mut String) {
 }
 
 fn write_integer(number: i128, out: &mut String) {
-    let _ = write!(out, "{number}");
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 fn write_real(number: f64, form: Form, out: &mut String) {
     if !number.is_finite() {
         return out.push_str("null");
+    }
+    if let Some(integer) = small_integer(number) {
+        out.push_str(itoa::Buffer::new().format(integer));
+        if form == Form::Data {
+            out.push_str(".0");
+        }
+        return;
     }
     let start = out.len();
     write_ecmascript(number, out);
@@ -166,12 +173,32 @@ fn write_real(number: f64, form: Form, out: &mut String) {
     }
 }
 
+/// The integer a number is, where its digits are those of the number.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+fn small_integer(number: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    (number.fract() == 0.0 && number.abs() <= LIMIT).then_some(number as i64)
+}
+
+/// Bytes that JSON escapes in strings.
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        escaped[byte] = true;
+        byte += 1;
+    }
+    escaped[b'"' as usize] = true;
+    escaped[b'\\' as usize] = true;
+    escaped
+};
+
 /// Appends a JSON string, escaping only what JSON requires.
 pub(crate) fn write_text(text: &str, out: &mut String) {
     out.push('"');
     let mut copied = 0;
     for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+        if !ESCAPED[usize::from(byte)] {
             continue;
         }
         out.push_str(&text[copied..at]);

@@ -70,7 +70,7 @@ impl SqlValue {
             (Self::Real(left), Self::Real(right)) => left.partial_cmp(right).unwrap_or(Ordering::Less),
             (Self::Integer(left), Self::Real(right)) => compare_mixed(*left, *right),
             (Self::Real(left), Self::Integer(right)) => compare_mixed(*right, *left).reverse(),
-            (Self::Text(left), Self::Text(right)) => left.encode_utf16().cmp(right.encode_utf16()),
+            (Self::Text(left), Self::Text(right)) => compare_text(left, right),
             (left, right) => left.rank().cmp(&right.rank()),
         }))
     }
@@ -99,6 +99,20 @@ impl From<bool> for SqlValue {
     fn from(value: bool) -> Self {
         Self::Integer(i128::from(value))
     }
+}
+
+/// By UTF-16 code unit, without encoding what is equal.
+fn compare_text(left: &str, right: &str) -> Ordering {
+    if left == right {
+        return Ordering::Equal;
+    }
+    let differing = left.chars().zip(right.chars()).find(|(one, other)| one != other);
+    let units = |ch: char| {
+        let mut units = [0; 2];
+        ch.encode_utf16(&mut units);
+        units
+    };
+    differing.map_or_else(|| left.len().cmp(&right.len()), |(one, other)| units(one).cmp(&units(other)))
 }
 
 /// Compares mathematically, without rounding the integer to binary64. NaN is smaller than everything.

@@ -161,13 +161,8 @@ fn cast_type(name: &str, at: Position) -> Result<CastType, Problem> {
 }
 
 fn function(name: &str, fixed_json: bool, at: Position) -> Result<Function, Problem> {
-    Function::named(name, fixed_json).ok_or_else(|| {
-        if Function::is_planned(name) {
-            Problem::new("not_supported_yet", format!("the function {name}() is not available in this release yet"), at)
-        } else {
-            Problem::new("unknown_function", format!("there is no function {name}()"), at)
-        }
-    })
+    Function::named(name, fixed_json)
+        .ok_or_else(|| Problem::new("unknown_function", format!("there is no function {name}()"), at))
 }
 
 fn fold(expression: Expression<Leaf>, at: Position) -> Result<Expression<Leaf>, Problem> {

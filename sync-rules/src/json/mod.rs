@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod read;
+mod repetition;
 
 /// A JSON document.
 #[derive(Debug, Clone, PartialEq)]

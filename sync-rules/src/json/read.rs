@@ -275,7 +275,10 @@ mod tests {
         }
 
         #[test]
-        fn what_prints_reads_back(numbers: Vec<i64>, names in prop::collection::btree_set("[0-9a-b\"\\\\é]{0,3}", 0..6)) {
+        fn what_prints_reads_back(
+            numbers: Vec<i64>,
+            names in prop::collection::btree_set("[0-9a-b\"\\\\é]{0,3}", 0..6),
+        ) {
             let array = Json::Array(numbers.into_iter().map(|number| Json::Integer(number.into())).collect());
             let json = Json::object(names.into_iter().map(|name| (name, array.clone())).collect());
             prop_assert_eq!(read(&json.to_text()), Ok(json));

@@ -1,6 +1,7 @@
 //! Geometry: points as numbers, shapes as WKT and `GeoJSON`.
 //!
-//! Input is WKB, as bytes or in hex. Numbers and NULL hold no geometry and give NULL; what should be WKB and is not fails.
+//! Input is WKB, as bytes or in hex. Numbers and NULL hold no geometry and give NULL; what should be WKB and is not
+//! fails.
 
 use crate::value::{Failure, SqlValue};
 

@@ -108,7 +108,8 @@ fn leading_number(text: &str) -> Result<SqlValue, Failure> {
     })
 }
 
-/// Without the space before it, as JavaScript knows space: it counts the byte order mark, and not the next-line control.
+/// Without the space before it. Space is what JavaScript takes for it: the byte order mark is, the next-line control is
+/// not.
 pub(crate) fn trim_space(text: &str) -> &str {
     let is_space = |character: char| match character {
         '\u{feff}' => true,

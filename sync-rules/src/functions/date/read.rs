@@ -2,9 +2,9 @@
 
 use super::{DAY, HOUR, MINUTE, Moment, SECOND, days_since_1970};
 
-/// Reads `YYYY-MM-DD`, or `YYYY-MM-DD[ T]hh:mm[:ss[.fff]]` with `Z`, `±hh:mm` or, for UTC, nothing. Years outside 0..9999
-/// are a sign and six digits. Other notations that some JavaScript engines read, such as `Jun 28 2023`, are no dates here,
-/// and the year 0001 is not taken for 2001.
+/// Reads `YYYY-MM-DD`, or `YYYY-MM-DD[ T]hh:mm[:ss[.fff]]` with `Z`, `±hh:mm` or, for UTC, nothing. Years outside
+/// 0..9999 are a sign and six digits. Other notations that some JavaScript engines read, such as `Jun 28 2023`, are no
+/// dates here, and the year 0001 is not taken for 2001.
 pub(super) fn read(text: &str) -> Option<Moment> {
     Reader(text.as_bytes()).moment()
 }

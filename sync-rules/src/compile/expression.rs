@@ -306,7 +306,19 @@ fn call<S: Scope + ?Sized>(
             .help("write substring(x, start, length)"));
     }
     let function = Function::named(name, language.fixed_json)
+        .filter(|function| !language.is_edition_3 || function.in_edition_3())
         .ok_or_else(|| Problem::new("unknown_function", format!("there is no function {name}()"), at))?;
+    let (fewest, most) = function.arity();
+    let is_counted = arguments.len() >= fewest && most.is_none_or(|most| arguments.len() <= most);
+    if language.is_edition_3 && !is_counted {
+        let expected = match most {
+            Some(most) if most == fewest => format!("{most}"),
+            Some(most) => format!("{fewest} to {most}"),
+            None => format!("{fewest} or more"),
+        };
+        let message = format!("{name}() takes {expected} arguments, not {}", arguments.len());
+        return Err(Problem::new("argument_count", message, at));
+    }
     let arguments = arguments.iter().map(|argument| lower(argument, scope)).collect::<Result<_, _>>()?;
     Ok(Expression::Call { function, arguments })
 }

@@ -48,6 +48,7 @@ fn each_mistake_in_a_data_query_has_its_code() {
         ("SELECT name FROM t WHERE x = bucket.x", "id_column_missing"),
         ("SELECT id, a || b FROM t WHERE x = bucket.x", "alias_required"),
         ("SELECT id, coalesce(a, b) AS c FROM t WHERE x = bucket.x", "unknown_function"),
+        ("SELECT id, strftime(a) AS c FROM t WHERE x = bucket.x", "unknown_function"),
         ("SELECT id, CAST(a AS bigint) AS c FROM t WHERE x = bucket.x", "invalid_cast"),
         ("SELECT id, u.a FROM t WHERE x = bucket.x", "undefined_reference"),
         ("SELECT id, '{' ->> 'a' AS c FROM t WHERE x = bucket.x", "expression_failed"),

@@ -7,5 +7,6 @@ mod official_client;
 mod replica;
 mod replication;
 mod source_setup;
+mod streams;
 mod tidy;
 mod write;

@@ -1,0 +1,122 @@
+//! The input: a case as it is written.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::CaseError;
+use crate::{RequestContext, SourceTable, Subscription};
+
+/// A case. Keys it does not know, such as `tags`, are for others.
+#[derive(Debug, Deserialize)]
+pub(super) struct Case<'l> {
+    pub id: String,
+    pub rules_yaml: String,
+    #[serde(default = "public")]
+    pub default_schema: String,
+    /// Deployment number, for rules that put it in front of bucket names.
+    pub bucket_version: Option<u64>,
+    #[serde(default, borrow)]
+    pub source_rows: Vec<SourceRow<'l>>,
+    #[serde(default)]
+    pub requests: Vec<Request>,
+}
+
+/// A replicated row.
+#[derive(Debug, Deserialize)]
+pub(super) struct SourceRow<'l> {
+    #[serde(default = "default_connection")]
+    connection: String,
+    schema: Option<String>,
+    table: String,
+    /// Kept as text: the spelling of a number decides about its kind.
+    #[serde(borrow)]
+    pub columns: &'l RawValue,
+}
+
+/// A client connection.
+#[derive(Debug, Deserialize)]
+pub(super) struct Request {
+    #[serde(default)]
+    jwt: Object,
+    #[serde(default)]
+    parameters: Object,
+    #[serde(default)]
+    streams: Vec<Stream>,
+    #[serde(default = "yes")]
+    default_streams: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stream {
+    stream: String,
+    /// Absent means `{}`; `null` means the default subscription.
+    #[serde(default = "no_parameters")]
+    parameters: Option<Object>,
+    priority: Option<u8>,
+}
+
+/// A JSON object. Read in two steps, because the error of the direct way repeats what stands in its place, and that may
+/// be a token.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Value")]
+struct Object(Map<String, Value>);
+
+impl TryFrom<Value> for Object {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err("tokens and parameters are objects"),
+        }
+    }
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+fn default_connection() -> String {
+    "default".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the type of the field")]
+fn no_parameters() -> Option<Object> {
+    Some(Object::default())
+}
+
+impl<'l> Case<'l> {
+    pub(super) fn parse(line: &'l str) -> Result<Self, CaseError> {
+        serde_json::from_str(line).map_err(CaseError::Shape)
+    }
+}
+
+impl SourceRow<'_> {
+    pub(super) fn table(&self, default_schema: &str) -> SourceTable {
+        SourceTable {
+            connection: self.connection.clone(),
+            schema: self.schema.as_deref().unwrap_or(default_schema).to_owned(),
+            name: self.table.clone(),
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn context(&self) -> RequestContext {
+        let subscription = |stream: &Stream| Subscription {
+            stream: stream.stream.clone(),
+            parameters: stream.parameters.as_ref().map(|parameters| parameters.0.clone()),
+            priority: stream.priority,
+        };
+        RequestContext {
+            token: self.jwt.0.clone(),
+            parameters: self.parameters.0.clone(),
+            include_defaults: self.default_streams,
+            subscriptions: self.streams.iter().map(subscription).collect(),
+        }
+    }
+}

@@ -155,7 +155,7 @@ fn eval_lines(
             continue;
         }
         let result = match str::from_utf8(&line) {
-            Ok(line) => eval_case::run(line).map_err(|error| server::chain(&error)),
+            Ok(line) => eval_case::run(line).map_err(|error| error.to_string()),
             Err(_) => Err("not UTF-8".to_owned()),
         };
         match result {
@@ -204,7 +204,7 @@ mod tests {
         let input = b"{\"id\":1}\n\xff\n{\"id\":\"a\",\"rules_yaml\":\"\"}\n";
         let (is_complete, ids, complaints) = eval(input, 100);
         assert_eq!((is_complete, ids), (false, vec!["a".to_owned()]));
-        assert!(complaints.starts_with("error: line 1: this is not a case: "), "{complaints}");
+        assert!(complaints.starts_with("error: line 1: not a case: "), "{complaints}");
         assert!(complaints.ends_with("error: line 2: not UTF-8\n"), "{complaints}");
     }
 

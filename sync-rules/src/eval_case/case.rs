@@ -91,7 +91,12 @@ fn no_parameters() -> Option<Object> {
 
 impl<'l> Case<'l> {
     pub(super) fn parse(line: &'l str) -> Result<Self, CaseError> {
-        serde_json::from_str(line).map_err(CaseError::Shape)
+        serde_json::from_str(line).map_err(|error| {
+            // A case is one line of a file, so the line `serde_json` counts would mislead.
+            let (reason, column) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {column}", error.line());
+            CaseError::Shape { reason: reason.strip_suffix(&place).unwrap_or(&reason).to_owned(), column }
+        })
     }
 }
 

@@ -22,8 +22,13 @@ use crate::{Compiled, compile};
 #[non_exhaustive]
 pub enum CaseError {
     /// The line is not JSON, or not of the shape of a case.
-    #[error("this is not a case")]
-    Shape(#[source] serde_json::Error),
+    #[error("not a case: {reason} (column {column})")]
+    Shape {
+        /// What is wrong.
+        reason: String,
+        /// How far the line was understood, in bytes.
+        column: usize,
+    },
     /// A column is not written as the format says.
     #[error("source row {row}: {reason}")]
     Column {

@@ -81,7 +81,9 @@ fn what_is_not_a_case_is_an_error_without_values() {
     let row = row.unwrap_err();
     assert!(matches!(row, CaseError::Column { row: 0, .. }));
     assert!(!format!("{row:?}").contains("secret"));
+    let missing = run("{\"id\":\"x\"}").unwrap_err();
+    assert_eq!(missing.to_string(), "not a case: missing field `rules_yaml` (column 10)");
     for line in ["", "[]", "{", "{\"id\":1,\"rules_yaml\":\"\"}"] {
-        assert!(matches!(run(line), Err(CaseError::Shape(_))), "{line}");
+        assert!(matches!(run(line), Err(CaseError::Shape { .. })), "{line}");
     }
 }

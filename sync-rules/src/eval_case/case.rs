@@ -1,10 +1,12 @@
 //! The input: a case as it is written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::CaseError;
-use crate::{RequestContext, SourceTable, Subscription};
+use crate::{RequestContext, SchemaTable, SourceSchema, SourceTable, Subscription};
 
 /// A case. Keys it does not know, such as `tags`, are for others.
 #[derive(Debug, Deserialize)]
@@ -13,12 +15,24 @@ pub(super) struct Case<'l> {
     pub rules_yaml: String,
     #[serde(default = "public")]
     pub default_schema: String,
+    /// What the source looks like, for warnings.
+    pub schema: Option<Vec<SchemaPart>>,
     /// Deployment number, for rules that put it in front of bucket names.
     pub bucket_version: Option<u64>,
     #[serde(default, borrow)]
     pub source_rows: Vec<SourceRow<'l>>,
     #[serde(default)]
     pub requests: Vec<Request>,
+}
+
+/// Tables of one schema of the source.
+#[derive(Debug, Deserialize)]
+pub(super) struct SchemaPart {
+    #[serde(default = "default_connection")]
+    connection: String,
+    schema: String,
+    /// By table, the types of its columns, of which only the names are used.
+    tables: BTreeMap<String, Map<String, Value>>,
 }
 
 /// A replicated row.
@@ -48,7 +62,8 @@ pub(super) struct Request {
 
 #[derive(Debug, Deserialize)]
 struct Stream {
-    stream: String,
+    #[serde(rename = "stream")]
+    name: String,
     /// Absent means `{}`; `null` means the default subscription.
     #[serde(default = "no_parameters")]
     parameters: Option<Object>,
@@ -100,6 +115,19 @@ impl<'l> Case<'l> {
     }
 }
 
+pub(super) fn source_schema(parts: &[SchemaPart]) -> SourceSchema {
+    let tables = |part: &'_ SchemaPart| {
+        let table = |(name, columns): (&String, &Map<String, Value>)| SchemaTable {
+            connection: part.connection.clone(),
+            schema: part.schema.clone(),
+            name: name.clone(),
+            columns: columns.keys().cloned().collect(),
+        };
+        part.tables.iter().map(table).collect::<Vec<_>>()
+    };
+    SourceSchema { tables: parts.iter().flat_map(tables).collect() }
+}
+
 impl SourceRow<'_> {
     pub(super) fn table(&self, default_schema: &str) -> SourceTable {
         SourceTable {
@@ -113,7 +141,7 @@ impl SourceRow<'_> {
 impl Request {
     pub(super) fn context(&self) -> RequestContext {
         let subscription = |stream: &Stream| Subscription {
-            stream: stream.stream.clone(),
+            stream: stream.name.clone(),
             parameters: stream.parameters.as_ref().map(|parameters| parameters.0.clone()),
             priority: stream.priority,
         };

@@ -9,14 +9,14 @@ use super::{
     CaseError,
     case::{Case, Request, SourceRow},
     result::{
-        BucketResult, CaseResult, DataResult, LookupResult, ReasonResult, RequestResult, RowResult, RulesResult,
-        findings, sorted, sorted_object,
+        BucketResult, CaseResult, DataResult, EventResult, LookupResult, ReasonResult, RequestResult, RowResult,
+        RulesResult, findings, sorted, sorted_object,
     },
     values::{ValueError, decode_columns},
 };
 use crate::{
-    Diagnostic, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue, Reason, SqlValue, SyncPlan,
-    TableEvaluator,
+    Diagnostic, ErrorKind, EvaluatedEvent, Evaluation, LookupKey, LookupSource, LookupValue, Reason, SqlValue,
+    SyncPlan, TableEvaluator,
 };
 
 /// A join over joins settles in as many passes as it is deep; no rules anybody reads go so deep.
@@ -62,7 +62,8 @@ pub(super) fn evaluate<'c>(
     let prepare = |(index, row)| prepare(index, row, &case.default_schema, plan, &bucket_prefix);
     let rows = case.source_rows.iter().enumerate().map(prepare).collect::<Result<Vec<_>, _>>()?;
     let (evaluations, mut index) = settle(&rows)?;
-    let tables = plan.source_tables().iter().map(|table| [&table.connection, &table.schema, &table.name]);
+    let tables = plan.source_tables();
+    let tables = tables.iter().map(|table| [&table.connection, &table.schema, &table.name]);
     Ok(CaseResult {
         id: &case.id,
         requests: case.requests.iter().map(|request| resolve(plan, request, &bucket_prefix, &mut index)).collect(),
@@ -111,6 +112,7 @@ fn row_result(row: &Row, evaluation: &Evaluation) -> RowResult {
     if row.values.is_none() {
         return RowResult { data_errors: 1, ..RowResult::default() };
     }
+    let count = |kind| evaluation.errors.iter().filter(|error| error.kind == kind).count();
     let data = evaluation.rows.iter().map(|row| DataResult {
         bucket: row.bucket.as_str(),
         data: sorted_object(&row.data),
@@ -120,17 +122,16 @@ fn row_result(row: &Row, evaluation: &Evaluation) -> RowResult {
     let Index(lookups) = [evaluation].into_iter().collect();
     RowResult {
         data: sorted(data),
-        data_errors: evaluation.errors.iter().filter(|error| !is_of_parameters(error)).count(),
-        // SWITCH: `row.evaluator.has_events().then(|| events(evaluation))`.
-        events: None,
-        parameter_errors: evaluation.errors.iter().filter(|error| is_of_parameters(error)).count(),
+        data_errors: count(ErrorKind::Data),
+        events: row.evaluator.has_events().then(|| sorted(evaluation.events.iter().map(event_result))),
+        parameter_errors: count(ErrorKind::Parameters),
         parameters: sorted(lookups.iter().map(lookup_result)),
     }
 }
 
-// SWITCH: `error.kind == ErrorKind::Parameters`.
-fn is_of_parameters(error: &EvaluationError) -> bool {
-    error.message.starts_with("parameter query")
+fn event_result(event: &EvaluatedEvent) -> EventResult<'_> {
+    let data = event.data.as_deref().map(sorted_object);
+    EventResult { error: data.is_none().then_some(true), data, event: &event.event }
 }
 
 fn lookup_result<'e>((key, values): (&'e LookupKey, &'e BTreeSet<LookupValue>)) -> LookupResult<'e> {
@@ -153,10 +154,5 @@ fn resolve(plan: &SyncPlan, request: &Request, bucket_prefix: &str, index: &mut 
         priority: bucket.priority,
         reasons: sorted(bucket.reasons.iter().map(reason)),
     });
-    RequestResult {
-        buckets: sorted(buckets),
-        // SWITCH: `querier.is_dynamic()`.
-        dynamic: !resolution.consulted.is_empty(),
-        errors: resolution.errors.len(),
-    }
+    RequestResult { buckets: sorted(buckets), dynamic: querier.is_dynamic(), errors: resolution.errors.len() }
 }

@@ -15,7 +15,7 @@ mod result;
 mod time;
 mod values;
 
-use crate::{Compiled, compile};
+use crate::{CompileOptions, Compiled, compile_with};
 
 /// Why a line has no result.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,9 @@ pub enum CaseError {
 /// When the line is no case. Rules, rows and requests that fail are counted in the result.
 pub fn run(line: &str) -> Result<String, CaseError> {
     let case = case::Case::parse(line)?;
-    // SWITCH: `compile_with(&case.rules_yaml, &CompileOptions { default_schema, schema })`.
-    let Compiled { plan, diagnostics } = compile(&case.rules_yaml, &case.default_schema);
+    let schema = case.schema.as_deref().map(case::source_schema);
+    let options = CompileOptions { default_schema: &case.default_schema, schema: schema.as_ref() };
+    let Compiled { plan, diagnostics } = compile_with(&case.rules_yaml, &options);
     let Some(plan) = plan else { return Ok(result::refused(&case.id, &diagnostics).to_line()) };
     Ok(engine::evaluate(&case, &plan, &diagnostics)?.to_line())
 }

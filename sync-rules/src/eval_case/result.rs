@@ -49,6 +49,16 @@ pub(super) struct DataResult<'e> {
     pub table: &'e str,
 }
 
+/// What an event is told of a row, or that this failed.
+#[derive(Debug, Serialize)]
+pub(super) struct EventResult<'e> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<bool>,
+    pub event: &'e str,
+}
+
 /// A lookup and its answers, both in the engine's internal text.
 #[derive(Debug, Serialize)]
 pub(super) struct LookupResult<'e> {

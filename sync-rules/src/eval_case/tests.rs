@@ -87,3 +87,27 @@ fn what_is_not_a_case_is_an_error_without_values() {
         assert!(matches!(run(line), Err(CaseError::Shape { .. })), "{line}");
     }
 }
+
+#[test]
+fn a_failed_event_is_named_and_a_table_without_events_has_none() {
+    let rules =
+        format!("{RULES}event_definitions:\n  changed:\n    payloads:\n      - SELECT json_keys(a) AS k FROM e\n");
+    let row = |table: &str, a: &str| json!({"table": table, "columns": {"id": 1, "a": a}});
+    let rows = json!([row("e", r#"{"x":1}"#), row("e", "secret"), row("t", "")]);
+    let result = result(&json!({"id": "x", "rules_yaml": rules, "source_rows": rows}));
+    assert_eq!(result["rows"][0]["events"], json!([{"data": r#"{"k":"[\"x\"]"}"#, "event": "changed"}]));
+    assert_eq!(result["rows"][1]["events"], json!([{"error": true, "event": "changed"}]));
+    assert_eq!(result["rows"][1]["data_errors"], 0, "it counts as an event only");
+    assert_eq!(result["rows"][2].get("events"), None);
+}
+
+#[test]
+fn absent_subscription_parameters_are_empty_and_null_is_the_default_subscription() {
+    let rules = "config: { edition: 3 }\nstreams:\n  s: { auto_subscribe: true, query: SELECT * FROM t }\n";
+    let reasons = |streams: Value| {
+        let result = result(&json!({"id": "x", "rules_yaml": rules, "requests": [{"streams": streams}]}));
+        result["requests"][0]["buckets"][0]["reasons"].clone()
+    };
+    assert_eq!(reasons(json!([{"stream": "s"}])), json!(["default", {"subscription": 0}]));
+    assert_eq!(reasons(json!([{"stream": "s", "parameters": null}])), json!([{"subscription": 0}]));
+}

@@ -52,7 +52,7 @@ struct Finding {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Row {
-    data: Vec<Data>,
+    data: Vec<DataRow>,
     data_errors: usize,
     parameter_errors: usize,
     #[serde(default)]
@@ -60,7 +60,7 @@ struct Row {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Data {
+struct DataRow {
     bucket: String,
     table: String,
     id: String,
@@ -69,12 +69,12 @@ struct Data {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Request {
-    buckets: Vec<Bucket>,
+    buckets: Vec<ResolvedBucket>,
     errors: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Bucket {
+struct ResolvedBucket {
     bucket: String,
     priority: u8,
     definition: String,
@@ -96,7 +96,7 @@ type Output<'r> = (&'r str, &'r str, &'r str);
 /// All that makes a bucket what it is except its name: source rows and their output, requests and priorities.
 type Contents<'r> = (BTreeSet<(usize, Output<'r>)>, Vec<(usize, u8)>);
 
-impl Data {
+impl DataRow {
     fn output(&self) -> Output<'_> {
         (&self.table, &self.id, &self.data)
     }

@@ -50,6 +50,9 @@ enum RulesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run test cases: reads rules, rows and requests from stdin, a JSON object per line, and prints a line with all
+    /// that comes of them. Exits with 1 if a line is not a case.
+    Eval,
 }
 
 #[derive(Args)]
@@ -84,6 +87,7 @@ async fn main() -> ExitCode {
             commands::migrate(options.config.as_deref()).await
         }
         Command::Rules { command: RulesCommand::Check { file, json } } => commands::check_rules(&file, json),
+        Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Demo(options) => {
             start_logging("error");
             commands::demo(DemoOptions {

@@ -24,6 +24,7 @@ mod definition;
 pub mod diagnostic;
 mod dispatch;
 mod elements;
+pub mod eval_case;
 pub mod evaluate;
 mod explain;
 mod expression;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    sync::Arc,
 };
 
 use super::{
@@ -15,8 +16,8 @@ use super::{
     values::{ValueError, decode_columns},
 };
 use crate::{
-    Diagnostic, ErrorKind, EvaluatedEvent, Evaluation, LookupKey, LookupSource, LookupValue, Reason, SqlValue,
-    SyncPlan, TableEvaluator,
+    Diagnostic, ErrorKind, EvaluatedEvent, Evaluation, LookupKey, LookupSource, LookupValue, Reason, SourceTable,
+    SqlValue, SyncPlan, TableEvaluator,
 };
 
 /// A join over joins settles in as many passes as it is deep; no rules anybody reads go so deep.
@@ -44,9 +45,12 @@ impl<'e> FromIterator<&'e Evaluation> for Index {
     }
 }
 
+/// Evaluators by table and columns; rows of a table mostly have the same.
+type Evaluators = BTreeMap<(SourceTable, Vec<String>), Arc<TableEvaluator>>;
+
 /// A row, ready to be evaluated.
 struct Row {
-    evaluator: TableEvaluator,
+    evaluator: Arc<TableEvaluator>,
     /// `None` if the source cannot deliver the row.
     values: Option<Vec<SqlValue>>,
 }
@@ -59,7 +63,8 @@ pub(super) fn evaluate<'c>(
 ) -> Result<CaseResult<'c>, CaseError> {
     let version = case.bucket_version.filter(|_| plan.versioned_bucket_ids());
     let bucket_prefix = version.map_or_else(String::new, |version| format!("{version}#"));
-    let prepare = |(index, row)| prepare(index, row, &case.default_schema, plan, &bucket_prefix);
+    let mut evaluators = Evaluators::new();
+    let prepare = |(index, row)| prepare(index, row, &case.default_schema, plan, &bucket_prefix, &mut evaluators);
     let rows = case.source_rows.iter().enumerate().map(prepare).collect::<Result<Vec<_>, _>>()?;
     let (evaluations, mut index) = settle(&rows)?;
     let tables = plan.source_tables();
@@ -78,13 +83,18 @@ fn prepare(
     default_schema: &str,
     plan: &SyncPlan,
     bucket_prefix: &str,
+    evaluators: &mut Evaluators,
 ) -> Result<Row, CaseError> {
     let (names, values) = match decode_columns(row.columns.get(), plan.compatibility()) {
         Ok((names, values)) => (names, Some(values)),
         Err(ValueError::Failed) => (Vec::new(), None),
         Err(ValueError::Malformed(reason)) => return Err(CaseError::Column { row: index, reason }),
     };
-    Ok(Row { evaluator: plan.evaluator(&row.table(default_schema), &names, bucket_prefix), values })
+    let table = row.table(default_schema);
+    let evaluator = evaluators
+        .entry((table, names))
+        .or_insert_with_key(|(table, names)| Arc::new(plan.evaluator(table, names, bucket_prefix)));
+    Ok(Row { evaluator: Arc::clone(evaluator), values })
 }
 
 /// Evaluates the rows again and again until none would see another lookup than before.

@@ -226,16 +226,15 @@ impl Slots for TableScope<'_> {
 }
 
 impl TableScope<'_> {
-    /// A table that meets itself would have to be evaluated until nothing changes any more.
+    /// Which rows a subquery reads must be known when it is compiled.
     fn check_chain(&self, pattern: &TablePattern, at: Position) -> Result<(), Problem> {
         if self.chain.len() > JOIN_DEPTH_MAX {
             let message = format!("subqueries are nested deeper than {JOIN_DEPTH_MAX}");
             return Err(Problem::new("subquery_filter_unsupported", message, at));
         }
-        if pattern.is_wildcard() || self.chain.iter().any(|outer| outer.is_wildcard() || outer == pattern) {
-            let message = "a subquery cannot read its own outer table, nor tables by `%`";
-            return Err(Problem::new("subquery_filter_unsupported", message, at)
-                .help("keep the owner in a column of the table, or in a table of its own"));
+        if pattern.is_wildcard() || self.chain.iter().any(TablePattern::is_wildcard) {
+            return Err(Problem::new("subquery_filter_unsupported", "a subquery cannot read tables by `%`", at)
+                .help("name one table"));
         }
         Ok(())
     }

@@ -67,11 +67,6 @@ fn filters_that_cannot_be_turned_around_are_refused() {
         ("team NOT IN (SELECT id FROM teams WHERE user_id = :user_id)", "subquery_filter_unsupported"),
         ("NOT team IN (SELECT id FROM teams WHERE user_id = :user_id)", "subquery_filter_unsupported"),
         ("team = (SELECT id FROM teams WHERE user_id = :user_id)", "subquery_filter_unsupported"),
-        ("parent IN (SELECT id FROM tasks WHERE user_id = :user_id)", "subquery_filter_unsupported"),
-        (
-            "team IN (SELECT id FROM teams WHERE owner IN (SELECT user_id FROM tasks WHERE user_id = :user_id))",
-            "subquery_filter_unsupported",
-        ),
         ("team IN (SELECT id, name FROM teams WHERE user_id = :user_id)", "subquery_columns"),
         ("team IN (SELECT * FROM teams WHERE user_id = :user_id)", "subquery_columns"),
         ("team IN (SELECT id FROM teams WHERE user_id = :user_id ORDER BY id LIMIT 1)", "clause_unsupported"),

@@ -288,7 +288,7 @@ fn write_rule(key: &str) -> Value {
             "description": "Must hold for the row as it is and as it becomes. `true` leaves it to row-level security.",
             "examples": ["row.user_id = auth.user_id()", true],
         }),
-        // `not: {}` in words of a keyword, so that hover texts stay.
+        // Nothing is valid here; `false` would say so as well, but could not be described.
         _ if keys::WRITE_RULE_NOT_YET.contains(&key) => {
             json!({ "description": "Not available in this release yet.", "not": {} })
         }

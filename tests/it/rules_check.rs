@@ -28,8 +28,8 @@ impl Rules {
 
     /// A stream with one query per line.
     fn queries(queries: &[&str]) -> Self {
-        let list: String = queries.iter().map(|query| format!("      - {query}\n")).collect();
-        Self::new(&format!("config: {{ edition: 3 }}\nstreams:\n  mine:\n    queries:\n{list}"))
+        let list: Vec<_> = queries.iter().map(|query| format!("      - {query}")).collect();
+        Self::new(&format!("config: {{ edition: 3 }}\nstreams:\n  mine:\n    queries:\n{}\n", list.join("\n")))
     }
 
     fn path(&self) -> PathBuf {
@@ -145,6 +145,8 @@ async fn what_postgres_cannot_replicate_is_said_though_it_can_be_deployed() {
         ALTER TABLE items DROP old;
         CREATE VIEW seen AS SELECT * FROM items;
         CREATE MATERIALIZED VIEW kept AS SELECT * FROM items;
+        CREATE FOREIGN DATA WRAPPER far; CREATE SERVER away FOREIGN DATA WRAPPER far;
+        CREATE FOREIGN TABLE borrowed (id text, owner text) SERVER away;
         CREATE TABLE parts (id text PRIMARY KEY, owner text) PARTITION BY LIST (id);
         CREATE TABLE part_a PARTITION OF parts FOR VALUES IN ('a');
         CREATE PUBLICATION kairos_sync FOR TABLE items, parts;";
@@ -153,6 +155,7 @@ async fn what_postgres_cannot_replicate_is_said_though_it_can_be_deployed() {
         "SELECT id, twice FROM items WHERE owner = auth.user_id() AND old IS NULL",
         "SELECT * FROM seen WHERE owner = auth.user_id()",
         "SELECT * FROM kept WHERE owner = auth.user_id()",
+        "SELECT * FROM borrowed WHERE owner = auth.user_id()",
         "SELECT * FROM parts WHERE owner = auth.user_id()",
         "SELECT * FROM item WHERE owner = auth.user_id()",
     ]);
@@ -163,6 +166,7 @@ async fn what_postgres_cannot_replicate_is_said_though_it_can_be_deployed() {
         ("column_not_found", "old"),
         ("view_not_replicated", "seen"),
         ("view_not_replicated", "kept"),
+        ("foreign_table_not_replicated", "borrowed"),
         ("partitions_published_apart", "parts"),
         ("table_not_found", "item"),
     ];
@@ -174,21 +178,28 @@ async fn what_postgres_cannot_replicate_is_said_though_it_can_be_deployed() {
     let (_, report) = rules.check_json(&uri).await;
     let text = fs::read_to_string(rules.path()).expect("the rules");
     assert_eq!(findings(&report, &text), [("partition_published_as_root", "part_a".to_owned())]);
+
+    let rules = Rules::queries(&["SELECT * FROM \"%\" WHERE owner = auth.user_id()"]);
+    let (exit, report) = rules.check_json(&uri).await;
+    assert_eq!((exit, findings(&report, "")), (Some(0), Vec::new()), "a wildcard means what is published");
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_set_up_is_no_obstacle_to_finding_the_rest() {
-    let cluster = PgCluster::start_with(None, &[("wal_level", "replica")]).expect("a server");
+    let settings = [("wal_level", "replica"), ("max_replication_slots", "1")];
+    let cluster = PgCluster::start_with(None, &settings).expect("a server");
     let uri = cluster.uri("postgres", "postgres");
     let admin = connect(&uri).await;
     admin.batch_execute("CREATE TABLE keyless (id text, owner text)").await.expect("prepares");
+    admin.batch_execute("SELECT pg_create_physical_replication_slot('taken')").await.expect("takes the slot");
     let rules = Rules::new(
         "bucket_definitions:\n  mine:\n    parameters: [{ name: user_id, type: string }]\n    data:\n      \
          - { table: keyless, filter: 'owner = :user_id', columns: [id, title] }\n",
     );
     let text = fs::read_to_string(rules.path()).expect("the rules");
     let (exit, report) = rules.check_json(&uri).await;
-    let expected = [("PG-0202", ""), ("PG-0206", ""), ("PG-0211", "keyless"), ("column_not_found", "title")];
+    let expected =
+        [("PG-0202", ""), ("PG-0204", ""), ("PG-0206", ""), ("PG-0211", "keyless"), ("column_not_found", "title")];
     assert_eq!(findings(&report, &text), expected.map(|(code, word)| (code, word.to_owned())));
     assert_eq!(exit, Some(1));
 
@@ -199,7 +210,7 @@ async fn a_server_that_is_not_set_up_is_no_obstacle_to_finding_the_rest() {
         assert!(printed.contains(expected), "no {expected:?} in\n{printed}");
     }
     assert!(!printed.contains("PG-0206"), "{printed}");
-    assert!(printed.ends_with("cannot be deployed; 2 errors, 1 warning, 1 definition, 1 table read\n"), "{printed}");
+    assert!(printed.ends_with("cannot be deployed; 2 errors, 2 warnings, 1 definition, 1 table read\n"), "{printed}");
 }
 
 #[tokio::test]

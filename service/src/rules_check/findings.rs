@@ -148,6 +148,6 @@ fn of_setup(problem: &SetupProblem, source: &Source, places: &Places) -> Diagnos
 
 /// Where the rules name a table, which is quoted for SQL.
 fn span_of(table: &str, source: &Source, places: &Places) -> Option<Span> {
-    let names = |pattern: &TablePattern| source.named_by(pattern).any(|relation| relation.sql_name() == table);
-    places.tables.iter().find(|(pattern, _)| names(pattern)).map(|(_, place)| place.span)
+    let relation = source.relations.iter().find(|relation| relation.sql_name() == table)?;
+    places.tables.iter().find(|(pattern, _)| relation.is_named_by(pattern)).map(|(_, place)| place.span)
 }

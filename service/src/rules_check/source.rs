@@ -101,7 +101,7 @@ impl Source {
 
     /// The relations a pattern names.
     pub(super) fn named_by<'s>(&'s self, pattern: &'s TablePattern) -> impl Iterator<Item = &'s Relation> {
-        self.relations.iter().filter(|relation| pattern.matches(&relation.source_table()))
+        self.relations.iter().filter(move |relation| relation.is_named_by(pattern))
     }
 
     /// Looks at the setup as the service will, and at tables that are still to be published.
@@ -147,9 +147,7 @@ impl Source {
         let oids: Vec<u32> = missing.map(|relation| relation.oid).collect();
         within_deadline(unpublished_tables(client, self.server_version, &oids)).await
     }
-}
 
-impl Source {
     /// A role may have SELECT on a table in a schema it may not enter.
     fn inspect_schemas(&self, role: &str, patterns: &[TablePattern], inspection: &mut Inspection) {
         let exact = patterns.iter().filter(|pattern| !pattern.is_wildcard());
@@ -189,8 +187,10 @@ impl Relation {
         })
     }
 
-    fn source_table(&self) -> SourceTable {
-        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
+    /// Whether a pattern names the relation.
+    pub(super) fn is_named_by(&self, pattern: &TablePattern) -> bool {
+        let (schema, name) = (self.schema.clone(), self.name.clone());
+        pattern.matches(&SourceTable { connection: CONNECTION_TAG.to_owned(), schema, name })
     }
 
     /// Schema and name, quoted for SQL.

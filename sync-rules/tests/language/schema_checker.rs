@@ -47,9 +47,9 @@ impl Checker<'_> {
                 self.holds(&schema[branch], value)
             }
             "then" | "else" => true,
-            "required" => {
-                list(argument).iter().all(|name| !value.is_object() || value.get(name.as_str().unwrap()).is_some())
-            }
+            "required" => list(argument)
+                .iter()
+                .all(|name| !value.is_object() || value.get(name.as_str().expect("a name")).is_some()),
             "properties" => {
                 members(argument).all(|(key, schema)| value.get(key).is_none_or(|it| self.holds(schema, it)))
             }

@@ -10,18 +10,14 @@ use crate::keys;
 /// The schema, draft 2020-12. It is stricter than the compiler in one place: an unknown key of a stream, which the
 /// compiler only warns of, does not validate.
 pub fn json_schema() -> Value {
-    let mut schema =
-        object("A rules file of Kairos Sync: who gets which rows, and who may write what.", keys::FILE, file);
-    let head = [
-        ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
-        ("title", json!("Kairos Sync rules")),
-        ("$defs", definitions()),
-    ];
-    for (key, value) in head {
-        schema.insert(key.to_owned(), value);
-    }
+    let about = "A rules file of Kairos Sync: who gets which rows, and who may write what.";
+    let mut schema = Map::new();
+    schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+    schema.insert("title".to_owned(), "Kairos Sync rules".into());
+    schema.extend(object(about, keys::FILE, file));
     schema.extend(by_edition());
-    Value::Object(schema)
+    schema.insert("$defs".to_owned(), definitions());
+    schema.into()
 }
 
 fn definitions() -> Value {

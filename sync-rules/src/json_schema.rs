@@ -1,7 +1,7 @@
 //! A JSON Schema of the rules file, for editors: completion, hover texts and red lines while typing.
 //!
-//! It knows the structure of the file; SQL is text to it. The keys are those [`crate::config`] reads, from one list
-//! ([`crate::keys`]), so a new key is known here at once; a test asks for its description.
+//! It knows the structure of the file; SQL is text to it. The keys are those `config.rs` reads, from one list
+//! (`keys.rs`), so a new key is known here at once; a test asks for its description.
 
 use serde_json::{Map, Value, json};
 

@@ -1,13 +1,12 @@
 //! The commands of the binary, each ending in an exit code.
 
 use std::{
-    fs,
     io::{self, BufRead, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
-use kairos_sync_rules::{Compiled, Severity, eval_case};
+use kairos_sync_rules::eval_case;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -17,6 +16,7 @@ use crate::{
     config::{Config, ProcessEnvironment},
     demo::{self, DemoOptions},
     migrate::{self, Migrations},
+    rules_check::{self, CheckOptions},
     server,
 };
 
@@ -90,32 +90,24 @@ pub async fn migrate(config: Option<&Path>) -> ExitCode {
     }
 }
 
-/// `rules check`: prints what is wrong in a rules file.
-pub fn check_rules(file: &PathBuf, json: bool) -> ExitCode {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => return finish(Err(("CONF-0203", format!("cannot read {}: {error}", file.display())))),
-    };
-    let Compiled { plan, diagnostics } = kairos_sync_rules::compile(&text, "public");
-    let mut out = std::io::stdout().lock();
-    // A reader that went away does not change the verdict.
-    let _ = if json {
-        writeln!(out, "{}", serde_json::to_string(&diagnostics).unwrap_or_default())
-    } else {
-        diagnostics
-            .iter()
-            .try_for_each(|diagnostic| writeln!(out, "{}", diagnostic.render(&file.display().to_string(), &text)))
-    };
-    let fatal_count = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fatal).count();
-    if !json {
-        let _ = match &plan {
-            Some(plan) => {
-                writeln!(out, "{}: can be deployed; reads {} tables", file.display(), plan.source_tables().len())
-            }
-            None => writeln!(out, "{}: cannot be deployed, {fatal_count} errors", file.display()),
-        };
+/// `rules check`: prints what is wrong in a rules file, and in the database it is meant for. Exits with 0 if the rules
+/// can be deployed, 1 if not, 2 if that could not be found out.
+pub async fn check_rules(options: &CheckOptions) -> ExitCode {
+    match rules_check::run(options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
     }
-    if plan.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `rules schema`: prints the JSON Schema of the rules file, for editors.
+pub fn print_rules_schema() -> ExitCode {
+    // A reader that went away has seen what it wanted.
+    let _ = writeln!(std::io::stdout().lock(), "{:#}", kairos_sync_rules::json_schema());
+    ExitCode::SUCCESS
 }
 
 /// `rules eval`: runs cases from stdin, a line each, and prints their results to stdout.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kairos_sync::{commands, demo::DemoOptions};
+use kairos_sync::{commands, demo::DemoOptions, rules_check::CheckOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Self-hosted sync from Postgres to SQLite on devices, and back.
@@ -42,17 +42,29 @@ struct ConfigArguments {
 
 #[derive(Subcommand)]
 enum RulesCommand {
-    /// Say what is wrong in a rules file, and where. Exits with 1 if it cannot be deployed.
-    Check {
-        /// The rules file.
-        file: PathBuf,
-        /// Print findings as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Say what is wrong in a rules file, and where. Exits with 0 if it can be deployed, 1 if not, 2 if that could not be
+    /// found out.
+    Check(CheckArguments),
     /// Run test cases: reads rules, rows and requests from stdin, a JSON object per line, and prints a line with all
     /// that comes of them. Exits with 1 if a line is not a case.
     Eval,
+    /// Print the JSON Schema of the rules file, for editors.
+    Schema,
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// The rules file.
+    file: PathBuf,
+    /// Check against this source database, too: best with the URI the service has. Nothing is changed there.
+    #[arg(long, value_name = "URI", env = "KAIROS_CHECK_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// The publication; found as the service finds it otherwise.
+    #[arg(long, value_name = "NAME", requires = "database")]
+    publication: Option<String>,
+    /// Print findings as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -86,7 +98,10 @@ async fn main() -> ExitCode {
             start_logging("warn");
             commands::migrate(options.config.as_deref()).await
         }
-        Command::Rules { command: RulesCommand::Check { file, json } } => commands::check_rules(&file, json),
+        Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
+            commands::check_rules(&CheckOptions { file, database, publication, json }).await
+        }
+        Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Demo(options) => {
             start_logging("error");

@@ -10,6 +10,7 @@ use crate::{
     definition::{Bucket, Definition, EventQuery, IndexQuery, RowQuery},
     diagnostic::Diagnostic,
     evaluate::{EvaluationError, RowOwner, TableEvaluator},
+    places::Places,
     request::{Querier, RequestContext},
     write_policy::WritePolicy,
 };
@@ -101,6 +102,8 @@ pub struct Compiled {
     pub plan: Option<SyncPlan>,
     /// Findings, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the file speaks of what, for findings made elsewhere.
+    pub places: Places,
 }
 
 impl SyncPlan {

@@ -6,6 +6,7 @@ mod migrations;
 mod official_client;
 mod replica;
 mod replication;
+mod rules_check;
 mod source_setup;
 mod streams;
 mod tidy;

@@ -31,6 +31,7 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
     };
     let pattern =
         TablePattern { connection: connection.to_owned(), schema: schema.to_owned(), name: name.text.clone() };
+    context.note_name(&pattern, None, name.position);
     let is_missing = context.schema.is_some_and(|schema| schema.matching(&pattern).next().is_none());
     if is_missing {
         let message = format!("the database has no table {}.{}", pattern.schema, pattern.name);
@@ -45,6 +46,7 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
 
 /// Warns if the source has the table, but not the column.
 pub(super) fn check_column(pattern: &TablePattern, name: &Name, context: &Context<'_>) {
+    context.note_name(pattern, Some(name), name.position);
     let Some(schema) = context.schema else { return };
     let mut tables = schema.matching(pattern).peekable();
     if tables.peek().is_none() || tables.any(|table| table.columns.contains(&name.text)) {

@@ -50,7 +50,7 @@ pub fn run(line: &str) -> Result<String, CaseError> {
     let case = case::Case::parse(line)?;
     let schema = case.schema.as_deref().map(case::source_schema);
     let options = CompileOptions { default_schema: &case.default_schema, schema: schema.as_ref() };
-    let Compiled { plan, diagnostics } = compile_with(&case.rules_yaml, &options);
+    let Compiled { plan, diagnostics, .. } = compile_with(&case.rules_yaml, &options);
     let Some(plan) = plan else { return Ok(result::refused(&case.id, &diagnostics).to_line()) };
     Ok(engine::evaluate(&case, &plan, &diagnostics)?.to_line())
 }

@@ -90,11 +90,17 @@ pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) help: Option<String>,
     pub(crate) position: Position,
+    /// The text the position is in, if it is not that of the query but one of `with`.
+    pub(crate) scalar: Option<ScalarId>,
 }
+
+/// A text beside the query being compiled; see [`crate::compile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScalarId(pub(crate) usize);
 
 impl Problem {
     pub(crate) fn new(code: &'static str, message: impl Into<String>, position: Position) -> Self {
-        Self { code, message: message.into(), help: None, position }
+        Self { code, message: message.into(), help: None, position, scalar: None }
     }
 
     #[must_use]

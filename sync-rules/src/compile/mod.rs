@@ -22,12 +22,15 @@ mod stream;
 mod table;
 mod write;
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use crate::{
     config::{Body, Config, Report, read},
     definition::{Definition, IndexId, IndexPart, IndexQuery, RowQuery, RowSource},
-    diagnostic::{Problem, Severity},
+    diagnostic::{Problem, ScalarId, Severity},
     places::{DefinitionPlace, Places},
     plan::{Compiled, PLAN_FORMAT, SyncPlan, TablePattern, hash},
     schema::SourceSchema,
@@ -60,6 +63,10 @@ pub(crate) struct Context<'a> {
     warnings: RefCell<Vec<Problem>>,
     /// What the query being compiled names of the source.
     named: RefCell<Vec<NamedPart>>,
+    /// Texts that queries use by name.
+    scalars: Vec<&'a Node>,
+    /// The one of them that is being compiled.
+    scalar: Cell<Option<ScalarId>>,
 }
 
 /// A table that a query names, or a column of it.
@@ -68,19 +75,34 @@ struct NamedPart {
     table: TablePattern,
     column: Option<String>,
     position: Position,
+    scalar: Option<ScalarId>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// Notes a warning about the query being compiled.
     fn warn(&self, problem: Problem) {
-        self.warnings.borrow_mut().push(problem);
+        self.warnings.borrow_mut().push(Problem { scalar: self.scalar.get(), ..problem });
+    }
+
+    /// The id of a text that queries use by name.
+    fn scalar(&self, node: &Node) -> Option<ScalarId> {
+        self.scalars.iter().position(|known| std::ptr::eq(*known, node)).map(ScalarId)
+    }
+
+    /// The text a position is in: one that is used by name, or the query's own.
+    fn node<'n>(&self, scalar: Option<ScalarId>, query: &'n Node) -> &'n Node
+    where
+        'a: 'n,
+    {
+        scalar.and_then(|ScalarId(index)| self.scalars.get(index).copied()).unwrap_or(query)
     }
 
     /// Notes that the query being compiled names a table or a column. Only findings about the source need to know.
     fn note_name(&self, table: &TablePattern, column: Option<&Name>, position: Position) {
         if self.schema.is_some() {
             let column = column.map(|name| name.text.clone());
-            self.named.borrow_mut().push(NamedPart { table: table.clone(), column, position });
+            let scalar = self.scalar.get();
+            self.named.borrow_mut().push(NamedPart { table: table.clone(), column, position, scalar });
         }
     }
 }
@@ -140,12 +162,15 @@ pub fn compile_with(yaml: &str, options: &CompileOptions<'_>) -> Compiled {
 }
 
 fn plan(config: &Config<'_>, options: &CompileOptions<'_>, report: &mut Report<'_>) -> SyncPlan {
+    let named_selects = config.with.iter().chain(config.streams.iter().flat_map(|stream| &stream.with));
     let context = Context {
         default_schema: options.default_schema,
         fixed_json: config.options.fixed_json,
         schema: options.schema,
         warnings: RefCell::default(),
         named: RefCell::default(),
+        scalars: named_selects.map(|(_, node)| *node).collect(),
+        scalar: Cell::default(),
     };
     report.places.definitions = definition_places(config);
     let mut builder = PlanBuilder::default();
@@ -209,11 +234,11 @@ impl Report<'_> {
     /// Adds the warnings and names noted while a query was compiled.
     fn noted(&mut self, node: &Node, context: &Context<'_>) {
         for problem in context.warnings.take() {
-            self.warning(node, problem);
+            self.warning(context.node(problem.scalar, node), problem);
         }
         let file = self.file;
-        for NamedPart { table, column, position } in context.named.take() {
-            self.places.note(table, column, || node.locate(file, position));
+        for NamedPart { table, column, position, scalar } in context.named.take() {
+            self.places.note(table, column, || context.node(scalar, node).locate(file, position));
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     demo::{self, DemoOptions},
     migrate::{self, Migrations},
     rules_check::{self, CheckOptions},
-    server,
+    rules_explain, server,
 };
 
 /// Longest line `rules eval` reads, its end not counted: rules and rows for a test, with room to spare.
@@ -96,6 +96,24 @@ pub async fn check_rules(options: &CheckOptions) -> ExitCode {
     match rules_check::run(options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `rules explain`: prints what a rules file does.
+pub fn explain_rules(file: &Path, json: bool) -> ExitCode {
+    match rules_explain::explain(file, json) {
+        Ok(Ok(text)) => {
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Err(findings)) => {
+            let _ = io::stderr().lock().write_all(findings.as_bytes());
+            ExitCode::FAILURE
+        }
         Err(error) => {
             finish(Err((error.code(), server::chain(&error))));
             ExitCode::from(2)

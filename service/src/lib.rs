@@ -28,6 +28,7 @@ pub mod migrate;
 pub mod postgres;
 pub mod replication;
 pub mod rules_check;
+pub mod rules_explain;
 pub mod secret;
 pub mod server;
 pub mod storage;

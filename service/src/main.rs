@@ -48,6 +48,15 @@ enum RulesCommand {
     /// Run test cases: reads rules, rows and requests from stdin, a JSON object per line, and prints a line with all
     /// that comes of them. Exits with 1 if a line is not a case.
     Eval,
+    /// Print what the rules do: which rows go into which bucket, which lookups there are, how a client's buckets are
+    /// found. Exits with 1 if the file cannot be deployed.
+    Explain {
+        /// The rules file.
+        file: PathBuf,
+        /// Print the compiled plan and the hash of each definition as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the JSON Schema of the rules file, for editors.
     Schema,
 }
@@ -101,6 +110,7 @@ async fn main() -> ExitCode {
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }
+        Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Demo(options) => {

@@ -5,6 +5,7 @@ use crate::{
     keys,
     places::Places,
     plan::Compatibility,
+    suggest::nearest,
     write_policy::WriteOp,
     yaml::{Content, Node},
 };
@@ -560,7 +561,10 @@ impl<'a> Map<'a> {
             if keys.contains(&name.as_str()) {
                 map.entries.push((name, value));
             } else {
-                let help = Some(format!("known keys are {}", keys.join(", ")));
+                let help = Some(match nearest(&name, keys.iter().copied()) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("known keys are {}", keys.join(", ")),
+                });
                 report.push("schema_violation", unknown, format!("{what} has no key `{name}`"), help, key.span);
             }
         }

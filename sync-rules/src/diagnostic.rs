@@ -48,7 +48,7 @@ impl Diagnostic {
     ///   --> rules.yaml:4:16
     ///    |
     ///  4 |       - SELECT foo(id) FROM todos
-    ///    |                ^
+    ///    |                ^^^
     ///    = help: …
     /// ```
     pub fn render(&self, file_name: &str, text: &str) -> String {
@@ -72,7 +72,8 @@ impl Diagnostic {
                         .take(column.saturating_sub(1))
                         .map(|ch| if ch == '\t' { '\t' } else { ' ' })
                         .collect();
-                    let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}^\n");
+                    let carets = "^".repeat(word_length(source, column));
+                    let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}{carets}\n");
                 }
             }
         }
@@ -81,6 +82,12 @@ impl Diagnostic {
         }
         out
     }
+}
+
+/// How many characters the word at a column has; 1 if none stands there.
+fn word_length(line: &str, column: usize) -> usize {
+    let is_part = |ch: &char| ch.is_alphanumeric() || *ch == '_';
+    line.chars().skip(column.saturating_sub(1)).take_while(is_part).count().max(1)
 }
 
 /// A fatal finding in SQL text, before its place in the file is known.
@@ -121,12 +128,12 @@ mod tests {
             severity: Severity::Fatal,
             message: "there is no function `foo`".to_owned(),
             help: Some("remove it".to_owned()),
-            span: Some(Span { line: 2, column: 9 }),
+            span: Some(Span { line: 2, column: 10 }),
         };
         assert_eq!(
             diagnostic.render("rules.yaml", "data:\n- SELECT foo(id)\n"),
-            "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:9\n   |\n 2 | - SELECT foo(id)\n   \
-             |         ^\n   = help: remove it\n"
+            "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:10\n   |\n 2 | - SELECT foo(id)\n   \
+             |          ^^^\n   = help: remove it\n"
         );
     }
 }

@@ -213,8 +213,47 @@ fn explain_index<'p>(index: &'p IndexQuery, indexes: &mut Vec<&'p IndexId>, out:
         if parts.is_empty() { none.to_owned() } else { parts.iter().map(part).collect::<Vec<_>>().join(", ") }
     };
     writeln!(out, "    {}: rows of {} ({label})", id.0, table(&source.table))?;
-    writeln!(out, "      {} finds {}", list(key, "everybody"), list(value, "that there is a row"))?;
-    explain_source(source, indexes, out)
+    // Where slots only make up the key, they need no names.
+    let is_plain = |part: &&IndexPart| matches!(part, IndexPart::Slot(_));
+    let asked: Option<Vec<_>> = key.iter().map(|part| slot_value(part, &source.filter)).collect();
+    match asked.filter(|asked| !asked.is_empty() && !value.iter().any(|part| is_plain(&part))) {
+        Some(asked) => {
+            writeln!(out, "      {} finds {}", asked.join(", "), list(value, "that there is a row"))?;
+            explain_conditions(source, out)
+        }
+        None => {
+            writeln!(out, "      {} finds {}", list(key, "everybody"), list(value, "that there is a row"))?;
+            explain_source(source, indexes, out)
+        }
+    }
+}
+
+/// The value of the row a slot of the key is bound to, if that is said by one equality.
+fn slot_value(part: &IndexPart, filter: &Filter<RowInput>) -> Option<String> {
+    let IndexPart::Slot(wanted) = part else { return None };
+    match filter {
+        Filter::Equals { slot, value } if slot == wanted => Some(row_text(value)),
+        Filter::All(parts) => {
+            let is_simple = |part: &Filter<RowInput>| matches!(part, Filter::Equals { .. } | Filter::Condition(_));
+            let mut bound = parts.iter().filter_map(|inner| slot_value(part, inner));
+            let first = bound.next().filter(|_| parts.iter().all(is_simple));
+            first.filter(|_| bound.next().is_none())
+        }
+        _ => None,
+    }
+}
+
+/// What must hold of a row, slots apart.
+fn explain_conditions(source: &RowSource, out: &mut String) -> std::fmt::Result {
+    let filters = match &source.filter {
+        Filter::All(parts) => parts.as_slice(),
+        filter => std::slice::from_ref(filter),
+    };
+    let inner = filters.iter().filter_map(|part| match part {
+        Filter::Condition(condition) => Some(condition),
+        _ => None,
+    });
+    source.conditions.iter().chain(inner).try_for_each(|condition| writeln!(out, "      when {}", row_text(condition)))
 }
 
 fn parameter_text(Parameter(sources): &Parameter) -> String {

@@ -44,6 +44,7 @@ pub mod review;
 mod row;
 pub mod schema;
 mod sql_text;
+mod suggest;
 mod syntax;
 pub mod value;
 pub mod write_policy;

@@ -19,7 +19,11 @@ mod findings;
 mod output;
 mod source;
 
-use std::{fs, io, io::Read, path::PathBuf};
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use kairos_sync_rules::{CompileOptions, Compiled, Diagnostic, Severity, SyncPlan, TablePattern, compile_with, review};
 
@@ -27,7 +31,7 @@ use self::source::Source;
 use crate::postgres::{PgError, SourceConfig, preflight::CONNECTION_TAG};
 
 /// Schema of unqualified table names.
-const DEFAULT_SCHEMA: &str = "public";
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
 /// Of what is read; the compiler refuses far less, and says so.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -101,7 +105,7 @@ impl Checked {
 /// # Errors
 /// [`CheckError`] when that could not be found out.
 pub async fn run(options: &CheckOptions) -> Result<bool, CheckError> {
-    let text = read(options)?;
+    let text = read_rules(&options.file)?;
     let checked = match &options.database {
         None => check_alone(&text),
         Some(uri) => {
@@ -117,10 +121,11 @@ pub async fn run(options: &CheckOptions) -> Result<bool, CheckError> {
     Ok(checked.is_ok())
 }
 
-fn read(options: &CheckOptions) -> Result<String, CheckError> {
+/// The text of a rules file.
+pub(crate) fn read_rules(file: &Path) -> Result<String, CheckError> {
     let mut text = String::new();
-    let read = fs::File::open(&options.file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|source| CheckError::File { path: options.file.clone(), source })?;
+    let read = fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|source| CheckError::File { path: file.to_owned(), source })?;
     Ok(text)
 }
 

@@ -76,9 +76,9 @@ pub(crate) enum Function {
 }
 
 impl Function {
-    /// The function of this name, which is in lower case.
-    pub(crate) fn named(name: &str, fixed_json: bool) -> Option<Self> {
-        let all = [
+    /// The functions that have names.
+    const fn all(fixed_json: bool) -> [Self; 21] {
+        [
             Self::Upper,
             Self::Lower,
             Self::Substring,
@@ -100,8 +100,17 @@ impl Function {
             Self::StY,
             Self::StAsText,
             Self::StAsGeoJson,
-        ];
-        all.into_iter().find(|function| function.name() == name)
+        ]
+    }
+
+    /// The function of this name, which is in lower case.
+    pub(crate) fn named(name: &str, fixed_json: bool) -> Option<Self> {
+        Self::all(fixed_json).into_iter().find(|function| function.name() == name)
+    }
+
+    /// All names, and whether edition 3 has the function.
+    pub(crate) fn names() -> impl Iterator<Item = (&'static str, bool)> {
+        Self::all(true).into_iter().map(|function| (function.name(), function.in_edition_3()))
     }
 
     /// The name in SQL.

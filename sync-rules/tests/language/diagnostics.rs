@@ -148,7 +148,7 @@ fn findings_point_into_the_file() {
     assert!(compiled.plan.is_none());
     assert!(compiled.diagnostics.iter().all(|finding| finding.severity == Severity::Fatal));
     let text = compiled.diagnostics[0].render("rules.yaml", rules);
-    assert!(text.contains("--> rules.yaml:6:11\n   |\n 6 |           foo(x) AS y\n   |           ^\n"), "{text}");
+    assert!(text.contains("--> rules.yaml:6:11\n   |\n 6 |           foo(x) AS y\n   |           ^^^\n"), "{text}");
 }
 
 #[test]

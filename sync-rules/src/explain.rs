@@ -216,16 +216,14 @@ fn explain_index<'p>(index: &'p IndexQuery, indexes: &mut Vec<&'p IndexId>, out:
     // Where slots only make up the key, they need no names.
     let is_plain = |part: &&IndexPart| matches!(part, IndexPart::Slot(_));
     let asked: Option<Vec<_>> = key.iter().map(|part| slot_value(part, &source.filter)).collect();
-    match asked.filter(|asked| !asked.is_empty() && !value.iter().any(|part| is_plain(&part))) {
-        Some(asked) => {
-            writeln!(out, "      {} finds {}", asked.join(", "), list(value, "that there is a row"))?;
-            explain_conditions(source, out)
-        }
-        None => {
-            writeln!(out, "      {} finds {}", list(key, "everybody"), list(value, "that there is a row"))?;
-            explain_source(source, indexes, out)
-        }
+    let asked = asked.filter(|asked| !asked.is_empty() && !value.iter().any(|part| is_plain(&part)));
+    let found = list(value, "that there is a row");
+    if let Some(asked) = asked {
+        writeln!(out, "      {} finds {found}", asked.join(", "))?;
+        return explain_conditions(source, out);
     }
+    writeln!(out, "      {} finds {found}", list(key, "everybody"))?;
+    explain_source(source, indexes, out)
 }
 
 /// The value of the row a slot of the key is bound to, if that is said by one equality.

@@ -234,8 +234,8 @@ pub(crate) struct Expansion {
 pub(crate) enum RowInput {
     /// A column.
     Column(String),
-    /// What `%` stands for in the table's name.
-    TableSuffix,
+    /// Of the name of the table the row comes from.
+    Table(TablePart),
     /// Of an element the row is expanded by.
     Element {
         /// The expansion.
@@ -243,6 +243,17 @@ pub(crate) enum RowInput {
         /// Its column.
         part: ElementPart,
     },
+}
+
+/// A part of a source table's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum TablePart {
+    /// Its schema.
+    Schema,
+    /// Its name.
+    Name,
+    /// What `%` stands for in a query over several tables; empty in others.
+    Suffix,
 }
 
 /// Selects rows into buckets. Its slots are the bucket parameters.

@@ -12,7 +12,7 @@ use crate::{
     key,
     matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, TOO_MANY, combinations},
     output::{Output, OutputRow},
-    plan::{SourceTable, SyncPlan, TablePattern},
+    plan::{SourceTable, SyncPlan},
     row::{Cell, Columns, Row},
     value::{Failure, SqlValue},
 };
@@ -161,15 +161,15 @@ enum Part {
 
 impl TableEvaluator {
     pub(crate) fn new(plan: &SyncPlan, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> Self {
-        let without_suffix = Columns { names: columns, suffix: None };
+        let columns_for = |pattern| Columns { names: columns, table, pattern };
         let mut queries = Vec::new();
         let mut outputs = Vec::new();
         for index in plan.indexes.iter().filter(|index| index.source.table.matches(table)) {
-            queries.push(TableQuery::index(index, without_suffix));
+            queries.push(TableQuery::index(index, columns_for(&index.source.table)));
         }
         let owners = plan.row_owners();
         for (query, owner) in plan.rows.iter().zip(&owners).filter(|(query, _)| query.source.table.matches(table)) {
-            let columns = Columns { suffix: suffix(&query.source.table, table), ..without_suffix };
+            let columns = columns_for(&query.source.table);
             let output = share(&mut outputs, Output::new(&query.columns, query.style, columns));
             queries.push(TableQuery::rows(query, owner, table, columns, output, bucket_prefix));
         }
@@ -178,7 +178,7 @@ impl TableEvaluator {
             // Of several queries of one event, the first counts.
             if !events.contains(&query.event.as_str()) {
                 events.push(&query.event);
-                let columns = Columns { suffix: suffix(&query.table, table), ..without_suffix };
+                let columns = columns_for(&query.table);
                 let output = share(&mut outputs, Output::new(&query.columns, OutputStyle::Classic, columns));
                 queries.push(TableQuery::event(query, output));
             }
@@ -223,10 +223,6 @@ fn share(outputs: &mut Vec<Output>, output: Output) -> usize {
         outputs.push(output);
         outputs.len() - 1
     })
-}
-
-fn suffix<'a>(pattern: &TablePattern, table: &'a SourceTable) -> Option<&'a str> {
-    table.name.strip_prefix(pattern.name.strip_suffix('%')?)
 }
 
 impl TableQuery {

@@ -6,7 +6,7 @@ use crate::{
     definition::{
         Bucket, BucketQuery, Claim, Definition, DefinitionKind, ElementForm, ElementInput, ElementPart, Filter,
         IndexId, IndexPart, IndexQuery, OutputItem, Parameter, RequestInput, RowInput, RowQuery, RowSource, Step,
-        ValueSource,
+        TablePart, ValueSource,
     },
     expression::Expression,
     plan::{SyncPlan, TablePattern},
@@ -294,7 +294,9 @@ const fn part_name(part: ElementPart) -> &'static str {
 fn row_input(input: &RowInput) -> String {
     match input {
         RowInput::Column(name) => name.clone(),
-        RowInput::TableSuffix => "_table_suffix".to_owned(),
+        RowInput::Table(TablePart::Schema) => "schema()".to_owned(),
+        RowInput::Table(TablePart::Name) => "table_name()".to_owned(),
+        RowInput::Table(TablePart::Suffix) => "table_suffix()".to_owned(),
         RowInput::Element { expansion, part } => format!("element{}.{}", expansion + 1, part_name(*part)),
     }
 }

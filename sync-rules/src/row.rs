@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    definition::{ElementPart, RowInput},
+    definition::{ElementPart, RowInput, TablePart},
     elements::Element,
     expression::Expression,
+    plan::{SourceTable, TablePattern},
     value::{Failure, SqlValue},
 };
 
@@ -26,8 +27,9 @@ pub(crate) enum Cell {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Columns<'a> {
     pub names: &'a [String],
-    /// What `%` stands for in the table's name.
-    pub suffix: Option<&'a str>,
+    pub table: &'a SourceTable,
+    /// As the query names the table.
+    pub pattern: &'a TablePattern,
 }
 
 impl Columns<'_> {
@@ -36,10 +38,19 @@ impl Columns<'_> {
             RowInput::Column(name) => {
                 self.names.iter().position(|column| column == name).map_or(Cell::Absent, Cell::Index)
             }
-            RowInput::TableSuffix => {
-                self.suffix.map_or(Cell::Absent, |suffix| Cell::Constant(SqlValue::Text(suffix.to_owned())))
-            }
+            RowInput::Table(part) => Cell::Constant(SqlValue::Text(self.table_part(*part).to_owned())),
             RowInput::Element { expansion, part } => Cell::Element(*expansion, *part),
+        }
+    }
+
+    fn table_part(&self, part: TablePart) -> &str {
+        match part {
+            TablePart::Schema => &self.table.schema,
+            TablePart::Name => &self.table.name,
+            TablePart::Suffix => {
+                let prefix = self.pattern.name.strip_suffix('%');
+                prefix.and_then(|prefix| self.table.name.strip_prefix(prefix)).unwrap_or_default()
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     config::Report,
-    definition::RowInput,
+    definition::{RowInput, TablePart},
     diagnostic::Problem,
     plan::TablePattern,
     suggest::nearest,
@@ -125,7 +125,7 @@ impl QueryTable {
         table.map_or(Ok(()), |table| self.check(table))?;
         check_column(&self.pattern, name, context);
         if self.has_suffix && self.pattern.is_wildcard() && name.text == SUFFIX_COLUMN {
-            return Ok(RowInput::TableSuffix);
+            return Ok(RowInput::Table(TablePart::Suffix));
         }
         Ok(RowInput::Column(name.text.clone()))
     }

@@ -7,6 +7,7 @@ use crate::schema_checker::is_valid;
 
 const KAIROS: &str = include_str!("../../../deploy/rules/kairos.yaml");
 const POWERSYNC_STYLE: &str = include_str!("../../../deploy/rules/powersync-style.yaml");
+const STREAMS_FILE: &str = include_str!("../../../deploy/rules/streams.yaml");
 
 /// Every key of a stream file.
 const STREAMS: &str = "
@@ -50,7 +51,7 @@ fn compiles(yaml: &str) -> bool {
 #[test]
 fn what_can_be_deployed_is_valid() {
     let schema = json_schema();
-    for yaml in [KAIROS, POWERSYNC_STYLE, STREAMS, "bucket_definitions: {}\nwrite_rules: {}\n"] {
+    for yaml in [KAIROS, POWERSYNC_STYLE, STREAMS, STREAMS_FILE, "bucket_definitions: {}\nwrite_rules: {}\n"] {
         assert!(compiles(yaml), "{:?}", compile(yaml, "public").diagnostics);
         assert!(is_valid(&schema, &value(yaml)), "{yaml}");
     }

@@ -141,3 +141,17 @@ fn a_definition_keeps_its_hash_while_others_change() {
     assert_ne!(one.0, other.0);
     assert_eq!(one.1, other.1);
 }
+
+#[test]
+fn a_stream_over_several_tables_knows_their_names() {
+    let rules = stream(
+        "SELECT id, t.table_name() AS source, t.schema() AS place FROM \"log_%\" AS t WHERE t.table_suffix() = auth.parameter('year')",
+        "",
+    );
+    let mut service = service(&rules.replace("query: SELECT", "query: |\n      SELECT"));
+    let evaluation = service.put("log_2025", json!({"id": 1}));
+    assert_eq!(evaluation.rows[0].bucket.as_str(), r#"s|0["2025"]"#);
+    assert_eq!(&*evaluation.rows[0].data, r#"{"id":1,"source":"log_2025","place":"public"}"#);
+    assert_eq!(service.visible(json!({"sub": "u1", "year": "2025"})).len(), 1);
+    assert!(service.visible(json!({"sub": "u1", "year": "2026"})).is_empty());
+}

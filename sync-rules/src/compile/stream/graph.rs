@@ -323,6 +323,7 @@ impl RowReader<'_> {
     pub(super) fn expression(&self, expression: &StreamExpression) -> Expression<RowInput> {
         expression.map(|leaf| match leaf {
             StreamLeaf::Column { name, .. } => RowInput::Column(name.clone()),
+            StreamLeaf::Table { part, .. } => RowInput::Table(*part),
             StreamLeaf::Element { function, part } => {
                 let expansion = self.functions.iter().position(|known| known == function).unwrap_or(usize::MAX);
                 RowInput::Element { expansion, part: *part }
@@ -344,7 +345,7 @@ impl RowReader<'_> {
 pub(super) fn request_expression(expression: &StreamExpression) -> Expression<RequestInput> {
     expression.map(|leaf| match leaf {
         StreamLeaf::Request(input) => input.clone(),
-        StreamLeaf::Column { .. } | StreamLeaf::Element { .. } => {
+        StreamLeaf::Column { .. } | StreamLeaf::Table { .. } | StreamLeaf::Element { .. } => {
             unreachable!("an expression over the request reads no table")
         }
     })
@@ -354,6 +355,8 @@ fn element_expression(expression: &StreamExpression) -> Expression<ElementInput>
     expression.map(|leaf| match leaf {
         StreamLeaf::Element { part, .. } => ElementInput::Element(*part),
         StreamLeaf::Request(input) => ElementInput::Request(input.clone()),
-        StreamLeaf::Column { .. } => unreachable!("an expression over an array of the request reads no table"),
+        StreamLeaf::Column { .. } | StreamLeaf::Table { .. } => {
+            unreachable!("an expression over an array of the request reads no table")
+        }
     })
 }

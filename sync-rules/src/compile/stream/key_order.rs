@@ -62,7 +62,7 @@ fn add_expression(expression: &StreamExpression, hasher: &mut Hasher) {
             ElementPart::Key => "key",
             ElementPart::Value => "value",
         }),
-        StreamLeaf::Request(_) => {}
+        StreamLeaf::Table { .. } | StreamLeaf::Request(_) => {}
     });
 }
 

@@ -1,7 +1,7 @@
 //! What expressions of a stream's query read: tables, arrays taken apart, the request.
 
 use crate::{
-    definition::{ElementPart, RequestInput},
+    definition::{ElementPart, RequestInput, TablePart},
     expression::Expression,
     plan::TablePattern,
 };
@@ -11,6 +11,8 @@ use crate::{
 pub(super) enum StreamLeaf {
     /// A column of a table: an index into [`Instances::tables`].
     Column { table: usize, name: String },
+    /// Of a table's name.
+    Table { table: usize, part: TablePart },
     /// Of an element: an index into [`Instances::functions`].
     Element { function: usize, part: ElementPart },
     /// A value of the request.
@@ -58,7 +60,7 @@ impl Instances {
     /// The node an input belongs to.
     pub(super) fn node(&self, leaf: &StreamLeaf) -> Node {
         match leaf {
-            StreamLeaf::Column { table, .. } => Node::Table(*table),
+            StreamLeaf::Column { table, .. } | StreamLeaf::Table { table, .. } => Node::Table(*table),
             StreamLeaf::Element { function, .. } => self.function_node(*function),
             StreamLeaf::Request(_) => Node::Request,
         }

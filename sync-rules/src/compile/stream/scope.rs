@@ -1,7 +1,7 @@
 //! Names in a stream's query: tables, sub-selects and functions in FROM, and those of outer queries.
 
 use crate::{
-    definition::{ElementPart, RequestInput},
+    definition::{ElementPart, RequestInput, TablePart},
     diagnostic::Problem,
     expression::Expression,
     functions::json::JsonPath,
@@ -152,7 +152,7 @@ impl Scope for StreamScope<'_> {
             "auth" => RequestInput::Token,
             "connection" => RequestInput::Parameters,
             "subscription" => RequestInput::Subscription,
-            _ => return None,
+            _ => return self.table_part(call),
         };
         let document = Expression::Input(StreamLeaf::Request(document));
         let fixed = self.context.fixed_json;
@@ -192,6 +192,27 @@ impl Scope for StreamScope<'_> {
 }
 
 impl StreamScope<'_> {
+    /// `t.schema()`, `t.table_name()`, `t.table_suffix()`
+    fn table_part(&self, call: &RequestCall<'_>) -> Option<Result<StreamExpression, Problem>> {
+        let part = match call.name {
+            "schema" => TablePart::Schema,
+            "table_name" => TablePart::Name,
+            "table_suffix" => TablePart::Suffix,
+            _ => return None,
+        };
+        let name = Name { text: call.schema.to_owned(), lost_case: false, position: call.at };
+        let ItemKind::Table(table) = self.frame.find(&name)?.kind else { return None };
+        if !call.arguments.is_empty() {
+            let message = format!("{}.{}() takes no arguments", call.schema, call.name);
+            return Some(Err(Problem::new("argument_count", message, call.at)));
+        }
+        if part == TablePart::Suffix && !self.instances.tables[table].pattern.is_wildcard() {
+            let problem = Problem::new("table_suffix_empty", "the suffix of a single table is empty", call.at);
+            self.context.warn(problem.help("it is what `%` stands for in FROM \"name_%\""));
+        }
+        Some(Ok(Expression::Input(StreamLeaf::Table { table, part })))
+    }
+
     /// `auth.parameter(p)`: `auth.parameters() ->> p`
     fn parameter(&self, document: StreamExpression, call: &RequestCall<'_>) -> Result<StreamExpression, Problem> {
         let argument = call.argument()?;

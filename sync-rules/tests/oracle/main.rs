@@ -15,6 +15,7 @@ mod kairos;
 mod model;
 mod random;
 mod run;
+mod streams;
 
 use model::Numbers;
 use run::{Family, check};
@@ -38,5 +39,27 @@ fn the_kairos_dialect_shows_what_sqlite_selects() {
         numbers: &[Numbers::Mixed],
         rules: |random, schema, _| kairos::rules(random, schema),
         expected_refusals: &[],
+    });
+}
+
+#[test]
+fn streams_show_what_sqlite_selects() {
+    check(&Family {
+        name: "streams",
+        table_count: 4,
+        numbers: &[Numbers::Mixed, Numbers::Integers, Numbers::Reals],
+        rules: |random, schema, numbers| streams::rules(random, schema, numbers, false),
+        expected_refusals: &["too_many_variants", "filter_not_associated", "table_function_inputs"],
+    });
+}
+
+#[test]
+fn streams_joined_at_write_time_show_what_sqlite_selects() {
+    check(&Family {
+        name: "streams, joined at write time",
+        table_count: 4,
+        numbers: &[Numbers::Mixed],
+        rules: |random, schema, numbers| streams::rules(random, schema, numbers, true),
+        expected_refusals: &["too_many_variants", "filter_not_associated", "write_time_join_unsupported"],
     });
 }

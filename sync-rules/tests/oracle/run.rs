@@ -182,6 +182,9 @@ impl Case {
 
 fn without_parts<T>(mut case: Case, parts: fn(&mut Case) -> &mut Vec<T>, differs: &dyn Fn(&Case) -> bool) -> Case {
     for index in (0..parts(&mut case).len()).rev() {
+        if parts(&mut case).len() == 1 {
+            break;
+        }
         let mut smaller = case.clone();
         parts(&mut smaller).remove(index);
         if differs(&smaller) {

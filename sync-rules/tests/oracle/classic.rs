@@ -1,5 +1,7 @@
 //! Classic bucket definitions: parameter queries over the request and over tables, data queries that meet them.
 
+use std::fmt::Write as _;
+
 use crate::{
     conditions::{Instance, Language, all, request_condition, row_condition},
     database::Read,
@@ -74,14 +76,19 @@ fn definition(random: &mut Random, schema: &[Table], number: usize) -> Definitio
     let mut reads = Vec::new();
     for _ in 0..=random.below(2) {
         let (rules, sqlite) = data_query(random, schema, &names, &parameters);
-        yaml.push_str(&format!("      - {}\n", quoted(&rules)));
+        let _ = writeln!(yaml, "      - {}", quoted(&rules));
         reads.push(Read { stream: None, sql: sqlite });
     }
     Definition { yaml, reads }
 }
 
 /// A query in both spellings; one column per name. The rules may list them in another order.
-fn print(random: &mut Random, values: &[(Scalar, &String)], from: [&str; 2], filter: Option<&Condition>) -> (String, String) {
+fn print(
+    random: &mut Random,
+    values: &[(Scalar, &String)],
+    from: [&str; 2],
+    filter: Option<&Condition>,
+) -> (String, String) {
     let item = |text: String, name: &str| format!("{text} AS {name}");
     let mut rules: Vec<_> = values.iter().map(|(value, name)| item(value.rules(), name)).collect();
     if random.chance(50) {
@@ -145,7 +152,8 @@ fn data_query(random: &mut Random, schema: &[Table], names: &[String], parameter
     let alias = random.chance(25).then(|| "copies".to_owned());
     let qualifier = random.chance(30).then(|| alias.clone().unwrap_or_else(|| table.name.to_owned()));
     let row = Instance::of(table, qualifier, "i".to_owned());
-    let bucket = |name: &String| Asked::Scalar(Outside { rules: format!("bucket.{name}"), sqlite: format!("p.{name}") });
+    let bucket =
+        |name: &String| Asked::Scalar(Outside { rules: format!("bucket.{name}"), sqlite: format!("p.{name}") });
     let asked: Vec<_> = names.iter().map(bucket).collect();
     let mut parts = Vec::new();
     if !asked.is_empty() {

@@ -108,19 +108,22 @@ impl Database {
         let whole = principal.level.filter(|level| level.fract() == 0.0);
         let Principal { user, role, tags, choice, choices, .. } = principal;
         self.execute("DELETE FROM request", Vec::new());
-        self.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", vec![
-            optional(user),
-            as_text(user),
-            optional(role),
-            as_text(role),
-            level,
-            whole.map_or(SqliteValue::Null, SqliteValue::Real),
-            text(tags),
-            optional(choice),
-            text(choices),
-            optional(&subscription.scalar),
-            text(&subscription.array),
-        ]);
+        self.execute(
+            "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            vec![
+                optional(user),
+                as_text(user),
+                optional(role),
+                as_text(role),
+                level,
+                whole.map_or(SqliteValue::Null, SqliteValue::Real),
+                text(tags),
+                optional(choice),
+                text(choices),
+                optional(&subscription.scalar),
+                text(&subscription.array),
+            ],
+        );
     }
 
     fn read(&self, sql: &str, visible: &mut Visible) {

@@ -1,63 +1,18 @@
 //! The engine with what a service keeps for it: rows, their evaluations, and the index of lookups.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use kairos_sync_rules::{
-    Evaluation, LookupKey, LookupSource, LookupValue, RequestContext, SourceTable, SqlValue, Subscription, SyncPlan,
-};
+use kairos_sync_rules::{Evaluation, LookupKey, RequestContext, SourceTable, SqlValue, Subscription, SyncPlan};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::{
     database::Visible,
+    index::Index,
     model::{Change, Principal, Table, Value},
 };
 
 /// A row: number of its table, literal of its id.
 type RowKey = (usize, String);
-
-/// What all rows said. A value may have been said by several rows.
-#[derive(Default)]
-struct Index(BTreeMap<LookupKey, BTreeMap<LookupValue, usize>>);
-
-impl LookupSource for Index {
-    type Error = Infallible;
-
-    fn values(&mut self, key: &LookupKey) -> Result<Vec<LookupValue>, Infallible> {
-        Ok(self.0.get(key).into_iter().flat_map(BTreeMap::keys).cloned().collect())
-    }
-}
-
-impl Index {
-    /// Replaces what a row said; returns the lookups whose values changed.
-    fn replace(
-        &mut self,
-        before: &[(LookupKey, LookupValue)],
-        after: &[(LookupKey, LookupValue)],
-    ) -> BTreeSet<LookupKey> {
-        let touched: BTreeSet<_> = before.iter().chain(after).map(|(key, _)| key.clone()).collect();
-        let values = |index: &Self| -> Vec<BTreeSet<LookupValue>> {
-            let of = |key| index.0.get(key).map(|values| values.keys().cloned().collect()).unwrap_or_default();
-            touched.iter().map(of).collect()
-        };
-        let old = values(self);
-        for (key, value) in after {
-            *self.0.entry(key.clone()).or_default().entry(value.clone()).or_default() += 1;
-        }
-        for (key, value) in before {
-            let values = self.0.get_mut(key).expect("a row takes back only what it said");
-            let count = values.get_mut(value).expect("a row takes back only what it said");
-            *count -= 1;
-            if *count == 0 {
-                values.remove(value);
-            }
-        }
-        let new = values(self);
-        touched.into_iter().zip(old.into_iter().zip(new)).filter(|(_, (old, new))| old != new).map(|(key, _)| key).collect()
-    }
-}
 
 pub(crate) struct Engine<'a> {
     plan: &'a SyncPlan,
@@ -113,11 +68,8 @@ impl<'a> Engine<'a> {
         let Some(row) = self.rows.get(key) else { return Ok(self.index.replace(&before.lookups, &[])) };
         let table = &self.schema[key.0];
         let columns: Vec<_> = table.columns().map(str::to_owned).collect();
-        let source = SourceTable {
-            connection: "default".to_owned(),
-            schema: "public".to_owned(),
-            name: table.name.to_owned(),
-        };
+        let source =
+            SourceTable { connection: "default".to_owned(), schema: "public".to_owned(), name: table.name.to_owned() };
         let evaluator = self.plan.evaluator(&source, &columns, "");
         let evaluation = evaluator.evaluate(row, &mut self.index).unwrap_or_else(|never| match never {});
         if let Some(error) = evaluation.errors.first() {
@@ -170,7 +122,10 @@ fn request(principal: &Principal) -> RequestContext {
             ("role", scalar(&principal.role)),
             ("level", principal.level.and_then(Number::from_f64).map(Json::Number)),
             ("tags", array(&principal.tags)),
-            ("parameters", Some(Json::Object(members([("role", scalar(&principal.role)), ("tags", array(&principal.tags))])))),
+            (
+                "parameters",
+                Some(Json::Object(members([("role", scalar(&principal.role)), ("tags", array(&principal.tags))]))),
+            ),
         ]),
         parameters: members([("choice", scalar(&principal.choice)), ("choices", array(&principal.choices))]),
         include_defaults: true,

@@ -3,6 +3,8 @@
 //! The SQL spells out what the rules language means: conditions are two-valued (`coalesce`), text counts by its leading
 //! integer, arrays are `json_each`. No part of the engine is used for it.
 
+use std::fmt::Write as _;
+
 use crate::model::Value;
 
 /// A column of one of the tables a query reads.
@@ -62,12 +64,23 @@ pub(crate) enum Condition {
     NotBetween(Scalar, Value, Value),
     InList(Scalar, Vec<Value>),
     NotInList(Scalar, Vec<Value>),
-    InArray { value: Scalar, array: Scalar, booleans: Booleans },
-    NotInArray { value: Scalar, array: Scalar },
+    InArray {
+        value: Scalar,
+        array: Scalar,
+        booleans: Booleans,
+    },
+    NotInArray {
+        value: Scalar,
+        array: Scalar,
+    },
     Overlap(Scalar, Scalar),
     InSelect(Scalar, Box<Select>),
     /// `value IN name`, the query below `with`.
-    InNamed { value: Scalar, name: String, select: Box<Select> },
+    InNamed {
+        value: Scalar,
+        name: String,
+        select: Box<Select>,
+    },
     OverlapSelect(Scalar, Box<Select>),
     Not(Box<Condition>),
     All(Vec<Condition>),
@@ -291,11 +304,11 @@ impl Select {
             });
             text.push_str(&source(entry));
             if let Some(on) = &entry.on {
-                text.push_str(&format!(" ON {}", condition(on)));
+                let _ = write!(text, " ON {}", condition(on));
             }
         }
         if let Some(filter) = &self.filter {
-            text.push_str(&format!(" WHERE {}", condition(filter)));
+            let _ = write!(text, " WHERE {}", condition(filter));
         }
         text
     }

@@ -1,5 +1,7 @@
 //! The Kairos dialect: filters over named parameters, with subqueries nested to depth three.
 
+use std::fmt::Write as _;
+
 use crate::{
     conditions::{Instance, Language, all, row_condition},
     database::Read,
@@ -56,9 +58,9 @@ fn definition(random: &mut Random, schema: &[Table], number: usize) -> Definitio
         let row = Instance::of(&schema[table], qualifier, "i".to_owned());
         let filter = filters.filter(&row, &outside, &outside);
         let name = schema[table].name;
-        yaml.push_str(&format!("      - table: {name}\n"));
+        let _ = writeln!(yaml, "      - table: {name}");
         if let Some(filter) = &filter {
-            yaml.push_str(&format!("        filter: {}\n", quoted(&filter.rules())));
+            let _ = writeln!(yaml, "        filter: {}", quoted(&filter.rules()));
         }
         if random.chance(20) {
             yaml.push_str("        columns: [id]\n");

@@ -11,6 +11,7 @@ mod conditions;
 mod database;
 mod engine;
 mod expression;
+mod index;
 mod kairos;
 mod model;
 mod random;

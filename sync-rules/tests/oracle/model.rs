@@ -125,8 +125,14 @@ pub(crate) fn schema(random: &mut Random, table_count: usize) -> Vec<Table> {
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     /// A row in the order of the table's columns. It replaces the row with the same id.
-    Put { table: usize, row: Vec<Value> },
-    Delete { table: usize, id: Value },
+    Put {
+        table: usize,
+        row: Vec<Value>,
+    },
+    Delete {
+        table: usize,
+        id: Value,
+    },
 }
 
 /// A sequence of inserts, updates and deletes.
@@ -166,9 +172,9 @@ pub(crate) fn changes(random: &mut Random, schema: &[Table], numbers: Numbers, c
 fn fresh_row(random: &mut Random, table: &Table, numbers: Numbers, id: Value) -> Vec<Value> {
     let mut row = vec![id];
     row.extend(table.scalars[1..].iter().map(|_| numbers.value(random)));
-    row.extend(table.arrays.iter().map(|_| {
-        if random.chance(15) { Value::Null } else { Value::Text(numbers.array(random)) }
-    }));
+    row.extend(
+        table.arrays.iter().map(|_| if random.chance(15) { Value::Null } else { Value::Text(numbers.array(random)) }),
+    );
     row
 }
 

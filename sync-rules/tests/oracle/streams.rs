@@ -2,6 +2,8 @@
 
 mod query;
 
+use std::fmt::Write as _;
+
 use crate::{
     database::{Read, Stream},
     expression::{Outside, Select},
@@ -10,6 +12,7 @@ use crate::{
     run::{Definition, Rules, quoted},
 };
 
+pub(crate) use query::OWN_ARRAYS;
 use query::Queries;
 
 /// What the streams of a case have in common.
@@ -61,7 +64,7 @@ pub(crate) fn rules(random: &mut Random, schema: &[Table], numbers: Numbers, wri
     let shared = random.chance(20).then(|| ("everywhere", Queries::new(random, schema, style, &[]).named()));
     let mut header = "config: { edition: 3 }\n".to_owned();
     if let Some((name, select)) = &shared {
-        header.push_str(&format!("with:\n  {name}: {}\n", quoted(&select.rules())));
+        let _ = writeln!(header, "with:\n  {name}: {}", quoted(&select.rules()));
     }
     header.push_str("streams:\n");
     let definitions = streams.iter().map(|name| stream(random, schema, style, name, shared.as_ref())).collect();
@@ -85,18 +88,16 @@ fn stream(
         let own = Queries::new(random, schema, style, &[]).named();
         // A name of the stream's own hides the shared one.
         let own_name = random.text(&["own", "everywhere"]);
-        yaml.push_str(&format!("    with:\n      {own_name}: {}\n", quoted(&own.rules())));
+        let _ = writeln!(yaml, "    with:\n      {own_name}: {}", quoted(&own.rules()));
         named.retain(|(known, _)| *known != own_name);
         named.push((own_name, own));
     }
-    let queries: Vec<_> =
-        (0..=random.below(2)).map(|_| Queries::new(random, schema, style, &named).query()).collect();
-    match queries.as_slice() {
-        [(query, _)] => yaml.push_str(&format!("    query: {}\n", quoted(query))),
-        _ => {
-            yaml.push_str("    queries:\n");
-            yaml.extend(queries.iter().map(|(query, _)| format!("      - {}\n", quoted(query))));
-        }
+    let queries: Vec<_> = (0..=random.below(2)).map(|_| Queries::new(random, schema, style, &named).query()).collect();
+    if let [(query, _)] = queries.as_slice() {
+        let _ = writeln!(yaml, "    query: {}", quoted(query));
+    } else {
+        yaml.push_str("    queries:\n");
+        yaml.extend(queries.iter().map(|(query, _)| format!("      - {}\n", quoted(query))));
     }
     let read = |(_, sql)| Read { stream: Some(Stream { name: name.to_owned(), auto_subscribe }), sql };
     Definition { yaml, reads: queries.into_iter().map(read).collect() }

@@ -1,13 +1,12 @@
 //! The commands of the binary, each ending in an exit code.
 
 use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
+    io::{self, BufRead, Read, Write},
+    path::Path,
     process::ExitCode,
 };
 
-use kairos_sync_rules::{Compiled, Severity};
+use kairos_sync_rules::eval_case;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -17,8 +16,12 @@ use crate::{
     config::{Config, ProcessEnvironment},
     demo::{self, DemoOptions},
     migrate::{self, Migrations},
-    server,
+    rules_check::{self, CheckOptions},
+    rules_explain, server,
 };
+
+/// Longest line `rules eval` reads, its end not counted: rules and rows for a test, with room to spare.
+const CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// `serve`: runs the service until SIGTERM or Ctrl-C.
 pub async fn serve(config: Option<&Path>) -> ExitCode {
@@ -87,32 +90,93 @@ pub async fn migrate(config: Option<&Path>) -> ExitCode {
     }
 }
 
-/// `rules check`: prints what is wrong in a rules file.
-pub fn check_rules(file: &PathBuf, json: bool) -> ExitCode {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => return finish(Err(("CONF-0203", format!("cannot read {}: {error}", file.display())))),
-    };
-    let Compiled { plan, diagnostics } = kairos_sync_rules::compile(&text, "public");
-    let mut out = std::io::stdout().lock();
-    // A reader that went away does not change the verdict.
-    let _ = if json {
-        writeln!(out, "{}", serde_json::to_string(&diagnostics).unwrap_or_default())
-    } else {
-        diagnostics
-            .iter()
-            .try_for_each(|diagnostic| writeln!(out, "{}", diagnostic.render(&file.display().to_string(), &text)))
-    };
-    let fatal_count = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fatal).count();
-    if !json {
-        let _ = match &plan {
-            Some(plan) => {
-                writeln!(out, "{}: can be deployed; reads {} tables", file.display(), plan.source_tables().len())
-            }
-            None => writeln!(out, "{}: cannot be deployed, {fatal_count} errors", file.display()),
-        };
+/// `rules check`: prints what is wrong in a rules file, and in the database it is meant for. Exits with 0 if the rules
+/// can be deployed, 1 if not, 2 if that could not be found out.
+pub async fn check_rules(options: &CheckOptions) -> ExitCode {
+    match rules_check::run(options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
     }
-    if plan.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `rules explain`: prints what a rules file does.
+pub fn explain_rules(file: &Path, json: bool) -> ExitCode {
+    match rules_explain::explain(file, json) {
+        Ok(Ok(text)) => {
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Err(findings)) => {
+            let _ = io::stderr().lock().write_all(findings.as_bytes());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `rules schema`: prints the JSON Schema of the rules file, for editors.
+pub fn print_rules_schema() -> ExitCode {
+    // A reader that went away has seen what it wanted.
+    let _ = writeln!(std::io::stdout().lock(), "{:#}", kairos_sync_rules::json_schema());
+    ExitCode::SUCCESS
+}
+
+/// `rules eval`: runs cases from stdin, a line each, and prints their results to stdout.
+pub fn eval_rules() -> ExitCode {
+    match eval_lines(&mut io::stdin().lock(), CASE_BYTES_MAX, &mut io::stdout().lock(), &mut io::stderr()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a result per case, and a complaint per line that is none. Returns whether there was no complaint.
+fn eval_lines(
+    input: &mut impl BufRead,
+    bytes_max: usize,
+    out: &mut impl Write,
+    complaints: &mut impl Write,
+) -> io::Result<bool> {
+    let mut is_complete = true;
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        // One byte more, for the line's end.
+        if input.by_ref().take(bytes_max as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.pop_if(|byte| *byte == b'\n').is_none() && line.len() > bytes_max {
+            is_complete = false;
+            writeln!(complaints, "error: line {number}: longer than {bytes_max} bytes")?;
+            input.skip_until(b'\n')?;
+            continue;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let result = match str::from_utf8(&line) {
+            Ok(line) => eval_case::run(line).map_err(|error| error.to_string()),
+            Err(_) => Err("not UTF-8".to_owned()),
+        };
+        match result {
+            Ok(result) => writeln!(out, "{result}")?,
+            Err(complaint) => {
+                is_complete = false;
+                writeln!(complaints, "error: line {number}: {complaint}")?;
+            }
+        }
+    }
+    Ok(is_complete)
 }
 
 /// `demo`: plays the main job.
@@ -121,5 +185,47 @@ pub async fn demo(options: DemoOptions) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => finish(Err((error.code(), server::chain(&error)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether all lines were cases, the ids of the results, and the complaints.
+    fn eval(input: &[u8], bytes_max: usize) -> (bool, Vec<String>, String) {
+        let (mut out, mut complaints) = (Vec::new(), Vec::new());
+        let is_complete = eval_lines(&mut &*input, bytes_max, &mut out, &mut complaints).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let id =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+        (is_complete, out.lines().map(id).collect(), String::from_utf8(complaints).unwrap())
+    }
+
+    #[test]
+    fn each_case_has_a_result_and_blank_lines_have_none() {
+        let input = b"{\"id\":\"b\",\"rules_yaml\":\"]\"}\n\n \r\n{\"id\":\"a\",\"rules_yaml\":\"\"}";
+        assert_eq!(eval(input, 100), (true, vec!["b".to_owned(), "a".to_owned()], String::new()));
+        assert_eq!(eval(b"", 100), (true, vec![], String::new()));
+    }
+
+    #[test]
+    fn a_line_that_is_no_case_is_named_and_the_others_run() {
+        let input = b"{\"id\":1}\n\xff\n{\"id\":\"a\",\"rules_yaml\":\"\"}\n";
+        let (is_complete, ids, complaints) = eval(input, 100);
+        assert_eq!((is_complete, ids), (false, vec!["a".to_owned()]));
+        assert!(complaints.starts_with("error: line 1: not a case: "), "{complaints}");
+        assert!(complaints.ends_with("error: line 2: not UTF-8\n"), "{complaints}");
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_skipped_to_its_end() {
+        let case = "{\"id\":\"a\",\"rules_yaml\":\"\"}";
+        for end in ["", "\n"] {
+            let input = format!("{}\n{case}{end}", "x".repeat(500));
+            let (is_complete, ids, complaints) = eval(input.as_bytes(), case.len());
+            assert_eq!((is_complete, ids), (false, vec!["a".to_owned()]), "a line of just the limit is read");
+            assert_eq!(complaints, format!("error: line 1: longer than {} bytes\n", case.len()));
+        }
     }
 }

@@ -27,6 +27,8 @@ pub mod metrics;
 pub mod migrate;
 pub mod postgres;
 pub mod replication;
+pub mod rules_check;
+pub mod rules_explain;
 pub mod secret;
 pub mod server;
 pub mod storage;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kairos_sync::{commands, demo::DemoOptions};
+use kairos_sync::{commands, demo::DemoOptions, rules_check::CheckOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Self-hosted sync from Postgres to SQLite on devices, and back.
@@ -42,14 +42,38 @@ struct ConfigArguments {
 
 #[derive(Subcommand)]
 enum RulesCommand {
-    /// Say what is wrong in a rules file, and where. Exits with 1 if it cannot be deployed.
-    Check {
+    /// Say what is wrong in a rules file, and where. Exits with 0 if it can be deployed, 1 if not, 2 if that could not be
+    /// found out.
+    Check(CheckArguments),
+    /// Run test cases: reads rules, rows and requests from stdin, a JSON object per line, and prints a line with all
+    /// that comes of them. Exits with 1 if a line is not a case.
+    Eval,
+    /// Print what the rules do: which rows go into which bucket, which lookups there are, how a client's buckets are
+    /// found. Exits with 1 if the file cannot be deployed.
+    Explain {
         /// The rules file.
         file: PathBuf,
-        /// Print findings as JSON.
+        /// Print the compiled plan and the hash of each definition as JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of the rules file, for editors.
+    Schema,
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// The rules file.
+    file: PathBuf,
+    /// Check against this source database, too: best with the URI the service has. Nothing is changed there.
+    #[arg(long, value_name = "URI", env = "KAIROS_CHECK_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// The publication; found as the service finds it otherwise.
+    #[arg(long, value_name = "NAME", requires = "database")]
+    publication: Option<String>,
+    /// Print findings as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -83,7 +107,12 @@ async fn main() -> ExitCode {
             start_logging("warn");
             commands::migrate(options.config.as_deref()).await
         }
-        Command::Rules { command: RulesCommand::Check { file, json } } => commands::check_rules(&file, json),
+        Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
+            commands::check_rules(&CheckOptions { file, database, publication, json }).await
+        }
+        Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
+        Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
+        Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Demo(options) => {
             start_logging("error");
             commands::demo(DemoOptions {

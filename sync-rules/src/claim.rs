@@ -18,7 +18,7 @@ impl RequestInput {
             Self::Parameters => object(&request.parameters),
             Self::ParameterColumns => {
                 let columns = request.parameters.iter().map(|(name, value)| (name.clone(), column(Some(value)).into()));
-                SqlValue::Text(Json::Object(columns.collect()).to_text())
+                SqlValue::Text(Json::object(columns.collect()).to_text())
             }
             Self::Subscription => subscription.map_or(SqlValue::Null, object),
             Self::SubscriptionOrEmpty => subscription.map_or_else(|| object(&Map::new()), object),
@@ -31,7 +31,7 @@ impl RequestInput {
 
 fn object(members: &Map<String, Value>) -> SqlValue {
     let members = members.iter().map(|(name, value)| (name.clone(), Json::from_request(value))).collect();
-    SqlValue::Text(Json::Object(members).to_text())
+    SqlValue::Text(Json::object(members).to_text())
 }
 
 fn member<'a>(value: Option<&'a Value>, name: &str) -> Option<&'a Value> {

@@ -2,7 +2,10 @@
 
 use crate::{
     diagnostic::{Diagnostic, Severity, Span},
+    keys,
+    places::Places,
     plan::Compatibility,
+    suggest::nearest,
     write_policy::WriteOp,
     yaml::{Content, Node},
 };
@@ -13,6 +16,8 @@ pub(crate) struct Report<'a> {
     /// The text of the file.
     pub file: &'a str,
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the file speaks of what.
+    pub places: Places,
 }
 
 impl Report<'_> {
@@ -137,18 +142,17 @@ pub(crate) struct WriteRuleConfig<'a> {
 
 /// Reads the tree of a file.
 pub(crate) fn read<'a>(root: &'a Node, report: &mut Report<'_>) -> Option<Config<'a>> {
-    const KEYS: [&str; 6] = ["config", "bucket_definitions", "streams", "with", "event_definitions", "write_rules"];
     if matches!(root.content, Content::Null) {
         report.fatal("definitions_missing", "the rules file is empty", root.span);
         return None;
     }
-    let file = Map::read(root, "the rules file", &KEYS, report)?;
+    let file = Map::read(root, "the rules file", keys::FILE, report)?;
     let options = options(file.get("config"), report);
     let definitions = bucket_definitions(&file, root, options, report);
     let streams = streams(&file, &definitions, options, report);
     let with = file.get("with").map_or_else(Vec::new, |node| with(node, options, report));
     let events = section(&file, "event_definitions", report, |name, node, report| {
-        let map = Map::read(node, "an event", &["payloads"], report)?;
+        let map = Map::read(node, "an event", keys::EVENT, report)?;
         let payloads = map.required("payloads", name, report)?;
         Some(EventConfig { name: key_text(name, report)?, payloads: queries(payloads, "`payloads`", report)? })
     });
@@ -228,20 +232,11 @@ fn stream<'a>(
     options: Options,
     report: &mut Report<'_>,
 ) -> Option<StreamConfig<'a>> {
-    const KEYS: [&str; 7] = [
-        "query",
-        "queries",
-        "with",
-        "auto_subscribe",
-        "priority",
-        "accept_potentially_dangerous_queries",
-        "write_time_joins",
-    ];
     let Content::Map(_) = &node.content else {
         report.fatal("schema_violation", format!("a stream is a map, not {}", node.kind()), node.span);
         return None;
     };
-    let map = Map::read_leniently(node, "a stream", &KEYS, report)?;
+    let map = Map::read_leniently(node, "a stream", keys::STREAM, report)?;
     let own_with = map.get("with").map_or_else(Vec::new, |node| with(node, options, report));
     let priority = priority(&map, report);
     let is_default = map.boolean("auto_subscribe", report).unwrap_or(false);
@@ -325,19 +320,9 @@ fn priority(map: &Map<'_>, report: &mut Report<'_>) -> Option<u8> {
 
 /// The options and the edition.
 fn options(node: Option<&Node>, report: &mut Report<'_>) -> Options {
-    const KEYS: [&str; 8] = [
-        "edition",
-        "timestamps_iso8601",
-        "versioned_bucket_ids",
-        "fixed_json_extract",
-        "custom_postgres_types",
-        "unstable_sqlite_expression_engine",
-        "timestamp_max_precision",
-        "storage_version",
-    ];
     let map = match node.map(|node| (&node.content, node)) {
         None => None,
-        Some((Content::Map(_), node)) => Map::read(node, "`config`", &KEYS, report),
+        Some((Content::Map(_), node)) => Map::read(node, "`config`", keys::CONFIG, report),
         Some((Content::Null, node)) => {
             let help = "leave the key out, or write `config: { edition: 3 }`";
             report.fatal_with_help("yaml_structure", "`config` has no options", help, node.span);
@@ -410,9 +395,8 @@ fn fraction_digits(map: &Map<'_>, timestamps_iso8601: bool, report: &mut Report<
 }
 
 fn definition<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<DefinitionConfig<'a>> {
-    const KEYS: [&str; 4] = ["priority", "accept_potentially_dangerous_queries", "parameters", "data"];
     let text = key_text(name, report)?;
-    let map = Map::read(node, "a bucket definition", &KEYS, report)?;
+    let map = Map::read(node, "a bucket definition", keys::DEFINITION, report)?;
     let priority = priority(&map, report);
     let accepts_dangerous = map.boolean("accept_potentially_dangerous_queries", report).unwrap_or(false);
     let Some(data) = map.get("data") else {
@@ -442,14 +426,14 @@ fn definition<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Op
 }
 
 fn parameter<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<NamedParameter<'a>> {
-    let map = Map::read(node, "a parameter beside `table` entries", &["name", "type"], report)?;
+    let map = Map::read(node, "a parameter beside `table` entries", keys::PARAMETER, report)?;
     let name = map.required("name", node, report)?;
     let kind = map.required("type", node, report)?;
     Some(NamedParameter { name: scalar_text(name, "`name`", report)?, kind })
 }
 
 fn filtered_table<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<FilteredTable<'a>> {
-    let map = Map::read(node, "an entry of `data` beside `name` parameters", &["table", "filter", "columns"], report)?;
+    let map = Map::read(node, "an entry of `data` beside `name` parameters", keys::FILTERED_TABLE, report)?;
     let table = map.required("table", node, report)?;
     scalar_text(table, "`table`", report)?;
     let filter = map.get("filter");
@@ -465,10 +449,9 @@ fn filtered_table<'a>(node: &'a Node, report: &mut Report<'_>) -> Option<Filtere
 }
 
 fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<WriteRuleConfig<'a>> {
-    const KEYS: [&str; 5] = ["allow", "columns", "check", "conflict", "validators"];
     let table = scalar_text(name, "a table", report)?;
-    let map = Map::read(node, "a write rule", &KEYS, report)?;
-    for key in ["conflict", "validators"] {
+    let map = Map::read(node, "a write rule", keys::WRITE_RULE, report)?;
+    for key in keys::WRITE_RULE_NOT_YET {
         if let Some(node) = map.get(key) {
             report.fatal("not_supported_yet", format!("`{key}` is not available in this release yet"), node.span);
         }
@@ -478,7 +461,7 @@ fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Op
         sequence(allow, "`allow`", report)?.into_iter().map(|node| write_op(node, report)).collect::<Option<_>>()?;
     let columns = match map.get("columns") {
         None => Map::default(),
-        Some(node) => Map::read(node, "`columns`", &["allow", "deny", "stamp"], report)?,
+        Some(node) => Map::read(node, "`columns`", keys::WRITE_COLUMNS, report)?,
     };
     if let (Some(_), Some(deny)) = (columns.get("allow"), columns.get("deny")) {
         report.fatal("schema_violation", "`allow` and `deny` exclude each other", deny.span);
@@ -578,7 +561,10 @@ impl<'a> Map<'a> {
             if keys.contains(&name.as_str()) {
                 map.entries.push((name, value));
             } else {
-                let help = Some(format!("known keys are {}", keys.join(", ")));
+                let help = Some(match nearest(&name, keys.iter().copied()) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("known keys are {}", keys.join(", ")),
+                });
                 report.push("schema_violation", unknown, format!("{what} has no key `{name}`"), help, key.span);
             }
         }

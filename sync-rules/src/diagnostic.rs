@@ -48,7 +48,7 @@ impl Diagnostic {
     ///   --> rules.yaml:4:16
     ///    |
     ///  4 |       - SELECT foo(id) FROM todos
-    ///    |                ^
+    ///    |                ^^^
     ///    = help: …
     /// ```
     pub fn render(&self, file_name: &str, text: &str) -> String {
@@ -72,7 +72,8 @@ impl Diagnostic {
                         .take(column.saturating_sub(1))
                         .map(|ch| if ch == '\t' { '\t' } else { ' ' })
                         .collect();
-                    let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}^\n");
+                    let carets = "^".repeat(word_length(source, column));
+                    let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}{carets}\n");
                 }
             }
         }
@@ -83,6 +84,12 @@ impl Diagnostic {
     }
 }
 
+/// How many characters the word at a column has; 1 if none stands there.
+fn word_length(line: &str, column: usize) -> usize {
+    let is_part = |ch: &char| ch.is_alphanumeric() || *ch == '_';
+    line.chars().skip(column.saturating_sub(1)).take_while(is_part).count().max(1)
+}
+
 /// A fatal finding in SQL text, before its place in the file is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -90,11 +97,17 @@ pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) help: Option<String>,
     pub(crate) position: Position,
+    /// The text the position is in, if it is not that of the query but one of `with`.
+    pub(crate) scalar: Option<ScalarId>,
 }
+
+/// A text beside the query being compiled; see [`crate::compile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScalarId(pub(crate) usize);
 
 impl Problem {
     pub(crate) fn new(code: &'static str, message: impl Into<String>, position: Position) -> Self {
-        Self { code, message: message.into(), help: None, position }
+        Self { code, message: message.into(), help: None, position, scalar: None }
     }
 
     #[must_use]
@@ -115,12 +128,12 @@ mod tests {
             severity: Severity::Fatal,
             message: "there is no function `foo`".to_owned(),
             help: Some("remove it".to_owned()),
-            span: Some(Span { line: 2, column: 9 }),
+            span: Some(Span { line: 2, column: 10 }),
         };
         assert_eq!(
             diagnostic.render("rules.yaml", "data:\n- SELECT foo(id)\n"),
-            "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:9\n   |\n 2 | - SELECT foo(id)\n   \
-             |         ^\n   = help: remove it\n"
+            "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:10\n   |\n 2 | - SELECT foo(id)\n   \
+             |          ^^^\n   = help: remove it\n"
         );
     }
 }

@@ -40,6 +40,11 @@ impl Dispatch {
         dispatch
     }
 
+    /// How many queries a row is tried with that no value excludes.
+    pub(crate) fn usual(&self) -> usize {
+        self.always.len()
+    }
+
     /// Calls `visit` with the queries to try, ascending.
     pub(crate) fn for_each<E>(
         &self,

@@ -11,7 +11,7 @@ use crate::{
     expression::Expression,
     key,
     matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, TOO_MANY, combinations},
-    output::Output,
+    output::{Output, OutputRow},
     plan::{SourceTable, SyncPlan, TablePattern},
     row::{Cell, Columns, Row},
     value::{Failure, SqlValue},
@@ -56,7 +56,7 @@ pub struct EvaluatedEvent {
     /// The event.
     pub event: Arc<str>,
     /// The payload as a JSON object in text; `None` if it failed, which is among the errors.
-    pub data: Option<String>,
+    pub data: Option<Arc<str>>,
 }
 
 /// What a query that failed was for.
@@ -111,6 +111,8 @@ pub struct Evaluation {
 pub struct TableEvaluator {
     queries: Vec<TableQuery>,
     dispatch: Dispatch,
+    /// The different select lists of the queries, each written once per row.
+    outputs: Vec<Output>,
 }
 
 /// A query over the table, its columns resolved.
@@ -139,11 +141,11 @@ pub(crate) enum Matcher {
 #[derive(Debug, Clone)]
 enum QueryResult {
     /// Rows in buckets.
-    Rows { buckets: Vec<String>, object_type: Arc<str>, output: Output },
+    Rows { buckets: Vec<String>, object_type: Arc<str>, output: usize },
     /// Entries of an index.
     Entries { index: IndexId, key: Vec<Part>, value: Vec<Part> },
     /// A payload.
-    Event { event: Arc<str>, output: Output },
+    Event { event: Arc<str>, output: usize },
 }
 
 /// A part of an index entry.
@@ -161,24 +163,27 @@ impl TableEvaluator {
     pub(crate) fn new(plan: &SyncPlan, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> Self {
         let without_suffix = Columns { names: columns, suffix: None };
         let mut queries = Vec::new();
+        let mut outputs = Vec::new();
         for index in plan.indexes.iter().filter(|index| index.source.table.matches(table)) {
             queries.push(TableQuery::index(index, without_suffix));
         }
         let owners = plan.row_owners();
         for (query, owner) in plan.rows.iter().zip(&owners).filter(|(query, _)| query.source.table.matches(table)) {
             let columns = Columns { suffix: suffix(&query.source.table, table), ..without_suffix };
-            queries.push(TableQuery::rows(query, owner, table, columns, bucket_prefix));
+            let output = share(&mut outputs, Output::new(&query.columns, query.style, columns));
+            queries.push(TableQuery::rows(query, owner, table, columns, output, bucket_prefix));
         }
         let mut events: Vec<&str> = Vec::new();
         for query in plan.events.iter().filter(|query| query.table.matches(table)) {
             // Of several queries of one event, the first counts.
             if !events.contains(&query.event.as_str()) {
                 events.push(&query.event);
-                queries
-                    .push(TableQuery::event(query, Columns { suffix: suffix(&query.table, table), ..without_suffix }));
+                let columns = Columns { suffix: suffix(&query.table, table), ..without_suffix };
+                let output = share(&mut outputs, Output::new(&query.columns, OutputStyle::Classic, columns));
+                queries.push(TableQuery::event(query, output));
             }
         }
-        Self { dispatch: Dispatch::new(&queries), queries }
+        Self { dispatch: Dispatch::new(&queries), queries, outputs }
     }
 
     /// Evaluates a row. `values` are in the order of the columns the evaluator was made for.
@@ -186,11 +191,13 @@ impl TableEvaluator {
     /// # Errors
     /// Only those of `lookups`.
     pub fn evaluate<L: LookupSource>(&self, values: &[SqlValue], lookups: &mut L) -> Result<Evaluation, L::Error> {
-        let mut evaluation = Evaluation::default();
+        let mut evaluation = Evaluation { rows: Vec::with_capacity(self.dispatch.usual()), ..Evaluation::default() };
         let mut consulted = Vec::new();
+        let mut written =
+            Written { outputs: &self.outputs, rows: Vec::new(), parts: String::new(), name: String::new() };
         self.dispatch.for_each(values, &mut |index| {
             let mut joins = Joins { lookups, consulted: &mut consulted };
-            self.queries[index].evaluate(values, &mut joins, &mut evaluation)
+            self.queries[index].evaluate(values, &mut joins, &mut written, &mut evaluation)
         })?;
         consulted.sort_unstable();
         consulted.dedup();
@@ -209,6 +216,15 @@ impl TableEvaluator {
     }
 }
 
+/// The place of an output among those that differ.
+fn share(outputs: &mut Vec<Output>, output: Output) -> usize {
+    let known = outputs.iter().position(|known| *known == output);
+    known.unwrap_or_else(|| {
+        outputs.push(output);
+        outputs.len() - 1
+    })
+}
+
 fn suffix<'a>(pattern: &TablePattern, table: &'a SourceTable) -> Option<&'a str> {
     table.name.strip_prefix(pattern.name.strip_suffix('%')?)
 }
@@ -220,7 +236,7 @@ impl TableQuery {
             label,
             expansions: source.expansions.iter().map(|each| (columns.resolve(&each.array), each.fixed)).collect(),
             conditions: source.conditions.iter().map(|condition| columns.resolve(condition)).collect(),
-            matcher: Matcher::new(source.filter.map(&|input| columns.cell(input)), source.slot_count),
+            matcher: Matcher::new(source.filter.map(&|input| columns.cell(input)), source.slot_count, &result),
             result,
         }
     }
@@ -230,12 +246,13 @@ impl TableQuery {
         owner: &RowOwner<'_>,
         table: &SourceTable,
         columns: Columns<'_>,
+        output: usize,
         bucket_prefix: &str,
     ) -> Self {
         let result = QueryResult::Rows {
             buckets: owner.buckets.iter().map(|name| format!("{bucket_prefix}{name}")).collect(),
             object_type: Arc::from(query.object_type.as_deref().unwrap_or(&table.name)),
-            output: Output::new(&query.columns, query.style, columns),
+            output,
         };
         let label = format!("data query {}", owner.number);
         Self::new(owner.definition, label, &query.source, columns, result)
@@ -258,7 +275,7 @@ impl TableQuery {
         Self::new(&index.label, "lookup".to_owned(), &index.source, columns, result)
     }
 
-    fn event(query: &EventQuery, columns: Columns<'_>) -> Self {
+    fn event(query: &EventQuery, output: usize) -> Self {
         let event: Arc<str> = Arc::from(query.event.as_str());
         Self {
             definition: Arc::clone(&event),
@@ -266,7 +283,7 @@ impl TableQuery {
             expansions: Vec::new(),
             conditions: Vec::new(),
             matcher: Matcher::Values(Vec::new()),
-            result: QueryResult::Event { event, output: Output::new(&query.columns, OutputStyle::Classic, columns) },
+            result: QueryResult::Event { event, output },
         }
     }
 
@@ -274,14 +291,15 @@ impl TableQuery {
         &self,
         values: &[SqlValue],
         joins: &mut Joins<'_, L>,
+        written: &mut Written<'_>,
         evaluation: &mut Evaluation,
     ) -> Result<(), L::Error> {
         let (row_count, lookup_count) = (evaluation.rows.len(), evaluation.lookups.len());
         let row = Row { values, elements: &[] };
         let done = if self.expansions.is_empty() {
-            self.match_row(row, joins, evaluation)
+            self.match_row(row, joins, written, evaluation)
         } else {
-            self.expand(row, joins, evaluation)
+            self.expand(row, joins, written, evaluation)
         };
         let failure = match done {
             Ok(()) => return Ok(()),
@@ -308,6 +326,7 @@ impl TableQuery {
         &self,
         row: Row<'_>,
         joins: &mut Joins<'_, L>,
+        written: &mut Written<'_>,
         evaluation: &mut Evaluation,
     ) -> Result<(), MatchError<L::Error>> {
         let mut lists: Vec<Vec<Element>> = Vec::with_capacity(self.expansions.len());
@@ -325,7 +344,7 @@ impl TableQuery {
                 rest /= list.len();
             }
             elements.reverse();
-            self.match_row(Row { elements: &elements, ..row }, joins, evaluation)?;
+            self.match_row(Row { elements: &elements, ..row }, joins, written, evaluation)?;
         }
         Ok(())
     }
@@ -334,6 +353,7 @@ impl TableQuery {
         &self,
         row: Row<'_>,
         joins: &mut Joins<'_, L>,
+        written: &mut Written<'_>,
         evaluation: &mut Evaluation,
     ) -> Result<(), MatchError<L::Error>> {
         for condition in &self.conditions {
@@ -343,19 +363,23 @@ impl TableQuery {
         }
         match &self.matcher {
             Matcher::Values(values) => {
-                let mut parts: Combination = Vec::with_capacity(values.len());
-                for value in values {
-                    let Some(part) = key::row_key_part(&*row.evaluate(value)?) else {
-                        return self.result.check(row).map_err(MatchError::Failure);
-                    };
-                    parts.push(Some(part));
+                written.parts.clear();
+                written.parts.push('[');
+                for (index, value) in values.iter().enumerate() {
+                    if index > 0 {
+                        written.parts.push(',');
+                    }
+                    if !key::push_row_key_part(&*row.evaluate(value)?, &mut written.parts) {
+                        return self.result.check(row, written).map_err(MatchError::Failure);
+                    }
                 }
-                self.result.add(&[parts], row, evaluation)?;
+                written.parts.push(']');
+                self.result.add(&Matches::One, row, written, evaluation)?;
             }
             Matcher::Filter { filter, slot_count } => {
                 let found = combinations(filter, *slot_count, row, joins)?;
                 if !found.is_empty() {
-                    self.result.add(&found, row, evaluation)?;
+                    self.result.add(&Matches::Combinations(&found), row, written, evaluation)?;
                 }
             }
         }
@@ -363,8 +387,42 @@ impl TableQuery {
     }
 }
 
+/// How a row matched: in one way, as [`Written::parts`] says, or with slots bound in several ways.
+enum Matches<'m> {
+    One,
+    Combinations(&'m [Combination]),
+}
+
+/// The output rows of a source row, as far as they were needed.
+struct Written<'e> {
+    outputs: &'e [Output],
+    rows: Vec<(usize, OutputRow)>,
+    /// The parameters the row matched last; here so that its memory is used again.
+    parts: String,
+    /// The bucket's name, likewise.
+    name: String,
+}
+
+impl Written<'_> {
+    fn row(&mut self, output: usize, row: Row<'_>) -> Result<OutputRow, Failure> {
+        if let Some((_, written)) = self.rows.iter().find(|(known, _)| *known == output) {
+            return Ok(written.clone());
+        }
+        let written = self.outputs[output].write(row)?;
+        // What reads elements is another row for each.
+        if row.elements.is_empty() || !self.outputs[output].reads_elements() {
+            self.rows.push((output, written.clone()));
+        }
+        Ok(written)
+    }
+}
+
 impl Matcher {
-    fn new(filter: Filter<Cell>, slot_count: usize) -> Self {
+    fn new(filter: Filter<Cell>, slot_count: usize, result: &QueryResult) -> Self {
+        // Entries of an index are put together from slots.
+        if slot_count > 0 && matches!(result, QueryResult::Entries { .. }) {
+            return Self::Filter { filter, slot_count };
+        }
         let parts = match filter {
             Filter::All(parts) => parts,
             Filter::Equals { slot: 0, value } if slot_count == 1 => return Self::Values(vec![value]),
@@ -398,29 +456,55 @@ fn parts(combination: &Combination) -> impl Iterator<Item = &str> {
 
 impl QueryResult {
     /// Shows the failures of a row that goes nowhere. Streams of edition 3 compute columns first.
-    fn check(&self, row: Row<'_>) -> Result<(), Failure> {
+    fn check(&self, row: Row<'_>, written: &mut Written<'_>) -> Result<(), Failure> {
         match self {
-            Self::Rows { output, .. } if output.fails_early() => output.write(row).map(|_| ()),
+            Self::Rows { output, .. } if written.outputs[*output].fails_early() => {
+                written.row(*output, row).map(|_| ())
+            }
             _ => Ok(()),
         }
     }
 
-    fn add(&self, matches: &[Combination], row: Row<'_>, evaluation: &mut Evaluation) -> Result<(), Failure> {
+    fn add(
+        &self,
+        matches: &Matches<'_>,
+        row: Row<'_>,
+        written: &mut Written<'_>,
+        evaluation: &mut Evaluation,
+    ) -> Result<(), Failure> {
         match self {
             Self::Rows { buckets, object_type, output } => {
-                let (id, data) = output.write(row)?;
-                let (object_id, data): (Arc<str>, Arc<str>) = (Arc::from(id), Arc::from(data));
-                for combination in matches {
-                    evaluation.rows.extend(buckets.iter().map(|bucket| EvaluatedRow {
-                        bucket: BucketName::new(key::bucket_name(bucket, parts(combination))),
-                        object_type: Arc::clone(object_type),
-                        object_id: Arc::clone(&object_id),
-                        data: Arc::clone(&data),
-                    }));
+                let OutputRow { id, data } = written.row(*output, row)?;
+                let evaluated = |bucket: &str| EvaluatedRow {
+                    bucket: BucketName::new(bucket),
+                    object_type: Arc::clone(object_type),
+                    object_id: Arc::clone(&id),
+                    data: Arc::clone(&data),
+                };
+                match matches {
+                    Matches::One => {
+                        let Written { parts, name, .. } = written;
+                        for bucket in buckets {
+                            name.clear();
+                            name.push_str(bucket);
+                            name.push_str(parts);
+                            evaluation.rows.push(evaluated(name));
+                        }
+                    }
+                    Matches::Combinations(combinations) => {
+                        for combination in *combinations {
+                            let name = |bucket: &String| evaluated(&key::bucket_name(bucket, parts(combination)));
+                            evaluation.rows.extend(buckets.iter().map(name));
+                        }
+                    }
                 }
             }
             Self::Entries { index, key, value } => {
-                for combination in matches {
+                let combinations = match matches {
+                    Matches::One => &[Vec::new()],
+                    Matches::Combinations(combinations) => *combinations,
+                };
+                for combination in combinations {
                     let (Some(key), Some(value)) = (texts(key, combination, row)?, texts(value, combination, row)?)
                     else {
                         continue;
@@ -430,7 +514,7 @@ impl QueryResult {
                 }
             }
             Self::Event { event, output } => {
-                let (_, data) = output.write(row)?;
+                let data = written.row(*output, row)?.data;
                 evaluation.events.push(EvaluatedEvent { event: Arc::clone(event), data: Some(data) });
             }
         }

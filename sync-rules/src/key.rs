@@ -23,11 +23,18 @@ pub(crate) fn key_part(value: &SqlValue) -> String {
 /// A value of a row as a key part; `None` where the row can match nobody. NULL equals nothing, nor does not-a-number,
 /// and bytes are never part of a key.
 pub(crate) fn row_key_part(value: &SqlValue) -> Option<String> {
+    let mut part = String::new();
+    push_row_key_part(value, &mut part).then_some(part)
+}
+
+/// Appends a value of a row as a key part; `false` where the row can match nobody.
+pub(crate) fn push_row_key_part(value: &SqlValue, out: &mut String) -> bool {
     match value {
-        SqlValue::Null | SqlValue::Blob(_) => None,
-        SqlValue::Real(number) if number.is_nan() => None,
-        _ => Some(key_part(value)),
+        SqlValue::Null | SqlValue::Blob(_) => return false,
+        SqlValue::Real(number) if number.is_nan() => return false,
+        _ => write_value(value, Form::Name, out),
     }
+    true
 }
 
 /// `prefix["u1",5]`

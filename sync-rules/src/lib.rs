@@ -24,19 +24,27 @@ mod definition;
 pub mod diagnostic;
 mod dispatch;
 mod elements;
+pub mod eval_case;
 pub mod evaluate;
+mod explain;
 mod expression;
 mod functions;
 mod json;
+pub mod json_schema;
 mod key;
+mod keys;
 mod matching;
 mod number;
 mod output;
+pub mod places;
 pub mod plan;
 mod relation;
 pub mod request;
+pub mod review;
 mod row;
 pub mod schema;
+mod sql_text;
+mod suggest;
 mod syntax;
 pub mod value;
 pub mod write_policy;
@@ -47,10 +55,13 @@ pub use evaluate::{
     ErrorKind, EvaluatedEvent, EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue,
     TableEvaluator,
 };
+pub use json_schema::json_schema;
+pub use places::{DefinitionPlace, Places, TablePlace};
 pub use plan::{
     Compatibility, CompileOptions, Compiled, PlanError, SourceTable, SyncPlan, TablePattern, compile, compile_with,
 };
 pub use request::{ActiveDefinition, Querier, Reason, RequestContext, Resolution, ResolvedBucket, Subscription};
+pub use review::review;
 pub use schema::{SchemaTable, SourceSchema};
 pub use value::SqlValue;
 pub use write_policy::{WriteOp, WritePolicy};

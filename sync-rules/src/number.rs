@@ -15,14 +15,47 @@ pub(crate) fn write_ecmascript(number: f64, out: &mut String) {
         return out.push('0');
     }
     // Rust's `{:e}` gives the same shortest digits; only their layout differs.
-    let text = format!("{:e}", number.abs());
-    let (mantissa, exponent) = text.split_once('e').expect("`{:e}` always prints an exponent");
-    let exponent: i32 = exponent.parse().expect("`{:e}` prints a decimal exponent");
-    let digits: String = mantissa.chars().filter(|digit| *digit != '.').collect();
+    let mut text = Scientific { bytes: [0; SCIENTIFIC_MAX], length: 0 };
+    let _ = write!(text, "{:e}", number.abs());
+    let (digits, exponent) = text.parts();
     if number < 0.0 {
         out.push('-');
     }
-    layout(&digits, exponent, out);
+    layout(digits, exponent, out);
+}
+
+/// Longest text of `{:e}`: 17 digits, a dot, `e-308`.
+const SCIENTIFIC_MAX: usize = 32;
+
+/// A number as `d.ddde±x`, without a place on the heap.
+struct Scientific {
+    bytes: [u8; SCIENTIFIC_MAX],
+    length: usize,
+}
+
+impl Write for Scientific {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+impl Scientific {
+    /// The digits without their dot, and the exponent.
+    fn parts(&mut self) -> (&str, i32) {
+        let end = self.bytes[..self.length].iter().position(|byte| *byte == b'e').unwrap_or(self.length);
+        let exponent = std::str::from_utf8(self.bytes.get(end + 1..self.length).unwrap_or_default());
+        let exponent = exponent.ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        // Only the first digit stands before the dot, if there is one.
+        let has_dot = self.bytes[1] == b'.';
+        if has_dot {
+            self.bytes[1] = self.bytes[0];
+        }
+        let digits = &self.bytes[usize::from(has_dot)..end];
+        (std::str::from_utf8(digits).unwrap_or_default(), exponent)
+    }
 }
 
 /// Places `d.ddd × 10^exponent` as the specification of `Number::toString` says.

@@ -1,5 +1,7 @@
 //! Output rows: a select list, resolved for a table, to the JSON of a row.
 
+use std::{borrow::Cow, sync::Arc};
+
 use crate::{
     definition::{OutputItem, OutputStyle},
     expression::Expression,
@@ -53,6 +55,15 @@ impl Output {
         output
     }
 
+    /// Whether columns read elements the row is expanded by.
+    pub(crate) fn reads_elements(&self) -> bool {
+        let mut found = false;
+        for source in self.columns.iter().flat_map(|column| &column.sources) {
+            source.visit_inputs(&mut |cell| found |= matches!(cell, Cell::Element(..)));
+        }
+        found
+    }
+
     /// Whether a failing column shows in rows that go into no bucket.
     pub(crate) fn fails_early(&self) -> bool {
         let is_plain = |source: &Expression<Cell>| matches!(source, Expression::Input(_) | Expression::Literal(_));
@@ -71,30 +82,53 @@ impl Output {
     }
 
     /// The row's id and its columns as a JSON object.
-    pub(crate) fn write(&self, row: Row<'_>) -> Result<(String, String), Failure> {
-        let mut id = String::new();
-        let mut data = String::with_capacity(24 * self.columns.len());
+    pub(crate) fn write(&self, row: Row<'_>) -> Result<OutputRow, Failure> {
+        let mut id: Option<Arc<str>> = None;
+        let mut data = String::with_capacity(self.size_hint(row));
         data.push('{');
         for column in &self.columns {
-            let mut value = None;
-            for source in &column.sources {
-                // A column the table does not have is absent, not NULL.
-                if !matches!(source, Expression::Input(Cell::Absent)) && value.as_deref().is_none_or(SqlValue::is_null)
-                {
-                    value = Some(row.evaluate(source)?);
-                }
-            }
-            let Some(value) = value.filter(|value| !matches!(**value, SqlValue::Blob(_))) else { continue };
+            let Some(value) = column.value(row)? else { continue };
             if data.len() > 1 {
                 data.push(',');
             }
             data.push_str(&column.key);
             write_value(&value, Form::Data, &mut data);
             if column.is_id {
-                id = value.text().unwrap_or_default().into_owned();
+                id = value.text().map(|text| Arc::from(&*text));
             }
         }
         data.push('}');
-        Ok((id, data))
+        Ok(OutputRow { id: id.unwrap_or_else(|| Arc::from("")), data: Arc::from(data) })
+    }
+
+    /// About how long the JSON will be; texts in need of escapes are longer.
+    fn size_hint(&self, row: Row<'_>) -> usize {
+        const NUMBER: usize = 12;
+        let texts = row.values.iter().map(|value| match value {
+            SqlValue::Text(text) => text.len() + 8,
+            _ => NUMBER,
+        });
+        2 + self.columns.iter().map(|column| column.key.len() + 1).sum::<usize>() + texts.sum::<usize>()
+    }
+}
+
+/// An output row.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputRow {
+    pub id: Arc<str>,
+    pub data: Arc<str>,
+}
+
+impl OutputColumn {
+    /// The column's value; `None` leaves it out. A column the table does not have is absent, not NULL, and bytes are
+    /// never sent.
+    fn value<'a>(&'a self, row: Row<'a>) -> Result<Option<Cow<'a, SqlValue>>, Failure> {
+        let mut value = None;
+        for source in &self.sources {
+            if !matches!(source, Expression::Input(Cell::Absent)) && value.as_deref().is_none_or(SqlValue::is_null) {
+                value = Some(row.evaluate(source)?);
+            }
+        }
+        Ok(value.filter(|value| !matches!(**value, SqlValue::Blob(_))))
     }
 }

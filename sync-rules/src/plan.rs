@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 
 pub use crate::compile::{CompileOptions, compile, compile_with};
 use crate::{
-    definition::{Definition, EventQuery, IndexQuery, RowQuery},
+    definition::{Bucket, Definition, EventQuery, IndexQuery, RowQuery},
     diagnostic::Diagnostic,
     evaluate::{EvaluationError, RowOwner, TableEvaluator},
+    places::Places,
     request::{Querier, RequestContext},
     write_policy::WritePolicy,
 };
@@ -101,6 +102,8 @@ pub struct Compiled {
     pub plan: Option<SyncPlan>,
     /// Findings, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the file speaks of what, for findings made elsewhere.
+    pub places: Places,
 }
 
 impl SyncPlan {
@@ -138,11 +141,13 @@ impl SyncPlan {
         self.definitions.iter().map(|definition| (definition.name.as_str(), hashed(definition))).collect()
     }
 
-    /// A definition with its row queries in place of where they are. Indexes go by what is in them as it is.
+    /// A definition with the row queries of its buckets, also of those it shares. Indexes are named by what is in them.
     fn content<'p>(&'p self, definition: &'p Definition) -> impl Serialize + 'p {
-        let Definition { name, kind, buckets, queries } = definition;
-        let buckets: Vec<_> = buckets
-            .iter()
+        let Definition { name, kind, queries, .. } = definition;
+        let all = self.definitions.iter().flat_map(|definition| &definition.buckets);
+        let is_asked = |bucket: &&Bucket| queries.iter().any(|query| query.bucket == bucket.name);
+        let buckets: Vec<_> = all
+            .filter(is_asked)
             .map(|bucket| (&bucket.name, bucket.rows.iter().map(|row| &self.rows[*row]).collect::<Vec<_>>()))
             .collect();
         (name, kind, buckets, queries)

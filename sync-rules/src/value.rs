@@ -4,7 +4,11 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{json, number::write_ecmascript};
+use crate::{
+    cast::{sign_length, trim_space},
+    json,
+    number::write_ecmascript,
+};
 
 /// A value of the rules language.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +42,8 @@ impl SqlValue {
             Self::Integer(number) => *number != 0,
             Self::Real(number) => *number != 0.0 && !number.is_nan(),
             Self::Text(text) => {
-                let text = text.trim_start().trim_start_matches(['+', '-']);
+                let text = trim_space(text);
+                let text = &text[sign_length(text)..];
                 let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
                 let (digits, radix) = hex.map_or((text, 10), |digits| (digits, 16));
                 digits.chars().take_while(|digit| digit.is_digit(radix)).any(|digit| digit != '0')
@@ -67,10 +72,10 @@ impl SqlValue {
             (Self::Null, _) | (_, Self::Null) => return Ok(None),
             (Self::Blob(_), Self::Blob(_)) => return Err(Failure("bytes cannot be compared")),
             (Self::Integer(left), Self::Integer(right)) => left.cmp(right),
-            (Self::Real(left), Self::Real(right)) => left.partial_cmp(right).unwrap_or(Ordering::Less),
+            (Self::Real(left), Self::Real(right)) => compare_reals(*left, *right),
             (Self::Integer(left), Self::Real(right)) => compare_mixed(*left, *right),
             (Self::Real(left), Self::Integer(right)) => compare_mixed(*right, *left).reverse(),
-            (Self::Text(left), Self::Text(right)) => left.encode_utf16().cmp(right.encode_utf16()),
+            (Self::Text(left), Self::Text(right)) => compare_text(left, right),
             (left, right) => left.rank().cmp(&right.rank()),
         }))
     }
@@ -101,6 +106,26 @@ impl From<bool> for SqlValue {
     }
 }
 
+/// By UTF-16 code unit, without encoding what is equal.
+fn compare_text(left: &str, right: &str) -> Ordering {
+    if left == right {
+        return Ordering::Equal;
+    }
+    let differing = left.chars().zip(right.chars()).find(|(one, other)| one != other);
+    let units = |ch: char| {
+        let mut units = [0; 2];
+        ch.encode_utf16(&mut units);
+        units
+    };
+    differing.map_or_else(|| left.len().cmp(&right.len()), |(one, other)| units(one).cmp(&units(other)))
+}
+
+/// NaN is smaller than everything, itself included: nothing equals it.
+fn compare_reals(left: f64, right: f64) -> Ordering {
+    let with_nan = || if left.is_nan() { Ordering::Less } else { Ordering::Greater };
+    left.partial_cmp(&right).unwrap_or_else(with_nan)
+}
+
 /// Compares mathematically, without rounding the integer to binary64. NaN is smaller than everything.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
 #[expect(clippy::cast_precision_loss, reason = "powers of two are exact")]
@@ -129,11 +154,54 @@ mod tests {
 
     #[test]
     fn text_counts_by_its_leading_integer() {
-        for (value, truth) in
-            [("0.9", false), ("1x", true), ("0x1", true), ("1e5", true), ("abc", false), (" 3", true), ("-0", false)]
-        {
+        for (value, truth) in [
+            ("0.9", false),
+            ("1x", true),
+            ("0x1", true),
+            ("0X0f", true),
+            ("-0x1", true),
+            ("0x", false),
+            ("0x0g", false),
+            ("1e5", true),
+            ("abc", false),
+            ("", false),
+            (" 3", true),
+            ("\u{feff}\n3", true),
+            ("\u{85}3", false),
+            ("-0", false),
+            ("+1", true),
+            ("--1", false),
+            ("+-1", false),
+            ("- 1", false),
+            ("00100", true),
+            ("Infinity", false),
+            ("١", false),
+        ] {
             assert_eq!(text(value).truth(), truth, "{value}");
         }
+    }
+
+    #[test]
+    fn other_kinds_are_true_unless_zero() {
+        for (value, truth) in [
+            (SqlValue::Null, false),
+            (SqlValue::Integer(-1), true),
+            (SqlValue::Real(1e-9), true),
+            (SqlValue::Real(-0.0), false),
+            (SqlValue::Real(f64::NAN), false),
+            (SqlValue::Blob(b"1".to_vec()), false),
+        ] {
+            assert_eq!(value.truth(), truth, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn not_a_number_equals_nothing_and_is_the_smallest() {
+        let compare = |left: f64, right: f64| SqlValue::Real(left).compare(&SqlValue::Real(right)).unwrap();
+        assert_eq!(compare(f64::NAN, f64::NEG_INFINITY), Some(Ordering::Less));
+        assert_eq!(compare(f64::NEG_INFINITY, f64::NAN), Some(Ordering::Greater));
+        assert_ne!(compare(f64::NAN, f64::NAN), Some(Ordering::Equal));
+        assert_eq!(compare(-0.0, 0.0), Some(Ordering::Equal));
     }
 
     #[test]

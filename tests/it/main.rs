@@ -6,6 +6,8 @@ mod migrations;
 mod official_client;
 mod replica;
 mod replication;
+mod rules_check;
 mod source_setup;
+mod streams;
 mod tidy;
 mod write;

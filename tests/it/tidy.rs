@@ -66,6 +66,47 @@ fn every_error_code_is_documented_and_no_other() {
     assert!(stale.is_empty(), "in docs/errors.md, but not in the code: {stale:?}");
 }
 
+/// Names of findings: `snake_case` words in quotes that stand first in a call that makes a finding, or in a tuple of one.
+fn findings(code: &str) -> BTreeSet<String> {
+    const MAKERS: [&str; 4] = ["Problem::new(", "fatal(", "fatal_with_help(", "push("];
+    let mut found = BTreeSet::new();
+    for maker in MAKERS {
+        for rest in code.split(maker).skip(1) {
+            let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
+            found.extend(rest.split('"').next().filter(|name| is_finding(name)).map(str::to_owned));
+        }
+    }
+    found
+}
+
+fn is_finding(name: &str) -> bool {
+    name.contains('_') && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[test]
+fn every_finding_in_rules_is_documented_and_no_other() {
+    let root = root();
+    let (mut made, mut quoted) = (BTreeSet::new(), BTreeSet::new());
+    for folder in ["sync-rules/src", "service/src/rules_check"] {
+        for file in rust_files(&root.join(folder)) {
+            let text = fs::read_to_string(&file).expect("readable");
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            made.extend(findings(code));
+            quoted.extend(code.split('"').filter(|word| is_finding(word)).map(str::to_owned));
+        }
+    }
+    let docs = fs::read_to_string(root.join("docs/errors.md")).expect("docs/errors.md exists");
+    let section = docs.split("## Findings in a rules file").nth(1).expect("errors.md lists findings");
+    // The first cell of a row has the names.
+    let names = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let documented: BTreeSet<String> =
+        names.flat_map(|cell| cell.split('`')).filter(|name| is_finding(name)).map(str::to_owned).collect();
+    let missing: Vec<_> = made.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&quoted).collect();
+    assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+    assert!(stale.is_empty(), "in docs/errors.md, but not in the code: {stale:?}");
+}
+
 #[test]
 fn layers_import_downwards_only() {
     let source = root().join("service/src");

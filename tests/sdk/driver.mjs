@@ -1,6 +1,6 @@
 // The official client, driven by a test: one JSON command per line on stdin, one JSON answer per line on stdout.
 //
-// Commands: {"do": "open" | "connect" | "disconnect" | "execute" | "query" | "synced" | "status" | "close", …}.
+// Commands: {"do": "open" | "connect" | "disconnect" | "execute" | "query" | "synced" | "subscribe" | "status" | "close", …}.
 // An answer is {"ok": …} or {"error": "…"}. The test decides what is right; nothing is checked here.
 
 import { createInterface } from 'node:readline';
@@ -11,6 +11,7 @@ for (const level of ['log', 'info', 'debug', 'trace']) console[level] = console.
 
 let db;
 let connector;
+const subscriptions = [];
 
 // Tables as {"habits": {"name": "text", "streak": "integer"}, …}.
 function schemaOf(tables) {
@@ -68,6 +69,13 @@ const commands = {
   async synced({ seconds }) {
     await db.waitForFirstSync({ signal: AbortSignal.timeout(seconds * 1000) });
     return status();
+  },
+  // Subscriptions last as long as this process keeps them.
+  async subscribe({ stream, parameters, seconds }) {
+    const subscription = await db.syncStream(stream, parameters).subscribe();
+    subscriptions.push(subscription);
+    await subscription.waitForFirstSync(AbortSignal.timeout(seconds * 1000));
+    return { hasSynced: db.currentStatus.forStream(subscription)?.subscription.hasSynced ?? false };
   },
   async disconnect() {
     await db.disconnect();

@@ -66,6 +66,11 @@ impl Table {
     }
 }
 
+/// What [`read_table`] reads of a table, without filter and column list.
+const TABLE_SELECT: &str = "
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relkind = 'p', row_security_active(c.oid),
+           greatest(c.reltuples, 0)::bigint";
+
 /// Lists the tables of a publication which `wanted` accepts by schema and name, sorted.
 ///
 /// # Errors
@@ -80,8 +85,7 @@ pub async fn published_tables(
     let (filter, columns) =
         if server_version >= 150_000 { ("p.rowfilter", "p.attnames::text[]") } else { ("NULL", "NULL::text[]") };
     let sql = format!(
-        "SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relkind = 'p',
-                row_security_active(c.oid), greatest(c.reltuples, 0)::bigint, {filter}, {columns}
+        "{TABLE_SELECT}, {filter}, {columns}
            FROM pg_catalog.pg_publication_tables p
            JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
            JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -93,6 +97,24 @@ pub async fn published_tables(
         if wanted(&schema, &name) {
             tables.push((read_table(&row, schema, name)?, row.try_get::<_, Option<Vec<String>>>(8)?));
         }
+    }
+    fill_columns(client, server_version, tables).await
+}
+
+/// Lists tables by object id, as they would be if they were published whole, sorted.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn unpublished_tables(client: &Client, server_version: u32, oids: &[u32]) -> Result<Vec<Table>, PgError> {
+    let sql = format!(
+        "{TABLE_SELECT}, NULL::text
+           FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.oid = ANY ($1) ORDER BY 2, 3"
+    );
+    let mut tables = Vec::new();
+    for row in client.query(&sql, &[&oids]).await? {
+        tables.push((read_table(&row, row.try_get(1)?, row.try_get(2)?)?, None));
     }
     fill_columns(client, server_version, tables).await
 }

@@ -267,7 +267,8 @@ fn create_publication(name: &str, patterns: &[TablePattern]) -> String {
     format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
 }
 
-fn inspect_table(table: &Table, role: &str, problems: &mut Vec<SetupProblem>) {
+/// Looks at one table; `role` is quoted for SQL.
+pub fn inspect_table(table: &Table, role: &str, problems: &mut Vec<SetupProblem>) {
     let name = table.sql_name();
     if !table.is_readable {
         let schema = quote_identifier(&table.schema);

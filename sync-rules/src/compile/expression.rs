@@ -8,6 +8,7 @@ use crate::{
     diagnostic::Problem,
     expression::{BinaryOperator, Expression},
     functions::{Function, json::JsonPath},
+    suggest::nearest,
     syntax::{Expr, ExprKind, Member, Name, Position, SUBSTRING_FROM},
     value::SqlValue,
 };
@@ -144,8 +145,7 @@ pub(super) fn lower<S: Scope + ?Sized>(expr: &Expr, scope: &S) -> Result<Express
         },
         ExprKind::Call { schema: None, name, arguments } => call(name, arguments, at, scope)?,
         ExprKind::Call { schema: Some(schema), name, arguments } => {
-            let unknown =
-                || Problem::new("unknown_function", format!("there is no function {schema}.{name}() here"), at);
+            let unknown = || unknown_request_function(schema, name, at);
             return scope.request_call(&RequestCall { schema, name, arguments, at }).ok_or_else(unknown)?;
         }
         ExprKind::In { operand, right, negated } => membership(operand, right, *negated, at, scope)?,
@@ -306,9 +306,74 @@ fn call<S: Scope + ?Sized>(
             .help("write substring(x, start, length)"));
     }
     let function = Function::named(name, language.fixed_json)
-        .ok_or_else(|| Problem::new("unknown_function", format!("there is no function {name}()"), at))?;
+        .filter(|function| !language.is_edition_3 || function.in_edition_3())
+        .ok_or_else(|| unknown_function(name, language, at))?;
+    let (fewest, most) = function.arity();
+    let is_counted = arguments.len() >= fewest && most.is_none_or(|most| arguments.len() <= most);
+    if language.is_edition_3 && !is_counted {
+        let expected = match most {
+            Some(most) if most == fewest => format!("{most}"),
+            Some(most) => format!("{fewest} to {most}"),
+            None => format!("{fewest} or more"),
+        };
+        let message = format!("{name}() takes {expected} arguments, not {}", arguments.len());
+        return Err(Problem::new("argument_count", message, at));
+    }
     let arguments = arguments.iter().map(|argument| lower(argument, scope)).collect::<Result<_, _>>()?;
     Ok(Expression::Call { function, arguments })
+}
+
+fn unknown_function(name: &str, language: Language, at: Position) -> Problem {
+    let problem = Problem::new("unknown_function", format!("there is no function {name}()"), at);
+    let instead = match name {
+        "coalesce" => "ifnull(a, b), nested for more",
+        "substr" => "substring(text, start, length)",
+        "nullif" => "iif(a = b, NULL, a)",
+        "json_array_contains" | "any" => "value IN array",
+        "strftime" | "date" | "time" | "to_char" => "datetime(column) or unixepoch(column)",
+        "now" | "current_timestamp" | "datetime_now" => {
+            "a column: rules are evaluated when rows change, not when time passes"
+        }
+        "concat" => "a || b",
+        "char_length" | "character_length" => "length(text)",
+        "exists" => "auth.user_id() IN (SELECT column FROM …)",
+        "json" | "jsonb" => "the column as it is: JSON is text here",
+        _ => {
+            let known = Function::names().filter(|(_, is_in_3)| *is_in_3 || !language.is_edition_3);
+            return match nearest(name, known.map(|(name, _)| name)) {
+                Some(similar) => problem.help(format!("did you mean {similar}()?")),
+                None => {
+                    problem.help("docs/rules.md lists the functions; compute anything else in a column of the table")
+                }
+            };
+        }
+    };
+    problem.help(format!("use {instead}"))
+}
+
+fn unknown_request_function(schema: &str, name: &str, at: Position) -> Problem {
+    const KNOWN: [&str; 12] = [
+        "auth.user_id",
+        "auth.parameter",
+        "auth.parameters",
+        "connection.parameter",
+        "connection.parameters",
+        "subscription.parameter",
+        "subscription.parameters",
+        "request.user_id",
+        "request.jwt",
+        "request.parameter",
+        "request.parameters",
+        "auth.jwt",
+    ];
+    let called = format!("{schema}.{name}");
+    let problem = Problem::new("unknown_function", format!("there is no function {called}() here"), at);
+    match nearest(&called, KNOWN.into_iter().filter(|known| *known != called)) {
+        Some("auth.jwt") => problem.help("write auth.parameters()"),
+        Some(similar) => problem.help(format!("did you mean {similar}()?")),
+        None => problem
+            .help("bucket definitions have request.…(), streams have auth.…(), connection.…() and subscription.…()"),
+    }
 }
 
 /// [`Scope::finish`] of classic rules: a filter is turned around, from a row to the buckets it belongs to, which works

@@ -16,7 +16,7 @@ use super::{
     Context, PRIORITY_DEFAULT, PlanBuilder,
     expression::{Language, Leaf, RequestCall, Scope, finish_classic, lower},
     filter::{AskedForm, Slots, lower_filter, row_expression},
-    table::{QueryTable, refused_clause, single_table},
+    table::{QueryTable, check_column, refused_clause, single_table},
 };
 
 /// Subqueries nested deeper are refused: each level is one more round of re-evaluation when a row changes.
@@ -88,6 +88,7 @@ fn row_query(
     report: &mut Report<'_>,
 ) -> Result<Option<RowQuery>, Problem> {
     let table = named_table(entry.table.text().unwrap_or_default(), context)?;
+    report.noted(entry.table, context);
     let filter = entry.filter.map(|filter| parse_expression(filter.text().unwrap_or_default())).transpose()?;
     let chain = vec![table.pattern.clone()];
     let mut scope = TableScope { context, table, names, definition: &config.name, builder, chain };
@@ -97,22 +98,32 @@ fn row_query(
         return Err(Problem::new("bucket_parameters_not_covered", format!("the filter does not use `:{name}`"), START)
             .help(format!("every table of the definition needs a condition such as `{name} = :{name}`")));
     }
-    let Some(columns) = columns(entry, report) else { return Ok(None) };
     let QueryTable { pattern: table, object_type, .. } = scope.table;
+    report.noted(entry.filter.unwrap_or(entry.table), context);
+    let Some(columns) = columns(entry, &table, context, report) else { return Ok(None) };
     let source = RowSource { table, expansions: Vec::new(), conditions: Vec::new(), filter, slot_count: names.len() };
     Ok(Some(RowQuery { source, object_type, columns, style: OutputStyle::Classic }))
 }
 
 /// `table` or `schema.table`, as they are: nothing folds in YAML.
 fn named_table(text: &str, context: &Context<'_>) -> Result<QueryTable, Problem> {
-    let name = |text: &str| Name { text: text.to_owned(), lost_case: false, position: START };
     match text.rsplit_once('.') {
-        None => QueryTable::new(None, &name(text), None, context),
-        Some((schema, table)) => QueryTable::new(Some(&name(schema)), &name(table), None, context),
+        None => QueryTable::new(None, &plain_name(text), None, context),
+        Some((schema, table)) => QueryTable::new(Some(&plain_name(schema)), &plain_name(table), None, context),
     }
 }
 
-fn columns(entry: &FilteredTable<'_>, report: &mut Report<'_>) -> Option<Vec<OutputItem>> {
+/// A name that is a scalar of its own.
+fn plain_name(text: &str) -> Name {
+    Name { text: text.to_owned(), lost_case: false, position: START }
+}
+
+fn columns(
+    entry: &FilteredTable<'_>,
+    table: &TablePattern,
+    context: &Context<'_>,
+    report: &mut Report<'_>,
+) -> Option<Vec<OutputItem>> {
     let Some(nodes) = &entry.columns else { return Some(vec![OutputItem::Star]) };
     let mut columns = Vec::new();
     for node in nodes {
@@ -120,6 +131,8 @@ fn columns(entry: &FilteredTable<'_>, report: &mut Report<'_>) -> Option<Vec<Out
             report.fatal("yaml_structure", format!("a column name is text, not {}", node.kind()), node.span);
             return None;
         };
+        check_column(table, &plain_name(name), context);
+        report.noted(node, context);
         columns.push(OutputItem::Column {
             name: name.to_owned(),
             value: Expression::Input(RowInput::Column(name.to_owned())),
@@ -226,16 +239,15 @@ impl Slots for TableScope<'_> {
 }
 
 impl TableScope<'_> {
-    /// A table that meets itself would have to be evaluated until nothing changes any more.
+    /// Which rows a subquery reads must be known when it is compiled.
     fn check_chain(&self, pattern: &TablePattern, at: Position) -> Result<(), Problem> {
         if self.chain.len() > JOIN_DEPTH_MAX {
             let message = format!("subqueries are nested deeper than {JOIN_DEPTH_MAX}");
             return Err(Problem::new("subquery_filter_unsupported", message, at));
         }
-        if pattern.is_wildcard() || self.chain.iter().any(|outer| outer.is_wildcard() || outer == pattern) {
-            let message = "a subquery cannot read its own outer table, nor tables by `%`";
-            return Err(Problem::new("subquery_filter_unsupported", message, at)
-                .help("keep the owner in a column of the table, or in a table of its own"));
+        if pattern.is_wildcard() || self.chain.iter().any(TablePattern::is_wildcard) {
+            return Err(Problem::new("subquery_filter_unsupported", "a subquery cannot read tables by `%`", at)
+                .help("name one table"));
         }
         Ok(())
     }

@@ -22,14 +22,19 @@ mod stream;
 mod table;
 mod write;
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use crate::{
     config::{Body, Config, Report, read},
     definition::{Definition, IndexId, IndexPart, IndexQuery, RowQuery, RowSource},
-    diagnostic::{Problem, Severity},
-    plan::{Compiled, PLAN_FORMAT, SyncPlan, hash},
+    diagnostic::{Problem, ScalarId, Severity},
+    places::{DefinitionPlace, Places},
+    plan::{Compiled, PLAN_FORMAT, SyncPlan, TablePattern, hash},
     schema::SourceSchema,
+    syntax::{Name, Position},
     yaml::Node,
 };
 
@@ -56,12 +61,49 @@ pub(crate) struct Context<'a> {
     pub schema: Option<&'a SourceSchema>,
     /// Warnings about the query being compiled.
     warnings: RefCell<Vec<Problem>>,
+    /// What the query being compiled names of the source.
+    named: RefCell<Vec<NamedPart>>,
+    /// Texts that queries use by name.
+    scalars: Vec<&'a Node>,
+    /// The one of them that is being compiled.
+    scalar: Cell<Option<ScalarId>>,
 }
 
-impl Context<'_> {
+/// A table that a query names, or a column of it.
+#[derive(Debug)]
+struct NamedPart {
+    table: TablePattern,
+    column: Option<String>,
+    position: Position,
+    scalar: Option<ScalarId>,
+}
+
+impl<'a> Context<'a> {
     /// Notes a warning about the query being compiled.
     fn warn(&self, problem: Problem) {
-        self.warnings.borrow_mut().push(problem);
+        self.warnings.borrow_mut().push(Problem { scalar: self.scalar.get(), ..problem });
+    }
+
+    /// The id of a text that queries use by name.
+    fn scalar(&self, node: &Node) -> Option<ScalarId> {
+        self.scalars.iter().position(|known| std::ptr::eq(*known, node)).map(ScalarId)
+    }
+
+    /// The text a position is in: one that is used by name, or the query's own.
+    fn node<'n>(&self, scalar: Option<ScalarId>, query: &'n Node) -> &'n Node
+    where
+        'a: 'n,
+    {
+        scalar.and_then(|ScalarId(index)| self.scalars.get(index).copied()).unwrap_or(query)
+    }
+
+    /// Notes that the query being compiled names a table or a column. Only findings about the source need to know.
+    fn note_name(&self, table: &TablePattern, column: Option<&Name>, position: Position) {
+        if self.schema.is_some() {
+            let column = column.map(|name| name.text.clone());
+            let scalar = self.scalar.get();
+            self.named.borrow_mut().push(NamedPart { table: table.clone(), column, position, scalar });
+        }
     }
 }
 
@@ -108,22 +150,29 @@ pub fn compile(yaml: &str, default_schema: &str) -> Compiled {
 pub fn compile_with(yaml: &str, options: &CompileOptions<'_>) -> Compiled {
     let root = match Node::parse(yaml) {
         Ok(root) => root,
-        Err(diagnostic) => return Compiled { plan: None, diagnostics: vec![diagnostic] },
+        Err(diagnostic) => {
+            return Compiled { plan: None, diagnostics: vec![diagnostic], places: Places::default() };
+        }
     };
-    let mut report = Report { file: yaml, diagnostics: Vec::new() };
+    let mut report = Report { file: yaml, diagnostics: Vec::new(), places: Places::default() };
     let plan = read(&root, &mut report).map(|config| plan(&config, options, &mut report));
     let is_fatal = report.has_fatal();
     report.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
-    Compiled { plan: plan.filter(|_| !is_fatal), diagnostics: report.diagnostics }
+    Compiled { plan: plan.filter(|_| !is_fatal), diagnostics: report.diagnostics, places: report.places }
 }
 
 fn plan(config: &Config<'_>, options: &CompileOptions<'_>, report: &mut Report<'_>) -> SyncPlan {
+    let named_selects = config.with.iter().chain(config.streams.iter().flat_map(|stream| &stream.with));
     let context = Context {
         default_schema: options.default_schema,
         fixed_json: config.options.fixed_json,
         schema: options.schema,
         warnings: RefCell::default(),
+        named: RefCell::default(),
+        scalars: named_selects.map(|(_, node)| *node).collect(),
+        scalar: Cell::default(),
     };
+    report.places.definitions = definition_places(config);
     let mut builder = PlanBuilder::default();
     let mut definitions: Vec<Definition> = Vec::new();
     for definition in &config.definitions {
@@ -162,6 +211,13 @@ fn plan(config: &Config<'_>, options: &CompileOptions<'_>, report: &mut Report<'
     }
 }
 
+fn definition_places(config: &Config<'_>) -> Vec<DefinitionPlace> {
+    let place =
+        |name: &str, span, accepts_dangerous| DefinitionPlace { name: name.to_owned(), span, accepts_dangerous };
+    let definitions = config.definitions.iter().map(|it| place(&it.name, it.span, it.accepts_dangerous));
+    definitions.chain(config.streams.iter().map(|it| place(&it.name, it.span, it.accepts_dangerous))).collect()
+}
+
 impl Report<'_> {
     /// Adds a fatal problem of a query.
     fn problem(&mut self, node: &Node, problem: Problem) {
@@ -175,10 +231,14 @@ impl Report<'_> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Adds the warnings noted while a query was compiled.
+    /// Adds the warnings and names noted while a query was compiled.
     fn noted(&mut self, node: &Node, context: &Context<'_>) {
         for problem in context.warnings.take() {
-            self.warning(node, problem);
+            self.warning(context.node(problem.scalar, node), problem);
+        }
+        let file = self.file;
+        for NamedPart { table, column, position, scalar } in context.named.take() {
+            self.places.note(table, column, || context.node(scalar, node).locate(file, position));
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     definition::RowInput,
     diagnostic::Problem,
     plan::TablePattern,
+    suggest::nearest,
     syntax::{Expr, ExprKind, FromItem, Item, Name, Position, Select, Source},
     yaml::Node,
 };
@@ -31,6 +32,7 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
     };
     let pattern =
         TablePattern { connection: connection.to_owned(), schema: schema.to_owned(), name: name.text.clone() };
+    context.note_name(&pattern, None, name.position);
     let is_missing = context.schema.is_some_and(|schema| schema.matching(&pattern).next().is_none());
     if is_missing {
         let message = format!("the database has no table {}.{}", pattern.schema, pattern.name);
@@ -45,6 +47,7 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
 
 /// Warns if the source has the table, but not the column.
 pub(super) fn check_column(pattern: &TablePattern, name: &Name, context: &Context<'_>) {
+    context.note_name(pattern, Some(name), name.position);
     let Some(schema) = context.schema else { return };
     let mut tables = schema.matching(pattern).peekable();
     if tables.peek().is_none() || tables.any(|table| table.columns.contains(&name.text)) {
@@ -68,29 +71,6 @@ fn similar_table(pattern: &TablePattern, context: &Context<'_>) -> Option<String
     let in_schema = tables().filter(|table| table.schema == pattern.schema);
     let name = nearest(&pattern.name, in_schema.map(|table| table.name.as_str()))?;
     Some(format!("{}.{name}", pattern.schema))
-}
-
-/// The candidate that differs least, if it differs by a slip of the keyboard only.
-fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    const DISTANCE_MAX: usize = 2;
-    let close = candidates.map(|candidate| (distance(text, candidate), candidate));
-    close.filter(|(distance, _)| *distance <= DISTANCE_MAX).min().map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be changed, added or removed; capital letters count like small ones.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (line, one) in left.to_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(one != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// The table of a query that reads one.
@@ -236,18 +216,5 @@ impl Report<'_> {
         let problem = Problem::new("identifier_case", message, name.position)
             .help("put names with capital letters into double quotes");
         self.warning(node, problem);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slip_of_the_keyboard_is_recognised() {
-        assert_eq!(nearest("ownr", ["id", "owner", "order"].into_iter()), Some("owner"));
-        assert_eq!(nearest("OWNER", ["owner"].into_iter()), Some("owner"));
-        assert_eq!(nearest("owner", ["created_at"].into_iter()), None);
-        assert_eq!(distance("", "ab"), 2);
     }
 }

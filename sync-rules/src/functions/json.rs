@@ -139,4 +139,73 @@ mod tests {
         assert_eq!(select(r#"{"a":null}"#, "a", false, true), null);
         assert_eq!(select(r#"{"a":null}"#, "a", false, false), SqlValue::Null);
     }
+
+    #[test]
+    fn steps_follow_the_rules_of_javascript_objects() {
+        let text = |text: &str| SqlValue::Text(text.to_owned());
+        for (document, path, value) in [
+            (r#"["a"]"#, "length", SqlValue::Real(1.0)),
+            (r#""text""#, "1", text("e")),
+            (r#""😀""#, "length", SqlValue::Real(2.0)),
+            ("[1,2]", "01", SqlValue::Null),
+            ("[1,2]", "-1", SqlValue::Null),
+            ("[1,2]", "2", SqlValue::Null),
+            (r#"{"length":5}"#, "length", SqlValue::Integer(5)),
+            (r#"{"a":{"":1}}"#, "$.a.", SqlValue::Integer(1)),
+            (r#"{"a":{"":{"b":2}}}"#, "$.a..b", SqlValue::Integer(2)),
+            (r#"{"list[0]":3}"#, "$.list[0]", SqlValue::Integer(3)),
+            (r#"{"a":null}"#, "$.a.b", SqlValue::Null),
+            (r#"{"$x":1}"#, "$x", text(r#"{"$x":1}"#)),
+            (r#"{"$x":1}"#, "$.$x", SqlValue::Integer(1)),
+            ("true", "$", SqlValue::Integer(1)),
+            ("null", "$", SqlValue::Null),
+            ("5", "x", SqlValue::Null),
+        ] {
+            assert_eq!(select(document, path, true, true), value, "{document} {path}");
+        }
+    }
+
+    #[test]
+    fn json_extract_takes_only_paths() {
+        let (document, path) = (SqlValue::Text(r#"{"s":"str"}"#.to_owned()), SqlValue::Text("$.s".to_owned()));
+        assert_eq!(json_extract(&document, &path, true), Ok(SqlValue::Text("str".to_owned())));
+        assert_eq!(json_extract(&document, &SqlValue::Null, true), Ok(SqlValue::Null));
+        assert_eq!(json_extract(&SqlValue::Null, &path, true), Ok(SqlValue::Null));
+        assert!(json_extract(&document, &SqlValue::Text("s".to_owned()), true).is_err());
+        assert!(json_extract(&SqlValue::Text("broken".to_owned()), &path, true).is_err());
+    }
+
+    #[test]
+    fn only_arrays_have_a_length_and_only_objects_keys() {
+        let text = |text: &str| SqlValue::Text(text.to_owned());
+        let length = |document: &str, path: &SqlValue| json_array_length(&text(document), path, true);
+        for (document, expected) in [("[1,2,3]", 3), ("[]", 0), ("{}", 0), ("5", 0), ("null", 0)] {
+            assert_eq!(length(document, &SqlValue::Null), Ok(SqlValue::Integer(expected)), "{document}");
+        }
+        assert_eq!(length(r#"{"a":[1,2]}"#, &text("$.a")), Ok(SqlValue::Integer(2)));
+        assert_eq!(length(r#"{"a":"[1]"}"#, &text("$.a")), Ok(SqlValue::Integer(1)), "text is read once more");
+        assert_eq!(length(r#"{"a":null}"#, &text("$.a")), Ok(SqlValue::Null));
+        assert!(length("[1]", &text("a")).is_err());
+        assert!(length("bad[", &SqlValue::Null).is_err());
+
+        assert_eq!(json_keys(&text(r#"{"x":1,"2":3}"#)), Ok(text(r#"["2","x"]"#)));
+        assert_eq!(json_keys(&SqlValue::Null), Ok(SqlValue::Null));
+        for document in ["[1]", "5", "null", "oops"] {
+            assert!(json_keys(&text(document)).is_err(), "{document}");
+        }
+    }
+
+    #[test]
+    fn validity_is_that_of_the_text_form() {
+        for (document, valid) in [
+            (SqlValue::Text("null".to_owned()), true),
+            (SqlValue::Text(String::new()), false),
+            (SqlValue::Text("{bad".to_owned()), false),
+            (SqlValue::Integer(5), true),
+            (SqlValue::Real(f64::NAN), false),
+            (SqlValue::Null, false),
+        ] {
+            assert_eq!(json_valid(&document), valid.into(), "{document:?}");
+        }
+    }
 }

@@ -31,22 +31,19 @@ pub(super) fn length(value: &SqlValue) -> SqlValue {
 /// Position of `needle`, from 1; 0 if absent.
 pub(super) fn instr(value: &SqlValue, needle: &SqlValue) -> SqlValue {
     if let (SqlValue::Blob(bytes), SqlValue::Blob(needle)) = (value, needle) {
-        return count(position(bytes, needle));
+        return count(byte_position(bytes, needle).map_or(0, |at| at + 1));
     }
     match (value.text(), needle.text()) {
-        (Some(text), Some(needle)) => {
-            let units = |text: &str| text.encode_utf16().collect::<Vec<_>>();
-            count(position(&units(&text), &units(&needle)))
-        }
+        (Some(text), Some(needle)) => count(text.find(&*needle).map_or(0, |at| text[..at].encode_utf16().count() + 1)),
         _ => SqlValue::Null,
     }
 }
 
-fn position<T: PartialEq>(items: &[T], needle: &[T]) -> usize {
+fn byte_position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     if needle.is_empty() {
-        return 1;
+        return Some(0);
     }
-    items.windows(needle.len()).position(|window| window == needle).map_or(0, |at| at + 1)
+    bytes.windows(needle.len()).position(|window| window == needle)
 }
 
 /// NULL gives empty text, as in SQLite.
@@ -117,7 +114,27 @@ mod tests {
         assert_eq!(cut("window", 4, Some(-2)), text("in"));
         assert_eq!(cut("window", -10, Some(3)), text("win"));
         assert_eq!(cut("window", 0, Some(-1)), text(""));
+        assert_eq!(cut("window", 100, Some(5)), text(""));
+        assert_eq!(cut("window", 2, Some(100)), text("indow"));
+        assert_eq!(cut("10", -1, Some(2)), text("0"));
+        assert_eq!(cut("a😀b", 3, None), text("\u{fffd}b"), "half a pair is no text");
         assert_eq!(cut("window", i128::MIN, Some(i128::MAX)), text("window"));
+    }
+
+    #[test]
+    fn substring_casts_its_arguments() {
+        let cut = |value: &SqlValue, start: &SqlValue, length| substring(value, start, length).unwrap();
+        let nine = SqlValue::Integer(9);
+        assert_eq!(cut(&text("window"), &SqlValue::Real(-2.5), Some(&nine)), text("dow"));
+        assert_eq!(cut(&SqlValue::Integer(12345), &text("2x"), None), text("2345"));
+        assert_eq!(cut(&text("window"), &text("x"), None), text("window"));
+        for (value, start, length) in [
+            (SqlValue::Null, nine.clone(), None),
+            (text("window"), SqlValue::Null, None),
+            (text("window"), nine.clone(), Some(&SqlValue::Null)),
+        ] {
+            assert_eq!(cut(&value, &start, length), SqlValue::Null);
+        }
     }
 
     #[test]
@@ -125,7 +142,31 @@ mod tests {
         assert_eq!(length(&text("😀")), SqlValue::Integer(2));
         assert_eq!(instr(&text("😀b"), &text("b")), SqlValue::Integer(3));
         assert_eq!(instr(&text("abc"), &text("")), SqlValue::Integer(1));
+        assert_eq!(instr(&text("abc"), &text("z")), SqlValue::Integer(0));
         assert_eq!(instr(&text("abc"), &SqlValue::Null), SqlValue::Null);
+        assert_eq!(instr(&SqlValue::Integer(12345), &SqlValue::Integer(34)), SqlValue::Integer(3));
+        let bytes = |bytes: &[u8]| SqlValue::Blob(bytes.to_vec());
+        assert_eq!(instr(&bytes(&[255, 0, 1]), &bytes(&[0, 1])), SqlValue::Integer(2));
+        assert_eq!(instr(&bytes(&[255]), &bytes(&[])), SqlValue::Integer(1));
+        assert_eq!(instr(&bytes(&[255]), &bytes(&[255, 0])), SqlValue::Integer(0));
+        assert_eq!(length(&bytes("é".as_bytes())), SqlValue::Integer(2));
+    }
+
+    #[test]
+    fn case_is_mapped_for_all_of_unicode() {
+        for (value, upper_case, lower_case) in [
+            ("größe ﬁn", "GRÖSSE FIN", "größe ﬁn"),
+            ("ΟΔΟΣ", "ΟΔΟΣ", "οδος"),
+            ("Σ ΑΣ.", "Σ ΑΣ.", "σ ας."),
+            ("ŉ", "ʼN", "ŉ"),
+            ("İI", "İI", "i\u{307}i"),
+        ] {
+            assert_eq!(upper(&text(value)), text(upper_case), "{value}");
+            assert_eq!(lower(&text(value)), text(lower_case), "{value}");
+        }
+        assert_eq!(upper(&SqlValue::Blob(b"ab".to_vec())), text("AB"));
+        assert_eq!(lower(&SqlValue::Real(1.5)), text("1.5"));
+        assert_eq!(lower(&SqlValue::Null), SqlValue::Null);
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod classic;
 mod diagnostics;
 mod fixture;
 mod joins;
+mod json_schema;
 mod kairos;
+mod schema_checker;
 mod streams;
 mod write_rules;

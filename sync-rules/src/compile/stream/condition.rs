@@ -100,10 +100,8 @@ impl QueryReader<'_> {
                 }
                 let value = self.value(operand, frame)?;
                 let Some(select) = self.named_select(&name.text) else { return Err(not_in()) };
-                self.is_inside_with = true;
-                let found = select.and_then(|select| self.in_select(value, select, at, None));
-                self.is_inside_with = false;
-                found
+                let (select, id) = select?;
+                self.inside(id, |reader| reader.in_select(value, select, at, None))
             }
             _ => {
                 let (value, array) = (self.value(operand, frame)?, self.value(right, frame)?);

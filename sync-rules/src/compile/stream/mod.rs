@@ -80,7 +80,11 @@ fn compile_stream(
                     count += 1;
                 }
             }
-            Err(problems) => problems.into_iter().for_each(|problem| report.problem(node, problem)),
+            Err(problems) => {
+                for problem in problems {
+                    report.problem(context.node(problem.scalar, node), problem);
+                }
+            }
         }
         report.noted(node, context);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     definition::OutputItem,
-    diagnostic::Problem,
+    diagnostic::{Problem, ScalarId},
     expression::Expression,
     plan::TablePattern,
     syntax::{Expr, ExprKind, FromItem, Item, Name, Select, Source},
@@ -59,12 +59,11 @@ pub(super) struct QueryReader<'a> {
     pub instances: Instances,
     pub problems: Vec<Problem>,
     depth: usize,
-    pub is_inside_with: bool,
 }
 
 impl<'a> QueryReader<'a> {
     pub(super) fn new(context: &'a Context<'a>, with: &'a With<'a>) -> Self {
-        Self { context, with, instances: Instances::default(), problems: Vec::new(), depth: 0, is_inside_with: false }
+        Self { context, with, instances: Instances::default(), problems: Vec::new(), depth: 0 }
     }
 
     /// Reads a stream's query; `None` if there are findings, which are then in `problems`.
@@ -156,11 +155,8 @@ impl<'a> QueryReader<'a> {
                 if schema.is_none()
                     && let Some(select) = self.named_select(&name.text)
                 {
-                    // What stands in `with` is not seen by its other entries.
-                    let was_inside = std::mem::replace(&mut self.is_inside_with, true);
-                    let columns = self.sub_select(select?, &item.columns, conditions);
-                    self.is_inside_with = was_inside;
-                    let columns = columns?;
+                    let (select, id) = select?;
+                    let columns = self.inside(id, |reader| reader.sub_select(select, &item.columns, conditions))?;
                     return Ok(ScopeItem { name: named(name), kind: ItemKind::Columns(columns) });
                 }
                 let pattern: TablePattern = pattern(schema.as_ref(), name, self.context)?;
@@ -198,9 +194,23 @@ impl<'a> QueryReader<'a> {
         }
     }
 
-    /// The select `with` gives a name to.
-    pub(super) fn named_select(&self, name: &str) -> Option<Result<&'a Select, Problem>> {
-        if self.is_inside_with { None } else { self.with.get(name) }
+    /// The select `with` gives a name to. What stands in `with` is not seen by its other entries.
+    pub(super) fn named_select(&self, name: &str) -> Option<Result<(&'a Select, Option<ScalarId>), Problem>> {
+        if self.context.scalar.get().is_some() { None } else { self.with.get(name) }
+    }
+
+    /// Reads a part of `with`: findings are about its text.
+    pub(super) fn inside<T>(
+        &mut self,
+        id: Option<ScalarId>,
+        read: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let before = self.problems.len();
+        self.context.scalar.set(id);
+        let found = read(self);
+        self.context.scalar.set(None);
+        self.problems[before..].iter_mut().for_each(|problem| problem.scalar = id);
+        found.map_err(|problem| Problem { scalar: id, ..problem })
     }
 
     /// Adds a `json_each` over an array.

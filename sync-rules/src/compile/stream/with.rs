@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::{
     config::Report,
-    diagnostic::{Problem, Severity},
+    diagnostic::{Problem, ScalarId, Severity},
     syntax::{START, Select, parse_select},
     yaml::Node,
 };
@@ -22,6 +22,8 @@ pub(super) struct With<'a> {
 struct NamedSelect<'a> {
     name: String,
     node: &'a Node,
+    /// The text, as findings name it.
+    id: Option<ScalarId>,
     /// `None`: it has a finding of its own.
     select: Option<Select>,
     is_used: Cell<bool>,
@@ -53,19 +55,25 @@ impl<'a> With<'a> {
                 let help = "use another name, or write schema.table where the table is meant".to_owned();
                 report.push("cte_shadows_table", Severity::Warning, message, Some(help), name.span);
             }
-            with.own.push(NamedSelect { name: text, node, select, is_used: Cell::new(false) });
+            with.own.push(NamedSelect {
+                name: text,
+                node,
+                id: context.scalar(node),
+                select,
+                is_used: Cell::new(false),
+            });
         }
         with
     }
 
     /// The select of this name; an error if it has a finding of its own.
-    pub(super) fn get(&self, name: &str) -> Option<Result<&Select, Problem>> {
+    pub(super) fn get(&self, name: &str) -> Option<Result<(&Select, Option<ScalarId>), Problem>> {
         let Some(found) = self.own.iter().find(|with| with.name.to_lowercase() == name.to_lowercase()) else {
             return self.shared?.get(name);
         };
         found.is_used.set(true);
         let broken = || Problem::new("sql_syntax", format!("`{name}` in `with` cannot be read"), START);
-        Some(found.select.as_ref().ok_or_else(broken))
+        Some(found.select.as_ref().map(|select| (select, found.id)).ok_or_else(broken))
     }
 
     /// Warns of selects that nothing used.

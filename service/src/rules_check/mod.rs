@@ -1,0 +1,165 @@
+//! `rules check`: whether a rules file can be deployed, and on which database.
+//!
+//! ```text
+//! file ─► compile, review ──────────┐
+//!           ▲ schema       │ places ├─► findings ─► output
+//! database ─┴ catalog ─► source ────┘
+//! ```
+//!
+//! **Invariants**
+//!
+//! - Nothing is changed in the database, and every question to it has a deadline.
+//! - What would keep the service from starting is an error; what it would leave out, or somebody should look at twice,
+//!   is a warning.
+//! - No password is printed.
+//!
+//! Start reading at [`run`].
+
+mod findings;
+mod output;
+mod source;
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use kairos_sync_rules::{CompileOptions, Compiled, Diagnostic, Severity, SyncPlan, TablePattern, compile_with, review};
+
+use self::source::Source;
+use crate::postgres::{PgError, SourceConfig, preflight::CONNECTION_TAG};
+
+/// Schema of unqualified table names.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+/// Of what is read; the compiler refuses far less, and says so.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// The rules file.
+    pub file: PathBuf,
+    /// Connection URI of the source; `None`: the file alone.
+    pub database: Option<String>,
+    /// The publication; `None`: as the service finds it.
+    pub publication: Option<String>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The database cannot be asked.
+    #[error("the database cannot be checked")]
+    Database(#[source] PgError),
+}
+
+impl CheckError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "CONF-0203",
+            Self::Database(error) => error.code(),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Checked {
+    /// All findings, in the order of the file; those about the database as a whole first.
+    diagnostics: Vec<Diagnostic>,
+    /// Names of the definitions.
+    definitions: Vec<String>,
+    /// Tables the rules read, as `schema.table`.
+    tables: Vec<String>,
+    /// Where the database is, and its publication if there is one.
+    database: Option<String>,
+}
+
+impl Checked {
+    fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
+    }
+
+    /// Whether the rules can be deployed.
+    fn is_ok(&self) -> bool {
+        self.count(Severity::Fatal) == 0
+    }
+}
+
+/// Checks, and prints what was found. Tells whether the rules can be deployed.
+///
+/// # Errors
+/// [`CheckError`] when that could not be found out.
+pub async fn run(options: &CheckOptions) -> Result<bool, CheckError> {
+    let text = read_rules(&options.file)?;
+    let checked = match &options.database {
+        None => check_alone(&text),
+        Some(uri) => {
+            let mut config = SourceConfig::from_uri(uri).map_err(CheckError::Database)?;
+            config.publication.clone_from(&options.publication);
+            check_with_database(&text, &config).await.map_err(CheckError::Database)?
+        }
+    };
+    let file_name = options.file.display().to_string();
+    let printed = if options.json { output::json(&checked) } else { output::text(&checked, &file_name, &text) };
+    // A reader that went away does not change the verdict.
+    let _ = io::Write::write_all(&mut io::stdout().lock(), printed.as_bytes());
+    Ok(checked.is_ok())
+}
+
+/// The text of a rules file.
+pub(crate) fn read_rules(file: &Path) -> Result<String, CheckError> {
+    let mut text = String::new();
+    let read = fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|source| CheckError::File { path: file.to_owned(), source })?;
+    Ok(text)
+}
+
+fn check_alone(text: &str) -> Checked {
+    let compiled = compile_with(text, &CompileOptions { default_schema: DEFAULT_SCHEMA, schema: None });
+    let tables = compiled.plan.iter().flat_map(SyncPlan::source_tables);
+    let tables = tables.map(|table| format!("{}.{}", table.schema, table.name)).collect();
+    assemble(compiled, Vec::new(), tables, None)
+}
+
+async fn check_with_database(text: &str, config: &SourceConfig) -> Result<Checked, PgError> {
+    let client = config.connect().await?;
+    let source = Source::read(&client).await?;
+    let schema = source.schema();
+    let compiled = compile_with(text, &CompileOptions { default_schema: DEFAULT_SCHEMA, schema: Some(&schema) });
+    // Another connection's tables are not here; the compiler has said so.
+    let is_here = |table: &&TablePattern| table.connection == CONNECTION_TAG;
+    let patterns: Vec<_> = compiled.places.tables.keys().filter(is_here).cloned().collect();
+    let setup = source.inspect(&client, config, &patterns).await?;
+    let found = findings::of_database(&source, &setup, &compiled.places);
+    let database = format!("database {} at {}", config.database, config.address());
+    let database = match setup.inspection.publication.as_str() {
+        "" => database,
+        publication => format!("{database}, publication {publication}"),
+    };
+    let tables = patterns.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+    Ok(assemble(compiled, found, tables, Some(database)))
+}
+
+fn assemble(compiled: Compiled, found: Vec<Diagnostic>, tables: Vec<String>, database: Option<String>) -> Checked {
+    let reviewed = review(&compiled);
+    let mut diagnostics = compiled.diagnostics;
+    diagnostics.extend(reviewed.into_iter().chain(found));
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+    let definitions = compiled.places.definitions.into_iter().map(|place| place.name).collect();
+    Checked { diagnostics, definitions, tables, database }
+}

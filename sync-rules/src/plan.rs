@@ -171,11 +171,16 @@ impl SyncPlan {
         struct Head {
             format: u32,
         }
-        let Head { format } = serde_json::from_str(json).map_err(PlanError::Damaged)?;
+        let mut reader = serde_json::Deserializer::from_str(json);
+        reader.disable_recursion_limit();
+        let Head { format } = Head::deserialize(&mut reader).map_err(PlanError::Damaged)?;
         if format != PLAN_FORMAT {
             return Err(PlanError::Format { found: format });
         }
-        serde_json::from_str(json).map_err(PlanError::Damaged)
+        // Conditions nest as deep as the compiler lets them, which is more than the usual bound of JSON.
+        let mut reader = serde_json::Deserializer::from_str(json);
+        reader.disable_recursion_limit();
+        Self::deserialize(&mut reader).map_err(PlanError::Damaged)
     }
 
     /// Whose each row query is.

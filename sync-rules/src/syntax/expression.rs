@@ -67,8 +67,31 @@ fn unsupported_operator(operator: &str, at: Position) -> Problem {
     Problem::new("unsupported_operator", format!("the operator {operator} cannot be used in rules"), at)
 }
 
+/// Where an expression begins. The parser's own answer looks at all of it, again on every level.
+fn beginning(mut expr: &ast::Expr) -> Position {
+    loop {
+        expr = match expr {
+            ast::Expr::BinaryOp { left: first, .. }
+            | ast::Expr::Nested(first)
+            | ast::Expr::UnaryOp { expr: first, .. }
+            | ast::Expr::IsNull(first)
+            | ast::Expr::IsNotNull(first)
+            | ast::Expr::IsTrue(first)
+            | ast::Expr::IsNotTrue(first)
+            | ast::Expr::IsFalse(first)
+            | ast::Expr::IsNotFalse(first)
+            | ast::Expr::InSubquery { expr: first, .. }
+            | ast::Expr::Between { expr: first, .. }
+            | ast::Expr::Cast { expr: first, .. } => first,
+            ast::Expr::Case { case_token, .. } => return position(case_token.0.span.start),
+            ast::Expr::Function(function) => return place(&function.name),
+            other => return place(other),
+        };
+    }
+}
+
 pub(super) fn expression(expr: ast::Expr, text: &Text<'_>, depth: usize) -> Result<Expr, Problem> {
-    let at = place(&expr);
+    let at = beginning(&expr);
     if depth > DEPTH_MAX {
         return Err(Problem::new("sql_syntax", "the expression is nested too deeply", at));
     }
@@ -188,13 +211,15 @@ fn literal(value: Value, at: Position) -> Result<ExprKind, Problem> {
 fn number(digits: &str, at: Position) -> Result<SqlValue, Problem> {
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number = if is_plain && digits.contains('.') {
-        digits.parse().ok().map(SqlValue::Real)
+        digits.parse().ok().filter(|number: &f64| number.is_finite()).map(SqlValue::Real)
     } else if is_plain {
         digits.parse().ok().map(SqlValue::Integer)
     } else {
         None
     };
-    number.ok_or_else(|| Problem::new("sql_syntax", "a number has up to 38 digits and at most one dot", at))
+    number.ok_or_else(|| {
+        Problem::new("sql_syntax", "a number has up to 38 digits and at most one dot, or is too large", at)
+    })
 }
 
 fn unary(op: UnaryOperator, operand: Expr, at: Position) -> Result<ExprKind, Problem> {

@@ -36,7 +36,10 @@ fn not_a_select(position: Position) -> Problem {
 }
 
 pub(super) fn select(query: ast::Query, text: &Text<'_>, depth: usize) -> Result<Select, Problem> {
-    let at = place(&query);
+    let at = match &*query.body {
+        SetExpr::Select(select) => position(select.select_token.0.span.start),
+        _ => START,
+    };
     let query_clause = query_clause(&query);
     let SetExpr::Select(select) = *query.body else { return Err(not_a_select(at)) };
     if query.with.is_some() {
@@ -190,7 +193,11 @@ fn table(
 }
 
 fn item(item: ast::SelectItem, written: &str, text: &Text<'_>, depth: usize) -> Result<Item, Problem> {
-    let at = place(&item);
+    let at = match &item {
+        // Their expressions know where they begin.
+        ast::SelectItem::UnnamedExpr(_) | ast::SelectItem::ExprWithAlias { .. } => START,
+        star => place(star),
+    };
     let column = |expr: Expr, alias| Item::Column { expr, alias, text: written.to_owned() };
     match item {
         ast::SelectItem::UnnamedExpr(expr) => Ok(column(expression(expr, text, depth + 1)?, None)),

@@ -19,33 +19,9 @@ pub(crate) fn compile_and_use(yaml: &str) -> bool {
         assert!(!compiled.diagnostics.is_empty(), "what is refused has a finding");
         return false;
     };
-    let json = plan.to_json();
-    // What is wrong, and asserted as it is: a condition of 61 and more terms is accepted, but its plan is too deep to be
-    // read back; so is the plan of a literal that overflows to infinity. Other REAL literals may come back rounded.
-    let is_readable = nesting(&json) <= 127 && !json.contains("\"Real\":null");
-    match SyncPlan::from_json(&json) {
-        Ok(read) => assert!(read == plan || json.contains("\"Real\":"), "a plan reads back the same"),
-        Err(error) => assert!(!is_readable, "{error}"),
-    }
+    assert_eq!(SyncPlan::from_json(&plan.to_json()).expect("a plan reads back"), plan);
     assert_eq!(plan.fingerprint().len(), 64);
     true
-}
-
-/// How deep a JSON document is nested.
-fn nesting(json: &str) -> usize {
-    let (mut depth, mut deepest, mut is_text, mut is_escaped) = (0usize, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => is_text = !is_text,
-            b'[' | b'{' if !is_text => depth += 1,
-            b']' | b'}' if !is_text => depth -= 1,
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
 }
 
 #[test]

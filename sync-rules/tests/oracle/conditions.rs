@@ -4,7 +4,6 @@ use crate::{
     expression::{Booleans, Column, Comparison, Condition, Outside, Scalar},
     model::{Table, Value},
     random::Random,
-    streams::OWN_ARRAYS,
 };
 
 /// Which language a condition is for.
@@ -116,7 +115,7 @@ fn simple(random: &mut Random, row: &Instance, language: Language) -> Condition 
             array,
             booleans: Booleans::Numbers,
         }),
-        4 if OWN_ARRAYS => row
+        4 => row
             .array(random)
             .map_or(Condition::Truth(column.clone()), |array| Condition::NotInArray { value: column, array }),
         5 if is_stream => Condition::IsTrue(column),

@@ -12,7 +12,6 @@ use crate::{
     run::{Definition, Rules, quoted},
 };
 
-pub(crate) use query::OWN_ARRAYS;
 use query::Queries;
 
 /// What the streams of a case have in common.

@@ -1,6 +1,7 @@
 //! Terms to alternatives, each with its conditions by what they read.
 
 use crate::{
+    definition::ElementPart,
     diagnostic::Problem,
     expression::{BinaryOperator, Expression},
     syntax::Position,
@@ -8,7 +9,7 @@ use crate::{
 
 use super::{
     super::normal_form::{ALTERNATIVES_MAX, Tree, alternatives},
-    leaf::{Instances, Node, StreamExpression},
+    leaf::{Instances, Node, StreamExpression, StreamLeaf},
 };
 
 /// A term of a condition.
@@ -110,13 +111,39 @@ pub(super) fn conjunctions(tree: Tree<Term>, instances: &Instances, at: Position
             merged.push(conjunction);
             continue;
         };
+        for (_, condition) in &mut known.conditions {
+            *condition = whole_arrays(condition, &known.present_functions, instances);
+        }
         if let Some(request) = conjunction.request {
             join(&mut known.request, request, BinaryOperator::Or);
         }
         for (node, condition) in conjunction.conditions {
-            known.add(node, condition, BinaryOperator::Or);
+            known.add(node, whole_arrays(&condition, &known.present_functions, instances), BinaryOperator::Or);
         }
     }
     ordered.extend(merged);
     Ok(ordered)
+}
+
+/// `value IN array` in place of `value = element`. Beside an alternative a row must not depend on its array having
+/// elements. Arrays that stand in FROM are left as they are: there a row without elements has no part in the join.
+fn whole_arrays(condition: &StreamExpression, in_from: &[usize], instances: &Instances) -> StreamExpression {
+    let Expression::Binary { operator, left, right } = condition else { return condition.clone() };
+    let array = |side: &StreamExpression| match side {
+        Expression::Input(StreamLeaf::Element { function, part: ElementPart::Value })
+            if !in_from.contains(function) =>
+        {
+            Some(instances.functions[*function].array.clone())
+        }
+        _ => None,
+    };
+    match (operator, array(left), array(right)) {
+        (BinaryOperator::Equal, None, Some(array)) => Expression::binary(BinaryOperator::In, (**left).clone(), array),
+        (BinaryOperator::And | BinaryOperator::Or, ..) => Expression::binary(
+            *operator,
+            whole_arrays(left, in_from, instances),
+            whole_arrays(right, in_from, instances),
+        ),
+        _ => condition.clone(),
+    }
 }

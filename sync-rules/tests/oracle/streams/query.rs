@@ -10,11 +10,7 @@ use crate::{
 use super::{Style, request_arrays, request_scalars};
 
 const STREAMS: Language = Language::Streams;
-/// Whether `value IN array` may look into the row's own array.
-///
-/// Not yet: in `value IN array OR other`, two conditions on one table, a row whose array is empty or NULL is hidden
-/// even if `other` holds. `NOT (value NOT IN array)` is the same.
-pub(crate) const OWN_ARRAYS: bool = false;
+
 /// How deep subqueries nest.
 const NESTING_MAX: usize = 3;
 
@@ -224,7 +220,7 @@ impl<'a> Queries<'a> {
             (20..=26, Some(array)) => in_array(self.request_scalar(), array),
             (27..=33, Some(array)) => Condition::Overlap(array, self.request_array()),
             (34..=36, Some(array)) => Condition::Overlap(self.request_array(), array),
-            (37..=40, Some(array)) if OWN_ARRAYS => in_array(self.any_row(scope).key(self.random, STREAMS), array),
+            (37..=40, Some(array)) => in_array(self.any_row(scope).key(self.random, STREAMS), array),
             (41..=66, _) if can_nest => Condition::InSelect(key, Box::new(self.subquery(scope, nesting))),
             (67..=70, Some(array)) if can_nest => {
                 Condition::OverlapSelect(array, Box::new(self.subquery(scope, nesting)))

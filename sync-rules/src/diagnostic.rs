@@ -1,6 +1,6 @@
 //! What is wrong with a rules file, where, and what to write instead.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use serde::Serialize;
 
@@ -65,6 +65,7 @@ impl Diagnostic {
                 let _ = writeln!(out, "  --> {file_name}:{line}:{column}");
                 if let Some(source) = text.lines().nth(line.saturating_sub(1)) {
                     let margin = " ".repeat(line.to_string().len());
+                    let (source, column) = excerpt(source, column);
                     // Tabs stay tabs, so that the caret stands below its character.
                     let indent: String = source
                         .chars()
@@ -72,7 +73,7 @@ impl Diagnostic {
                         .take(column.saturating_sub(1))
                         .map(|ch| if ch == '\t' { '\t' } else { ' ' })
                         .collect();
-                    let carets = "^".repeat(word_length(source, column));
+                    let carets = "^".repeat(word_length(&source, column));
                     let _ = write!(out, " {margin} |\n {line} | {source}\n {margin} | {indent}{carets}\n");
                 }
             }
@@ -82,6 +83,22 @@ impl Diagnostic {
         }
         out
     }
+}
+
+/// The part of a long line around a column, and the column in it.
+fn excerpt(line: &str, column: usize) -> (Cow<'_, str>, usize) {
+    const WIDTH: usize = 160;
+    const BEFORE: usize = 80;
+    if line.chars().take(WIDTH + 1).count() <= WIDTH {
+        return (Cow::Borrowed(line), column);
+    }
+    let skipped = column.saturating_sub(BEFORE);
+    let mut part = String::from(if skipped > 0 { "…" } else { "" });
+    part.extend(line.chars().skip(skipped).take(WIDTH));
+    if line.chars().nth(skipped + WIDTH).is_some() {
+        part.push('…');
+    }
+    (Cow::Owned(part), column - skipped + usize::from(skipped > 0))
 }
 
 /// How many characters the word at a column has; 1 if none stands there.
@@ -135,5 +152,14 @@ mod tests {
             "error[unknown_function]: there is no function `foo`\n  --> rules.yaml:2:10\n   |\n 2 | - SELECT foo(id)\n   \
              |          ^^^\n   = help: remove it\n"
         );
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_place_is_shown() {
+        let line = format!("{}foo(x){}", "a".repeat(300), "b".repeat(300));
+        let (part, column) = excerpt(&line, 301);
+        assert!(part.chars().count() <= 162 && part.starts_with('…') && part.ends_with('…'));
+        assert_eq!(part.chars().skip(column - 1).take(6).collect::<String>(), "foo(x)");
+        assert_eq!(excerpt("short", 3), (Cow::Borrowed("short"), 3));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     elements::{Element, json_each, stored_value},
     expression::Expression,
     key,
-    matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, TOO_MANY, combinations},
+    matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, NAME_BYTES_MAX, TOO_LONG, TOO_MANY, combinations},
     output::{Output, OutputRow},
     plan::{SourceTable, SyncPlan},
     row::{Cell, Columns, Row},
@@ -194,7 +194,7 @@ impl TableEvaluator {
         let mut evaluation = Evaluation { rows: Vec::with_capacity(self.dispatch.usual()), ..Evaluation::default() };
         let mut consulted = Vec::new();
         let mut written =
-            Written { outputs: &self.outputs, rows: Vec::new(), parts: String::new(), name: String::new() };
+            Written { outputs: &self.outputs, rows: Vec::new(), parts: String::new(), name: String::new(), bytes: 0 };
         self.dispatch.for_each(values, &mut |index| {
             let mut joins = Joins { lookups, consulted: &mut consulted };
             self.queries[index].evaluate(values, &mut joins, &mut written, &mut evaluation)
@@ -290,6 +290,7 @@ impl TableQuery {
         written: &mut Written<'_>,
         evaluation: &mut Evaluation,
     ) -> Result<(), L::Error> {
+        written.bytes = 0;
         let (row_count, lookup_count) = (evaluation.rows.len(), evaluation.lookups.len());
         let row = Row { values, elements: &[] };
         let done = if self.expansions.is_empty() {
@@ -397,9 +398,17 @@ struct Written<'e> {
     parts: String,
     /// The bucket's name, likewise.
     name: String,
+    /// How long the names of buckets and lookups are together, per query.
+    bytes: usize,
 }
 
 impl Written<'_> {
+    /// Counts the bytes of a name.
+    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.bytes += bytes;
+        if self.bytes > NAME_BYTES_MAX { Err(TOO_LONG) } else { Ok(()) }
+    }
+
     fn row(&mut self, output: usize, row: Row<'_>) -> Result<OutputRow, Failure> {
         if let Some((_, written)) = self.rows.iter().find(|(known, _)| *known == output) {
             return Ok(written.clone());
@@ -479,8 +488,9 @@ impl QueryResult {
                 };
                 match matches {
                     Matches::One => {
-                        let Written { parts, name, .. } = written;
                         for bucket in buckets {
+                            written.count(bucket.len() + written.parts.len())?;
+                            let Written { parts, name, .. } = written;
                             name.clear();
                             name.push_str(bucket);
                             name.push_str(parts);
@@ -489,8 +499,11 @@ impl QueryResult {
                     }
                     Matches::Combinations(combinations) => {
                         for combination in *combinations {
-                            let name = |bucket: &String| evaluated(&key::bucket_name(bucket, parts(combination)));
-                            evaluation.rows.extend(buckets.iter().map(name));
+                            for bucket in buckets {
+                                let name = key::bucket_name(bucket, parts(combination));
+                                written.count(name.len())?;
+                                evaluation.rows.push(evaluated(&name));
+                            }
                         }
                     }
                 }
@@ -505,8 +518,10 @@ impl QueryResult {
                     else {
                         continue;
                     };
-                    let key = key::lookup(index, key.iter().map(String::as_str));
-                    evaluation.lookups.push((key, key::lookup_value(value.iter().map(String::as_str))));
+                    let key = key::lookup(index, key.iter().map(AsRef::as_ref));
+                    let value = key::lookup_value(value.iter().map(AsRef::as_ref));
+                    written.count(key.0.len() + value.0.len())?;
+                    evaluation.lookups.push((key, value));
                 }
             }
             Self::Event { event, output } => {
@@ -519,20 +534,20 @@ impl QueryResult {
 }
 
 /// The texts of parts; `None` if one has a value that makes no entry.
-fn texts(parts: &[Part], combination: &Combination, row: Row<'_>) -> Result<Option<Vec<String>>, Failure> {
+fn texts(parts: &[Part], combination: &Combination, row: Row<'_>) -> Result<Option<Vec<Arc<str>>>, Failure> {
     let mut texts = Vec::with_capacity(parts.len());
     for part in parts {
         texts.push(match part {
-            Part::Slot(slot) => combination[*slot].clone().unwrap_or_else(|| "null".to_owned()),
+            Part::Slot(slot) => combination[*slot].clone().unwrap_or_else(|| Arc::from("null")),
             Part::Key(value) => match key::row_key_part(&*row.evaluate(value)?) {
-                Some(text) => text,
+                Some(text) => Arc::from(text),
                 None => return Ok(None),
             },
             Part::Stored(value) => match &*row.evaluate(value)? {
                 value if key::row_key_part(value).is_none() => return Ok(None),
-                value => stored_value(value),
+                value => Arc::from(stored_value(value)),
             },
-            Part::Nullable(cell) => stored_value(&row.read(cell)),
+            Part::Nullable(cell) => Arc::from(stored_value(&row.read(cell))),
         });
     }
     Ok(Some(texts))

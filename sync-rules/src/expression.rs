@@ -140,6 +140,17 @@ pub(crate) enum BinaryOperator {
     Overlap,
 }
 
+/// Joins operands from the left, as they are written. A long list becomes a tree of little depth instead: AND and OR give
+/// the same in any grouping.
+pub(crate) fn fold<T>(mut operands: Vec<T>, join: &dyn Fn(T, T) -> T) -> Option<T> {
+    const CHAIN_MAX: usize = 8;
+    if operands.len() <= CHAIN_MAX {
+        return operands.into_iter().reduce(join);
+    }
+    let second = operands.split_off(operands.len() / 2);
+    Some(join(fold(operands, join)?, fold(second, join)?))
+}
+
 /// Reads an input.
 pub(crate) type ReadInput<'r, 'a, I> = dyn Fn(&'a I) -> Cow<'a, SqlValue> + 'r;
 

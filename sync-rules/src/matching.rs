@@ -1,6 +1,6 @@
 //! Rows against filters: under which slot values does the filter hold?
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     definition::{Filter, IndexId},
@@ -14,11 +14,16 @@ use crate::{
 
 /// A row may match this many combinations in one query; more would flood the store with copies of it.
 pub(crate) const COMBINATIONS_MAX: usize = 100_000;
+/// The names of buckets and lookups of one row, or of one request, may have this many bytes together.
+pub(crate) const NAME_BYTES_MAX: usize = 16 << 20;
+/// Why more gives nothing.
+pub(crate) const TOO_LONG: Failure = Failure("the names of the buckets are too long together");
 /// Why such a row gives nothing.
 pub(crate) const TOO_MANY: Failure = Failure("the row matches too many combinations of parameters");
 
 /// Key parts by slot; `None` where nothing is said of the slot.
-pub(crate) type Combination = Vec<Option<String>>;
+/// Parts are shared: one may be in many combinations.
+pub(crate) type Combination = Vec<Option<Arc<str>>>;
 
 /// Why a filter gave no answer.
 #[derive(Debug)]
@@ -49,7 +54,7 @@ pub(crate) fn combinations<L: LookupSource>(
     row: Row<'_>,
     joins: &mut Joins<'_, L>,
 ) -> Result<Vec<Combination>, MatchError<L::Error>> {
-    let with = |slot: usize, part: String| {
+    let with = |slot: usize, part: Arc<str>| {
         let mut combination = vec![None; slot_count];
         combination[slot] = Some(part);
         combination
@@ -58,14 +63,14 @@ pub(crate) fn combinations<L: LookupSource>(
         Filter::Condition(condition) if row.evaluate(condition)?.truth() => vec![vec![None; slot_count]],
         Filter::Condition(_) => Vec::new(),
         Filter::Equals { slot, value } => {
-            key::row_key_part(&*row.evaluate(value)?).map(|part| with(*slot, part)).into_iter().collect()
+            key::row_key_part(&*row.evaluate(value)?).map(|part| with(*slot, Arc::from(part))).into_iter().collect()
         }
         Filter::EqualsOrNull { slot, value } => {
             let value = row.evaluate(value)?;
             let part = if value.is_null() { Some("null".to_owned()) } else { key::row_key_part(&value) };
-            part.map(|part| with(*slot, part)).into_iter().collect()
+            part.map(|part| with(*slot, Arc::from(part))).into_iter().collect()
         }
-        Filter::IsTrue { slot } => vec![with(*slot, "1".to_owned())],
+        Filter::IsTrue { slot } => vec![with(*slot, Arc::from("1"))],
         Filter::Contains { slot, array } => {
             let array = row.evaluate(array)?;
             let elements = if array.is_null() { Vec::new() } else { array_elements(&array)? };
@@ -76,7 +81,7 @@ pub(crate) fn combinations<L: LookupSource>(
             };
             // JSON null is as little equal to anything as NULL is.
             let elements = elements.iter().filter(|element| **element != Json::Null);
-            elements.map(|element| with(*slot, part(element))).collect()
+            elements.map(|element| with(*slot, Arc::from(part(element)))).collect()
         }
         Filter::Joined { index, values, slots } => {
             let mut parts = Vec::with_capacity(values.len());
@@ -123,7 +128,7 @@ fn joined<L: LookupSource>(
         let parts = key::lookup_parts(answer).filter(|parts| parts.len() == slots.len()).ok_or(UNREADABLE)?;
         let mut combination = vec![None; slot_count];
         for (slot, part) in slots.iter().zip(parts) {
-            combination[*slot] = Some(part.to_owned());
+            combination[*slot] = Some(Arc::from(part));
         }
         found.push(combination);
     }

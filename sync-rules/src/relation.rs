@@ -6,7 +6,7 @@
 //!
 //! Values are kept as JSON that tells INTEGER from REAL: two sources of one parameter agree on the kind as well.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ use crate::{
     expression::Expression,
     json::{Form, Json},
     key,
-    matching::{COMBINATIONS_MAX, Combination, meet},
+    matching::{COMBINATIONS_MAX, Combination, NAME_BYTES_MAX, TOO_LONG, meet},
     request::RequestContext,
     value::{Failure, SqlValue},
 };
@@ -51,7 +51,7 @@ pub(crate) struct Prepared {
 #[derive(Debug, Clone)]
 enum PreparedStep {
     /// Rows of values.
-    Rows(Vec<Vec<String>>),
+    Rows(Vec<Values>),
     /// Asks an index with these inputs.
     Lookup { index: IndexId, inputs: Vec<Vec<Source>> },
 }
@@ -59,12 +59,15 @@ enum PreparedStep {
 /// A value of the request, or what a step found.
 #[derive(Debug, Clone)]
 enum Source {
-    Value(String),
+    Value(Arc<str>),
     Found { step: usize, output: usize },
 }
 
+/// A row of values. They are shared: a row may be in many combinations.
+type Values = Arc<[Arc<str>]>;
+
 /// Rows that belong together, by their steps.
-type JoinedRows = BTreeMap<usize, Vec<String>>;
+type JoinedRows = BTreeMap<usize, Values>;
 
 /// What a request's expressions read.
 #[derive(Clone, Copy)]
@@ -143,7 +146,11 @@ impl Prepared {
                 return Ok(Ok(Vec::new()));
             }
         }
-        let part = |part: &Option<String>| name_part(part.as_deref().unwrap_or("null"));
+        let length = |combination: &Combination| combination.iter().flatten().map(|part| part.len()).sum::<usize>();
+        if combinations.iter().map(length).sum::<usize>() > NAME_BYTES_MAX {
+            return Ok(Err(TOO_LONG));
+        }
+        let part = |part: &Option<Arc<str>>| name_part(part.as_deref().unwrap_or("null"));
         Ok(Ok(combinations.iter().map(|combination| combination.iter().map(part).collect()).collect()))
     }
 
@@ -210,19 +217,19 @@ impl Prepared {
 struct Answers<'a, L> {
     lookups: &'a mut L,
     consulted: &'a mut Vec<LookupKey>,
-    known: BTreeMap<LookupKey, Vec<Vec<String>>>,
+    known: BTreeMap<LookupKey, Vec<Values>>,
 }
 
 impl<L: LookupSource> Answers<'_, L> {
     /// The rows a lookup answers with; `None` if the index has something else there.
-    fn rows(&mut self, key: &LookupKey) -> Result<Option<Vec<Vec<String>>>, L::Error> {
+    fn rows(&mut self, key: &LookupKey) -> Result<Option<Vec<Values>>, L::Error> {
         if let Some(rows) = self.known.get(key) {
             return Ok(Some(rows.clone()));
         }
         self.consulted.push(key.clone());
         let values = self.lookups.values(key)?;
-        let row = |value| Some(key::lookup_parts(value)?.into_iter().map(str::to_owned).collect());
-        let Some(rows) = values.iter().map(row).collect::<Option<Vec<Vec<String>>>>() else { return Ok(None) };
+        let row = |value| Some(key::lookup_parts(value)?.into_iter().map(Arc::from).collect());
+        let Some(rows) = values.iter().map(row).collect::<Option<Vec<Values>>>() else { return Ok(None) };
         self.known.insert(key.clone(), rows.clone());
         Ok(Some(rows))
     }
@@ -232,12 +239,12 @@ impl<L: LookupSource> Answers<'_, L> {
 enum Agreed {
     /// None of them is known yet.
     Unknown,
-    Value(String),
+    Value(Arc<str>),
     /// They differ.
     Nothing,
 }
 
-fn agree(sources: &[Source], found: &dyn Fn(usize, usize) -> Option<String>) -> Agreed {
+fn agree(sources: &[Source], found: &dyn Fn(usize, usize) -> Option<Arc<str>>) -> Agreed {
     let mut agreed = Agreed::Unknown;
     for source in sources {
         let value = match source {
@@ -255,7 +262,7 @@ fn agree(sources: &[Source], found: &dyn Fn(usize, usize) -> Option<String>) -> 
 }
 
 /// All parameters as far as they are known; `None` if the sources of one differ.
-fn combination(parameters: &[Vec<Source>], found: &dyn Fn(usize, usize) -> Option<String>) -> Option<Combination> {
+fn combination(parameters: &[Vec<Source>], found: &dyn Fn(usize, usize) -> Option<Arc<str>>) -> Option<Combination> {
     let mut combination = Vec::with_capacity(parameters.len());
     for sources in parameters {
         combination.push(match agree(sources, found) {
@@ -289,12 +296,13 @@ fn sources(parameters: &[Parameter], nulls: Nulls, inputs: Inputs<'_>) -> Result
             values.push(match source {
                 ValueSource::Found { step, output } => Source::Found { step: *step, output: *output },
                 ValueSource::Claim(claim) => {
-                    Source::Value(stored_value(&claim.read(&inputs.request.token).map_err(Fault::Claim)?))
+                    let claim = claim.read(&inputs.request.token).map_err(Fault::Claim)?;
+                    Source::Value(Arc::from(stored_value(&claim)))
                 }
                 ValueSource::Request(value) => match inputs.value(value)? {
                     SqlValue::Blob(_) => return Ok(None),
                     SqlValue::Null if nulls == Nulls::Drop => return Ok(None),
-                    value => Source::Value(stored_value(&value)),
+                    value => Source::Value(Arc::from(stored_value(&value))),
                 },
             });
         }
@@ -304,7 +312,7 @@ fn sources(parameters: &[Parameter], nulls: Nulls, inputs: Inputs<'_>) -> Result
 }
 
 /// The rows of an array of the request; `None` if there are none.
-fn element_rows(step: &Step, nulls: Nulls, inputs: Inputs<'_>) -> Result<Option<Vec<Vec<String>>>, Failure> {
+fn element_rows(step: &Step, nulls: Nulls, inputs: Inputs<'_>) -> Result<Option<Vec<Values>>, Failure> {
     let Step::Elements { array, form, filter, outputs } = step else { return Ok(None) };
     let mut rows = Vec::new();
     let elements = request_elements(&inputs.value(array)?, *form)?;
@@ -325,10 +333,10 @@ fn element_rows(step: &Step, nulls: Nulls, inputs: Inputs<'_>) -> Result<Option<
             match &*output.evaluate(&read)? {
                 SqlValue::Blob(_) => continue 'elements,
                 SqlValue::Null if nulls == Nulls::Drop => continue 'elements,
-                value => row.push(stored_value(value)),
+                value => row.push(Arc::from(stored_value(value))),
             }
         }
-        rows.push(row);
+        rows.push(Values::from(row));
     }
     rows.sort_unstable();
     rows.dedup();

@@ -5,10 +5,14 @@ use sqlparser::{
     tokenizer::Token,
 };
 
-use crate::{diagnostic::Problem, expression::BinaryOperator, value::SqlValue};
+use crate::{
+    diagnostic::Problem,
+    expression::{BinaryOperator, fold},
+    value::SqlValue,
+};
 
 use super::{
-    Expr, ExprKind, Member, Name, Position,
+    Expr, ExprKind, Member, Name, Position, START,
     dialect::{Text, position, syntax_problem},
     select::select,
 };
@@ -111,6 +115,9 @@ pub(super) fn expression(expr: ast::Expr, text: &Text<'_>, depth: usize) -> Resu
         ast::Expr::IsFalse(operand) => is_truth(operand, false, false),
         ast::Expr::IsNotFalse(operand) => is_truth(operand, false, true),
         ast::Expr::UnaryOp { op, expr } => unary(op, expression(*expr, text, depth + 1)?, at),
+        ast::Expr::BinaryOp { left, op: op @ (SqlOperator::And | SqlOperator::Or), right } => {
+            return chain(left, &op, right, text, depth);
+        }
         ast::Expr::BinaryOp { left, op, right } => binary(nested(left)?, op, nested(right)?, at),
         ast::Expr::InSubquery { expr, subquery, negated } => {
             let subquery = ExprKind::Subquery(Box::new(select(*subquery, text, depth + 1)?));
@@ -158,6 +165,35 @@ pub(super) fn expression(expr: ast::Expr, text: &Text<'_>, depth: usize) -> Resu
         other => Err(refused(&other, at)),
     };
     Ok(Expr { kind: kind?, position: at })
+}
+
+/// `a AND b AND c …`, however many: the parser's tree of it is as deep as it is long.
+fn chain(
+    left: Box<ast::Expr>,
+    op: &SqlOperator,
+    right: Box<ast::Expr>,
+    text: &Text<'_>,
+    depth: usize,
+) -> Result<Expr, Problem> {
+    let mut operands = vec![right];
+    let mut first = left;
+    while let ast::Expr::BinaryOp { left, op: inner, right } = *first {
+        if inner != *op {
+            first = Box::new(ast::Expr::BinaryOp { left, op: inner, right });
+            break;
+        }
+        operands.push(right);
+        first = left;
+    }
+    operands.push(first);
+    let operator = if *op == SqlOperator::And { BinaryOperator::And } else { BinaryOperator::Or };
+    let operands = operands.into_iter().rev().map(|operand| expression(*operand, text, depth + 1));
+    let operands = operands.collect::<Result<Vec<_>, _>>()?;
+    let join = |left: Expr, right: Expr| {
+        let position = left.position;
+        Expr { kind: ExprKind::Binary { operator, left: Box::new(left), right: Box::new(right) }, position }
+    };
+    fold(operands, &join).ok_or_else(|| unsupported("an operator without operands", START))
 }
 
 /// Why an expression the parser knows has no place in rules.
@@ -238,8 +274,6 @@ fn unary(op: UnaryOperator, operand: Expr, at: Position) -> Result<ExprKind, Pro
 
 fn binary(left: Box<Expr>, op: SqlOperator, right: Box<Expr>, at: Position) -> Result<ExprKind, Problem> {
     let operator = match op {
-        SqlOperator::And => BinaryOperator::And,
-        SqlOperator::Or => BinaryOperator::Or,
         SqlOperator::Eq => BinaryOperator::Equal,
         SqlOperator::NotEq => BinaryOperator::NotEqual,
         SqlOperator::Lt => BinaryOperator::Less,

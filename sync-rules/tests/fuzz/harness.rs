@@ -22,8 +22,8 @@ const SECONDS_DEFAULT: u64 = 8;
 /// machine too.
 const TIME_MAX: Duration = Duration::from_secs(1);
 const TRIES: usize = 3;
-/// The stack of a debug build, whose frames are several times those of a release build; that gets along with 1 MiB.
-const STACK_BYTES: usize = 8 << 20;
+/// The stack of a thread as the service has them. Frames of a debug build are several times those of a release build.
+const STACK_BYTES: usize = 2 << 20;
 /// How much memory the process may ever have had.
 const MEMORY_MAX_KIB: u64 = 512 * 1024;
 

@@ -3,7 +3,7 @@
 use crate::{
     definition::ElementPart,
     diagnostic::Problem,
-    expression::{BinaryOperator, Expression},
+    expression::{BinaryOperator, Expression, fold},
     syntax::Position,
 };
 
@@ -49,23 +49,33 @@ impl Conjunction {
     /// Terms about one node become one condition.
     fn new(terms: Vec<Term>, instances: &Instances) -> Self {
         let mut conjunction = Self::default();
+        let mut request = Vec::new();
+        let mut conditions: Vec<(Node, Vec<StreamExpression>)> = Vec::new();
         for term in terms {
             match term {
                 Term::Equal { left, right, at } => conjunction.equalities.push(Equality { left, right, at }),
                 Term::Present(node) => conjunction.present.push(node),
                 Term::PresentFunction(function) => conjunction.present_functions.push(function),
                 Term::Condition(condition) => match instances.nodes(&condition).first() {
-                    None | Some(Node::Request) => join(&mut conjunction.request, condition, BinaryOperator::And),
-                    Some(node) => conjunction.add(*node, condition, BinaryOperator::And),
+                    None | Some(Node::Request) => request.push(condition),
+                    Some(node) => match conditions.iter_mut().find(|(known, _)| known == node) {
+                        Some((_, known)) => known.push(condition),
+                        None => conditions.push((*node, vec![condition])),
+                    },
                 },
             }
         }
+        let and = |left, right| Expression::binary(BinaryOperator::And, left, right);
+        conjunction.request = fold(request, &and);
+        conjunction.conditions =
+            conditions.into_iter().filter_map(|(node, all)| Some((node, fold(all, &and)?))).collect();
         conjunction
     }
 
-    fn add(&mut self, node: Node, condition: StreamExpression, operator: BinaryOperator) {
+    /// Adds an alternative to the condition about a node.
+    fn add_alternative(&mut self, node: Node, condition: StreamExpression) {
         match self.conditions.iter_mut().find(|(known, _)| *known == node) {
-            Some((_, known)) => *known = Expression::binary(operator, known.clone(), condition),
+            Some((_, known)) => *known = Expression::binary(BinaryOperator::Or, known.clone(), condition),
             None => self.conditions.push((node, condition)),
         }
     }
@@ -77,13 +87,6 @@ impl Conjunction {
     fn is_like(&self, other: &Self) -> bool {
         self.present == other.present && self.present_functions == other.present_functions
     }
-}
-
-fn join(known: &mut Option<StreamExpression>, condition: StreamExpression, operator: BinaryOperator) {
-    *known = Some(match known.take() {
-        None => condition,
-        Some(known) => Expression::binary(operator, known, condition),
-    });
 }
 
 /// The alternatives of a condition in the order of their buckets' numbers: first those with several terms, then those
@@ -115,10 +118,13 @@ pub(super) fn conjunctions(tree: Tree<Term>, instances: &Instances, at: Position
             *condition = whole_arrays(condition, &known.present_functions, instances);
         }
         if let Some(request) = conjunction.request {
-            join(&mut known.request, request, BinaryOperator::Or);
+            known.request = Some(match known.request.take() {
+                None => request,
+                Some(earlier) => Expression::binary(BinaryOperator::Or, earlier, request),
+            });
         }
         for (node, condition) in conjunction.conditions {
-            known.add(node, whole_arrays(&condition, &known.present_functions, instances), BinaryOperator::Or);
+            known.add_alternative(node, whole_arrays(&condition, &known.present_functions, instances));
         }
     }
     ordered.extend(merged);

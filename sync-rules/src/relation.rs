@@ -124,6 +124,7 @@ impl Prepared {
     ) -> Result<Result<Vec<Vec<String>>, Failure>, L::Error> {
         let mut answers = Answers { lookups, consulted, known: BTreeMap::new() };
         let Some(fixed) = combination(&self.parameters, &|_, _| None) else { return Ok(Ok(Vec::new())) };
+        let is_fixed: Vec<bool> = fixed.iter().map(Option::is_some).collect();
         let mut combinations = vec![fixed];
         for component in self.components() {
             let tuples = match self.tuples(&component, &mut answers)? {
@@ -132,12 +133,14 @@ impl Prepared {
             };
             let found = tuples.iter().filter_map(|tuple| {
                 let value = |step: usize, output: usize| tuple.get(&step)?.get(output).cloned();
-                combination(&self.parameters, &value)
+                let mut found = combination(&self.parameters, &value)?;
+                // What the request says itself is there already; it need not be compared again for each.
+                found.iter_mut().zip(&is_fixed).filter(|(_, is_fixed)| **is_fixed).for_each(|(part, _)| *part = None);
+                Some(found)
             });
             let mut found: Vec<_> = found.collect();
             found.sort_unstable();
             found.dedup();
-            // Values that were there from the start are part of every combination.
             combinations = match meet(&combinations, &found) {
                 Ok(combinations) => combinations,
                 Err(_) => return Ok(Err(TOO_MANY)),

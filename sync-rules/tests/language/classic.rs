@@ -3,7 +3,7 @@
 use kairos_sync_rules::{SourceTable, SqlValue};
 use serde_json::{Value, json};
 
-use crate::fixture::{Index, service};
+use crate::fixture::{Index, request, service};
 
 /// A definition `b` with one parameter query and one data query.
 fn rules(parameters: &str, data: &str) -> String {
@@ -181,4 +181,20 @@ fn a_failing_query_does_not_disturb_the_others() {
     assert_eq!(evaluation.rows.len(), 1);
     let [error] = evaluation.errors.as_slice() else { panic!("{evaluation:?}") };
     assert_eq!(error.to_string(), "b: data query 1: the text is not valid JSON");
+}
+
+#[test]
+fn names_of_buckets_have_a_bound_for_a_row_and_for_a_request() {
+    let rules = "bucket_definitions:\n  b:\n    parameters: SELECT token_parameters.a AS a, value AS c FROM \
+                 json_each(request.jwt() ->> 'list')\n    data:\n      - SELECT id FROM t WHERE x = bucket.a AND bucket.c IN \
+                 list\n  other:\n    data: [SELECT id FROM t]\n";
+    let mut service = service(rules);
+    let (long, list) = ("x".repeat(50_000), json!((0..10_000).map(|n| format!("e{n}")).collect::<Vec<_>>()));
+    let evaluation = service.put("t", json!({"id": 1, "x": long, "list": list.to_string()}));
+    let buckets: Vec<_> = evaluation.rows.iter().map(|row| row.bucket.as_str()).collect();
+    assert_eq!(buckets, ["other[]"], "the definition that is too much gives nothing, the others do");
+    assert!(evaluation.errors[0].message.contains("too long"), "{}", evaluation.errors[0]);
+    let resolution = service.resolve(&request(json!({"sub": "u", "parameters": {"a": long}, "list": list})));
+    assert!(resolution.errors[0].1.message.contains("too long"), "{}", resolution.errors[0].1);
+    assert_eq!(resolution.buckets.len(), 1);
 }

@@ -215,16 +215,26 @@ impl ParameterQuerySource<'_> {
             .iter()
             .map(|filter| element_expression(&lower(filter, scope)?, filter.position))
             .collect::<Result<_, _>>()?;
-        let outputs: Vec<_> =
+        let columns: Vec<_> =
             columns.iter().map(|(column, at)| element_expression(column, *at)).collect::<Result<_, _>>()?;
         // Elements are as trustworthy as the array they come from.
-        let vouching = outputs.iter().map(request_part).chain([array.clone()]).collect::<Vec<_>>();
+        let vouching = columns.iter().map(request_part).chain([array.clone()]).collect::<Vec<_>>();
         let conditions: Vec<_> = filter.iter().map(request_part).collect();
         if is_dangerous_request(&conditions, &vouching, &vouching) {
             self.warn_dangerous(select.position, report);
         }
-        let found = |output| Parameter(vec![ValueSource::Found { step: 0, output }]);
-        query.parameters = self.in_order((0..outputs.len()).map(found).collect());
+        // What is the same for all elements is no part of what each gives.
+        let mut outputs = Vec::new();
+        let mut parameters = Vec::new();
+        for column in columns {
+            parameters.push(Parameter(vec![if reads_element(&column) {
+                outputs.push(column);
+                ValueSource::Found { step: 0, output: outputs.len() - 1 }
+            } else {
+                ValueSource::Request(request_part(&column))
+            }]));
+        }
+        query.parameters = self.in_order(parameters);
         let form = ElementForm::JsonEach { fixed: self.context.fixed_json };
         query.steps.push(Step::Elements { array, form, filter, outputs });
         Ok(())
@@ -309,6 +319,12 @@ fn element_expression(expression: &Expression<Leaf>, at: Position) -> Result<Exp
         Leaf::Element(part) => Ok(ElementInput::Element(*part)),
         _ => Err(Problem::new("mixed_dependencies", "only values of the request can be used here", at)),
     })
+}
+
+fn reads_element(expression: &Expression<ElementInput>) -> bool {
+    let mut found = false;
+    expression.visit_inputs(&mut |input| found |= matches!(input, ElementInput::Element(_)));
+    found
 }
 
 /// The expression with NULL for elements: what it reads of the request itself.

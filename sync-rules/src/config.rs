@@ -172,7 +172,21 @@ fn section<'a, T>(
         report.fatal("schema_violation", format!("`{key}` is a map, not {}", node.kind()), node.span);
         return Vec::new();
     };
-    entries.iter().filter_map(|(name, node)| read(name, node, report)).collect()
+    let mut found = Vec::new();
+    for (name, node) in entries {
+        if node.is_alias {
+            let help = "write it out; queries may be aliases";
+            report.fatal_with_help(
+                "yaml_structure",
+                format!("an alias cannot be an entry of `{key}`"),
+                help,
+                node.span,
+            );
+        } else {
+            found.extend(read(name, node, report));
+        }
+    }
+    found
 }
 
 fn bucket_definitions<'a>(
@@ -311,7 +325,7 @@ fn queries<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -> Option<Ve
 
 fn priority(map: &Map<'_>, report: &mut Report<'_>) -> Option<u8> {
     let node = map.get("priority")?;
-    if let Content::Integer(priority @ 0..=3) = node.content {
+    if let Some(priority @ 0..=3) = node.integer() {
         return u8::try_from(priority).ok();
     }
     report.fatal("priority_invalid", "`priority` is 0, 1, 2 or 3; 0 syncs first", node.span);
@@ -334,10 +348,10 @@ fn options(node: Option<&Node>, report: &mut Report<'_>) -> Options {
         }
     };
     let map = map.unwrap_or_default();
-    let edition = match map.get("edition").map(|node| (&node.content, node.span)) {
-        None | Some((Content::Integer(1), _)) => 1,
-        Some((Content::Integer(2), _)) => 2,
-        Some((Content::Integer(3), _)) => 3,
+    let edition = match map.get("edition").map(|node| (node.integer(), node.span)) {
+        None | Some((Some(1), _)) => 1,
+        Some((Some(2), _)) => 2,
+        Some((Some(3), _)) => 3,
         Some((_, span)) => {
             report.fatal("schema_violation", "`edition` is 1, 2 or 3", span);
             1
@@ -348,9 +362,11 @@ fn options(node: Option<&Node>, report: &mut Report<'_>) -> Options {
     let versioned_bucket_ids = option("versioned_bucket_ids");
     let fixed_json = option("fixed_json_extract");
     let custom_postgres_types = option("custom_postgres_types");
-    if map.boolean("unstable_sqlite_expression_engine", report) == Some(true) {
+    // The option is about streams of edition 3; in edition 2 it changes nothing.
+    if map.boolean("unstable_sqlite_expression_engine", report) == Some(true) && (edition != 2 || !fixed_json) {
         let span = map.span("unstable_sqlite_expression_engine");
-        report.fatal("sqlite_engine_requirements", "there is no SQLite expression engine", span);
+        let help = "leave it out: expressions mean what docs/rules.md says";
+        report.fatal_with_help("sqlite_engine_requirements", "there is no SQLite expression engine", help, span);
     }
     storage_version(&map, report);
     let timestamp_fraction_digits_max = fraction_digits(&map, timestamps_iso8601, report);
@@ -361,9 +377,9 @@ fn options(node: Option<&Node>, report: &mut Report<'_>) -> Options {
 /// The key means nothing here; it is read so that a file made for PowerSync loads.
 fn storage_version(map: &Map<'_>, report: &mut Report<'_>) {
     let Some(node) = map.get("storage_version") else { return };
-    match node.content {
-        Content::Integer(2) => {}
-        Content::Integer(3) => report.push(
+    match node.integer() {
+        Some(2) => {}
+        Some(3) => report.push(
             "storage_version_unstable",
             Severity::Warning,
             "`storage_version` has no effect here".to_owned(),

@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub span: Span,
     /// Where the scalar begins, in bytes from the start of the file.
     offset: usize,
+    /// Written elsewhere: `*name`.
+    pub is_alias: bool,
 }
 
 /// The kinds of values.
@@ -80,6 +82,17 @@ impl Node {
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number of a scalar, also if it is written as `2.0`.
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+    pub(crate) fn integer(&self) -> Option<i128> {
+        const LIMIT: f64 = 9_007_199_254_740_992.0;
+        match self.content {
+            Content::Integer(number) => Some(number),
+            Content::Number(number) if number.fract() == 0.0 && number.abs() <= LIMIT => Some(number as i128),
             _ => None,
         }
     }
@@ -208,10 +221,12 @@ impl<'a> ScalarCursor<'a> {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<Content>::deserialize(deserializer)?;
+        let Spanned { value, referenced, defined } = Spanned::<Content>::deserialize(deserializer)?;
         let number = |number: u64| usize::try_from(number).unwrap_or(1);
-        let span = Span { line: number(referenced.line()), column: number(referenced.column()) };
-        Ok(Self { content: value, span, offset: referenced.span().byte_offset().map_or(0, number) })
+        // An alias has its text where that is written.
+        let span = Span { line: number(defined.line()), column: number(defined.column()) };
+        let is_alias = referenced != defined;
+        Ok(Self { content: value, span, offset: defined.span().byte_offset().map_or(0, number), is_alias })
     }
 }
 

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use crate::{
     definition::{OutputItem, OutputStyle},
     expression::Expression,
+    functions::Function,
     json::{Form, write_text, write_value},
     row::{Cell, Columns, Row},
     value::{Failure, SqlValue},
@@ -125,10 +126,29 @@ impl OutputColumn {
     fn value<'a>(&'a self, row: Row<'a>) -> Result<Option<Cow<'a, SqlValue>>, Failure> {
         let mut value = None;
         for source in &self.sources {
-            if !matches!(source, Expression::Input(Cell::Absent)) && value.as_deref().is_none_or(SqlValue::is_null) {
+            if value.as_deref().is_none_or(SqlValue::is_null) && !is_absent(source, row)? {
                 value = Some(row.evaluate(source)?);
             }
         }
         Ok(value.filter(|value| !matches!(**value, SqlValue::Blob(_))))
     }
+}
+
+/// Whether there is no value at all: a column the table does not have, or an argument that a call chooses but was not
+/// given, which editions 1 and 2 let pass.
+fn is_absent(source: &Expression<Cell>, row: Row<'_>) -> Result<bool, Failure> {
+    let (function, arguments) = match source {
+        Expression::Input(cell) => return Ok(*cell == Cell::Absent),
+        Expression::Call { function, arguments } => (function, arguments),
+        _ => return Ok(false),
+    };
+    let first = arguments.first().map(|first| row.evaluate(first)).transpose()?;
+    Ok(match function {
+        Function::Ifnull if arguments.len() < 2 => first.is_none_or(|first| first.is_null()),
+        Function::Iif if arguments.len() < 3 => {
+            let chosen = if first.is_some_and(|first| first.truth()) { 1 } else { 2 };
+            chosen >= arguments.len()
+        }
+        _ => false,
+    })
 }

@@ -198,3 +198,12 @@ fn names_of_buckets_have_a_bound_for_a_row_and_for_a_request() {
     assert!(resolution.errors[0].1.message.contains("too long"), "{}", resolution.errors[0].1);
     assert_eq!(resolution.buckets.len(), 1);
 }
+
+#[test]
+fn a_missing_argument_that_is_chosen_leaves_the_column_out() {
+    let query = "SELECT id, ifnull(a) AS b, iif(a, 1) AS c, length() AS d FROM t";
+    let mut service = service(&format!("bucket_definitions: {{ g: {{ data: ['{query}'] }} }}\n"));
+    let mut data = |a: Value| service.put("t", json!({"id": 1, "a": a})).rows[0].data.to_string();
+    assert_eq!(data(json!(5)), r#"{"id":1,"b":5,"c":1,"d":null}"#);
+    assert_eq!(data(Value::Null), r#"{"id":1,"d":null}"#);
+}

@@ -220,7 +220,7 @@ async fn the_exit_code_tells_faults_from_files_that_cannot_be_checked() {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{printed}");
     assert!(printed.starts_with("warning[bucket_for_everybody]: "), "{printed}");
-    assert!(printed.contains("rules.yaml:3:3\n   |\n 3 |   mine:\n   |   ^\n"), "{printed}");
+    assert!(printed.contains("rules.yaml:3:3\n   |\n 3 |   mine:\n   |   ^^^^\n"), "{printed}");
 
     let broken = Rules::queries(&["SELECT foo(id) FROM items"]);
     assert_eq!(broken.check(&[]).await.status.code(), Some(1));

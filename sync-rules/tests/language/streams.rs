@@ -155,3 +155,15 @@ fn a_stream_over_several_tables_knows_their_names() {
     assert_eq!(service.visible(json!({"sub": "u1", "year": "2025"})).len(), 1);
     assert!(service.visible(json!({"sub": "u1", "year": "2026"})).is_empty());
 }
+
+#[test]
+fn an_array_of_the_request_is_compared_with_one_table() {
+    let codes = |query: &str| {
+        let compiled = compile(&stream(query, ""), "public");
+        compiled.diagnostics.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    let from = "SELECT t.* FROM t, u, json_each(auth.parameter('m')) AS j WHERE";
+    assert_eq!(codes(&format!("{from} t.x = j.value AND t.y = u.id AND u.k = j.value")), ["table_function_inputs"]);
+    assert!(codes(&format!("{from} t.y = u.id AND u.k = j.value")).is_empty());
+    assert_eq!(codes("SELECT * FROM t WHERE auth.parameter('a') IN auth.parameter('b')"), ["table_function_inputs"]);
+}

@@ -181,8 +181,30 @@ impl<'q> Graph<'q> {
         }
     }
 
+    /// Refuses an array of the request that several tables are compared with, where PowerSync does: when the walk from
+    /// the synced table, in the order of the comparisons, comes to the array before it has been to all of them.
+    fn check_arrays(&self, node: Node, visited: &mut Vec<Node>) -> Result<(), Problem> {
+        visited.push(node);
+        for edge in self.edges_of(node) {
+            if edge.other == Node::Request || visited.contains(&edge.other) {
+                continue;
+            }
+            if let Node::Function(_) = node {
+                return Err(Problem::new(
+                    "table_function_inputs",
+                    "an array of the request is compared with several tables",
+                    edge.at,
+                )
+                .help("compare it with one table, and the tables with each other"));
+            }
+            self.check_arrays(edge.other, visited)?;
+        }
+        Ok(())
+    }
+
     /// Plans the alternative with one bucket per combination of the primary table's values.
     pub(super) fn plan(&self, label: &str, builder: &mut PlanBuilder) -> Result<(RowQuery, BucketQuery), Problem> {
+        self.check_arrays(self.primary, &mut Vec::new())?;
         let mut steps = Steps { graph: self, label, builder, found: Vec::new(), placed: Vec::new() };
         let reached = self.component(self.primary);
         steps.place(reached.into_iter().filter(|node| *node != self.primary).collect())?;

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use crate::{
     definition::Filter,
-    evaluate::{Matcher, TableQuery},
     expression::{BinaryOperator, Expression},
     key,
     row::Cell,
+    table_query::{Matcher, TableQuery},
     value::SqlValue,
 };
 

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use kairos_sync_protocol::BucketName;
 
 use crate::{
-    definition::{EventQuery, Filter, IndexId, IndexPart, IndexQuery, OutputStyle, RowQuery, RowSource},
+    definition::OutputStyle,
     dispatch::Dispatch,
-    elements::{Element, json_each, stored_value},
-    expression::Expression,
-    key,
-    matching::{COMBINATIONS_MAX, Combination, Joins, MatchError, NAME_BYTES_MAX, TOO_LONG, TOO_MANY, combinations},
-    output::{Output, OutputRow},
+    matching::Joins,
+    output::Output,
     plan::{SourceTable, SyncPlan},
-    row::{Cell, Columns, Row},
+    row::Columns,
+    table_query::{TableQuery, Written},
     value::{Failure, SqlValue},
 };
 
@@ -115,50 +113,6 @@ pub struct TableEvaluator {
     outputs: Vec<Output>,
 }
 
-/// A query over the table, its columns resolved.
-#[derive(Debug, Clone)]
-pub(crate) struct TableQuery {
-    definition: Arc<str>,
-    /// For messages.
-    label: String,
-    /// Arrays of the row, and whether JSON null in them is NULL.
-    pub(crate) expansions: Vec<(Expression<Cell>, bool)>,
-    pub(crate) conditions: Vec<Expression<Cell>>,
-    pub(crate) matcher: Matcher,
-    result: QueryResult,
-}
-
-/// How slots are bound.
-#[derive(Debug, Clone)]
-pub(crate) enum Matcher {
-    /// Each to one value of the row, in order: at most one combination.
-    Values(Vec<Expression<Cell>>),
-    /// In any way.
-    Filter { filter: Filter<Cell>, slot_count: usize },
-}
-
-/// What a match gives.
-#[derive(Debug, Clone)]
-enum QueryResult {
-    /// Rows in buckets.
-    Rows { buckets: Vec<String>, object_type: Arc<str>, output: usize },
-    /// Entries of an index.
-    Entries { index: IndexId, key: Vec<Part>, value: Vec<Part> },
-    /// A payload.
-    Event { event: Arc<str>, output: usize },
-}
-
-/// A part of an index entry.
-#[derive(Debug, Clone)]
-enum Part {
-    Slot(usize),
-    /// A part of a key, or of a join's answer.
-    Key(Expression<Cell>),
-    /// A part of an answer to a request.
-    Stored(Expression<Cell>),
-    Nullable(Cell),
-}
-
 impl TableEvaluator {
     pub(crate) fn new(plan: &SyncPlan, table: &SourceTable, columns: &[String], bucket_prefix: &str) -> Self {
         let columns_for = |pattern| Columns { names: columns, table, pattern };
@@ -193,8 +147,7 @@ impl TableEvaluator {
     pub fn evaluate<L: LookupSource>(&self, values: &[SqlValue], lookups: &mut L) -> Result<Evaluation, L::Error> {
         let mut evaluation = Evaluation { rows: Vec::with_capacity(self.dispatch.usual()), ..Evaluation::default() };
         let mut consulted = Vec::new();
-        let mut written =
-            Written { outputs: &self.outputs, rows: Vec::new(), parts: String::new(), name: String::new(), bytes: 0 };
+        let mut written = Written::new(&self.outputs);
         self.dispatch.for_each(values, &mut |index| {
             let mut joins = Joins { lookups, consulted: &mut consulted };
             self.queries[index].evaluate(values, &mut joins, &mut written, &mut evaluation)
@@ -212,7 +165,7 @@ impl TableEvaluator {
 
     /// Whether changed rows of the table trigger events.
     pub fn has_events(&self) -> bool {
-        self.queries.iter().any(|query| matches!(query.result, QueryResult::Event { .. }))
+        self.queries.iter().any(TableQuery::is_event)
     }
 }
 
@@ -225,330 +178,10 @@ fn share(outputs: &mut Vec<Output>, output: Output) -> usize {
     })
 }
 
-impl TableQuery {
-    fn new(definition: &str, label: String, source: &RowSource, columns: Columns<'_>, result: QueryResult) -> Self {
-        Self {
-            definition: Arc::from(definition),
-            label,
-            expansions: source.expansions.iter().map(|each| (columns.resolve(&each.array), each.fixed)).collect(),
-            conditions: source.conditions.iter().map(|condition| columns.resolve(condition)).collect(),
-            matcher: Matcher::new(source.filter.map(&|input| columns.cell(input)), source.slot_count, &result),
-            result,
-        }
-    }
-
-    fn rows(
-        query: &RowQuery,
-        owner: &RowOwner<'_>,
-        table: &SourceTable,
-        columns: Columns<'_>,
-        output: usize,
-        bucket_prefix: &str,
-    ) -> Self {
-        let result = QueryResult::Rows {
-            buckets: owner.buckets.iter().map(|name| format!("{bucket_prefix}{name}")).collect(),
-            object_type: Arc::from(query.object_type.as_deref().unwrap_or(&table.name)),
-            output,
-        };
-        let label = format!("data query {}", owner.number);
-        Self::new(owner.definition, label, &query.source, columns, result)
-    }
-
-    fn index(index: &IndexQuery, columns: Columns<'_>) -> Self {
-        // What slots are bound to is compared with what rows give; answers of all others go to requests.
-        let is_join = index.value.iter().any(|part| matches!(part, IndexPart::Slot(_)));
-        let part = |part: &IndexPart, is_key: bool| match part {
-            IndexPart::Slot(slot) => Part::Slot(*slot),
-            IndexPart::Row(value) if is_key || is_join => Part::Key(columns.resolve(value)),
-            IndexPart::Row(value) => Part::Stored(columns.resolve(value)),
-            IndexPart::Nullable(input) => Part::Nullable(columns.cell(input)),
-        };
-        let result = QueryResult::Entries {
-            index: index.id.clone(),
-            key: index.key.iter().map(|each| part(each, true)).collect(),
-            value: index.value.iter().map(|each| part(each, false)).collect(),
-        };
-        Self::new(&index.label, "lookup".to_owned(), &index.source, columns, result)
-    }
-
-    fn event(query: &EventQuery, output: usize) -> Self {
-        let event: Arc<str> = Arc::from(query.event.as_str());
-        Self {
-            definition: Arc::clone(&event),
-            label: "payload".to_owned(),
-            expansions: Vec::new(),
-            conditions: Vec::new(),
-            matcher: Matcher::Values(Vec::new()),
-            result: QueryResult::Event { event, output },
-        }
-    }
-
-    fn evaluate<L: LookupSource>(
-        &self,
-        values: &[SqlValue],
-        joins: &mut Joins<'_, L>,
-        written: &mut Written<'_>,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), L::Error> {
-        written.bytes = 0;
-        let (row_count, lookup_count) = (evaluation.rows.len(), evaluation.lookups.len());
-        let row = Row { values, elements: &[] };
-        let done = if self.expansions.is_empty() {
-            self.match_row(row, joins, written, evaluation)
-        } else {
-            self.expand(row, joins, written, evaluation)
-        };
-        let failure = match done {
-            Ok(()) => return Ok(()),
-            Err(MatchError::Lookups(error)) => return Err(error),
-            Err(MatchError::Failure(failure)) => failure,
-        };
-        // A query that fails gives nothing, also not what it found before.
-        evaluation.rows.truncate(row_count);
-        evaluation.lookups.truncate(lookup_count);
-        let kind = match &self.result {
-            QueryResult::Rows { .. } => ErrorKind::Data,
-            QueryResult::Entries { .. } => ErrorKind::Parameters,
-            QueryResult::Event { event, .. } => {
-                evaluation.events.push(EvaluatedEvent { event: Arc::clone(event), data: None });
-                ErrorKind::Event
-            }
-        };
-        evaluation.errors.push(EvaluationError::new(&self.definition, &self.label, kind, failure));
-        Ok(())
-    }
-
-    /// Runs the query for every combination of elements.
-    fn expand<L: LookupSource>(
-        &self,
-        row: Row<'_>,
-        joins: &mut Joins<'_, L>,
-        written: &mut Written<'_>,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), MatchError<L::Error>> {
-        let mut lists: Vec<Vec<Element>> = Vec::with_capacity(self.expansions.len());
-        for (array, fixed) in &self.expansions {
-            lists.push(json_each(&*row.evaluate(array)?, *fixed)?);
-        }
-        let count = lists.iter().try_fold(1_usize, |count, list| count.checked_mul(list.len()));
-        let count = count.filter(|count| *count <= COMBINATIONS_MAX).ok_or(TOO_MANY)?;
-        let mut elements = Vec::with_capacity(lists.len());
-        for number in 0..count {
-            elements.clear();
-            let mut rest = number;
-            for list in lists.iter().rev() {
-                elements.push(&list[rest % list.len()]);
-                rest /= list.len();
-            }
-            elements.reverse();
-            self.match_row(Row { elements: &elements, ..row }, joins, written, evaluation)?;
-        }
-        Ok(())
-    }
-
-    fn match_row<L: LookupSource>(
-        &self,
-        row: Row<'_>,
-        joins: &mut Joins<'_, L>,
-        written: &mut Written<'_>,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), MatchError<L::Error>> {
-        for condition in &self.conditions {
-            if !row.evaluate(condition)?.truth() {
-                return Ok(());
-            }
-        }
-        match &self.matcher {
-            Matcher::Values(values) => {
-                written.parts.clear();
-                written.parts.push('[');
-                for (index, value) in values.iter().enumerate() {
-                    if index > 0 {
-                        written.parts.push(',');
-                    }
-                    if !key::push_row_key_part(&*row.evaluate(value)?, &mut written.parts) {
-                        return self.result.check(row, written).map_err(MatchError::Failure);
-                    }
-                }
-                written.parts.push(']');
-                self.result.add(&Matches::One, row, written, evaluation)?;
-            }
-            Matcher::Filter { filter, slot_count } => {
-                let found = combinations(filter, *slot_count, row, joins)?;
-                if !found.is_empty() {
-                    self.result.add(&Matches::Combinations(&found), row, written, evaluation)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How a row matched: in one way, as [`Written::parts`] says, or with slots bound in several ways.
-enum Matches<'m> {
-    One,
-    Combinations(&'m [Combination]),
-}
-
-/// The output rows of a source row, as far as they were needed.
-struct Written<'e> {
-    outputs: &'e [Output],
-    rows: Vec<(usize, OutputRow)>,
-    /// The parameters the row matched last; here so that its memory is used again.
-    parts: String,
-    /// The bucket's name, likewise.
-    name: String,
-    /// How long the names of buckets and lookups are together, per query.
-    bytes: usize,
-}
-
-impl Written<'_> {
-    /// Counts the bytes of a name.
-    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
-        self.bytes += bytes;
-        if self.bytes > NAME_BYTES_MAX { Err(TOO_LONG) } else { Ok(()) }
-    }
-
-    fn row(&mut self, output: usize, row: Row<'_>) -> Result<OutputRow, Failure> {
-        if let Some((_, written)) = self.rows.iter().find(|(known, _)| *known == output) {
-            return Ok(written.clone());
-        }
-        let written = self.outputs[output].write(row)?;
-        // What reads elements is another row for each.
-        if row.elements.is_empty() || !self.outputs[output].reads_elements() {
-            self.rows.push((output, written.clone()));
-        }
-        Ok(written)
-    }
-}
-
-impl Matcher {
-    fn new(filter: Filter<Cell>, slot_count: usize, result: &QueryResult) -> Self {
-        // Entries of an index are put together from slots.
-        if slot_count > 0 && matches!(result, QueryResult::Entries { .. }) {
-            return Self::Filter { filter, slot_count };
-        }
-        let parts = match filter {
-            Filter::All(parts) => parts,
-            Filter::Equals { slot: 0, value } if slot_count == 1 => return Self::Values(vec![value]),
-            filter => return Self::Filter { filter, slot_count },
-        };
-        let is_bound_in_order = parts.len() == slot_count
-            && parts.iter().enumerate().all(|(at, part)| matches!(part, Filter::Equals { slot, .. } if *slot == at));
-        if !is_bound_in_order {
-            return Self::Filter { filter: Filter::All(parts), slot_count };
-        }
-        let value = |part| match part {
-            Filter::Equals { value, .. } => Some(value),
-            _ => None,
-        };
-        Self::Values(parts.into_iter().filter_map(value).collect())
-    }
-}
-
 /// Whose a row query is, and where it puts rows.
 pub(crate) struct RowOwner<'p> {
     pub definition: &'p str,
     /// Its number in the definition, from 1.
     pub number: usize,
     pub buckets: Vec<&'p str>,
-}
-
-/// All slots of a combination; a filter binds every slot it is compiled for.
-fn parts(combination: &Combination) -> impl Iterator<Item = &str> {
-    combination.iter().map(|part| part.as_deref().unwrap_or("null"))
-}
-
-impl QueryResult {
-    /// Shows the failures of a row that goes nowhere. Streams of edition 3 compute columns first.
-    fn check(&self, row: Row<'_>, written: &mut Written<'_>) -> Result<(), Failure> {
-        match self {
-            Self::Rows { output, .. } if written.outputs[*output].fails_early() => {
-                written.row(*output, row).map(|_| ())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn add(
-        &self,
-        matches: &Matches<'_>,
-        row: Row<'_>,
-        written: &mut Written<'_>,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), Failure> {
-        match self {
-            Self::Rows { buckets, object_type, output } => {
-                let OutputRow { id, data } = written.row(*output, row)?;
-                let evaluated = |bucket: &str| EvaluatedRow {
-                    bucket: BucketName::new(bucket),
-                    object_type: Arc::clone(object_type),
-                    object_id: Arc::clone(&id),
-                    data: Arc::clone(&data),
-                };
-                match matches {
-                    Matches::One => {
-                        for bucket in buckets {
-                            written.count(bucket.len() + written.parts.len())?;
-                            let Written { parts, name, .. } = written;
-                            name.clear();
-                            name.push_str(bucket);
-                            name.push_str(parts);
-                            evaluation.rows.push(evaluated(name));
-                        }
-                    }
-                    Matches::Combinations(combinations) => {
-                        for combination in *combinations {
-                            for bucket in buckets {
-                                let name = key::bucket_name(bucket, parts(combination));
-                                written.count(name.len())?;
-                                evaluation.rows.push(evaluated(&name));
-                            }
-                        }
-                    }
-                }
-            }
-            Self::Entries { index, key, value } => {
-                let combinations = match matches {
-                    Matches::One => &[Vec::new()],
-                    Matches::Combinations(combinations) => *combinations,
-                };
-                for combination in combinations {
-                    let (Some(key), Some(value)) = (texts(key, combination, row)?, texts(value, combination, row)?)
-                    else {
-                        continue;
-                    };
-                    let key = key::lookup(index, key.iter().map(AsRef::as_ref));
-                    let value = key::lookup_value(value.iter().map(AsRef::as_ref));
-                    written.count(key.0.len() + value.0.len())?;
-                    evaluation.lookups.push((key, value));
-                }
-            }
-            Self::Event { event, output } => {
-                let data = written.row(*output, row)?.data;
-                evaluation.events.push(EvaluatedEvent { event: Arc::clone(event), data: Some(data) });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The texts of parts; `None` if one has a value that makes no entry.
-fn texts(parts: &[Part], combination: &Combination, row: Row<'_>) -> Result<Option<Vec<Arc<str>>>, Failure> {
-    let mut texts = Vec::with_capacity(parts.len());
-    for part in parts {
-        texts.push(match part {
-            Part::Slot(slot) => combination[*slot].clone().unwrap_or_else(|| Arc::from("null")),
-            Part::Key(value) => match key::row_key_part(&*row.evaluate(value)?) {
-                Some(text) => Arc::from(text),
-                None => return Ok(None),
-            },
-            Part::Stored(value) => match &*row.evaluate(value)? {
-                value if key::row_key_part(value).is_none() => return Ok(None),
-                value => Arc::from(stored_value(value)),
-            },
-            Part::Nullable(cell) => Arc::from(stored_value(&row.read(cell))),
-        });
-    }
-    Ok(Some(texts))
 }

@@ -46,6 +46,7 @@ pub mod schema;
 mod sql_text;
 mod suggest;
 mod syntax;
+mod table_query;
 pub mod value;
 pub mod write_policy;
 mod yaml;

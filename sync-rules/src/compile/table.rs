@@ -168,6 +168,16 @@ pub(super) fn single_table(select: &Select, context: &Context<'_>) -> Result<Que
     }
 }
 
+/// The column of a subquery, which has one.
+pub(super) fn only_column(select: &Select) -> Result<&Expr, Problem> {
+    let (code, message, at) = match select.items.as_slice() {
+        [Item::Column { expr, .. }] => return Ok(expr),
+        [Item::Star { position, .. }] => ("star_unsupported", "a subquery names its column", *position),
+        _ => ("subquery_columns", "a subquery selects one column", select.position),
+    };
+    Err(Problem::new(code, message, at).help("write IN (SELECT column FROM …)"))
+}
+
 /// The clause of a query that editions 1 and 2 do not have.
 pub(super) fn refused_clause(select: &Select) -> Result<(), Problem> {
     if let Some(problem) = &select.refused_clause {

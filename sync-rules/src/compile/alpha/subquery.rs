@@ -4,7 +4,7 @@ use crate::{
     definition::{ElementForm, Filter, IndexId, IndexPart, Parameter, RequestInput, RowInput, RowSource, Step},
     diagnostic::Problem,
     expression::Expression,
-    syntax::{Item, Name, Position, Select},
+    syntax::{Name, Position, Select},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
         Context, PlanBuilder,
         expression::{Language, Leaf, RequestCall, Scope, finish_classic, lower},
         filter::{Asked, AskedForm, Slots, lower_filter, row_expression},
-        table::{QueryTable, refused_clause, single_table},
+        table::{QueryTable, only_column, refused_clause, single_table},
     },
     condition::request_expression,
     scope::request_call,
@@ -44,17 +44,7 @@ pub(super) fn compile_subquery(
 ) -> Result<Subquery, Problem> {
     refused_clause(select)?;
     let table = single_table(select, context)?;
-    let expr = match select.items.as_slice() {
-        [Item::Column { expr, .. }] => expr,
-        [Item::Star { position, .. }] => {
-            return Err(Problem::new("star_unsupported", "a subquery names its column", *position)
-                .help("write IN (SELECT column FROM …)"));
-        }
-        _ => {
-            return Err(Problem::new("subquery_columns", "a subquery selects one column", select.position)
-                .help("write IN (SELECT column FROM …)"));
-        }
-    };
+    let expr = only_column(select)?;
     let mut scope = SubqueryScope { context, table, asked: Vec::new() };
     let column = row_expression(&lower(expr, &scope)?, expr.position)?;
     let mut filter = lower_filter(select.filter.as_ref(), &mut scope)?;

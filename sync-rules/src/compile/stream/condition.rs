@@ -3,11 +3,11 @@
 use crate::{
     diagnostic::Problem,
     expression::{BinaryOperator, Expression},
-    syntax::{Expr, ExprKind, Item, Position, Select},
+    syntax::{Expr, ExprKind, Position, Select},
 };
 
 use super::{
-    super::normal_form::Tree,
+    super::{normal_form::Tree, table::only_column},
     conjunction::Term,
     leaf::{StreamExpression, StreamLeaf},
     query::QueryReader,
@@ -141,17 +141,7 @@ impl QueryReader<'_> {
         if let Some(problem) = &select.refused_clause {
             return Err(problem.clone());
         }
-        let expr = match select.items.as_slice() {
-            [Item::Column { expr, .. }] => expr,
-            [Item::Star { position, .. }] => {
-                return Err(Problem::new("star_unsupported", "a subquery names its column", *position)
-                    .help("write IN (SELECT column FROM …)"));
-            }
-            _ => {
-                return Err(Problem::new("subquery_columns", "a subquery selects one column", select.position)
-                    .help("write IN (SELECT column FROM …)"));
-            }
-        };
+        let expr = only_column(select)?;
         let frame = self.read_from(&select.from, outer, conditions);
         let selected = self.value(expr, &frame)?;
         if let Some(filter) = &select.filter {

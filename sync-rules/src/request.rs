@@ -61,6 +61,9 @@ pub struct ResolvedBucket {
     pub priority: u8,
     /// Why; never empty, ascending.
     pub reasons: Vec<Reason>,
+    /// The definitions that bring it by default, ascending: several where streams share a bucket. Indexes into
+    /// [`Querier::definitions`].
+    pub default_of: Vec<usize>,
 }
 
 /// All buckets a client gets.
@@ -255,12 +258,21 @@ fn add<'a>(
 ) {
     let name = BucketName::new(key::bucket_name(&source.prefix, parts));
     let BucketSource { definition, priority, reason, .. } = *source;
-    let bucket = ResolvedBucket { name: name.clone(), definition, priority, reasons: Vec::new() };
+    let bucket =
+        ResolvedBucket { name: name.clone(), definition, priority, reasons: Vec::new(), default_of: Vec::new() };
     let known = buckets.entry(name).or_insert(bucket);
     if priority < known.priority {
         (known.priority, known.definition) = (priority, definition);
     }
-    if let Err(place) = known.reasons.binary_search(&reason) {
-        known.reasons.insert(place, reason);
+    insert(&mut known.reasons, reason);
+    if reason == Reason::Default {
+        insert(&mut known.default_of, definition);
+    }
+}
+
+/// Adds an item to a sorted list that has each once.
+fn insert<T: Ord>(items: &mut Vec<T>, item: T) {
+    if let Err(place) = items.binary_search(&item) {
+        items.insert(place, item);
     }
 }

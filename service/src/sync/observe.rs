@@ -101,11 +101,12 @@ impl Observer {
         let names = buckets.iter().map(|bucket| bucket.name.clone()).collect();
         let observe = |bucket: ResolvedBucket| {
             let totals = view.bucket(&bucket.name)?;
-            let reason = |reason: &Reason| match reason {
-                Reason::Default => SubscriptionReason::Default(bucket.definition),
-                Reason::Subscription(index) => SubscriptionReason::Sub(*index),
-            };
-            let reasons = bucket.reasons.iter().map(reason).collect();
+            let subscribed = bucket.reasons.iter().filter_map(|reason| match reason {
+                Reason::Default => None,
+                Reason::Subscription(index) => Some(SubscriptionReason::Sub(*index)),
+            });
+            let by_default = bucket.default_of.iter().map(|definition| SubscriptionReason::Default(*definition));
+            let reasons = by_default.chain(subscribed).collect();
             Ok(ObservedBucket { name: bucket.name, totals, priority: bucket.priority, reasons })
         };
         let observed = buckets.into_iter().map(observe).collect::<Result<_, StorageError>>()?;

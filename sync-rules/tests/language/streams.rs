@@ -167,3 +167,13 @@ fn an_array_of_the_request_is_compared_with_one_table() {
     assert!(codes(&format!("{from} t.y = u.id AND u.k = j.value")).is_empty());
     assert_eq!(codes("SELECT * FROM t WHERE auth.parameter('a') IN auth.parameter('b')"), ["table_function_inputs"]);
 }
+
+#[test]
+fn streams_that_share_a_bucket_are_both_named() {
+    let rules = "config: { edition: 3 }\nstreams:\n  a: { auto_subscribe: true, query: SELECT * FROM t WHERE o = auth.user_id() }\n  \
+                 b: { auto_subscribe: true, query: SELECT * FROM t WHERE o = auth.parameter('other') }\n";
+    let resolution = service(rules).resolve(&request(json!({"sub": "u1", "other": "u1"})));
+    assert_eq!(resolution.buckets.len(), 1);
+    assert_eq!(resolution.buckets[0].default_of, [0, 1]);
+    assert_eq!(resolution.buckets[0].reasons, [Reason::Default]);
+}

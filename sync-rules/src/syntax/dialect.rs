@@ -1,7 +1,6 @@
 //! Tokens, and how strongly operators bind.
 
 use sqlparser::{
-    ast::{self, BinaryOperator as SqlOperator},
     dialect::{Dialect, PostgreSqlDialect, Precedence},
     keywords::Keyword,
     parser::{Parser, ParserError},
@@ -17,7 +16,9 @@ const TOKENS_MAX: usize = 4000;
 
 const GRAMMAR: &RulesDialect = &RulesDialect;
 
-/// `x NOT IN y`, as the operator the parser's tree names it.
+/// `x IN y` without parentheses around `y`, which SQL does not have; the parser gets it as an operator of this name.
+pub(super) const IN: &str = "IN";
+/// `x NOT IN y`, likewise.
 pub(super) const NOT_IN: &str = "NOT IN";
 
 /// SQL text and its tokens.
@@ -40,6 +41,7 @@ impl<'a> Text<'a> {
         }
         tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
         refuse_glued_minus(&tokens)?;
+        let mut tokens = with_membership_operators(&tokens);
         let is_keyword = |at: usize, keyword| matches!(tokens.get(at).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == keyword);
         let is_end =
             |at: usize| tokens.get(at).is_none_or(|token| matches!(token.token, Token::EOF | Token::SemiColon));
@@ -67,6 +69,31 @@ impl<'a> Text<'a> {
         let line = self.sql.get(line_start..).unwrap_or_default();
         line_start + line.char_indices().nth(index(location.column)).map_or(line.len(), |(at, _)| at)
     }
+}
+
+/// The tokens with `IN` and `NOT IN` as operators. `IN (SELECT …)` is left to the parser.
+fn with_membership_operators(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+    let is_keyword = |at: usize, keyword: Keyword| matches!(tokens.get(at).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == keyword && word.quote_style.is_none());
+    let is_parenthesis = |at: usize| matches!(tokens.get(at).map(|token| &token.token), Some(Token::LParen));
+    let is_member = |at: usize| {
+        let is_subquery =
+            is_parenthesis(at + 1) && (is_keyword(at + 2, Keyword::SELECT) || is_keyword(at + 2, Keyword::WITH));
+        is_keyword(at, Keyword::IN) && !is_subquery
+    };
+    let mut rewritten = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while let Some(TokenWithSpan { token, span }) = tokens.get(at) {
+        let (token, length) = if is_keyword(at, Keyword::NOT) && is_member(at + 1) {
+            (Token::CustomBinaryOperator(NOT_IN.to_owned()), 2)
+        } else if is_member(at) {
+            (Token::CustomBinaryOperator(IN.to_owned()), 1)
+        } else {
+            (token.clone(), 1)
+        };
+        rewritten.push(TokenWithSpan { token, span: *span });
+        at += length;
+    }
+    rewritten
 }
 
 /// A `-` right before a digit begins a number, so `a -1` would be two values without an operator.
@@ -130,6 +157,8 @@ struct RulesDialect;
 
 /// Binding strength of bit operators and `&&`.
 const BITS: u8 = 25;
+/// Binding strength of IN, BETWEEN and LIKE.
+const MEMBERSHIP: u8 = 20;
 /// Binding strength of comparisons by size, between `IS` and `IN`.
 const COMPARISON: u8 = 18;
 
@@ -173,7 +202,7 @@ impl Dialect for RulesDialect {
                 BITS
             }
             Precedence::Colon => 0,
-            Precedence::Between | Precedence::Like => 20,
+            Precedence::Between | Precedence::Like => MEMBERSHIP,
             Precedence::Is => 16,
             Precedence::Eq => 14,
             Precedence::UnaryNot => 12,
@@ -183,37 +212,16 @@ impl Dialect for RulesDialect {
     }
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        match parser.peek_token_ref().token {
+        match &parser.peek_token_ref().token {
             Token::Arrow | Token::LongArrow => Some(Ok(60)),
             Token::StringConcat => Some(Ok(30)),
             Token::ShiftLeft | Token::ShiftRight | Token::Overlap => Some(Ok(BITS)),
+            Token::CustomBinaryOperator(name) if name == IN || name == NOT_IN => Some(Ok(MEMBERSHIP)),
             Token::Lt | Token::LtEq | Token::Gt | Token::GtEq => Some(Ok(COMPARISON)),
             // Never an infix operator here; otherwise `a :b` would be one.
             Token::Colon => Some(Ok(0)),
             _ => None,
         }
-    }
-
-    /// `x IN y` without parentheses, which SQL does not have. `x IN (SELECT …)` is left to the parser.
-    fn parse_infix(&self, parser: &mut Parser, left: &ast::Expr, _: u8) -> Option<Result<ast::Expr, ParserError>> {
-        let is_keyword = |at: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(at).token, Token::Word(word) if word.keyword == keyword);
-        let negated = is_keyword(0, Keyword::NOT);
-        let after = usize::from(negated);
-        let is_subquery = parser.peek_nth_token_ref(after + 1).token == Token::LParen
-            && (is_keyword(after + 2, Keyword::SELECT) || is_keyword(after + 2, Keyword::WITH));
-        if !is_keyword(after, Keyword::IN) || is_subquery {
-            return None;
-        }
-        for _ in 0..=after {
-            parser.advance_token();
-        }
-        let name = if negated { NOT_IN } else { "IN" };
-        let build = |right| ast::Expr::BinaryOp {
-            left: Box::new(left.clone()),
-            op: SqlOperator::Custom(name.to_owned()),
-            right: Box::new(right),
-        };
-        Some(parser.parse_subexpr(self.prec_value(Precedence::Between)).map(build))
     }
 }
 

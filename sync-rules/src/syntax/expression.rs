@@ -13,15 +13,15 @@ use crate::{
 
 use super::{
     Expr, ExprKind, Member, Name, Position, START,
-    dialect::{Text, position, syntax_problem},
+    dialect::{IN, NOT_IN, Text, position, syntax_problem},
     select::select,
 };
 
 /// `substring(x FROM y)`, as a function with a name of its own.
 pub(crate) const SUBSTRING_FROM: &str = "substring … from";
 
-/// Expressions nested deeper are refused.
-const DEPTH_MAX: usize = 120;
+/// Expressions nested deeper are refused; however long, AND and OR do not nest.
+const DEPTH_MAX: usize = 64;
 
 /// Reads one expression.
 pub(crate) fn parse_expression(sql: &str) -> Result<Expr, Problem> {
@@ -291,8 +291,8 @@ fn binary(left: Box<Expr>, op: SqlOperator, right: Box<Expr>, at: Position) -> R
         SqlOperator::PGBitwiseShiftRight => BinaryOperator::ShiftRight,
         SqlOperator::StringConcat => BinaryOperator::Concatenate,
         SqlOperator::PGOverlap => return Ok(ExprKind::Overlap { left, right }),
-        SqlOperator::Custom(name) => {
-            return Ok(ExprKind::In { operand: left, right, negated: name == super::dialect::NOT_IN });
+        SqlOperator::Custom(name) if name == IN || name == NOT_IN => {
+            return Ok(ExprKind::In { operand: left, right, negated: name == NOT_IN });
         }
         SqlOperator::Arrow | SqlOperator::LongArrow => {
             let path = match right.kind {

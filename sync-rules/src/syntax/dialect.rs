@@ -14,6 +14,9 @@ use super::{Position, START};
 /// A query may have this many tokens; that also bounds the depth of the parser's tree.
 const TOKENS_MAX: usize = 4000;
 
+/// How deep the parser may nest: parentheses count one, subqueries two or three. It needs much stack for each.
+const NESTING_MAX: usize = 26;
+
 const GRAMMAR: &RulesDialect = &RulesDialect;
 
 /// `x IN y` without parentheses around `y`, which SQL does not have; the parser gets it as an operator of this name.
@@ -54,7 +57,7 @@ impl<'a> Text<'a> {
     }
 
     pub(super) fn parser(&self) -> Parser<'static> {
-        Parser::new(GRAMMAR).with_tokens_with_locations(self.tokens.clone())
+        Parser::new(GRAMMAR).with_recursion_limit(NESTING_MAX).with_tokens_with_locations(self.tokens.clone())
     }
 
     /// The text from one token to another, both included.

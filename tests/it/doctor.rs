@@ -36,12 +36,16 @@ const TABLES: &str = "
     CREATE SCHEMA notes;
     CREATE TABLE notes.lines (id text PRIMARY KEY, owner text);
     CREATE ROLE app LOGIN;
-    CREATE ROLE writer NOLOGIN;";
+    CREATE ROLE writer NOLOGIN;
+    CREATE SCHEMA kairos;
+    CREATE TABLE kairos.write_ledger (id text);";
 
 /// What makes the source above healthy.
 const CARE: &str = "
     ALTER ROLE app REPLICATION;
     GRANT writer TO app;
+    GRANT USAGE ON SCHEMA kairos TO app;
+    GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO app;
     GRANT USAGE ON SCHEMA notes TO app;
     GRANT SELECT ON items, notes.lines TO app;
     CREATE PUBLICATION kairos_sync FOR TABLE items, notes.lines;";
@@ -125,6 +129,7 @@ async fn a_healthy_source_passes_every_check() {
         "row_security",
         "clock",
         "write_role",
+        "write_ledger",
         "store",
     ];
     assert_eq!(topics, expected, "{found:#}");
@@ -132,7 +137,7 @@ async fn a_healthy_source_passes_every_check() {
 
     let printed = doctor(&folder, &["--config", "kairos.yaml"]).await;
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
-    assert!(printed.ends_with(": the service can run; 19 passed, 0 warned, 0 failed\n"), "{printed}");
+    assert!(printed.ends_with(": the service can run; 20 passed, 0 warned, 0 failed\n"), "{printed}");
 }
 
 #[tokio::test]
@@ -151,6 +156,7 @@ async fn each_mistake_shows_and_the_sql_beside_it_mends_it() {
         ("ALTER ROLE writer BYPASSRLS", "write_role_above_rls"),
         ("REVOKE writer FROM app", "WRITE_ROLE"),
         ("DROP ROLE writer", "WRITE_ROLE"),
+        ("REVOKE DELETE ON kairos.write_ledger FROM app", "WRITE_LEDGER"),
         ("SELECT pg_create_logical_replication_slot('kairos_left', 'pgoutput')", "slot_idle"),
         ("ALTER SYSTEM SET max_slot_wal_keep_size = '100MB'", "slot_wal_small"),
         ("ALTER SYSTEM SET max_slot_wal_keep_size = -1", "slot_wal_unlimited"),

@@ -114,10 +114,22 @@ pub(super) struct Rules {
 pub(super) struct Write {
     /// Who the service logs in as for uploads.
     pub(super) login: String,
+    /// Why it cannot log in.
+    pub(super) refusal: Option<Refusal>,
+    pub(super) ledger: Ledger,
     /// `write.role`.
     pub(super) role: Option<WriteRole>,
     /// Whether the rules let devices write at all.
     pub(super) has_rules: bool,
+}
+
+/// Where answers to uploads are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ledger {
+    Missing,
+    /// The login may not use it.
+    Closed,
+    Open,
 }
 
 /// The role uploads run as.

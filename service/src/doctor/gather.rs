@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::{
     Target,
-    facts::{Clock, Connection, Facts, Places, Refusal, Rules, Server, Slot, Source, Write, WriteRole},
+    facts::{Clock, Connection, Facts, Ledger, Places, Refusal, Rules, Server, Slot, Source, Write, WriteRole},
     host,
 };
 use crate::{
@@ -170,7 +170,22 @@ async fn write(client: &Client, config: &Config, writable: &[&str]) -> Result<Wr
         None => None,
         Some(role) => Some(write_role(client, role, &login, writable).await?),
     };
-    Ok(Write { login, role, has_rules: !writable.is_empty() })
+    let refusal = config.write.source.connect().await.err();
+    let refusal = refusal.map(|error| Refusal { code: error.code(), message: chain(&error) });
+    let ledger = ledger(client, &login).await?;
+    Ok(Write { login, refusal, ledger, role, has_rules: !writable.is_empty() })
+}
+
+async fn ledger(client: &Client, login: &str) -> Result<Ledger, PgError> {
+    let sql = "
+        SELECT has_schema_privilege(l.oid, n.oid, 'USAGE') AND has_table_privilege(l.oid, c.oid, 'SELECT')
+               AND has_table_privilege(l.oid, c.oid, 'INSERT') AND has_table_privilege(l.oid, c.oid, 'DELETE')
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          LEFT JOIN pg_catalog.pg_roles l ON l.rolname = $1
+         WHERE n.nspname = 'kairos' AND c.relname = 'write_ledger'";
+    let Some(row) = client.query_opt(sql, &[&login]).await? else { return Ok(Ledger::Missing) };
+    let is_open = row.try_get::<_, Option<bool>>(0)?.unwrap_or(false);
+    Ok(if is_open { Ledger::Open } else { Ledger::Closed })
 }
 
 async fn write_role(client: &Client, name: &str, login: &str, writable: &[&str]) -> Result<WriteRole, PgError> {

@@ -30,7 +30,7 @@ fn line(check: &Check) -> String {
     let status = match check.status {
         Status::Pass => "pass",
         Status::Warn => "warn",
-        Status::Fail => "FAIL",
+        Status::Fail => "fail",
     };
     let code = check.code.map(|code| format!(" [{code}]")).unwrap_or_default();
     let mut out = format!("{status}  {}: {}{code}\n", check.topic, check.message);

@@ -6,7 +6,7 @@ use super::bytes;
 use crate::{
     doctor::{
         check::Check,
-        facts::{Clock, Store, Write, WriteRole},
+        facts::{Clock, Ledger, Store, Write, WriteRole},
     },
     postgres::walsender::quote_identifier,
 };
@@ -28,16 +28,40 @@ pub(super) fn clock(clock: Clock) -> Check {
 }
 
 pub(super) fn write(write: &Write) -> Vec<Check> {
-    match &write.role {
-        Some(role) => write_role(role, &quote_identifier(&write.login)),
-        None if write.has_rules => {
-            let login = quote_identifier(&write.login);
-            let message = format!("no `write.role`: uploads run as {login}, which row-level security may not bind");
-            let sql = ["CREATE ROLE kairos_write NOLOGIN;".to_owned(), format!("GRANT kairos_write TO {login};")];
-            let help = "make the role, grant it what devices may write, and set `write.role: kairos_write`";
-            vec![Check::warn("write_role", "write_role_unset", message).help(help).run(sql)]
+    if !write.has_rules {
+        return vec![Check::pass("write_role", "devices write nothing")];
+    }
+    let login = quote_identifier(&write.login);
+    let mut checks = write.role.as_ref().map_or_else(|| vec![no_write_role(&login)], |role| write_role(role, &login));
+    checks.extend(write.refusal.as_ref().map(|refusal| {
+        let message = format!("uploads have no connection: {}", refusal.message);
+        Check::fail("write_connection", refusal.code, message)
+    }));
+    checks.push(ledger(write.ledger, &login));
+    checks
+}
+
+fn no_write_role(login: &str) -> Check {
+    let message = format!("no `write.role`: uploads run as {login}, which row-level security may not bind");
+    let sql = ["CREATE ROLE kairos_write NOLOGIN;".to_owned(), format!("GRANT kairos_write TO {login};")];
+    let help = "make the role, grant it what devices may write, and set `write.role: kairos_write`";
+    Check::warn("write_role", "write_role_unset", message).help(help).run(sql)
+}
+
+/// Without it no upload is taken, since a repeated one could have two effects.
+fn ledger(ledger: Ledger, login: &str) -> Check {
+    match ledger {
+        Ledger::Open => Check::pass("write_ledger", format!("{login} may use kairos.write_ledger")),
+        Ledger::Missing => Check::fail("write_ledger", "WRITE_LEDGER", "there is no table kairos.write_ledger")
+            .help("run `kairos-sync migrate` with a role that may create roles"),
+        Ledger::Closed => {
+            Check::fail("write_ledger", "WRITE_LEDGER", format!("{login} may not use kairos.write_ledger"))
+                .run([
+                    format!("GRANT USAGE ON SCHEMA kairos TO {login};"),
+                    format!("GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO {login};"),
+                ])
+                .safe()
         }
-        None => vec![Check::pass("write_role", "devices write nothing")],
     }
 }
 

@@ -87,7 +87,7 @@ fn rules_check(file: &str, error_count: usize) -> Check {
     if error_count == 0 {
         return Check::pass("rules", format!("{file} can be deployed"));
     }
-    let message = format!("{file} cannot be deployed: {error_count} found");
+    let message = format!("{file} cannot be deployed, errors: {error_count}");
     Check::fail("rules", "CONF-0201", message).help("see `kairos-sync rules check`")
 }
 

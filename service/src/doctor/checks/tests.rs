@@ -6,7 +6,7 @@ use super::{all, bytes};
 use crate::{
     doctor::{
         check::Status,
-        facts::{Clock, Connection, Facts, Places, Refusal, Server, Slot, Source, Store, Write, WriteRole},
+        facts::{Clock, Connection, Facts, Ledger, Places, Refusal, Server, Slot, Source, Store, Write, WriteRole},
     },
     postgres::{TlsMode, preflight::Inspection},
 };
@@ -41,13 +41,17 @@ fn healthy() -> Facts {
             found: Vec::new(),
             rules: None,
         },
-        write: Some(Write { login: "app".to_owned(), role: None, has_rules: false }),
+        write: Some(Write { has_rules: false, ..write(None) }),
         store: Some(Store { folder: "data".into(), refusal: None, free_bytes: Some(10 << 30) }),
     }
 }
 
 fn slot(is_active: bool, is_lost: bool) -> Slot {
     Slot { name: "kairos_it's".to_owned(), is_active, is_lost, retained_bytes: 3 << 20 }
+}
+
+fn write(role: Option<WriteRole>) -> Write {
+    Write { login: "app".to_owned(), refusal: None, ledger: Ledger::Open, role, has_rules: true }
 }
 
 /// All that is not well once `spoil` has been at the healthy facts, with status and SQL.
@@ -158,7 +162,7 @@ fn clocks_may_differ_by_what_the_question_took() {
 fn the_role_of_uploads_is_one_that_row_level_security_binds() {
     let role = |role: WriteRole| {
         move |facts: &mut Facts| {
-            facts.write = Some(Write { login: "app".to_owned(), role: Some(role), has_rules: true });
+            facts.write = Some(write(Some(role)));
         }
     };
     let good = || WriteRole { name: "w".to_owned(), exists: true, is_granted: true, ..WriteRole::default() };
@@ -169,9 +173,21 @@ fn the_role_of_uploads_is_one_that_row_level_security_binds() {
     let owned = vec!["t".to_owned()];
     assert_eq!(only(role(WriteRole { owned, ..good() })), (Status::Warn, "write_role_owns_tables"));
     let unset = |facts: &mut Facts| {
-        facts.write = Some(Write { login: "app".to_owned(), role: None, has_rules: true });
+        facts.write = Some(write(None));
     };
     assert_eq!(only(unset), (Status::Warn, "write_role_unset"));
+}
+
+#[test]
+fn uploads_need_a_ledger_and_a_login() {
+    let with = |change: Write| move |facts: &mut Facts| facts.write = Some(change);
+    let role = || Some(WriteRole { name: "w".to_owned(), exists: true, is_granted: true, ..WriteRole::default() });
+    for ledger in [Ledger::Missing, Ledger::Closed] {
+        assert_eq!(only(with(Write { ledger, ..write(role()) })), (Status::Fail, "WRITE_LEDGER"));
+    }
+    let refusal = Some(Refusal { code: "PG-0106", message: "refused".to_owned() });
+    assert_eq!(only(with(Write { refusal, ..write(role()) })), (Status::Fail, "PG-0106"));
+    assert_eq!(found(with(Write { has_rules: false, ledger: Ledger::Missing, ..write(None) })), [], "none is needed");
 }
 
 #[test]
@@ -197,7 +213,7 @@ fn only_what_gives_is_run_unasked() {
     facts.slots = vec![slot(false, false)];
     facts.server.slot_wal_bytes_max = None;
     let role = WriteRole { name: "w".to_owned(), exists: true, is_above_rls: true, ..WriteRole::default() };
-    facts.write = Some(Write { login: "app".to_owned(), role: Some(role), has_rules: true });
+    facts.write = Some(write(Some(role)));
     let safe: Vec<_> = all(&facts).into_iter().filter(|check| check.is_safe).flat_map(|check| check.sql).collect();
     assert_eq!(safe, ["GRANT \"w\" TO \"app\";"]);
 }

@@ -47,8 +47,8 @@ pub(super) struct Refusal {
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) is_standby: bool,
-    pub(super) wal_senders: Places,
-    pub(super) slots: Places,
+    pub(super) wal_senders: Quota,
+    pub(super) slots: Quota,
     /// `max_slot_wal_keep_size`; `None`: unlimited.
     pub(super) slot_wal_bytes_max: Option<u64>,
     pub(super) wal_bytes_per_second: u64,
@@ -59,12 +59,12 @@ pub(super) struct Server {
 
 /// How many there may be, and how many there are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Places {
+pub(super) struct Quota {
     pub(super) allowed: u64,
     pub(super) taken: u64,
 }
 
-impl Places {
+impl Quota {
     pub(super) fn free(self) -> u64 {
         self.allowed.saturating_sub(self.taken)
     }
@@ -96,6 +96,10 @@ pub(super) struct Source {
     /// The role, as Postgres calls it.
     pub(super) role: String,
     pub(super) inspection: Inspection,
+    /// Tables which the rules name one by one and which could be published, quoted for SQL.
+    pub(super) publishable: Vec<String>,
+    /// Whether the rules name tables by the beginning of their names, so that any could be meant.
+    pub(super) has_wildcards: bool,
     /// Findings about the database, and about names in the rules that it does not have.
     pub(super) found: Vec<Diagnostic>,
     /// The rules file and how many errors it has; `None`: it was not given, and all published tables are meant.

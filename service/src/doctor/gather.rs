@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use kairos_sync_rules::Severity;
+use kairos_sync_rules::{Severity, TablePattern};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::{
     Target,
-    facts::{Clock, Connection, Facts, Ledger, Places, Refusal, Rules, Server, Slot, Source, Write, WriteRole},
+    facts::{Clock, Connection, Facts, Ledger, Quota, Refusal, Rules, Server, Slot, Source, Write, WriteRole},
     host,
 };
 use crate::{
@@ -92,8 +92,8 @@ async fn server(client: &Client) -> Result<Server, PgError> {
     Ok(Server {
         version: row.try_get(0)?,
         is_standby: row.try_get(1)?,
-        wal_senders: Places { allowed: count(&row, 2)?, taken: count(&row, 3)? },
-        slots: Places { allowed: count(&row, 4)?, taken: count(&row, 5)? },
+        wal_senders: Quota { allowed: count(&row, 2)?, taken: count(&row, 3)? },
+        slots: Quota { allowed: count(&row, 4)?, taken: count(&row, 5)? },
         slot_wal_bytes_max: keep.and_then(|megabytes| u64::try_from(megabytes).ok()).map(|megabytes| megabytes << 20),
         wal_bytes_per_second: 0,
         wal_sender_timeout: Duration::from_millis(count(&row, 7)?),
@@ -158,6 +158,8 @@ async fn source(client: &Client, target: &Target) -> Result<(Source, Option<Writ
     let source = Source {
         role: target.source.user.clone(),
         inspection: report.inspection,
+        publishable: report.publishable,
+        has_wildcards: rules.is_some() && report.patterns.iter().any(TablePattern::is_wildcard),
         found,
         rules: rules.map(|rules| Rules { file: rules.file.clone(), error_count }),
     };

@@ -10,8 +10,6 @@ pub(super) fn of(problem: &SetupProblem) -> (Vec<String>, bool) {
         SetupProblem::NoWalSenders => ("ALTER SYSTEM SET max_wal_senders = 10;".to_owned(), false),
         SetupProblem::NoFreeSlot { .. } => ("SELECT slot_name, active FROM pg_replication_slots;".to_owned(), false),
         SetupProblem::ReplicationPrivilege { role } => (format!("ALTER ROLE {role} REPLICATION;"), false),
-        // Publishing all tables, as wildcards need it, is for a person to decide.
-        SetupProblem::PublicationMissing { sql, .. } => (sql.clone(), !sql.contains("FOR ALL TABLES")),
         SetupProblem::PublicationPartial { name } => {
             (format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"), false)
         }
@@ -23,7 +21,7 @@ pub(super) fn of(problem: &SetupProblem) -> (Vec<String>, bool) {
             return (vec![usage, format!("GRANT SELECT ON {table} TO {role};")], true);
         }
         SetupProblem::RowSecurity { role, .. } => (format!("ALTER ROLE {role} BYPASSRLS;"), false),
-        SetupProblem::NoIdentity { sql, .. } => (sql.clone(), false),
+        SetupProblem::PublicationMissing { sql, .. } | SetupProblem::NoIdentity { sql, .. } => (sql.clone(), false),
     };
     (vec![sql], is_safe)
 }
@@ -60,12 +58,5 @@ mod tests {
                 assert!(problem.to_string().contains(&sql), "{sql} is not in {problem}");
             }
         }
-    }
-
-    #[test]
-    fn all_tables_are_never_published_unasked() {
-        let missing = |sql: &str| SetupProblem::PublicationMissing { name: "p".to_owned(), sql: sql.to_owned() };
-        assert!(of(&missing("CREATE PUBLICATION p FOR TABLE t;")).1);
-        assert!(!of(&missing("CREATE PUBLICATION p FOR ALL TABLES;")).1);
     }
 }

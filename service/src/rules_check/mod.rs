@@ -150,6 +150,8 @@ pub(crate) struct SourceReport {
     pub(crate) compiled: Compiled,
     /// The tables they read there.
     pub(crate) patterns: Vec<TablePattern>,
+    /// Those of them which are named one by one, exist and can be published, quoted for SQL.
+    pub(crate) publishable: Vec<String>,
     /// What is wrong with the source, at the places of the rules.
     pub(crate) found: Vec<Diagnostic>,
     /// What the service will find when it starts.
@@ -171,7 +173,10 @@ pub(crate) async fn look_at_source(
     let patterns: Vec<_> = compiled.places.tables.keys().filter(is_here).cloned().collect();
     let setup = source.inspect(client, config, &patterns).await?;
     let found = findings::of_database(&source, &setup, &compiled.places);
-    Ok(SourceReport { compiled, patterns, found, inspection: setup.inspection })
+    let exact = patterns.iter().filter(|pattern| !pattern.is_wildcard());
+    let named = exact.flat_map(|pattern| source.named_by(pattern)).filter(|relation| relation.kind.is_publishable());
+    let publishable = named.map(source::Relation::sql_name).collect();
+    Ok(SourceReport { compiled, patterns, publishable, found, inspection: setup.inspection })
 }
 
 /// In the place of rules: what reads all tables.
@@ -184,7 +189,8 @@ fn everything() -> Compiled {
 
 async fn check_with_database(text: &str, config: &SourceConfig) -> Result<Checked, PgError> {
     let client = config.connect().await?;
-    let SourceReport { compiled, patterns, found, inspection } = look_at_source(&client, config, Some(text)).await?;
+    let SourceReport { compiled, patterns, found, inspection, .. } =
+        look_at_source(&client, config, Some(text)).await?;
     let database = format!("database {} at {}", config.database, config.address());
     let database = match inspection.publication.as_str() {
         "" => database,

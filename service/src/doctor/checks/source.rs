@@ -48,10 +48,10 @@ fn check(about: &'static str, found: &Diagnostic, source: &Source) -> Check {
         problem.code() == found.code && problem.to_string().starts_with(found.message.as_str())
     };
     match source.inspection.problems.iter().find(is_it) {
-        // Which tables to publish, the rules would say.
-        Some(SetupProblem::PublicationMissing { name, .. }) if source.rules.is_none() => {
-            let create = format!("CREATE PUBLICATION {};", quote_identifier(name));
-            Check { help: Some(format!("run `{create}`, then add tables to it")), ..check }.run([create]).safe()
+        // Publishing all tables, as wildcards need it, is for a person to decide.
+        Some(SetupProblem::PublicationMissing { name, .. }) if !source.has_wildcards => {
+            let create = create_publication(name, &source.publishable);
+            Check { help: None, ..check }.run([create]).safe()
         }
         Some(problem) => {
             let (sql, is_safe) = remedy::of(problem);
@@ -62,6 +62,15 @@ fn check(about: &'static str, found: &Diagnostic, source: &Source) -> Check {
             check.run(sql)
         }
     }
+}
+
+/// With the tables that are there; others would make it fail.
+fn create_publication(name: &str, tables: &[String]) -> String {
+    let name = quote_identifier(name);
+    if tables.is_empty() {
+        return format!("CREATE PUBLICATION {name};");
+    }
+    format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
 }
 
 pub(super) fn source(source: &Source) -> Vec<Check> {

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use kairos_sync_rules::{Diagnostic, Severity};
+
 use super::{all, bytes};
 use crate::{
     doctor::{
         check::Status,
-        facts::{Clock, Connection, Facts, Ledger, Places, Refusal, Server, Slot, Source, Store, Write, WriteRole},
+        facts::{Clock, Connection, Facts, Ledger, Quota, Refusal, Server, Slot, Source, Store, Write, WriteRole},
     },
-    postgres::{TlsMode, preflight::Inspection},
+    postgres::{
+        TlsMode,
+        preflight::{Inspection, SetupProblem},
+    },
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -26,8 +31,8 @@ fn healthy() -> Facts {
         server: Server {
             version: "18.1".to_owned(),
             is_standby: false,
-            wal_senders: Places { allowed: 10, taken: 1 },
-            slots: Places { allowed: 10, taken: 1 },
+            wal_senders: Quota { allowed: 10, taken: 1 },
+            slots: Quota { allowed: 10, taken: 1 },
             slot_wal_bytes_max: Some(10 << 30),
             wal_bytes_per_second: 1 << 20,
             wal_sender_timeout: Duration::from_mins(1),
@@ -38,6 +43,8 @@ fn healthy() -> Facts {
         source: Source {
             role: "app".to_owned(),
             inspection: Inspection { publication: "kairos_sync".to_owned(), ..Inspection::default() },
+            publishable: Vec::new(),
+            has_wildcards: false,
             found: Vec::new(),
             rules: None,
         },
@@ -107,7 +114,7 @@ fn a_standby_is_refused() {
 
 #[test]
 fn the_last_wal_sender_is_missed_before_it_is_needed() {
-    let taken = |taken| move |facts: &mut Facts| facts.server.wal_senders = Places { allowed: 10, taken };
+    let taken = |taken| move |facts: &mut Facts| facts.server.wal_senders = Quota { allowed: 10, taken };
     assert_eq!(found(taken(9)), []);
     let sql = "ALTER SYSTEM SET max_wal_senders = 20;".to_owned();
     assert_eq!(found(taken(10)), [(Status::Warn, "wal_senders_taken", vec![sql])]);
@@ -205,6 +212,30 @@ fn the_store_needs_a_folder_and_room() {
         facts.store = Some(Store { folder: "data".into(), refusal, free_bytes: Some(1 << 40) });
     };
     assert_eq!(only(refused), (Status::Fail, "STORE-0101"));
+}
+
+#[test]
+fn all_tables_are_never_published_unasked() {
+    let missing = |has_wildcards, tables: &[&str]| {
+        let sql = "CREATE PUBLICATION p FOR ALL TABLES;".to_owned();
+        let problem = SetupProblem::PublicationMissing { name: "p".to_owned(), sql };
+        let mut facts = healthy();
+        facts.source.found = vec![Diagnostic {
+            code: problem.code(),
+            severity: Severity::Fatal,
+            message: "publication p does not exist".to_owned(),
+            help: None,
+            span: None,
+        }];
+        facts.source.inspection = Inspection { problems: vec![problem], ..Inspection::default() };
+        facts.source.publishable = tables.iter().map(|&table| table.to_owned()).collect();
+        facts.source.has_wildcards = has_wildcards;
+        let check = all(&facts).into_iter().find(|check| check.code == Some("PG-0206")).unwrap();
+        (check.sql.join(" "), check.is_safe)
+    };
+    assert_eq!(missing(true, &["a"]), ("CREATE PUBLICATION p FOR ALL TABLES;".to_owned(), false));
+    assert_eq!(missing(false, &["a", "b"]), ("CREATE PUBLICATION \"p\" FOR TABLE a, b;".to_owned(), true));
+    assert_eq!(missing(false, &[]), ("CREATE PUBLICATION \"p\";".to_owned(), true));
 }
 
 #[test]

@@ -219,6 +219,12 @@ async fn fixing_publishes_and_grants_and_touches_nothing_else() {
     let (exit, found) = report(&folder, &["--fix", "--admin", &admin_uri]).await;
     assert_eq!((exit, codes(&found)), (Some(0), vec!["table_not_found"]), "{found:#}");
     assert_eq!(found["applied"], serde_json::json!([]), "nothing is left to do");
+
+    admin.batch_execute("ALTER PUBLICATION kairos_sync DROP TABLE notes.lines").await.expect("spoils it");
+    let (_, found) = report(&folder, &["--fix", "--admin", &admin_uri]).await;
+    let add = r#"ALTER PUBLICATION "kairos_sync" ADD TABLE "notes"."lines";"#;
+    assert_eq!(found["applied"], serde_json::json!([{ "sql": add }]));
+    assert_eq!(codes(&found), ["table_not_found"], "{found:#}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     config::{Config, ProcessEnvironment},
     demo::{self, DemoOptions},
+    doctor::{self, DoctorOptions},
     migrate::{self, Migrations},
     rules_check::{self, CheckOptions},
     rules_explain, server,
@@ -94,6 +95,19 @@ pub async fn migrate(config: Option<&Path>) -> ExitCode {
 /// can be deployed, 1 if not, 2 if that could not be found out.
 pub async fn check_rules(options: &CheckOptions) -> ExitCode {
     match rules_check::run(options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `doctor`: prints what the source has and lacks. Exits with 0 if the service can run, 1 if not, 2 if that could not be
+/// found out.
+pub async fn doctor(options: &DoctorOptions) -> ExitCode {
+    match doctor::run(options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

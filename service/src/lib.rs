@@ -22,6 +22,7 @@ pub mod auth;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

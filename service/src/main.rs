@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kairos_sync::{commands, demo::DemoOptions, rules_check::CheckOptions};
+use kairos_sync::{commands, demo::DemoOptions, doctor::DoctorOptions, rules_check::CheckOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Self-hosted sync from Postgres to SQLite on devices, and back.
@@ -24,6 +24,9 @@ enum Command {
     Serve(ConfigArguments),
     /// Prepare the source database: write ledger, roles and publication. Safe to repeat.
     Migrate(ConfigArguments),
+    /// Check everything the service needs of its source and its host, and say with which SQL to mend it. Exits with 0
+    /// if the service can run, 1 if not, 2 if that could not be found out.
+    Doctor(DoctorArguments),
     /// Work with a rules file.
     Rules {
         #[command(subcommand)]
@@ -38,6 +41,26 @@ struct ConfigArguments {
     /// Configuration file; the keys of a PowerSync service's file work.
     #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DoctorArguments {
+    /// Configuration file; found as `serve` finds it otherwise.
+    #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check this source database alone, without configuration and rules: best with the URI the service will have.
+    #[arg(long, value_name = "URI", env = "KAIROS_DOCTOR_DATABASE", hide_env_values = true, conflicts_with = "config")]
+    database: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Mend what is safe to mend: create the publication, add tables to it, grant. Never changes settings of the server
+    /// and never drops anything.
+    #[arg(long)]
+    fix: bool,
+    /// Mend through this connection, where the service's role may not.
+    #[arg(long, value_name = "URI", env = "KAIROS_DOCTOR_ADMIN", hide_env_values = true, requires = "fix")]
+    admin: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -106,6 +129,9 @@ async fn main() -> ExitCode {
         Command::Migrate(options) => {
             start_logging("warn");
             commands::migrate(options.config.as_deref()).await
+        }
+        Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
+            commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await
         }
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await

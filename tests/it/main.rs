@@ -1,6 +1,7 @@
 //! Kairos Sync against the real thing. One binary, so that tests share one throw-away Postgres server.
 
 mod demo;
+mod doctor;
 mod kill;
 mod migrations;
 mod official_client;

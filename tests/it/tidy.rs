@@ -108,6 +108,30 @@ fn every_finding_in_rules_is_documented_and_no_other() {
 }
 
 #[test]
+fn every_finding_of_the_doctor_is_documented_and_no_other() {
+    let root = root();
+    let mut made = BTreeSet::new();
+    for file in rust_files(&root.join("service/src/doctor")).iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).expect("readable");
+        for call in ["Check::warn(", "Check::fail("] {
+            // The topic is the first text, the code the second; some hand on the code of an error.
+            let code = |rest: &str| match rest.split('"').collect::<Vec<_>>()[..] {
+                [_, _, comma, code, ..] if comma.trim() == "," => Some(code.to_owned()),
+                _ => None,
+            };
+            let codes = text.split(call).skip(1).filter_map(code);
+            made.extend(codes.filter(|name| is_finding(name)));
+        }
+    }
+    let docs = fs::read_to_string(root.join("docs/errors.md")).expect("docs/errors.md exists");
+    let section = docs.split("## Findings of the doctor").nth(1).expect("errors.md lists findings");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
+    assert_eq!(made, documented);
+}
+
+#[test]
 fn layers_import_downwards_only() {
     let source = root().join("service/src");
     let mut faults = Vec::new();

@@ -20,15 +20,23 @@ mod output;
 mod source;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Read,
     path::{Path, PathBuf},
 };
 
-use kairos_sync_rules::{CompileOptions, Compiled, Diagnostic, Severity, SyncPlan, TablePattern, compile_with, review};
+use kairos_sync_rules::{
+    CompileOptions, Compiled, Diagnostic, Places, Severity, Span, SyncPlan, TablePattern, TablePlace, compile_with,
+    review,
+};
+use tokio_postgres::Client;
 
 use self::source::Source;
-use crate::postgres::{PgError, SourceConfig, preflight::CONNECTION_TAG};
+use crate::postgres::{
+    PgError, SourceConfig,
+    preflight::{CONNECTION_TAG, Inspection},
+};
 
 /// Schema of unqualified table names.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
@@ -136,18 +144,55 @@ fn check_alone(text: &str) -> Checked {
     assemble(compiled, Vec::new(), tables, None)
 }
 
-async fn check_with_database(text: &str, config: &SourceConfig) -> Result<Checked, PgError> {
-    let client = config.connect().await?;
-    let source = Source::read(&client).await?;
+/// What the source has to say about rules.
+pub(crate) struct SourceReport {
+    /// The rules, compiled with the schema of the source.
+    pub(crate) compiled: Compiled,
+    /// The tables they read there.
+    pub(crate) patterns: Vec<TablePattern>,
+    /// Those of them which are named one by one, exist and can be published, quoted for SQL.
+    pub(crate) publishable: Vec<String>,
+    /// What is wrong with the source, at the places of the rules.
+    pub(crate) found: Vec<Diagnostic>,
+    /// What the service will find when it starts.
+    pub(crate) inspection: Inspection,
+}
+
+/// Looks at a source as the service will, for these rules; without rules, at all that is published.
+pub(crate) async fn look_at_source(
+    client: &Client,
+    config: &SourceConfig,
+    text: Option<&str>,
+) -> Result<SourceReport, PgError> {
+    let source = Source::read(client).await?;
     let schema = source.schema();
-    let compiled = compile_with(text, &CompileOptions { default_schema: DEFAULT_SCHEMA, schema: Some(&schema) });
+    let options = CompileOptions { default_schema: DEFAULT_SCHEMA, schema: Some(&schema) };
+    let compiled = text.map_or_else(everything, |text| compile_with(text, &options));
     // Another connection's tables are not here; the compiler has said so.
     let is_here = |table: &&TablePattern| table.connection == CONNECTION_TAG;
     let patterns: Vec<_> = compiled.places.tables.keys().filter(is_here).cloned().collect();
-    let setup = source.inspect(&client, config, &patterns).await?;
+    let setup = source.inspect(client, config, &patterns).await?;
     let found = findings::of_database(&source, &setup, &compiled.places);
+    let exact = patterns.iter().filter(|pattern| !pattern.is_wildcard());
+    let named = exact.flat_map(|pattern| source.named_by(pattern)).filter(|relation| relation.kind.is_publishable());
+    let publishable = named.map(source::Relation::sql_name).collect();
+    Ok(SourceReport { compiled, patterns, publishable, found, inspection: setup.inspection })
+}
+
+/// In the place of rules: what reads all tables.
+fn everything() -> Compiled {
+    let pattern = TablePattern { connection: CONNECTION_TAG.to_owned(), schema: "%".to_owned(), name: "%".to_owned() };
+    let place = TablePlace { span: Span { line: 1, column: 1 }, columns: BTreeMap::new() };
+    let places = Places { definitions: Vec::new(), tables: BTreeMap::from([(pattern, place)]) };
+    Compiled { plan: None, diagnostics: Vec::new(), places }
+}
+
+async fn check_with_database(text: &str, config: &SourceConfig) -> Result<Checked, PgError> {
+    let client = config.connect().await?;
+    let SourceReport { compiled, patterns, found, inspection, .. } =
+        look_at_source(&client, config, Some(text)).await?;
     let database = format!("database {} at {}", config.database, config.address());
-    let database = match setup.inspection.publication.as_str() {
+    let database = match inspection.publication.as_str() {
         "" => database,
         publication => format!("{database}, publication {publication}"),
     };

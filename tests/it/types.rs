@@ -82,6 +82,9 @@ async fn try_form(cluster: &PgCluster, database: &str, form: &Form) -> Vec<Strin
     let cases = usable_cases(&client, form).await;
     println!("PostgreSQL {version}, {}: {} cases", form.name, cases.len());
     create_table(&client, &cases).await;
+    if form.precision.is_none() {
+        assert_page_names_every_type(&client).await;
+    }
     let values: Vec<_> = cases.iter().map(|case| format!("({})::{}", case.value, case.sql_type)).collect();
     let values = values.join(", ");
     let insert = |id: &str| format!("INSERT INTO items VALUES ('{id}', 0, {values})");
@@ -148,6 +151,18 @@ async fn create_table(client: &Client, cases: &[Case]) {
         columns.join(", ")
     );
     client.batch_execute(&sql).await.expect("the page's types exist");
+}
+
+/// The table has a column of every built-in type but those that only the server itself can make.
+async fn assert_page_names_every_type(client: &Client) {
+    let missing = "
+        SELECT typname::text FROM pg_type
+        WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm') AND typcategory NOT IN ('A', 'Z')
+            AND typname NOT IN ('gtsvector', 'xml')
+            AND oid NOT IN (SELECT atttypid FROM pg_attribute WHERE attrelid = 'items'::regclass)";
+    let missing = client.query(missing, &[]).await.expect("types");
+    let missing: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
+    assert!(missing.is_empty(), "docs/types.md lacks {missing:?}");
 }
 
 /// The page's cases for a form, without those that need what the server lacks.

@@ -109,7 +109,7 @@ async fn try_form(cluster: &PgCluster, database: &str, form: &Form) -> Vec<Strin
     let mut wrong = Vec::new();
     for (n, case) in cases.iter().enumerate() {
         for id in ["copied", "inserted", "filled"] {
-            let arrived = as_sql(rows[id].get(&format!("v{n}")));
+            let arrived = as_sql(rows[id].get(format!("v{n}")));
             if arrived != case.arrives {
                 let Case { sql_type, value, arrives } = case;
                 let form = form.name;
@@ -118,7 +118,7 @@ async fn try_form(cluster: &PgCluster, database: &str, form: &Form) -> Vec<Strin
                 ));
             }
         }
-        let null = as_sql(rows["empty"].get(&format!("v{n}")));
+        let null = as_sql(rows["empty"].get(format!("v{n}")));
         assert_eq!(null, "NULL", "NULL as {}", case.sql_type);
     }
     wrong
@@ -174,21 +174,19 @@ async fn usable_cases(client: &Client, form: &Form) -> Vec<Case> {
         if (title == "Fraction digits") != form.precision.is_some() {
             continue;
         }
-        if let Some(need) = title.strip_prefix("Needs ").map(|sql| sql.trim_matches('`')) {
-            if client.batch_execute(need).await.is_err() {
-                println!("SKIPPED: this server refuses {need}");
-                continue;
-            }
+        let need = title.strip_prefix("Needs ").map_or("", |sql| sql.trim_matches('`'));
+        if client.batch_execute(need).await.is_err() {
+            println!("SKIPPED: this server refuses {need}");
+            continue;
         }
-        let rows = section.lines().filter_map(|line| cells(line, form));
-        cases.extend(rows);
+        cases.extend(section.lines().filter_map(|line| case(line, form)));
     }
     assert!(cases.len() > 2, "the page has lines for {}", form.name);
     cases
 }
 
 /// A line of a table as a case; `None` for other lines.
-fn cells(line: &str, form: &Form) -> Option<Case> {
+fn case(line: &str, form: &Form) -> Option<Case> {
     let cells: Vec<_> = line.strip_prefix("| `")?.strip_suffix("` |")?.split("` | `").collect();
     let [first, second, third, fourth] = cells[..] else { panic!("a line has four cells: {line}") };
     let (sql_type, value) = match form.precision {
@@ -233,7 +231,7 @@ impl Reader {
         let (store, status) = (Arc::new(MemoryStore::new()), Arc::new(ReplicationStatus::default()));
         let (seen, bucket) = watch::channel(None);
         let on_commit = move |commit: &Commit| {
-            if let Some(bucket) = commit.buckets.iter().next() {
+            if let Some(bucket) = commit.buckets.first() {
                 seen.send_replace(Some(bucket.clone()));
             }
         };
@@ -257,15 +255,16 @@ impl Reader {
         let head: kairos_sync::lsn::Lsn = head.parse().expect("a position");
         client.batch_execute("SELECT pg_logical_emit_message(true, 'kairos', 'test')").await.expect("a message");
         let started = Instant::now();
-        let checkpoint = loop {
+        let (checkpoint, bucket) = loop {
             let checkpoint = self.store.view().expect("a view").checkpoint();
-            if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.lsn >= head) {
-                break checkpoint;
+            let checkpoint = checkpoint.filter(|checkpoint| checkpoint.lsn >= head);
+            // The bucket is told of after the commit that made it visible.
+            if let Some(found) = checkpoint.zip(self.bucket.borrow().clone()) {
+                break found;
             }
             assert!(started.elapsed() < Duration::from_secs(30), "not in time: {:?}", self.status.snapshot());
             sleep(Duration::from_millis(5)).await;
         };
-        let bucket = self.bucket.borrow().clone().expect("rows make a bucket");
         let range = self.store.operations(&bucket, OpId::ZERO, checkpoint.op_id, 1 << 24).expect("operations");
         assert!(!range.has_more, "a few rows are one range");
         let json = format!("[{}]", std::str::from_utf8(&range.json).expect("text"));

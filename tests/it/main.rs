@@ -11,4 +11,5 @@ mod rules_check;
 mod source_setup;
 mod streams;
 mod tidy;
+mod types;
 mod write;

@@ -8,9 +8,14 @@ use super::ColumnType;
 const DIMENSIONS_MAX: usize = 6;
 
 /// The array as JSON, or `None` when the text is not an array.
-pub(super) fn to_json(text: &str, element: &ColumnType, compatibility: Compatibility) -> Option<String> {
-    let mut array =
-        ArrayText { rest: skip_bounds(text)?, json: String::with_capacity(text.len()), element, compatibility };
+pub(super) fn to_json(
+    text: &str,
+    delimiter: char,
+    element: &ColumnType,
+    compatibility: Compatibility,
+) -> Option<String> {
+    let json = String::with_capacity(text.len());
+    let mut array = ArrayText { rest: skip_bounds(text)?, json, delimiter, element, compatibility };
     array.array(1)?;
     array.rest.is_empty().then_some(array.json)
 }
@@ -23,6 +28,7 @@ fn skip_bounds(text: &str) -> Option<&str> {
 struct ArrayText<'a> {
     rest: &'a str,
     json: String,
+    delimiter: char,
     element: &'a ColumnType,
     compatibility: Compatibility,
 }
@@ -43,7 +49,7 @@ impl ArrayText<'_> {
                 if self.take('}') {
                     break;
                 }
-                if !self.take(',') {
+                if !self.take(self.delimiter) {
                     return None;
                 }
                 self.json.push(',');
@@ -65,7 +71,7 @@ impl ArrayText<'_> {
             self.push(&text);
             return Some(());
         }
-        let end = self.rest.find([',', '}'])?;
+        let end = self.rest.find([self.delimiter, '}'])?;
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
         match text {
@@ -92,11 +98,7 @@ impl ArrayText<'_> {
     }
 
     fn push(&mut self, text: &str) {
-        if *self.element == ColumnType::Json {
-            self.json.push_str(text);
-            return;
-        }
-        self.element.decode(text, self.compatibility).write_json(&mut self.json);
+        self.element.embed(text, self.compatibility, &mut self.json);
     }
 }
 
@@ -128,6 +130,17 @@ mod tests {
         ] {
             let decoded = ColumnType::of(ty.oid()).decode(printed, super::super::tests::LEGACY);
             assert_eq!(decoded, SqlValue::Text(expected.to_owned()), "{ty}");
+        }
+    }
+
+    #[test]
+    fn boxes_are_separated_by_semicolons() {
+        let custom = Compatibility { custom_postgres_types: true, ..super::super::tests::LEGACY };
+        for (printed, expected) in
+            [("{(1,1),(0,0);NULL}", r#"["(1,1),(0,0)",null]"#), ("{}", "[]"), ("{(1,1),(0,0);}", "{(1,1),(0,0);}")]
+        {
+            let decoded = ColumnType::of(Type::BOX_ARRAY.oid()).decode(printed, custom);
+            assert_eq!(decoded, SqlValue::Text(expected.to_owned()), "{printed}");
         }
     }
 }

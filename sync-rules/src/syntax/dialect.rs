@@ -15,7 +15,7 @@ use super::{Position, START};
 const TOKENS_MAX: usize = 4000;
 
 /// How deep the parser may nest: parentheses count one, subqueries two or three. It needs much stack for each.
-const NESTING_MAX: usize = 26;
+const NESTING_MAX: usize = 40;
 
 const GRAMMAR: &RulesDialect = &RulesDialect;
 

@@ -188,3 +188,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_depth_of_nesting_is_answered_on_a_small_stack() {
+    let small = std::thread::Builder::new().stack_size(2 << 20).spawn(|| {
+        for depth in 1..80 {
+            for (open, middle, close) in [
+                ("(", "1 = 1", ")"),
+                ("x IN (SELECT x FROM t WHERE ", "1 = 1", ")"),
+                ("x IN (SELECT x FROM t WHERE (y = 1 OR ", "1 = 1", "))"),
+                ("coalesce(", "1", ", 1)"),
+                ("CASE WHEN ", "1", " THEN 1 END"),
+                ("NOT (", "1 = 1", ")"),
+                ("- ", "1", ""),
+            ] {
+                let nested = format!("{}{middle}{}", open.repeat(depth), close.repeat(depth));
+                codes(&format!(
+                    "config: {{ edition: 3 }}\nstreams:\n  s:\n    query: SELECT * FROM t WHERE x = auth.user_id() AND {nested}\n"
+                ));
+                data_codes(&format!("SELECT id FROM t WHERE x = bucket.x AND {nested}"));
+                filter_codes(&format!("x = :user_id AND {nested}"));
+            }
+        }
+    });
+    small.expect("a thread").join().expect("no overflow, no panic");
+}

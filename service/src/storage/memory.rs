@@ -73,9 +73,6 @@ impl Default for MemoryStore {
 
 impl State {
     fn apply(&mut self, batch: Batch) -> Result<Commit, StorageError> {
-        if batch.visible_at.is_none() && self.checkpoint.is_some() {
-            return Err(StorageError::CheckpointMissing);
-        }
         let buckets = batch.operations.iter().map(|operation| self.append(operation)).collect::<BTreeSet<_>>();
         for (key, row) in batch.rows {
             match row {
@@ -227,6 +224,12 @@ impl BucketStore for MemoryStore {
         let id = checkpoints.get(&key.0).map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
         checkpoints.insert(key.0.clone(), WriteCheckpoint { id, lsn: head });
         Ok(id)
+    }
+
+    fn release_write_checkpoints(&self) -> Result<(), StorageError> {
+        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoints.values_mut().for_each(|checkpoint| checkpoint.lsn = Lsn::ZERO);
+        Ok(())
     }
 
     fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {

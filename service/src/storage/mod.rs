@@ -103,9 +103,8 @@ pub struct Batch {
     pub dependents: Vec<(LookupKey, RowKey, Dependency)>,
     /// Replication's own state (resume position, tables, slot identity); opaque here, replaced whole.
     pub replication_state: Option<Bytes>,
-    /// Makes everything committed so far visible to clients as of this source position.
-    /// `None` while it would be inconsistent, which is only allowed before the first visible checkpoint after a reset;
-    /// later it is refused with [`StorageError::CheckpointMissing`].
+    /// Makes everything committed so far visible to clients as of this source position. `None` while it would be
+    /// inconsistent: views then have no checkpoint until a later batch has one.
     pub visible_at: Option<Lsn>,
 }
 
@@ -219,9 +218,6 @@ pub enum StorageError {
         /// Which part.
         what: String,
     },
-    /// [`Batch::visible_at`] was `None` although clients already see a checkpoint.
-    #[error("a batch without a checkpoint came after the first visible one: this is a fault of the service, report it")]
-    CheckpointMissing,
 }
 
 impl StorageError {
@@ -232,16 +228,15 @@ impl StorageError {
             Self::Format { .. } => "STORE-0102",
             Self::Locked { .. } => "STORE-0103",
             Self::Damaged { .. } => "STORE-0104",
-            Self::CheckpointMissing => "STORE-0105",
         }
     }
 }
 
-/// One consistent state of the store, as of its last visible commit. Commits that come later do not change it.
+/// One consistent state of the store. Commits that come later do not change it.
 ///
-/// Before the first visible commit there is nothing to see: no checkpoint, no lookup values, all totals zero.
+/// If the last commit was not visible there is nothing to see: no checkpoint, no lookup values, all totals zero.
 pub trait StoreView {
-    /// The state; `None` before the first visible commit.
+    /// The state; `None` unless the last commit was visible.
     fn checkpoint(&self) -> Option<Checkpoint>;
 
     /// All values of a lookup, duplicates removed, in ascending order.
@@ -300,6 +295,9 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Records that `key` waits for replication to pass `head`, durably. The id grows by one per call and key.
     fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError>;
+
+    /// Write checkpoints recorded so far count as reached: the positions they wait for are those of another source.
+    fn release_write_checkpoints(&self) -> Result<(), StorageError>;
 
     /// The newest write checkpoint of `key`.
     fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError>;

@@ -126,16 +126,24 @@ pub(in crate::storage) fn nothing_is_visible_before_the_first_checkpoint<E: Engi
     assert_eq!(view.lookup(&lookup("l")).unwrap(), values(&["v"]));
 }
 
-pub(in crate::storage) fn a_batch_without_checkpoint_is_refused_afterwards<E: Engine>(new: &dyn Fn() -> E) {
+pub(in crate::storage) fn a_batch_without_checkpoint_hides_the_state_until_the_next<E: Engine>(new: &dyn Fn() -> E) {
     let engine = new();
     let store = engine.open();
     store.commit(batch(vec![put("b", "1")])).unwrap();
-    let hidden = || Batch { operations: vec![put("b", "2")], ..Batch::default() };
-    assert!(matches!(store.commit(hidden()), Err(StorageError::CheckpointMissing)));
-    assert_eq!(store.view().unwrap().bucket(&name("b")).unwrap().count, 1, "nothing of it is there");
-    store.commit(batch(vec![put("b", "3")])).expect("the store goes on");
-    store.reset().unwrap();
-    store.commit(hidden()).expect("allowed again after a reset");
+    let hidden = Batch { operations: vec![put("b", "2")], visible_at: None, ..Batch::default() };
+    assert_eq!(store.commit(hidden).unwrap().checkpoint, None);
+    let view = store.view().unwrap();
+    assert_eq!((view.checkpoint(), view.bucket(&name("b")).unwrap()), (None, BucketTotals::default()));
+    let downloading = read_all(&*store, &name("b"), OpId::ZERO, op_id(1), NO_BOUND).unwrap();
+    assert_eq!(downloading.len(), 1, "a client that downloads an earlier state goes on");
+    drop(view);
+    drop(store);
+    let store = engine.open();
+    assert_eq!(store.view().unwrap().checkpoint(), None, "also after a restart");
+    store.commit(batch(Vec::new())).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(view.checkpoint(), Some(Checkpoint { op_id: op_id(2), lsn: Lsn::new(1) }));
+    assert_eq!(view.bucket(&name("b")).unwrap().count, 2);
 }
 
 pub(in crate::storage) fn a_view_does_not_change<E: Engine>(new: &dyn Fn() -> E) {
@@ -312,6 +320,16 @@ pub(in crate::storage) fn write_checkpoints_count_per_key<E: Engine>(new: &dyn F
     assert_eq!(ids, [1, 1, 2, 3]);
     let newest = store.write_checkpoint(&one).unwrap().unwrap();
     assert_eq!((newest.id.get(), newest.lsn), (3, Lsn::new(8)));
+}
+
+pub(in crate::storage) fn released_write_checkpoints_are_reached<E: Engine>(new: &dyn Fn() -> E) {
+    let engine = new();
+    let store = engine.open();
+    let user = WriteCheckpointKey("u".to_owned());
+    let id = store.put_write_checkpoint(&user, Lsn::new(900)).unwrap();
+    store.release_write_checkpoints().unwrap();
+    assert_eq!(store.write_checkpoint(&user).unwrap(), Some(WriteCheckpoint { id, lsn: Lsn::ZERO }));
+    assert_eq!(store.put_write_checkpoint(&user, Lsn::new(7)).unwrap(), id.next());
 }
 
 pub(in crate::storage) fn a_reopened_store_is_the_same<E: Engine>(new: &dyn Fn() -> E) {

@@ -326,6 +326,10 @@ impl BucketStore for SqliteStore {
         self.inner.put_write_checkpoint(key, head)
     }
 
+    fn release_write_checkpoints(&self) -> Result<(), StorageError> {
+        self.inner.release_write_checkpoints()
+    }
+
     fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
         let reader = self.inner.reader()?;
         write_checkpoint::find(reader.conn(), key)

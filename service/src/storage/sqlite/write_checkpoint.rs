@@ -42,6 +42,13 @@ impl Inner {
         let result = request.result().take().unwrap_or_else(|| Err("a write checkpoint was forgotten".to_owned()));
         result.map_err(StorageError::Engine)
     }
+
+    pub(super) fn release_write_checkpoints(&self) -> Result<(), StorageError> {
+        self.writer().transaction(Durability::Synced, |change| {
+            change.tx.execute("UPDATE write_checkpoint SET lsn = 0", [])?;
+            Ok(())
+        })
+    }
 }
 
 impl WriteCheckpointQueue {

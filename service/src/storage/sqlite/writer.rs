@@ -134,9 +134,6 @@ impl Change<'_> {
         batch: Batch,
         recent: impl Fn(&RowKey) -> Option<bool>,
     ) -> Result<Appended, StorageError> {
-        if batch.visible_at.is_none() && self.head.checkpoint.is_some() {
-            return Err(StorageError::CheckpointMissing);
-        }
         let operations = self.append(&batch.operations)?;
         let mut buckets: Vec<_> = batch.operations.into_iter().map(|operation| operation.output.bucket).collect();
         buckets.sort_unstable();

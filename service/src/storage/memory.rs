@@ -59,7 +59,7 @@ impl MemoryStore {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, StorageError>) -> Result<T, StorageError> {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut state))
     }
@@ -72,7 +72,7 @@ impl Default for MemoryStore {
 }
 
 impl State {
-    fn apply(&mut self, batch: Batch) -> Result<Commit, StorageError> {
+    fn apply(&mut self, batch: Batch) -> Commit {
         let buckets = batch.operations.iter().map(|operation| self.append(operation)).collect::<BTreeSet<_>>();
         for (key, row) in batch.rows {
             match row {
@@ -97,11 +97,11 @@ impl State {
             self.replication = Some(state);
         }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
-        Ok(Commit {
+        Commit {
             checkpoint: self.checkpoint,
             buckets: buckets.into_iter().collect(),
             lookups: lookups.into_iter().collect(),
-        })
+        }
     }
 
     fn append(&mut self, operation: &NewOperation) -> BucketName {
@@ -205,14 +205,14 @@ impl BucketStore for MemoryStore {
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
-        self.change(|state| state.apply(batch))
+        Ok(self.change(|state| state.apply(batch)))
     }
 
     fn reset(&self) -> Result<(), StorageError> {
         self.change(|state| {
             *state = State { generation: state.generation + 1, last_op_id: state.last_op_id, ..State::default() };
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     fn bucket_prefix(&self) -> Result<String, StorageError> {

@@ -14,7 +14,8 @@ use tokio_postgres::{Client, NoTls};
 /// Users the rows belong to, evenly.
 pub(crate) const USER_COUNT: u64 = 100;
 
-const RULES: &str = "\
+/// Each row into one bucket.
+pub(crate) const RULES: &str = "\
 bucket_definitions:
   mine:
     parameters: SELECT request.user_id() AS owner
@@ -70,6 +71,11 @@ impl BenchSource {
     pub(crate) async fn start_service(&self) -> Result<ServiceProcess, Box<dyn Error>> {
         let binary = std::env::current_exe()?.with_file_name("kairos-sync");
         Ok(ServiceProcess::start(&binary, &self.setup.write()?, self.setup.port).await?)
+    }
+
+    /// How to reach the source.
+    pub(crate) fn uri(&self) -> String {
+        self.cluster.uri("postgres", "postgres")
     }
 
     /// A scratch file.

@@ -4,7 +4,10 @@
 
 mod bench_source;
 mod client;
+mod null_store;
 mod paths;
+mod replica;
+mod replication;
 
 use std::{error::Error, io::Write};
 
@@ -25,10 +28,17 @@ pub(crate) struct Figure {
 async fn main() -> Result<(), Box<dyn Error>> {
     // A second call would find the provider installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let row_count = std::env::args().nth(1).map_or(Ok(ROW_COUNT), |text| text.parse())?;
+    let mut arguments = std::env::args().skip(1).peekable();
+    let only_replication = arguments.next_if(|argument| argument == "replication").is_some();
+    let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
     let source = BenchSource::start(row_count).await?;
-    let figures = paths::measure_all(&source).await?;
+    let stages = replication::measure(&source).await?;
+    let figures = if only_replication { Vec::new() } else { paths::measure_all(&source).await? };
     let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", replication::table_of(&stages))?;
+    if only_replication {
+        return Ok(());
+    }
     writeln!(out, "{:<34} {:>26} {:>34} {:>8}", "path", "measured", "limit beside it", "ratio")?;
     for Figure { path, measured, limit, ratio } in figures {
         let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));

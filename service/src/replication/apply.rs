@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use kairos_sync_protocol::Checksum;
 use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupKey};
 
@@ -16,8 +17,9 @@ use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
     replication::{
         error::ReplicationError,
-        image::{CompleteRow, subkey},
+        image::{CompleteRow, identity_key, subkey},
         lookups::{Lookups, group},
+        pending::PendingRows,
         relations::{Relations, SourceRelation},
     },
     storage::{Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow},
@@ -29,25 +31,19 @@ const DATA_BYTES_MAX: usize = 15 * 1024 * 1024;
 const PAGE: usize = 1_000;
 /// A change may pass through as many lookups as rules nest subqueries; more rounds mean a circle.
 const ROUNDS_MAX: usize = 64;
+/// Up to so many outputs of a row are compared one by one, which is faster than hashing them.
+const FEW_OUTPUTS: usize = 8;
 
 /// Collects the changes of one store commit.
 pub(super) struct Applier<'s> {
     store: &'s dyn BucketStore,
     lookups: Lookups<'s>,
-    rows: HashMap<RowKey, PendingRow>,
+    rows: PendingRows<'s>,
     /// Rows of this batch by the lookups they asked; may name rows that no longer ask.
-    consulting: HashMap<LookupKey, HashSet<RowKey>>,
+    consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
     operations: Vec<NewOperation>,
     errors: Vec<EvaluationError>,
     bytes: usize,
-}
-
-/// A row the batch has looked at.
-struct PendingRow {
-    /// As the store has it.
-    before: Option<StoredRow>,
-    /// As the batch leaves it.
-    after: Option<StoredRow>,
 }
 
 /// How operations for an evaluated row are chosen.
@@ -64,8 +60,8 @@ impl<'s> Applier<'s> {
         Self {
             store,
             lookups: Lookups::new(store),
-            rows: HashMap::new(),
-            consulting: HashMap::new(),
+            rows: PendingRows::new(store),
+            consulting: HashMap::default(),
             operations: Vec::new(),
             errors: Vec::new(),
             bytes: 0,
@@ -74,7 +70,7 @@ impl<'s> Applier<'s> {
 
     /// About how much memory the batch holds.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.rows.bytes()
     }
 
     /// Queries that failed for a row; their outputs are missing from the batch.
@@ -86,10 +82,10 @@ impl<'s> Applier<'s> {
     pub(super) fn copied(&mut self, table: &SourceRelation, row: &CompleteRow) -> Result<(), ReplicationError> {
         let key = row.key(table.id, &table.identity);
         let image = row.encode(table.current_layout());
-        if self.row(&key)?.is_some_and(|stored| stored.image == image) {
+        if self.rows.get(&key)?.is_some_and(|stored| stored.image == image) {
             return Ok(());
         }
-        self.evaluate(table, &key, image, Emit::All)
+        self.evaluate(table, &key, (table.current_layout(), row), image, Emit::All)
     }
 
     /// A new row, or a new state of one. `old` is what the stream told of the row before.
@@ -115,7 +111,8 @@ impl<'s> Applier<'s> {
         if let Some(old_key) = old_key.filter(|old_key| *old_key != key) {
             self.delete_key(table, &old_key)?;
         }
-        self.evaluate(table, &key, row.encode(table.current_layout()), Emit::All)?;
+        let image = row.encode(table.current_layout());
+        self.evaluate(table, &key, (table.current_layout(), &row), image, Emit::All)?;
         Ok(Upserted::Done)
     }
 
@@ -127,8 +124,7 @@ impl<'s> Applier<'s> {
 
     /// All rows of a table are gone.
     pub(super) fn truncate(&mut self, table: &SourceRelation) -> Result<(), StorageError> {
-        let pending: Vec<_> = self.rows.keys().filter(|key| key.table == table.id).cloned().collect();
-        for key in pending {
+        for key in self.rows.keys_of_table(table.id) {
             self.delete_key(table, &key)?;
         }
         let mut after = None;
@@ -161,13 +157,10 @@ impl<'s> Applier<'s> {
     /// The batch: what differs from the store.
     pub(super) fn finish(self) -> Batch {
         let mut batch = Batch { operations: self.operations, ..Batch::default() };
-        for (key, PendingRow { before, after }) in self.rows {
-            if before == after {
-                continue;
-            }
-            diff_lookups(&key, before.as_ref(), after.as_ref(), &mut batch);
-            diff_dependents(&key, before.as_ref(), after.as_ref(), &mut batch);
-            batch.rows.push((key, after));
+        for (key, before, after) in self.rows.into_changed() {
+            diff_lookups(&key, before.as_deref(), after.as_deref(), &mut batch);
+            diff_dependents(&key, before.as_deref(), after.as_deref(), &mut batch);
+            batch.rows.push((key, after.map(Arc::unwrap_or_clone)));
         }
         batch
     }
@@ -199,21 +192,12 @@ impl<'s> Applier<'s> {
         let Some(table) = relations.by_id(key.table) else {
             return Ok(());
         };
-        let Some(stored) = self.row(key)?.filter(|stored| stored.consulted.contains(lookup)) else {
+        let Some(stored) = self.rows.get(key)?.filter(|stored| stored.consulted.contains(lookup)) else {
             return Ok(());
         };
         let image = stored.image.clone();
-        self.evaluate(table, key, image, Emit::Differences)
-    }
-
-    /// The row as the batch sees it.
-    fn row(&mut self, key: &RowKey) -> Result<Option<&StoredRow>, StorageError> {
-        if !self.rows.contains_key(key) {
-            let before = self.store.row(key)?;
-            self.bytes += before.as_ref().map_or(0, |row| row.image.len());
-            self.rows.insert(key.clone(), PendingRow { after: before.clone(), before });
-        }
-        Ok(self.rows.get(key).and_then(|pending| pending.after.as_ref()))
+        let (layout, row) = CompleteRow::decode(&image).ok_or_else(damaged_image)?;
+        self.evaluate(table, key, (layout, &row), image, Emit::Differences)
     }
 
     /// Fills in the columns that were not sent because they did not change. `None` when the row is not stored.
@@ -231,7 +215,7 @@ impl<'s> Applier<'s> {
         let mut stored = None;
         for candidate in old_key.into_iter().chain([key]) {
             if stored.is_none() {
-                stored = self.row(candidate)?.and_then(|row| CompleteRow::decode(&row.image));
+                stored = self.rows.get(candidate)?.and_then(|row| CompleteRow::decode(&row.image));
             }
         }
         let Some((layout, stored)) = stored else {
@@ -246,22 +230,22 @@ impl<'s> Applier<'s> {
     }
 
     fn delete_key(&mut self, table: &SourceRelation, key: &RowKey) -> Result<(), StorageError> {
-        if self.row(key)?.is_none() {
+        if self.rows.get(key)?.is_none() {
             return Ok(());
         }
         self.replace(table, key, None, Vec::new(), Emit::All)
     }
 
+    /// Evaluates a row, given with the number of its layout and as an image.
     fn evaluate(
         &mut self,
         table: &SourceRelation,
         key: &RowKey,
+        (layout, row): (usize, &CompleteRow),
         image: Bytes,
         emit: Emit,
     ) -> Result<(), ReplicationError> {
-        let damaged = || StorageError::Damaged { what: "a row image".to_owned() };
-        let (layout, row) = CompleteRow::decode(&image).ok_or_else(damaged)?;
-        let (evaluator, values) = table.evaluable(layout, &row).ok_or_else(damaged)?;
+        let (evaluator, values) = table.evaluable(layout, row).ok_or_else(damaged_image)?;
         let mut evaluation = evaluator.evaluate(&values, &mut self.lookups)?;
         self.errors.append(&mut evaluation.errors);
         let outputs = self.distinct_outputs(evaluation.rows);
@@ -278,7 +262,7 @@ impl<'s> Applier<'s> {
 
     /// One output per bucket, table and id, in order; of several the last counts.
     fn distinct_outputs(&mut self, rows: Vec<EvaluatedRow>) -> Vec<(RowOutput, Arc<str>)> {
-        let mut position: HashMap<RowOutput, usize> = HashMap::with_capacity(rows.len());
+        let mut places = OutputPlaces::new(rows.len());
         let mut outputs: Vec<(RowOutput, Arc<str>)> = Vec::with_capacity(rows.len());
         for EvaluatedRow { bucket, object_type, object_id, data } in rows {
             if data.len() > DATA_BYTES_MAX {
@@ -291,11 +275,9 @@ impl<'s> Applier<'s> {
                 continue;
             }
             let output = RowOutput { bucket, object_type, object_id };
-            if let Some(known) = position.get(&output) {
-                outputs[*known].1 = data;
-            } else {
-                position.insert(output.clone(), outputs.len());
-                outputs.push((output, data));
+            match places.find_or_add(&output, &outputs) {
+                Some(known) => outputs[known].1 = data,
+                None => outputs.push((output, data)),
             }
         }
         outputs
@@ -310,31 +292,32 @@ impl<'s> Applier<'s> {
         outputs: Vec<(RowOutput, Arc<str>)>,
         emit: Emit,
     ) -> Result<(), StorageError> {
-        let before = self.row(key)?.cloned();
+        let before = self.rows.get(key)?.cloned();
         let empty = StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] };
-        let (old, new) = (before.as_ref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
+        let (old, new) = (before.as_deref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
         self.emit(&subkey(&table.schema, &table.name, key), &old.outputs, outputs, emit);
         self.change_lookups(key, old, new)?;
         for lookup in &new.consulted {
             self.consulting.entry(lookup.clone()).or_default().insert(key.clone());
         }
         self.bytes += new.image.len() + key.identity.len();
-        let pending = self.rows.get_mut(key).expect("`row` above has loaded it");
-        pending.after = after;
-        Ok(())
+        self.rows.set(key, after)
     }
 
     fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<(RowOutput, Arc<str>)>, emit: Emit) {
-        let had: HashSet<&RowOutput> = old.iter().collect();
-        let has: HashSet<RowOutput> = new.iter().map(|(output, _)| output.clone()).collect();
-        // Buckets mostly get the very same row, so its checksum is computed once.
-        let mut last: Option<(RowOutput, Arc<str>, Checksum)> = None;
+        let gone = outputs_gone(old, &new);
+        // Only asked when differences are wanted, or there are none.
+        let had: HashSet<&RowOutput, RandomState> =
+            if emit == Emit::Differences { old.iter().collect() } else { HashSet::default() };
+        let first = self.operations.len();
         for (output, data) in new {
-            if emit == Emit::Differences && had.contains(&output) {
+            if had.contains(&output) {
                 continue;
             }
-            let checksum = match &last {
-                Some((same, same_data, checksum))
+            // Buckets mostly get the very same row, so its checksum is computed once.
+            let last = self.operations.get(first..).and_then(<[NewOperation]>::last);
+            let checksum = match last {
+                Some(NewOperation { output: same, data: Some(same_data), checksum, .. })
                     if Arc::ptr_eq(same_data, &data)
                         && same.object_type == output.object_type
                         && same.object_id == output.object_id =>
@@ -343,12 +326,13 @@ impl<'s> Applier<'s> {
                 }
                 _ => Checksum::of_put(&output.object_type, &output.object_id, &data),
             };
-            last = Some((output.clone(), Arc::clone(&data), checksum));
             self.push(NewOperation { output, subkey: Arc::clone(subkey), checksum, data: Some(data) });
         }
+        if gone.is_empty() {
+            return;
+        }
         let checksum = Checksum::of_remove(subkey);
-        for output in old.iter().filter(|output| !has.contains(*output)) {
-            let output = output.clone();
+        for output in gone {
             self.push(NewOperation { output, subkey: Arc::clone(subkey), checksum, data: None });
         }
     }
@@ -382,13 +366,56 @@ pub(super) enum Upserted {
     RowMissing,
 }
 
+/// Where outputs of a row are in a list of them.
+struct OutputPlaces {
+    /// `None` for few, which are searched.
+    places: Option<HashMap<RowOutput, usize, RandomState>>,
+}
+
+impl OutputPlaces {
+    fn new(count: usize) -> Self {
+        let places = (count > FEW_OUTPUTS).then(|| HashMap::with_capacity_and_hasher(count, RandomState::default()));
+        Self { places }
+    }
+
+    /// The place of an output in the list; `None` if it is new and about to be added to its end.
+    fn find_or_add(&mut self, output: &RowOutput, outputs: &[(RowOutput, Arc<str>)]) -> Option<usize> {
+        let Some(places) = &mut self.places else {
+            return outputs.iter().position(|(known, _)| known == output);
+        };
+        let known = places.get(output).copied();
+        if known.is_none() {
+            places.insert(output.clone(), outputs.len());
+        }
+        known
+    }
+}
+
+/// Outputs a row had and has no longer.
+fn outputs_gone(old: &[RowOutput], new: &[(RowOutput, Arc<str>)]) -> Vec<RowOutput> {
+    if old.len().min(new.len()) <= FEW_OUTPUTS {
+        let is_gone = |output: &&RowOutput| !new.iter().any(|(kept, _)| kept == *output);
+        return old.iter().filter(is_gone).cloned().collect();
+    }
+    let kept: HashSet<&RowOutput, RandomState> = new.iter().map(|(output, _)| output).collect();
+    old.iter().filter(|output| !kept.contains(output)).cloned().collect()
+}
+
+fn damaged_image() -> StorageError {
+    StorageError::Damaged { what: "a row image".to_owned() }
+}
+
 fn known_values(tuple: Tuple) -> CompleteRow {
     let text = |value| if let TupleValue::Text(text) = value { Some(text) } else { None };
     CompleteRow(tuple.0.into_iter().map(text).collect())
 }
 
 fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {
-    known_values(tuple.clone()).key(table.id, &table.identity)
+    let text = |position: usize| match tuple.0.get(position) {
+        Some(TupleValue::Text(text)) => Some(&**text),
+        _ => None,
+    };
+    identity_key(table.id, &table.identity, text)
 }
 
 /// Under `REPLICA IDENTITY FULL` the old row has the values that were not sent again.

@@ -48,12 +48,22 @@ impl CompleteRow {
 
     /// The key of this row; `identity` are the positions of the columns that identify it.
     pub(super) fn key(&self, table: TableId, identity: &[usize]) -> RowKey {
-        let mut bytes = Vec::new();
-        for position in identity {
-            put_value(&mut bytes, self.0.get(*position).and_then(Option::as_deref));
-        }
-        RowKey { table, identity: Arc::from(bytes) }
+        identity_key(table, identity, |position| self.0.get(position).and_then(Option::as_deref))
     }
+}
+
+/// The key of a row of which `value` gives the columns.
+pub(super) fn identity_key<'v>(
+    table: TableId,
+    identity: &[usize],
+    value: impl Fn(usize) -> Option<&'v [u8]>,
+) -> RowKey {
+    // Longer than most, so that it is allocated once.
+    let mut bytes = Vec::with_capacity(64);
+    for position in identity {
+        put_value(&mut bytes, value(*position));
+    }
+    RowKey { table, identity: Arc::from(bytes) }
 }
 
 /// Short opaque text, the same for a row as long as its table's name and its identity are.
@@ -62,7 +72,10 @@ pub(super) fn subkey(schema: &str, name: &str, key: &RowKey) -> Arc<str> {
     for part in [schema.as_bytes(), b"\0", name.as_bytes(), b"\0", &key.identity] {
         hasher.update(part);
     }
-    URL_SAFE_NO_PAD.encode(&hasher.finalize()[..SUBKEY_BYTES]).into()
+    let mut text = [0; SUBKEY_BYTES / 3 * 4];
+    let written = URL_SAFE_NO_PAD.encode_slice(&hasher.finalize()[..SUBKEY_BYTES], &mut text);
+    debug_assert_eq!(written, Ok(text.len()));
+    std::str::from_utf8(&text).expect("base64 is ASCII").into()
 }
 
 fn put_value(bytes: &mut Vec<u8>, value: Option<&[u8]>) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldhash::fast::RandomState;
 use kairos_sync_rules::{LookupKey, LookupSource, LookupValue};
 
 use crate::storage::{BucketStore, RowKey, StorageError};
@@ -9,7 +10,7 @@ use crate::storage::{BucketStore, RowKey, StorageError};
 /// The values of all lookups a batch has touched.
 pub(super) struct Lookups<'s> {
     store: &'s dyn BucketStore,
-    loaded: HashMap<LookupKey, Lookup>,
+    loaded: HashMap<LookupKey, Lookup, RandomState>,
     /// Lookups whose values changed since dependents were last looked at.
     changed: BTreeSet<LookupKey>,
 }
@@ -17,7 +18,7 @@ pub(super) struct Lookups<'s> {
 /// One lookup: which rows give which values, and how many give each.
 #[derive(Default)]
 struct Lookup {
-    by_row: HashMap<RowKey, Vec<LookupValue>>,
+    by_row: HashMap<RowKey, Vec<LookupValue>, RandomState>,
     counts: BTreeMap<LookupValue, usize>,
 }
 
@@ -49,7 +50,7 @@ impl Lookup {
 
 impl<'s> Lookups<'s> {
     pub(super) fn new(store: &'s dyn BucketStore) -> Self {
-        Self { store, loaded: HashMap::new(), changed: BTreeSet::new() }
+        Self { store, loaded: HashMap::default(), changed: BTreeSet::new() }
     }
 
     fn lookup(&mut self, key: &LookupKey) -> Result<&mut Lookup, StorageError> {

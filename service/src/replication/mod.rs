@@ -24,6 +24,7 @@ mod apply;
 mod error;
 mod image;
 mod lookups;
+mod pending;
 mod prepare;
 mod relations;
 pub mod replicator;

@@ -171,7 +171,10 @@ impl SourceRelation {
         let layout = self.layouts.get(layout)?;
         let decode = |(value, ty): (&Option<Bytes>, &ColumnType)| match value {
             None => SqlValue::Null,
-            Some(text) => ty.decode(&String::from_utf8_lossy(text), layout.compatibility),
+            Some(text) => match std::str::from_utf8(text) {
+                Ok(text) => ty.decode(text, layout.compatibility),
+                Err(_) => ty.decode(&String::from_utf8_lossy(text), layout.compatibility),
+            },
         };
         Some((&layout.evaluator, row.0.iter().zip(&layout.types).map(decode).collect()))
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 
 use super::{
@@ -107,13 +107,13 @@ impl State {
     fn append(&mut self, operation: &NewOperation) -> BucketName {
         let op_id = self.last_op_id.next();
         self.last_op_id = op_id;
-        let mut json = BytesMut::new();
+        let mut json = Vec::new();
         write_json(op_id, operation, &mut json);
         let bucket = self.buckets.entry(operation.output.bucket.clone()).or_default();
         bucket.totals.count += 1;
         bucket.totals.checksum += operation.checksum;
         bucket.totals.last_op_id = op_id;
-        bucket.operations.push(WireOperation { op_id, checksum: operation.checksum, json: json.freeze() });
+        bucket.operations.push(WireOperation { op_id, checksum: operation.checksum, json: json.into() });
         operation.output.bucket.clone()
     }
 

@@ -2,7 +2,6 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kairos_sync_protocol::{Checksum, OpId};
-use serde::Serialize;
 
 use super::{NewOperation, OperationRange, RANGE_OPERATIONS_MAX};
 
@@ -15,30 +14,60 @@ pub(super) struct WireOperation {
     pub(super) json: Bytes,
 }
 
-/// As [`kairos_sync_protocol::operation::Operation`], without copying its texts.
-#[derive(Serialize)]
-struct Fields<'a> {
-    op_id: OpId,
-    op: &'static str,
-    object_type: &'a str,
-    object_id: &'a str,
-    checksum: Checksum,
-    subkey: &'a str,
-    data: Option<&'a str>,
+/// Appends the JSON of an operation to `out`: as `kairos_sync_protocol::operation::Operation` serialises, written by
+/// hand because every operation passes here.
+pub(super) fn write_json(op_id: OpId, operation: &NewOperation, out: &mut Vec<u8>) {
+    let data = operation.data.as_deref();
+    out.reserve(128 + data.map_or(0, |data| data.len() + data.len() / 4));
+    out.extend_from_slice(b"{\"op_id\":\"");
+    out.extend_from_slice(itoa::Buffer::new().format(op_id.get()).as_bytes());
+    out.extend_from_slice(if data.is_some() { b"\",\"op\":\"PUT\"" } else { b"\",\"op\":\"REMOVE\"" });
+    out.extend_from_slice(b",\"object_type\":");
+    write_text(&operation.output.object_type, out);
+    out.extend_from_slice(b",\"object_id\":");
+    write_text(&operation.output.object_id, out);
+    out.extend_from_slice(b",\"checksum\":");
+    out.extend_from_slice(itoa::Buffer::new().format(operation.checksum.bits()).as_bytes());
+    out.extend_from_slice(b",\"subkey\":");
+    write_text(&operation.subkey, out);
+    out.extend_from_slice(b",\"data\":");
+    match data {
+        Some(data) => write_text(data, out),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
 }
 
-/// Appends the JSON of an operation to `out`.
-pub(super) fn write_json(op_id: OpId, operation: &NewOperation, out: &mut BytesMut) {
-    let fields = Fields {
-        op_id,
-        op: if operation.data.is_some() { "PUT" } else { "REMOVE" },
-        object_type: &operation.output.object_type,
-        object_id: &operation.output.object_id,
-        checksum: operation.checksum,
-        subkey: &operation.subkey,
-        data: operation.data.as_deref(),
-    };
-    serde_json::to_writer(out.writer(), &fields).expect("texts and numbers serialise, and memory takes all bytes");
+/// Appends a JSON string. Rows are full of quotes and hardly of anything else that needs an escape.
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let byte = escaped[0];
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0C => out.extend_from_slice(b"\\f"),
+            _ => out.extend_from_slice(&[
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 0xF)],
+            ]),
+        }
+        rest = &escaped[1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
 }
 
 /// Collects operations into a range until one of its bounds is reached.
@@ -82,6 +111,7 @@ mod tests {
         BucketName,
         operation::{OpKind, Operation},
     };
+    use proptest::prelude::*;
 
     use super::*;
     use crate::storage::RowOutput;
@@ -100,9 +130,9 @@ mod tests {
             data: Some(data.into()),
         };
         let read = |operation: &NewOperation| -> (String, Operation) {
-            let mut json = BytesMut::new();
+            let mut json = Vec::new();
             write_json(OpId::new(7).unwrap(), operation, &mut json);
-            let text = String::from_utf8(json.to_vec()).unwrap();
+            let text = String::from_utf8(json).unwrap();
             (text.clone(), serde_json::from_str(&text).unwrap())
         };
         let (_, put) = read(&operation);
@@ -116,6 +146,17 @@ mod tests {
         assert_eq!(remove.op, OpKind::Remove);
         assert!(text.contains(r#""data":null"#), "present, not left out: {text}");
         assert!(text.starts_with(r#"{"op_id":"7","op":"REMOVE","object_type":"#), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_written_as_serde_writes_them(text: String, control in "[\\x00-\\x7f]{0,20}") {
+            for text in [text, control] {
+                let mut json = Vec::new();
+                write_text(&text, &mut json);
+                prop_assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&text).unwrap());
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! The key says what the place of the block does not: the bucket in the tail, the op id in a chunk. Rows of the tail
 //! use the outer form only, [`pack`].
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use kairos_sync_protocol::Checksum;
 
 use super::{
@@ -25,7 +25,7 @@ const CONTENT_BYTES_MAX: usize = 512 << 20;
 /// Collects operations for a block.
 #[derive(Default)]
 pub(super) struct BlockBuilder {
-    content: BytesMut,
+    content: Vec<u8>,
     index: Vec<IndexEntry>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct BlockEntry {
 
 impl BlockBuilder {
     /// Adds an operation whose JSON `write` appends.
-    pub(super) fn push(&mut self, key: u64, checksum: Checksum, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn push(&mut self, key: u64, checksum: Checksum, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.content.len();
         write(&mut self.content);
         self.index.push(IndexEntry { key, length: self.content.len() - before, checksum });
@@ -70,7 +70,7 @@ impl BlockBuilder {
         }
         let index_bytes = block_length(self.content.len() - json_bytes)?;
         self.content.put_u32_le(index_bytes);
-        let content = self.content.freeze();
+        let content = Bytes::from(self.content);
         let block = pack(&content)?;
         let mut rest = content;
         let entry = |entry: &IndexEntry| BlockEntry {

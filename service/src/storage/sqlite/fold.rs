@@ -24,8 +24,8 @@ use super::{
 const SLICE_BYTES: usize = 512 << 10;
 /// Most buckets in one slice: each touches a page of its own.
 const SLICE_BUCKETS: usize = 256;
-/// Most rows in one slice: each may touch a page of its own.
-const SLICE_ROWS: usize = 256;
+/// Most rows in one slice: each may touch a page of its own, though mostly they are neighbours.
+const SLICE_ROWS: usize = 1_024;
 /// Most blocks of the tail deleted in one slice.
 const SLICE_BLOCKS: u32 = 256;
 /// Most free pages given back to the file system in one slice.
@@ -121,6 +121,9 @@ impl Inner {
 
     pub(super) fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
         self.slice(upto.generation, |writer| {
+            for (key, _) in rows {
+                self.placed.insert(key);
+            }
             writer.transaction(Durability::Later, |change| {
                 rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
             })?;

@@ -32,6 +32,7 @@ mod codec;
 mod error;
 mod fold;
 mod head;
+mod placed;
 mod pool;
 mod read;
 mod rows;
@@ -56,16 +57,18 @@ use std::{
 
 use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
+use lru::LruCache;
 use rusqlite::Connection;
 
 use self::{
     head::Head,
+    placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
     write_checkpoint::WriteCheckpointQueue,
-    writer::{Durability, Writer},
+    writer::{Durability, NAMES_MAX, Writer},
 };
 use super::{
     Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
@@ -114,6 +117,9 @@ struct Inner {
     maintenance: Mutex<Connection>,
     /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
+    placed: PlacedKeys,
+    /// Names of buckets that rows were read with. Numbers are never reused, so they hold. Locked for one look at a time.
+    bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
     signal: Signal,
     /// Pages in the log that were not yet copied to the database.
@@ -153,6 +159,7 @@ impl SqliteStore {
         }))?;
         let writer = Writer::new(conn)?;
         let tail = Tail::load(writer.conn(), writer.head())?;
+        let placed = PlacedKeys::new(!writer.has_rows()?);
         let maintenance = folder.writer(0)?;
         let reader_cache_bytes = options.cache_bytes / 2 / options.reader_count.max(1);
         let inner = Arc::new(Inner {
@@ -162,6 +169,8 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             maintenance: Mutex::new(maintenance),
             tail: RwLock::new(tail),
+            placed,
+            bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
             signal: Signal::default(),
             log_pages,
@@ -239,7 +248,10 @@ impl Inner {
     /// Commits to the file, then changes memory alike.
     fn commit_and_publish(&self, batch: Batch) -> Result<Commit, StorageError> {
         let mut writer = self.writer();
-        let recent = |key: &RowKey| self.tail_read().rows.get(key).map(|state| state.is_some());
+        let recent = |key: &RowKey| {
+            let recent = self.tail_read().rows.is_there(key);
+            recent.or_else(|| (!self.placed.may_have(key)).then_some(false))
+        };
         let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
         let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
@@ -267,6 +279,7 @@ impl Inner {
             Ok(())
         })?;
         writer.forget_names();
+        self.placed.clear();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         *tail = Tail::empty(writer.head().version);
         Ok(())

@@ -1,6 +1,9 @@
 //! What is read outside of views: operations for clients; rows, lookups and dependents for replication.
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId};
@@ -11,7 +14,9 @@ use super::{
         LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput, StorageError, StoredRow,
         TableId, wire::RangeBuilder,
     },
-    Inner, chunk, codec,
+    BucketId, Inner, chunk,
+    codec::{self, OutputRecord},
+    pool::PooledReader,
     rows::{RecentPage, RowState},
     writer::find_bucket,
 };
@@ -48,27 +53,47 @@ impl Inner {
     }
 
     pub(super) fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
-        let reader = self.reader()?;
-        // One state of both tables, should a reset come in between.
-        let conn = reader.conn().unchecked_transaction()?;
         // The tail first, as for operations.
         let recent = self.tail_read().rows.get(key);
-        let state = match recent {
-            Some(state) => state,
-            None => placed_row(&conn, key)?,
+        let (reader, state) = match recent {
+            Some(state) => (None, state),
+            None if !self.placed.may_have(key) => return Ok(None),
+            None => {
+                let reader = self.reader()?;
+                let state = placed_row(reader.conn(), key)?;
+                (Some(reader), state)
+            }
         };
         let Some(state) = state else { return Ok(None) };
         let (mut row, outputs) = codec::decode_row(&state)?;
-        let mut names = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
-        for output in outputs {
-            let bucket: String = names.query_row([output.bucket.column()], |row| row.get(0))?;
-            row.outputs.push(RowOutput {
-                bucket: BucketName::new(bucket),
-                object_type: output.object_type,
-                object_id: output.object_id,
-            });
+        for OutputRecord { bucket, object_type, object_id } in outputs {
+            let Some(bucket) = self.bucket_name(bucket, reader.as_ref())? else {
+                // A reset came in between, which forgets rows and buckets alike.
+                return Ok(None);
+            };
+            row.outputs.push(RowOutput { bucket, object_type, object_id });
         }
         Ok(Some(row))
+    }
+
+    /// The name of a bucket; `None` if it is not there, or no longer. `reader` is used if there is one already.
+    fn bucket_name(
+        &self,
+        bucket: BucketId,
+        reader: Option<&PooledReader<'_>>,
+    ) -> Result<Option<BucketName>, StorageError> {
+        let names = || self.bucket_names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = names().get(&bucket) {
+            return Ok(Some(name.clone()));
+        }
+        let name = match reader {
+            Some(reader) => find_name(reader.conn(), bucket)?,
+            None => find_name(self.reader()?.conn(), bucket)?,
+        };
+        if let Some(name) = &name {
+            names().put(bucket, name.clone());
+        }
+        Ok(name)
     }
 
     pub(super) fn rows_of_table(
@@ -125,6 +150,12 @@ impl Inner {
         let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
         Ok(state.map(Bytes::from))
     }
+}
+
+fn find_name(conn: &Connection, bucket: BucketId) -> Result<Option<BucketName>, StorageError> {
+    let mut statement = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
+    let name: Option<String> = statement.query_row([bucket.column()], |row| row.get(0)).optional()?;
+    Ok(name.map(BucketName::new))
 }
 
 /// The state of a row in the row store.

@@ -4,7 +4,7 @@
 //! collected and written in key order, neighbours share pages and a row that changes often is written once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Bound,
 };
 
@@ -58,24 +58,34 @@ impl RecentRows {
     }
 
     pub(super) fn insert(&mut self, key: RowKey, version: u64, state: RowState) {
-        self.remove(&key, version);
         let row = RecentRow { version, state };
         self.bytes += row.bytes(&key);
-        self.rows.insert(key, row);
+        match self.rows.entry(key) {
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Occupied(mut entry) => {
+                let older = entry.insert(row);
+                self.bytes -= older.bytes(entry.key());
+            }
+        }
     }
 
     /// Forgets a state that is now in table `row`, unless a newer version came meanwhile.
     pub(super) fn remove(&mut self, key: &RowKey, upto: u64) {
-        if self.rows.get(key).is_some_and(|row| row.version <= upto)
-            && let Some(row) = self.rows.remove(key)
+        if let Entry::Occupied(entry) = self.rows.entry(key.clone())
+            && entry.get().version <= upto
         {
-            self.bytes -= row.bytes(key);
+            self.bytes -= entry.remove().bytes(key);
         }
     }
 
     /// `None` if table `row` has the state.
     pub(super) fn get(&self, key: &RowKey) -> Option<RowState> {
         self.rows.get(key).map(|row| row.state.clone())
+    }
+
+    /// Whether the row is there; `None` if table `row` knows.
+    pub(super) fn is_there(&self, key: &RowKey) -> Option<bool> {
+        self.rows.get(key).map(|row| row.state.is_some())
     }
 
     /// The next states after a key, of versions up to this one.
@@ -117,7 +127,8 @@ pub(super) struct RecentPage {
 
 /// The record of one commit's rows.
 pub(super) fn encode(rows: &[(RowKey, RowState)]) -> Result<Vec<u8>, StorageError> {
-    let mut content = Vec::new();
+    let bytes = |(key, state): &(RowKey, RowState)| key.identity.len() + state.as_ref().map_or(0, Bytes::len) + 16;
+    let mut content = Vec::with_capacity(rows.iter().map(bytes).sum());
     for (key, state) in rows {
         put_number(&mut content, u64::from(key.table.0));
         put_bytes(&mut content, &key.identity);

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use kairos_sync_protocol::OpId;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -16,7 +17,7 @@ use super::{
 };
 
 /// What the tail adds to each bucket's totals on disk.
-pub(super) type TailTotals = HashMap<BucketId, BucketTotals>;
+pub(super) type TailTotals = HashMap<BucketId, BucketTotals, RandomState>;
 
 /// Operations that are not yet in chunks, and the visible state of the store they belong to.
 #[derive(Debug, Default)]

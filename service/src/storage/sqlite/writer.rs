@@ -1,8 +1,9 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::num::NonZeroUsize;
+use std::{collections::HashSet, num::NonZeroUsize};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use kairos_sync_protocol::BucketName;
 use lru::LruCache;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -23,7 +24,7 @@ use super::{
 /// Bytes of JSON after which the tail begins a new block. Bounds what opening a store and a fold hold at once.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Bucket names remembered with their numbers: enough for what is busy at a time, about 2 MiB at most.
-const NAMES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+pub(super) const NAMES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 /// Whether a transaction must survive a power cut by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,14 @@ pub(super) enum Durability {
     Later,
 }
 
+type BucketNumbers = LruCache<BucketName, BucketId, RandomState>;
+
 /// Owns the writing connection.
 pub(super) struct Writer {
     conn: Connection,
     head: Head,
     /// Numbers of buckets that are committed, or about to be in the current transaction.
-    names: LruCache<BucketName, BucketId>,
+    names: BucketNumbers,
     /// A sync failed: nobody knows what reached the disk, so nothing may be written on top.
     failed: bool,
 }
@@ -59,7 +62,7 @@ impl Writer {
     pub(super) fn new(conn: Connection) -> Result<Self, StorageError> {
         conn.set_prepared_statement_cache_capacity(64);
         let head = Head::read(&conn)?;
-        Ok(Self { conn, head, names: LruCache::new(NAMES_MAX), failed: false })
+        Ok(Self { conn, head, names: LruCache::with_hasher(NAMES_MAX, RandomState::default()), failed: false })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -68,6 +71,11 @@ impl Writer {
 
     pub(super) fn conn(&self) -> &Connection {
         &self.conn
+    }
+
+    /// Whether table `row` has any.
+    pub(super) fn has_rows(&self) -> Result<bool, StorageError> {
+        Ok(self.conn.prepare_cached("SELECT 1 FROM row LIMIT 1")?.exists([])?)
     }
 
     /// Runs a change in a transaction. After an error nothing of it is there.
@@ -124,7 +132,7 @@ pub(super) struct Change<'a> {
     pub(super) tx: &'a Transaction<'a>,
     /// As it will be.
     pub(super) head: Head,
-    names: &'a mut LruCache<BucketName, BucketId>,
+    names: &'a mut BucketNumbers,
 }
 
 impl Change<'_> {
@@ -135,9 +143,7 @@ impl Change<'_> {
         recent: impl Fn(&RowKey) -> Option<bool>,
     ) -> Result<Appended, StorageError> {
         let operations = self.append(&batch.operations)?;
-        let mut buckets: Vec<_> = batch.operations.into_iter().map(|operation| operation.output.bucket).collect();
-        buckets.sort_unstable();
-        buckets.dedup();
+        let buckets = distinct_buckets(&operations, batch.operations);
         self.head.version += 1;
         let rows = self.append_rows(batch.rows, recent)?;
         let mut lookups = Vec::new();
@@ -300,6 +306,16 @@ impl Change<'_> {
         self.tx.prepare_cached(sql)?.execute([&**state])?;
         Ok(())
     }
+}
+
+/// Names of the buckets of operations, each once, in order. `appended` are their numbers.
+fn distinct_buckets(appended: &[(BucketId, WireOperation)], operations: Vec<NewOperation>) -> Vec<BucketName> {
+    let mut seen: HashSet<BucketId, RandomState> = HashSet::default();
+    let named = appended.iter().zip(operations);
+    let mut buckets: Vec<_> =
+        named.filter(|((bucket, _), _)| seen.insert(*bucket)).map(|(_, operation)| operation.output.bucket).collect();
+    buckets.sort_unstable();
+    buckets
 }
 
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {

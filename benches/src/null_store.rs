@@ -1,0 +1,114 @@
+//! A bucket store that keeps nothing but replication's own state: what replication costs without one.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use kairos_sync::{
+    lsn::Lsn,
+    storage::{
+        Batch, BucketStore, BucketTotals, Checkpoint, Commit, LookupKey, LookupValue, OperationRange, RowKey,
+        StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey,
+    },
+};
+use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
+
+/// Fit for sources whose changes need no stored row: complete rows, and rules without joins.
+#[derive(Debug, Default)]
+pub(crate) struct NullStore {
+    state: Mutex<Option<Bytes>>,
+}
+
+struct Nothing;
+
+impl StoreView for Nothing {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        None
+    }
+
+    fn lookup(&self, _key: &LookupKey) -> Result<Vec<LookupValue>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn bucket(&self, _name: &BucketName) -> Result<BucketTotals, StorageError> {
+        Ok(BucketTotals::default())
+    }
+}
+
+impl BucketStore for NullStore {
+    fn view(&self) -> Result<Box<dyn StoreView + '_>, StorageError> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn operations(
+        &self,
+        _bucket: &BucketName,
+        _after: OpId,
+        _upto: OpId,
+        _bytes_max: usize,
+    ) -> Result<OperationRange, StorageError> {
+        Ok(OperationRange::default())
+    }
+
+    fn row(&self, _key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
+        Ok(None)
+    }
+
+    fn rows_of_table(
+        &self,
+        _table: TableId,
+        _after: Option<&RowKey>,
+        _limit: usize,
+    ) -> Result<Vec<RowKey>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn lookup_entries(&self, _key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn dependents(
+        &self,
+        _key: &LookupKey,
+        _after: Option<&RowKey>,
+        _limit: usize,
+    ) -> Result<Vec<RowKey>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
+        if let Some(state) = batch.replication_state {
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        }
+        let checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: OpId::ZERO, lsn });
+        Ok(Commit { checkpoint, buckets: Vec::new(), lookups: Vec::new() })
+    }
+
+    fn reset(&self) -> Result<(), StorageError> {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    fn bucket_prefix(&self) -> Result<String, StorageError> {
+        Ok("null-store.1#".to_owned())
+    }
+
+    fn put_write_checkpoint(&self, _key: &WriteCheckpointKey, _head: Lsn) -> Result<WriteCheckpointId, StorageError> {
+        Ok(WriteCheckpointId::ZERO)
+    }
+
+    fn release_write_checkpoints(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn write_checkpoint(&self, _key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(None)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StorageError> {
+        Ok(StoreStats::default())
+    }
+}

@@ -13,6 +13,10 @@ use std::{error::Error, io::Write};
 
 use bench_source::BenchSource;
 
+/// As in the service.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rows in the benchmark's table unless the first argument says otherwise.
 const ROW_COUNT: u64 = 300_000;
 

@@ -69,6 +69,17 @@ impl Framed {
         }
     }
 
+    /// The next message if it has arrived in full and is of this kind.
+    pub(super) fn next_if(&mut self, tag: u8) -> Result<Option<Frame>, PgError> {
+        if self.buffer.first() == Some(&tag) { self.buffered() } else { Ok(None) }
+    }
+
+    /// Whether the next message has arrived in full and is of this kind.
+    pub(super) fn has_next(&self, tag: u8) -> bool {
+        let Ok(Some(header)) = Header::parse(&self.buffer) else { return false };
+        header.tag() == tag && usize::try_from(header.len()).is_ok_and(|length| length < self.buffer.len())
+    }
+
     /// A message that has arrived in full.
     fn buffered(&mut self) -> Result<Option<Frame>, PgError> {
         let header = Header::parse(&self.buffer).map_err(|_| PgError::Protocol("one with an impossible length"))?;

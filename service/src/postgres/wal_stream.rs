@@ -2,7 +2,8 @@
 //!
 //! Messages go to the consumer through a channel that is bounded in items and in bytes. While it is full the task stops
 //! reading, which is the backpressure Postgres feels; it goes on sending status updates, so that the server does not
-//! take a slow consumer for a dead one.
+//! take a slow consumer for a dead one. What has arrived together is handed over together: waking a thread costs more
+//! than decoding a change.
 
 use std::{
     sync::Arc,
@@ -12,7 +13,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, mpsc::error::TryRecvError, oneshot, watch},
     task::JoinHandle,
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
@@ -32,6 +33,10 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// For the last word when the consumer leaves.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+/// Most events handed over at once.
+const BATCH_EVENTS_MAX: usize = 256;
+/// Room taken from the bound on bytes at once, so that a full channel wakes the task rarely.
+const ROOM_BYTES_AT_ONCE: u32 = 256 * 1024;
 /// Postgres counts microseconds since 2000-01-01, which is this long after 1970-01-01.
 const POSTGRES_EPOCH: Duration = Duration::from_hours(10_957 * 24);
 
@@ -69,9 +74,49 @@ pub enum StreamEvent {
 #[derive(Debug)]
 pub struct WalStream {
     /// Events; ends when the connection does, with the reason as the last item.
-    pub events: mpsc::Receiver<Result<StreamEvent, PgError>>,
+    pub events: EventReceiver,
     /// What the server is told to be durable. Set it only after the store said so.
     pub durable: watch::Sender<Lsn>,
+}
+
+/// Receives events one by one; they travel in batches.
+#[derive(Debug)]
+pub struct EventReceiver {
+    batches: mpsc::Receiver<EventBatch>,
+    current: std::vec::IntoIter<Result<StreamEvent, PgError>>,
+}
+
+type EventBatch = Vec<Result<StreamEvent, PgError>>;
+
+impl EventReceiver {
+    /// The next event, once there is one; `None` after the last. Not to be called from asynchronous code.
+    pub fn blocking_recv(&mut self) -> Option<Result<StreamEvent, PgError>> {
+        while self.current.len() == 0 {
+            self.current = self.batches.blocking_recv()?.into_iter();
+        }
+        self.current.next()
+    }
+
+    /// The next event, once there is one; `None` after the last. Cancelling loses nothing.
+    pub async fn recv(&mut self) -> Option<Result<StreamEvent, PgError>> {
+        while self.current.len() == 0 {
+            self.current = self.batches.recv().await?.into_iter();
+        }
+        self.current.next()
+    }
+
+    /// The next event if it has arrived.
+    ///
+    /// # Errors
+    /// [`TryRecvError::Empty`] if none has, [`TryRecvError::Disconnected`] after the last.
+    pub fn try_recv(&mut self) -> Result<Result<StreamEvent, PgError>, TryRecvError> {
+        loop {
+            if let Some(event) = self.current.next() {
+                return Ok(event);
+            }
+            self.current = self.batches.try_recv()?.into_iter();
+        }
+    }
 }
 
 /// Ends a stream in order.
@@ -101,7 +146,7 @@ pub(super) fn spawn(
     silence_max: Duration,
     limits: StreamLimits,
 ) -> (WalStream, StreamHandle) {
-    let (sender, events) = mpsc::channel(limits.messages);
+    let (sender, batches) = mpsc::channel(limits.messages.div_ceil(BATCH_EVENTS_MAX));
     let (durable, confirmed) = watch::channel(durable);
     let (stop, stopped) = oneshot::channel();
     let reader = StreamReader {
@@ -110,10 +155,13 @@ pub(super) fn spawn(
         stopped,
         room: Arc::new(Semaphore::new(limits.bytes as usize)),
         room_bytes: limits.bytes,
+        room_taken: None,
+        batch: Vec::new(),
         status: status_interval(),
         silence_max,
     };
     let task = tokio::spawn(reader.run(sender));
+    let events = EventReceiver { batches, current: Vec::new().into_iter() };
     (WalStream { events, durable }, StreamHandle { stop, task })
 }
 
@@ -130,6 +178,10 @@ struct StreamReader {
     stopped: oneshot::Receiver<()>,
     room: Arc<Semaphore>,
     room_bytes: u32,
+    /// Room for messages to come.
+    room_taken: Option<OwnedSemaphorePermit>,
+    /// Events to be handed over next.
+    batch: EventBatch,
     status: Interval,
     silence_max: Duration,
 }
@@ -140,7 +192,7 @@ enum Decoded {
     Keepalive { position: Lsn, is_urgent: bool },
 }
 
-type EventSender = mpsc::Sender<Result<StreamEvent, PgError>>;
+type EventSender = mpsc::Sender<EventBatch>;
 
 impl StreamReader {
     async fn run(mut self, sender: EventSender) {
@@ -150,8 +202,12 @@ impl StreamReader {
                 // The server has closed, or will notice that we have.
                 let _ = self.say_goodbye().await;
             }
-            // A consumer that left needs no reason.
-            Err(error) => drop(sender.send(Err(error)).await),
+            Err(error) => {
+                let mut batch = std::mem::take(&mut self.batch);
+                batch.push(Err(error));
+                // A consumer that left needs no reason.
+                drop(sender.send(batch).await);
+            }
         }
     }
 
@@ -172,6 +228,9 @@ impl StreamReader {
 
     /// The next part of the stream; `None` when there is no more to do.
     async fn next_copy_data(&mut self, sender: &EventSender) -> Result<Option<BytesMut>, PgError> {
+        if let Some(frame) = self.framed.next_if(b'd')? {
+            return Ok(Some(frame.into_body()));
+        }
         let mut silent_since = Instant::now();
         loop {
             tokio::select! {
@@ -226,28 +285,65 @@ impl StreamReader {
         }
     }
 
-    /// Waits until the consumer has taken enough; the server keeps hearing from us meanwhile. `false` when there is no
-    /// more to do.
+    /// Hands an event over, together with those before it once nothing more has arrived. `false` when there is no more
+    /// to do.
     async fn deliver(&mut self, sender: &EventSender, decoded: Decoded, size: usize) -> Result<bool, PgError> {
-        let wanted = u32::try_from(size).unwrap_or(u32::MAX).min(self.room_bytes);
-        let room = Arc::clone(&self.room);
-        let place = async {
-            let room = room.acquire_many_owned(wanted).await.ok()?;
-            Some((room, sender.reserve().await.ok()?))
+        let event = match decoded {
+            Decoded::Keepalive { position, is_urgent } => StreamEvent::Keepalive { position, is_urgent },
+            Decoded::Message(message) => {
+                let Some(room) = self.take_room(sender, size).await? else { return Ok(false) };
+                StreamEvent::Message { message, size, room }
+            }
         };
-        tokio::pin!(place);
+        self.batch.push(Ok(event));
+        if self.batch.len() < BATCH_EVENTS_MAX && self.framed.has_next(b'd') {
+            return Ok(true);
+        }
+        self.hand_over(sender).await
+    }
+
+    async fn hand_over(&mut self, sender: &EventSender) -> Result<bool, PgError> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(true);
+        }
+        Ok(self.until(async { sender.send(batch).await.ok() }).await?.is_some())
+    }
+
+    /// Room for a message. Events that were not handed over hold some themselves, so they go before anything is waited
+    /// for. `None` when there is no more to do.
+    async fn take_room(&mut self, sender: &EventSender, size: usize) -> Result<Option<OwnedSemaphorePermit>, PgError> {
+        let wanted = u32::try_from(size).unwrap_or(u32::MAX).min(self.room_bytes);
+        let taken = self.room_taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        if taken < wanted {
+            // Never more than the consumer leaves when it has given everything back.
+            let more = (wanted - taken).max(ROOM_BYTES_AT_ONCE.min(self.room_bytes - taken));
+            let room = match Arc::clone(&self.room).try_acquire_many_owned(more) {
+                Ok(room) => Some(room),
+                Err(_) if !self.hand_over(sender).await? => None,
+                Err(_) => {
+                    let room = Arc::clone(&self.room);
+                    self.until(async { room.acquire_many_owned(more).await.ok() }).await?
+                }
+            };
+            let Some(room) = room else { return Ok(None) };
+            match &mut self.room_taken {
+                Some(taken) => taken.merge(room),
+                None => self.room_taken = Some(room),
+            }
+        }
+        Ok(self.room_taken.as_mut().and_then(|taken| taken.split(wanted as usize)))
+    }
+
+    /// Waits for the consumer; the server keeps hearing from us meanwhile. `None` when there is no more to do.
+    async fn until<T>(&mut self, done: impl Future<Output = Option<T>>) -> Result<Option<T>, PgError> {
+        tokio::pin!(done);
         loop {
             tokio::select! {
                 biased;
-                place = &mut place => {
-                    let Some((room, place)) = place else { return Ok(false) };
-                    place.send(Ok(match decoded {
-                        Decoded::Message(message) => StreamEvent::Message { message, size, room },
-                        Decoded::Keepalive { position, is_urgent } => StreamEvent::Keepalive { position, is_urgent },
-                    }));
-                    return Ok(true);
-                }
-                _ = &mut self.stopped => return Ok(false),
+                done = &mut done => return Ok(done),
+                _ = &mut self.stopped => return Ok(None),
                 _ = self.status.tick() => self.send_status(false).await?,
             }
         }

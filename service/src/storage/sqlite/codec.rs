@@ -84,26 +84,24 @@ pub(super) struct OutputRecord {
     pub(super) object_id: Arc<str>,
 }
 
-/// The record of a stored row. `buckets` are those of its outputs, in their order.
-pub(super) fn encode_row(row: &StoredRow, buckets: &[BucketId]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(row.image.len() + 64);
-    put_bytes(&mut out, &row.image);
-    put_number(&mut out, row.outputs.len() as u64);
+/// Appends the record of a stored row. `buckets` are those of its outputs, in their order.
+pub(super) fn encode_row(row: &StoredRow, buckets: &[BucketId], out: &mut Vec<u8>) {
+    put_bytes(out, &row.image);
+    put_number(out, row.outputs.len() as u64);
     for (output, bucket) in row.outputs.iter().zip(buckets) {
-        put_number(&mut out, bucket.0);
-        put_bytes(&mut out, output.object_type.as_bytes());
-        put_bytes(&mut out, output.object_id.as_bytes());
+        put_number(out, bucket.0);
+        put_bytes(out, output.object_type.as_bytes());
+        put_bytes(out, output.object_id.as_bytes());
     }
-    put_number(&mut out, row.lookups.len() as u64);
+    put_number(out, row.lookups.len() as u64);
     for (key, value) in &row.lookups {
-        put_bytes(&mut out, key.0.as_bytes());
-        put_bytes(&mut out, value.0.as_bytes());
+        put_bytes(out, key.0.as_bytes());
+        put_bytes(out, value.0.as_bytes());
     }
-    put_number(&mut out, row.consulted.len() as u64);
+    put_number(out, row.consulted.len() as u64);
     for key in &row.consulted {
-        put_bytes(&mut out, key.0.as_bytes());
+        put_bytes(out, key.0.as_bytes());
     }
-    out
 }
 
 /// The stored row without its outputs, and those apart, since their buckets still need names.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    ops::Bound,
+    ops::{Bound, Range},
 };
 
 use bytes::Bytes;
@@ -125,17 +125,35 @@ pub(super) struct RecentPage {
     pub(super) forgotten: BTreeSet<RowKey>,
 }
 
-/// The record of one commit's rows.
-pub(super) fn encode(rows: &[(RowKey, RowState)]) -> Result<Vec<u8>, StorageError> {
-    let bytes = |(key, state): &(RowKey, RowState)| key.identity.len() + state.as_ref().map_or(0, Bytes::len) + 16;
-    let mut content = Vec::with_capacity(rows.iter().map(bytes).sum());
-    for (key, state) in rows {
-        put_number(&mut content, u64::from(key.table.0));
-        put_bytes(&mut content, &key.identity);
-        put_number(&mut content, u64::from(state.is_some()));
-        put_bytes(&mut content, state.as_deref().unwrap_or_default());
+/// The record of one commit's rows, and their states, which share one buffer.
+#[derive(Debug, Default)]
+pub(super) struct RowsBuilder {
+    content: Vec<u8>,
+    /// Keys, and where their states begin and end.
+    rows: Vec<(RowKey, Option<Range<usize>>)>,
+    /// Memory used again for every state, whose length is written before it.
+    state: Vec<u8>,
+}
+
+impl RowsBuilder {
+    /// Adds a row whose state `write` appends, or one that is forgotten.
+    pub(super) fn push(&mut self, key: RowKey, write: Option<impl FnOnce(&mut Vec<u8>)>) {
+        put_number(&mut self.content, u64::from(key.table.0));
+        put_bytes(&mut self.content, &key.identity);
+        put_number(&mut self.content, u64::from(write.is_some()));
+        self.state.clear();
+        let is_there = write.map(|write| write(&mut self.state)).is_some();
+        put_bytes(&mut self.content, &self.state);
+        let end = self.content.len();
+        self.rows.push((key, is_there.then_some(end - self.state.len()..end)));
     }
-    block::pack(&content)
+
+    pub(super) fn finish(self) -> Result<(Vec<u8>, Vec<(RowKey, RowState)>), StorageError> {
+        let record = block::pack(&self.content)?;
+        let content = Bytes::from(self.content);
+        let state = |(key, range): (RowKey, Option<Range<usize>>)| (key, range.map(|range| content.slice(range)));
+        Ok((record, self.rows.into_iter().map(state).collect()))
+    }
 }
 
 fn decode(record: &[u8]) -> Result<Vec<(RowKey, RowState)>, StorageError> {
@@ -164,7 +182,13 @@ mod tests {
     fn rows_round_trip() {
         let rows =
             [(key(1, "a"), Some(Bytes::from_static(b"state"))), (key(2, ""), None), (key(3, "b"), Some(Bytes::new()))];
-        assert_eq!(decode(&encode(&rows).unwrap()).unwrap(), rows);
+        let mut builder = RowsBuilder::default();
+        for (key, state) in rows.clone() {
+            builder.push(key, state.map(|state| move |out: &mut Vec<u8>| out.extend_from_slice(&state)));
+        }
+        let (record, states) = builder.finish().unwrap();
+        assert_eq!(states, rows);
+        assert_eq!(decode(&record).unwrap(), rows);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     codec::{encode_row, encode_values},
     error::is_sync_failure,
     head::Head,
-    rows::{self, RowState},
+    rows::{RowState, RowsBuilder},
 };
 
 /// Bytes of JSON after which the tail begins a new block. Bounds what opening a store and a fold hold at once.
@@ -231,23 +231,25 @@ impl Change<'_> {
         rows: Vec<(RowKey, Option<StoredRow>)>,
         recent: impl Fn(&RowKey) -> Option<bool>,
     ) -> Result<Vec<(RowKey, RowState)>, StorageError> {
-        let mut appended = Vec::with_capacity(rows.len());
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut builder = RowsBuilder::default();
+        let mut buckets = Vec::new();
         for (key, row) in rows {
             let was_there = recent(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
-            let state = row.map(|row| self.encode_row(&row)).transpose()?;
-            appended.push((key, state));
+            buckets.clear();
+            for output in row.iter().flat_map(|row| &row.outputs) {
+                buckets.push(self.bucket_id(&output.bucket)?);
+            }
+            let buckets = &buckets;
+            builder.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
         }
-        if !appended.is_empty() {
-            let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
-            self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), rows::encode(&appended)?))?;
-        }
+        let (record, appended) = builder.finish()?;
+        let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
+        self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), record))?;
         Ok(appended)
-    }
-
-    fn encode_row(&mut self, row: &StoredRow) -> Result<Bytes, StorageError> {
-        let buckets = row.outputs.iter().map(|output| self.bucket_id(&output.bucket)).collect::<Result<Vec<_>, _>>()?;
-        Ok(encode_row(row, &buckets).into())
     }
 
     /// Writes a state to its place in the row store.

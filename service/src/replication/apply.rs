@@ -158,8 +158,13 @@ impl<'s> Applier<'s> {
     pub(super) fn finish(self) -> Batch {
         let mut batch = Batch { operations: self.operations, ..Batch::default() };
         for (key, before, after) in self.rows.into_changed() {
-            diff_lookups(&key, before.as_deref(), after.as_deref(), &mut batch);
-            diff_dependents(&key, before.as_deref(), after.as_deref(), &mut batch);
+            let (old, new) = (before.as_deref(), after.as_deref());
+            if [old, new].into_iter().flatten().any(|row| !row.lookups.is_empty()) {
+                diff_lookups(&key, old, new, &mut batch);
+            }
+            if [old, new].into_iter().flatten().any(|row| !row.consulted.is_empty()) {
+                diff_dependents(&key, old, new, &mut batch);
+            }
             batch.rows.push((key, after.map(Arc::unwrap_or_clone)));
         }
         batch

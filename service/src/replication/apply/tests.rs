@@ -205,3 +205,41 @@ proptest! {
         }
     }
 }
+
+fn output(bucket: u8, id: u8) -> RowOutput {
+    let bucket = BucketName::new(format!("b[{bucket}]"));
+    RowOutput { bucket, object_type: "items".into(), object_id: id.to_string().into() }
+}
+
+fn outputs() -> impl Strategy<Value = Vec<RowOutput>> {
+    prop::collection::vec((0..5u8, 0..5u8).prop_map(|(bucket, id)| output(bucket, id)), 0..25)
+}
+
+proptest! {
+    /// Few outputs are searched and many are hashed: both are to give what a set gives.
+    #[test]
+    fn few_and_many_outputs_are_told_apart_alike(old in outputs(), new in outputs()) {
+        let store = MemoryStore::new();
+        let mut applier = Applier::new(&store);
+        let rows = |part: &[RowOutput]| -> Vec<EvaluatedRow> {
+            let row = |(number, output): (usize, &RowOutput)| EvaluatedRow {
+                bucket: output.bucket.clone(),
+                object_type: Arc::clone(&output.object_type),
+                object_id: Arc::clone(&output.object_id),
+                data: number.to_string().into(),
+            };
+            part.iter().enumerate().map(row).collect()
+        };
+        let distinct = applier.distinct_outputs(rows(&new));
+        for (at, (output, data)) in distinct.iter().enumerate() {
+            prop_assert!(!distinct[..at].iter().any(|(earlier, _)| earlier == output), "{output:?} occurs twice");
+            let last = new.iter().rposition(|each| each == output).expect("it was given");
+            prop_assert_eq!(&**data, last.to_string(), "the last of several counts");
+        }
+        prop_assert_eq!(distinct.len(), new.iter().collect::<HashSet<_>>().len());
+
+        let kept: HashSet<_> = new.iter().collect();
+        let gone: Vec<_> = old.iter().filter(|output| !kept.contains(output)).cloned().collect();
+        prop_assert_eq!(outputs_gone(&old, &distinct), gone);
+    }
+}

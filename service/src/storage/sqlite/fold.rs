@@ -1,7 +1,7 @@
 //! Background work: moves the tail into chunks, and keeps the database file and its log small.
 //!
 //! Every step takes the writer for one bounded slice, and rests in between as long as the slice took, so that commits
-//! get their turn; it does not rest while commits wait for room.
+//! get their turn; it does not rest when commits come faster than it makes room for them.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
@@ -127,6 +127,7 @@ impl Inner {
             writer.transaction(Durability::Later, |change| {
                 rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
             })?;
+            self.row_reader.table_changed();
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for (key, _) in rows {
                 tail.rows.remove(key, upto.version);
@@ -193,7 +194,7 @@ impl Inner {
         let goes_on = run(&mut writer)?;
         drop(writer);
         self.signal.made_room();
-        if !self.tail_is_full() {
+        if !self.tail_is_pressing() {
             thread::sleep(started.elapsed());
         }
         Ok(goes_on)

@@ -19,7 +19,8 @@
 //! - An operation is in the tail's memory or in a chunk at every moment, never in neither: a fold commits, then forgets.
 //!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
 //! - One writer, behind a mutex. The fold takes it for bounded slices.
-//! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`.
+//! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows
+//!   and of the names of buckets are taken alone.
 //! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
@@ -35,6 +36,7 @@ mod head;
 mod placed;
 mod pool;
 mod read;
+mod row_reader;
 mod rows;
 mod schema;
 mod signal;
@@ -64,6 +66,7 @@ use self::{
     head::Head,
     placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
+    row_reader::RowReader,
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
@@ -76,8 +79,10 @@ use super::{
 };
 use crate::lsn::Lsn;
 
-/// The tail may grow to this many times its threshold while a fold runs; then commits wait.
-const TAIL_GROWTH_MAX: usize = 2;
+/// The tail may grow to this percentage of its threshold while a fold runs; then commits wait.
+const TAIL_FULL_PERCENT: usize = 200;
+/// From here on a fold no longer rests between its slices: commits come faster than it makes room.
+const TAIL_PRESSING_PERCENT: usize = 130;
 /// Longest wait of a commit for the fold to make room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -118,6 +123,7 @@ struct Inner {
     /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
     placed: PlacedKeys,
+    row_reader: RowReader,
     /// Names of buckets that rows were read with. Numbers are never reused, so they hold. Locked for one look at a time.
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
@@ -161,7 +167,8 @@ impl SqliteStore {
         let tail = Tail::load(writer.conn(), writer.head())?;
         let placed = PlacedKeys::new(!writer.has_rows()?);
         let maintenance = folder.writer(0)?;
-        let reader_cache_bytes = options.cache_bytes / 2 / options.reader_count.max(1);
+        // One more for the reader of rows.
+        let reader_cache_bytes = options.cache_bytes / 2 / (options.reader_count + 1);
         let inner = Arc::new(Inner {
             readers: ReaderPool::new(options.reader_count, reader_cache_bytes),
             folder,
@@ -170,6 +177,7 @@ impl SqliteStore {
             maintenance: Mutex::new(maintenance),
             tail: RwLock::new(tail),
             placed,
+            row_reader: RowReader::new(reader_cache_bytes),
             bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
             signal: Signal::default(),
@@ -214,19 +222,24 @@ impl Inner {
     }
 
     fn tail_wants_fold(&self) -> bool {
-        self.tail_reaches(1)
+        self.tail_reaches(100)
     }
 
     /// Commits wait.
     fn tail_is_full(&self) -> bool {
-        self.tail_reaches(TAIL_GROWTH_MAX)
+        self.tail_reaches(TAIL_FULL_PERCENT)
     }
 
-    /// Whether the tail has so many times what is folded at once.
-    fn tail_reaches(&self, times: usize) -> bool {
+    /// Commits will soon wait.
+    fn tail_is_pressing(&self) -> bool {
+        self.tail_reaches(TAIL_PRESSING_PERCENT)
+    }
+
+    /// Whether the tail has this percentage of what is folded at once.
+    fn tail_reaches(&self, percent: usize) -> bool {
         let size = self.tail_read().size();
-        size.operations >= times.saturating_mul(self.options.fold_operations)
-            || size.bytes >= times.saturating_mul(self.options.fold_bytes)
+        let part = |whole: usize| whole.saturating_mul(percent) / 100;
+        size.operations >= part(self.options.fold_operations) || size.bytes >= part(self.options.fold_bytes)
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
@@ -234,6 +247,7 @@ impl Inner {
             let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
             return Err(StorageError::Engine(message));
         }
+        self.row_reader.rest()?;
         let commit = self.commit_and_publish(batch);
         if matches!(commit, Err(StorageError::Engine(_))) {
             // The disk may be full of log, which shrinks by being copied.
@@ -280,6 +294,7 @@ impl Inner {
         })?;
         writer.forget_names();
         self.placed.clear();
+        self.row_reader.table_changed();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         *tail = Tail::empty(writer.head().version);
         Ok(())

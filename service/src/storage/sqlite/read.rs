@@ -16,7 +16,6 @@ use super::{
     },
     BucketId, Inner, chunk,
     codec::{self, OutputRecord},
-    pool::PooledReader,
     rows::{RecentPage, RowState},
     writer::find_bucket,
 };
@@ -55,19 +54,15 @@ impl Inner {
     pub(super) fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
         // The tail first, as for operations.
         let recent = self.tail_read().rows.get(key);
-        let (reader, state) = match recent {
-            Some(state) => (None, state),
-            None if !self.placed.may_have(key) => return Ok(None),
-            None => {
-                let reader = self.reader()?;
-                let state = placed_row(reader.conn(), key)?;
-                (Some(reader), state)
-            }
+        let state = match recent {
+            Some(state) => state,
+            None if !self.placed.may_have(key) => None,
+            None => self.row_reader.read(&self.folder, |conn| placed_row(conn, key))?,
         };
         let Some(state) = state else { return Ok(None) };
         let (mut row, outputs) = codec::decode_row(&state)?;
         for OutputRecord { bucket, object_type, object_id } in outputs {
-            let Some(bucket) = self.bucket_name(bucket, reader.as_ref())? else {
+            let Some(bucket) = self.bucket_name(bucket)? else {
                 // A reset came in between, which forgets rows and buckets alike.
                 return Ok(None);
             };
@@ -76,20 +71,13 @@ impl Inner {
         Ok(Some(row))
     }
 
-    /// The name of a bucket; `None` if it is not there, or no longer. `reader` is used if there is one already.
-    fn bucket_name(
-        &self,
-        bucket: BucketId,
-        reader: Option<&PooledReader<'_>>,
-    ) -> Result<Option<BucketName>, StorageError> {
+    /// The name of a bucket; `None` if it is not there, or no longer.
+    fn bucket_name(&self, bucket: BucketId) -> Result<Option<BucketName>, StorageError> {
         let names = || self.bucket_names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = names().get(&bucket) {
             return Ok(Some(name.clone()));
         }
-        let name = match reader {
-            Some(reader) => find_name(reader.conn(), bucket)?,
-            None => find_name(self.reader()?.conn(), bucket)?,
-        };
+        let name = find_name(self.reader()?.conn(), bucket)?;
         if let Some(name) = &name {
             names().put(bucket, name.clone());
         }

@@ -32,7 +32,7 @@ impl Replica {
     /// Replicates into `store`. `name` is part of the slot's name.
     pub(crate) fn start(uri: &str, name: &str, store: Arc<dyn BucketStore>) -> Result<Self, Box<dyn Error>> {
         let mut source = SourceConfig::from_uri(uri)?;
-        source.slot_prefix = format!("kairos_bench_{name}_");
+        source.slot_prefix = format!("kairos_stage_{name}_");
         let compiled = kairos_sync_rules::compile(RULES, "public");
         let plan = compiled.plan.ok_or("the rules of the benchmark are wrong")?;
         let status = Arc::new(ReplicationStatus::default());

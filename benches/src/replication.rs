@@ -32,7 +32,7 @@ const READ_SLOT: &str = "bench_read";
 /// One way through a workload, or part of the way.
 pub(crate) struct Stage {
     pub(crate) workload: String,
-    pub(crate) stage: &'static str,
+    pub(crate) name: &'static str,
     /// Rows, changes or transactions.
     pub(crate) count: u64,
     pub(crate) took: Duration,
@@ -78,9 +78,9 @@ pub(crate) async fn measure(source: &BenchSource) -> Result<Vec<Stage>, Box<dyn 
             stop(clock, stage);
             replica.stop().await?;
         }
-        source.sql.batch_execute(&format!("SELECT pg_drop_replication_slot('{RAW_SLOT}')")).await?;
-        source.sql.batch_execute(&format!("SELECT pg_drop_replication_slot('{READ_SLOT}')")).await?;
+        drop_slots(source, "bench_%").await?;
     }
+    drop_slots(source, "kairos_stage_%").await?;
     Ok(stages)
 }
 
@@ -126,6 +126,13 @@ async fn prepare(source: &BenchSource, sql: &str) -> Result<Lsn, Box<dyn Error>>
     // One more, so that there is something behind the end to be received. It is synced, and all before with it.
     source.sql.batch_execute("UPDATE items SET done = NOT done WHERE id = 1").await?;
     Ok(end.parse()?)
+}
+
+/// Slots nobody reads any more would keep WAL while other things are measured.
+async fn drop_slots(source: &BenchSource, pattern: &str) -> Result<(), Box<dyn Error>> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE $1";
+    source.sql.execute(sql, &[&pattern]).await?;
+    Ok(())
 }
 
 async fn raw_copy(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
@@ -195,10 +202,10 @@ impl StageClock {
         Self { started: Instant::now(), cpu: processor_time() }
     }
 
-    fn stop(&self, workload: &str, stage: &'static str, count: u64) -> Stage {
+    fn stop(&self, workload: &str, name: &'static str, count: u64) -> Stage {
         let took = self.started.elapsed();
         let cpu = processor_time().zip(self.cpu).map(|(now, before)| now.saturating_sub(before));
-        Stage { workload: workload.to_owned(), stage, count, took, cpu }
+        Stage { workload: workload.to_owned(), name, count, took, cpu }
     }
 }
 
@@ -217,7 +224,7 @@ pub(crate) fn table_of(stages: &[Stage]) -> String {
     let mut text = String::from("| Workload | Stage | Per second | Of the raw tool | Own processor time for each |\n");
     text.push_str("| --- | --- | --- | --- | --- |\n");
     let mut raw = ("", 1.0);
-    for Stage { workload, stage, count, took, cpu } in stages {
+    for Stage { workload, name, count, took, cpu } in stages {
         #[expect(clippy::cast_precision_loss, reason = "figures are for people")]
         let count = *count as f64;
         let rate = count / took.as_secs_f64();
@@ -225,7 +232,7 @@ pub(crate) fn table_of(stages: &[Stage]) -> String {
             raw = (workload, rate);
         }
         let cpu = cpu.map_or_else(String::new, |cpu| format!("{:.1} µs", cpu.as_secs_f64() * 1e6 / count));
-        let _ = writeln!(text, "| {workload} | {stage} | {rate:.0} | {:.2} | {cpu} |", rate / raw.1);
+        let _ = writeln!(text, "| {workload} | {name} | {rate:.0} | {:.2} | {cpu} |", rate / raw.1);
     }
     text
 }

@@ -125,6 +125,9 @@ pub(super) struct RecentPage {
     pub(super) forgotten: BTreeSet<RowKey>,
 }
 
+/// What a commit did to rows.
+pub(super) type RowStates = Vec<(RowKey, RowState)>;
+
 /// The record of one commit's rows, and their states, which share one buffer.
 #[derive(Debug, Default)]
 pub(super) struct RowsBuilder {
@@ -148,7 +151,7 @@ impl RowsBuilder {
         self.rows.push((key, is_there.then_some(end - self.state.len()..end)));
     }
 
-    pub(super) fn finish(self) -> Result<(Vec<u8>, Vec<(RowKey, RowState)>), StorageError> {
+    pub(super) fn finish(self) -> Result<(Vec<u8>, RowStates), StorageError> {
         let record = block::pack(&self.content)?;
         let content = Bytes::from(self.content);
         let state = |(key, range): (RowKey, Option<Range<usize>>)| (key, range.map(|range| content.slice(range)));
@@ -156,7 +159,7 @@ impl RowsBuilder {
     }
 }
 
-fn decode(record: &[u8]) -> Result<Vec<(RowKey, RowState)>, StorageError> {
+fn decode(record: &[u8]) -> Result<RowStates, StorageError> {
     let content = block::unpack(record)?;
     let mut reader = Reader::new(&content, "row store");
     let mut rows = Vec::new();

@@ -383,3 +383,32 @@ impl StreamReader {
 fn decode(message: Bytes) -> Result<pgoutput::Message, PgError> {
     pgoutput::decode(message).map_err(|_| PgError::Protocol("a malformed change"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keepalive(position: u64) -> Result<StreamEvent, PgError> {
+        Ok(StreamEvent::Keepalive { position: Lsn::new(position), is_urgent: false })
+    }
+
+    #[test]
+    fn events_of_batches_come_one_by_one_and_their_end_is_told_from_a_pause() {
+        let (sender, batches) = mpsc::channel(4);
+        let mut events = EventReceiver { batches, current: Vec::new().into_iter() };
+        let position = |event| match event {
+            Ok(StreamEvent::Keepalive { position, .. }) => position.get(),
+            other => panic!("a keepalive, not {other:?}"),
+        };
+        assert!(matches!(events.try_recv(), Err(TryRecvError::Empty)));
+        sender.try_send(vec![keepalive(1), keepalive(2)]).expect("room");
+        sender.try_send(vec![keepalive(3), Err(PgError::Protocol("the reason"))]).expect("room");
+        drop(sender);
+        assert_eq!(position(events.try_recv().expect("the first")), 1);
+        assert_eq!(events.blocking_recv().map(position), Some(2));
+        assert_eq!(position(events.try_recv().expect("the third")), 3);
+        assert!(matches!(events.blocking_recv(), Some(Err(PgError::Protocol(_)))));
+        assert!(matches!(events.try_recv(), Err(TryRecvError::Disconnected)));
+        assert!(events.blocking_recv().is_none());
+    }
+}

@@ -388,8 +388,8 @@ fn decode(message: Bytes) -> Result<pgoutput::Message, PgError> {
 mod tests {
     use super::*;
 
-    fn keepalive(position: u64) -> Result<StreamEvent, PgError> {
-        Ok(StreamEvent::Keepalive { position: Lsn::new(position), is_urgent: false })
+    fn keepalive(position: u64) -> StreamEvent {
+        StreamEvent::Keepalive { position: Lsn::new(position), is_urgent: false }
     }
 
     #[test]
@@ -401,8 +401,8 @@ mod tests {
             other => panic!("a keepalive, not {other:?}"),
         };
         assert!(matches!(events.try_recv(), Err(TryRecvError::Empty)));
-        sender.try_send(vec![keepalive(1), keepalive(2)]).expect("room");
-        sender.try_send(vec![keepalive(3), Err(PgError::Protocol("the reason"))]).expect("room");
+        sender.try_send(vec![Ok(keepalive(1)), Ok(keepalive(2))]).expect("room");
+        sender.try_send(vec![Ok(keepalive(3)), Err(PgError::Protocol("the reason"))]).expect("room");
         drop(sender);
         assert_eq!(position(events.try_recv().expect("the first")), 1);
         assert_eq!(events.blocking_recv().map(position), Some(2));

@@ -93,7 +93,7 @@ impl Replica {
         Self::start_with(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default())
     }
 
-    fn start_with(
+    pub(crate) fn start_with(
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
         fingerprint: &str,
@@ -235,6 +235,10 @@ pub(crate) struct Stopped {
 impl Stopped {
     pub(crate) fn start_again(self, cluster: &PgCluster, fingerprint: &str) -> Replica {
         let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+        self.start_again_from(source, fingerprint)
+    }
+
+    pub(crate) fn start_again_from(self, source: SourceConfig, fingerprint: &str) -> Replica {
         Replica::start_with(source, self.store, fingerprint, self.buckets)
     }
 }

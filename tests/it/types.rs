@@ -182,7 +182,25 @@ async fn usable_cases(client: &Client, form: &Form) -> Vec<Case> {
         cases.extend(section.lines().filter_map(|line| case(line, form)));
     }
     assert!(cases.len() > 2, "the page has lines for {}", form.name);
+    if form.precision.is_none() {
+        cases.extend(long_numbers());
+    }
     cases
+}
+
+/// Numbers too long for the page.
+fn long_numbers() -> [Case; 3] {
+    let digits = "1234567890".repeat(100);
+    let case = |sql_type: &str, number: &str| Case {
+        sql_type: sql_type.to_owned(),
+        value: format!("'{number}'"),
+        arrives: format!("'{number}'"),
+    };
+    let array = Case {
+        arrives: format!("'[\"{digits}\",null]'"),
+        ..case("numeric[]", &format!("{{{digits},NULL}}"))
+    };
+    [case("numeric(1000,0)", &digits), case("numeric", &format!("-{digits}.{digits}")), array]
 }
 
 /// A line of a table as a case; `None` for other lines.

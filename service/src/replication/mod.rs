@@ -32,6 +32,7 @@ mod snapshot;
 mod state;
 pub mod status;
 mod stream;
+mod types;
 
 pub use error::ReplicationError;
 pub use replicator::Replicator;

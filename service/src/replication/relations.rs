@@ -9,12 +9,12 @@ use crate::{
     postgres::{
         pgoutput::{Relation, TupleValue},
         preflight::CONNECTION_TAG,
-        value::ColumnType,
     },
     replication::{
         error::ReplicationError,
         image::CompleteRow,
         state::{ColumnState, TableState},
+        types::Types,
     },
     storage::TableId,
 };
@@ -42,7 +42,6 @@ pub(super) struct SourceRelation {
 /// Columns a table has or had, and how rows of that time are evaluated.
 struct Layout {
     columns: Vec<ColumnState>,
-    types: Vec<ColumnType>,
     evaluator: TableEvaluator,
     compatibility: Compatibility,
 }
@@ -76,7 +75,6 @@ impl<'p> Relations<'p> {
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         Layout {
             columns: columns.to_vec(),
-            types: columns.iter().map(|column| ColumnType::of(column.type_oid)).collect(),
             evaluator: self.plan.evaluator(&source, &names, &self.bucket_prefix),
             compatibility: self.plan.compatibility(),
         }
@@ -92,11 +90,16 @@ impl<'p> Relations<'p> {
         self.tables.get(&id)
     }
 
-    /// Takes in what the stream says about a table. `tables` are told of new columns.
+    /// Takes in what the stream says about a table. `tables` are told of new columns, `types` of their types.
     ///
     /// # Errors
     /// [`ReplicationError::SchemaChanged`] when rows copied earlier no longer fit.
-    pub(super) fn describe(&mut self, relation: &Relation, tables: &mut [TableState]) -> Result<(), ReplicationError> {
+    pub(super) fn describe(
+        &mut self,
+        relation: &Relation,
+        tables: &mut [TableState],
+        types: &mut Types<'_>,
+    ) -> Result<(), ReplicationError> {
         let changed = |change| ReplicationError::SchemaChanged {
             table: format!("{}.{}", relation.schema, relation.name),
             change,
@@ -116,11 +119,7 @@ impl<'p> Relations<'p> {
         if (&table.schema, &table.name) != (&relation.schema, &relation.name) {
             return Err(changed("it was renamed"));
         }
-        let columns: Vec<_> = relation
-            .columns
-            .iter()
-            .map(|column| ColumnState { name: column.name.clone(), type_oid: column.type_oid })
-            .collect();
+        let columns = types.columns(relation)?;
         let current = table.layouts.last().map_or(&[][..], Vec::as_slice);
         if current == columns {
             return Ok(());
@@ -169,14 +168,14 @@ impl SourceRelation {
     /// What evaluates rows of a layout, and the row as it takes it. `None` for a layout that never was.
     pub(super) fn evaluable(&self, layout: usize, row: &CompleteRow) -> Option<(&TableEvaluator, Vec<SqlValue>)> {
         let layout = self.layouts.get(layout)?;
-        let decode = |(value, ty): (&Option<Bytes>, &ColumnType)| match value {
+        let decode = |(value, column): (&Option<Bytes>, &ColumnState)| match value {
             None => SqlValue::Null,
             Some(text) => match std::str::from_utf8(text) {
-                Ok(text) => ty.decode(text, layout.compatibility),
-                Err(_) => ty.decode(&String::from_utf8_lossy(text), layout.compatibility),
+                Ok(text) => column.read_as.decode(text, layout.compatibility),
+                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text), layout.compatibility),
             },
         };
-        Some((&layout.evaluator, row.0.iter().zip(&layout.types).map(decode).collect()))
+        Some((&layout.evaluator, row.0.iter().zip(&layout.columns).map(decode).collect()))
     }
 
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     lsn::Lsn,
-    postgres::{catalog::Table, walsender::SystemIdentity},
+    postgres::{catalog::Table, value::ColumnType, walsender::SystemIdentity},
     replication::error::ReplicationError,
     storage::{BucketStore, TableId},
 };
@@ -59,6 +59,9 @@ pub(super) struct ColumnState {
     pub(super) name: String,
     /// Object id of its type.
     pub(super) type_oid: u32,
+    /// How its text is to be read. Kept with the rows, so that those written before a type changed, or before a newer
+    /// service reads it in another way, are known to be of another layout.
+    pub(super) read_as: ColumnType,
 }
 
 impl ReplicationState {
@@ -105,7 +108,11 @@ impl TableState {
         let columns: Vec<_> = table
             .columns
             .iter()
-            .map(|column| ColumnState { name: column.name.clone(), type_oid: column.type_oid })
+            .map(|column| ColumnState {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                read_as: column.read_as.clone(),
+            })
             .collect();
         Self {
             id,

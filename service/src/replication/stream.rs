@@ -20,6 +20,7 @@ use crate::{
         relations::{Relations, SourceRelation},
         replicator::Replicator,
         state::ReplicationState,
+        types::Types,
     },
 };
 
@@ -38,7 +39,8 @@ pub(super) fn apply_stream(
     wal: WalStream,
 ) -> Result<(), ReplicationError> {
     let relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
-    let mut follower = Follower { replicator, relations, state, wal, idle_since: Instant::now() };
+    let types = Types::new(&replicator.source, &state.tables);
+    let mut follower = Follower { replicator, relations, types, state, wal, idle_since: Instant::now() };
     loop {
         let Some(first) = follower.wal.events.blocking_recv() else {
             return Ok(());
@@ -52,6 +54,7 @@ pub(super) fn apply_stream(
 struct Follower<'r> {
     replicator: &'r Replicator,
     relations: Relations<'r>,
+    types: Types<'r>,
     state: ReplicationState,
     wal: WalStream,
     /// When the last position was stored.
@@ -159,7 +162,7 @@ impl<'r> Follower<'r> {
                 self.replicator.progress.heard(commit.end_lsn);
                 Ok(())
             }
-            Message::Relation(relation) => self.relations.describe(&relation, &mut self.state.tables),
+            Message::Relation(relation) => self.relations.describe(&relation, &mut self.state.tables, &mut self.types),
             Message::Logical(message) => {
                 logical_message(group, &message);
                 Ok(())

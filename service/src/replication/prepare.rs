@@ -176,6 +176,8 @@ fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Foun
     let tables = &found.inspection.tables;
     let has_same_tables = state.tables.len() == tables.len()
         && tables.iter().all(|table| state.tables.iter().any(|stored| stored.is_same_as(table)));
+    let is_retyped =
+        |table: &Table| state.tables.iter().any(|stored| stored.is_same_as(table) && !stored.has_types_of(table));
     // The slot is only ever told what is stored, so if it is further on, it is another one, or somebody moved it.
     let is_ahead = |slot: &SlotState| slot.confirmed.is_some_and(|confirmed| confirmed > state.resume);
     let reason = if state.slot_created_at.is_none() {
@@ -198,6 +200,8 @@ fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Foun
         "another publication is used"
     } else if !has_same_tables {
         "the published tables have changed"
+    } else if tables.iter().any(is_retyped) {
+        "a type that the tables use has changed"
     } else {
         return Verdict::Resume(state);
     };

@@ -7,7 +7,7 @@ use kairos_sync_rules::{Compatibility, SourceTable, SqlValue, SyncPlan, TableEva
 
 use crate::{
     postgres::{
-        pgoutput::{Relation, TupleValue},
+        pgoutput::{Relation, Tuple, TupleValue},
         preflight::CONNECTION_TAG,
     },
     replication::{
@@ -163,6 +163,16 @@ impl SourceRelation {
     /// How many columns the table has now.
     pub(super) fn column_count(&self) -> usize {
         self.layouts[self.current_layout()].columns.len()
+    }
+
+    /// Whether a row, in the current layout, has a value with more parts than are known of its type.
+    pub(super) fn is_outgrown_by(&self, row: &Tuple) -> bool {
+        let layout = &self.layouts[self.current_layout()];
+        let is_outgrown = |(value, column): (&TupleValue, &ColumnState)| match value {
+            TupleValue::Text(text) => std::str::from_utf8(text).is_ok_and(|text| column.read_as.is_outgrown_by(text)),
+            TupleValue::Null | TupleValue::Unchanged => false,
+        };
+        layout.compatibility.custom_postgres_types && row.0.iter().zip(&layout.columns).any(is_outgrown)
     }
 
     /// What evaluates rows of a layout, and the row as it takes it. `None` for a layout that never was.

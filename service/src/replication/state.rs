@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     lsn::Lsn,
-    postgres::{catalog::Table, value::ColumnType, walsender::SystemIdentity},
+    postgres::{
+        catalog::{Column, Table},
+        value::ColumnType,
+        walsender::SystemIdentity,
+    },
     replication::error::ReplicationError,
     storage::{BucketStore, TableId},
 };
@@ -133,5 +137,14 @@ impl TableState {
     pub(super) fn is_same_as(&self, table: &Table) -> bool {
         let now = Self::new(self.id, table);
         self.oid == now.oid && self.schema == now.schema && self.name == now.name && self.identity == now.identity
+    }
+
+    /// Whether values are still made of what they were made of when they were read.
+    pub(super) fn has_types_of(&self, table: &Table) -> bool {
+        let columns = self.layouts.last().map_or(&[][..], Vec::as_slice);
+        columns.iter().all(|known| {
+            let is_same = |column: &&Column| column.name == known.name && column.type_oid == known.type_oid;
+            table.columns.iter().find(is_same).is_none_or(|column| column.read_as == known.read_as)
+        })
     }
 }

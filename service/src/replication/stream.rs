@@ -11,7 +11,7 @@ use crate::{
     lsn::Lsn,
     postgres::{
         PgError,
-        pgoutput::{LogicalMessage, Message, Truncate},
+        pgoutput::{LogicalMessage, Message, Truncate, Tuple},
         wal_stream::{StreamEvent, WalStream},
     },
     replication::{
@@ -179,10 +179,12 @@ impl<'r> Follower<'r> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
+                self.look_at_types(insert.relation, &insert.new)?;
                 let Some(table) = self.table(insert.relation)? else { return Ok(()) };
                 group.applier.upsert(table, None, insert.new)?;
             }
             Message::Update(update) => {
+                self.look_at_types(update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
                 // Before the copies are passed such a row is about to go, or to come again in full: it was gone when
@@ -205,6 +207,17 @@ impl<'r> Follower<'r> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The stream does not say when a type changes: a row may be the first to show it.
+    fn look_at_types(&mut self, oid: u32, row: &Tuple) -> Result<(), ReplicationError> {
+        if !self.relations.by_oid(oid).is_some_and(|table| table.is_outgrown_by(row)) {
+            return Ok(());
+        }
+        match self.types.look_again(oid)? {
+            Some(relation) => self.relations.describe(&relation, &mut self.state.tables, &mut self.types),
+            None => Ok(()),
+        }
     }
 
     /// `None` for a table the rules do not read.

@@ -3,7 +3,10 @@
 //! A type stays as it was first met, until the catalog is read again on the next connection, or a value shows that it
 //! has grown: so one description of a table always gives the same layout.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use tokio::runtime::Handle;
 
@@ -15,10 +18,22 @@ use crate::{
     },
 };
 
+/// How soon types are looked at again that did not explain a value: it may be older than what the catalog says now, and
+/// so may all that follow it.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// Types by object id.
 pub(super) struct Types<'s> {
     source: &'s SourceConfig,
     known: HashMap<u32, ColumnType>,
+    /// Tables by object id, as the stream described them last.
+    described: HashMap<u32, Described>,
+}
+
+struct Described {
+    relation: Relation,
+    /// When its types were looked at again in vain.
+    looked_in_vain: Option<Instant>,
 }
 
 impl<'s> Types<'s> {
@@ -26,7 +41,7 @@ impl<'s> Types<'s> {
     pub(super) fn new(source: &'s SourceConfig, tables: &[TableState]) -> Self {
         let columns = tables.iter().flat_map(|table| table.layouts.iter().flatten());
         let known = columns.map(|column| (column.type_oid, column.read_as.clone())).collect();
-        Self { source, known }
+        Self { source, known, described: HashMap::new() }
     }
 
     /// The columns of a table as the stream describes it. Blocks while unknown types are looked up: stream and copies
@@ -36,12 +51,36 @@ impl<'s> Types<'s> {
     /// [`PgError`] when the source cannot be asked; the description comes again after the next connection.
     pub(super) fn columns(&mut self, relation: &Relation) -> Result<Vec<ColumnState>, PgError> {
         self.look_up(relation)?;
+        let described = Described { relation: relation.clone(), looked_in_vain: None };
+        self.described.entry(relation.oid).or_insert(described).relation.clone_from(relation);
         let column = |name: &String, type_oid: u32| ColumnState {
             name: name.clone(),
             type_oid,
             read_as: self.known.get(&type_oid).cloned().unwrap_or(ColumnType::Text),
         };
         Ok(relation.columns.iter().map(|found| column(&found.name, found.type_oid)).collect())
+    }
+
+    /// Looks at the types of a table again, since a value has more parts than its type had. Gives the table's description
+    /// if there is anything new to take from it. Blocks like [`Self::columns`].
+    pub(super) fn look_again(&mut self, oid: u32) -> Result<Option<Relation>, PgError> {
+        let Some(described) = self.described.get(&oid) else { return Ok(None) };
+        if described.looked_in_vain.is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
+            return Ok(None);
+        }
+        let relation = described.relation.clone();
+        let own = |oid: &u32| matches!(self.known.get(oid), Some(ColumnType::Own(_)));
+        let oids: Vec<_> = relation.columns.iter().map(|column| column.type_oid).filter(own).collect();
+        let catalog = Handle::current().block_on(read_catalog(self.source, &oids))?;
+        let mut is_new = false;
+        for oid in oids {
+            let read_as = catalog.column_type(oid);
+            is_new |= self.known.insert(oid, read_as.clone()) != Some(read_as);
+        }
+        if let Some(described) = self.described.get_mut(&relation.oid) {
+            described.looked_in_vain = (!is_new).then(Instant::now);
+        }
+        Ok(is_new.then_some(relation))
     }
 
     fn look_up(&mut self, relation: &Relation) -> Result<(), PgError> {

@@ -3,7 +3,10 @@
 use kairos_sync_rules::SqlValue;
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnType, Reading, part};
+use super::{
+    ColumnType, Reading,
+    part::{self, Part},
+};
 
 /// One of the values a composite consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +40,8 @@ pub(super) fn to_json(text: &str, attributes: &[Attribute], reading: &Reading) -
         }
         push_name(name, &mut json);
         match value {
-            None => json.push_str("null"),
-            Some(value) => read_as.embed(&value, reading, &mut json),
+            Part::Absent => json.push_str("null"),
+            Part::Text(value) => read_as.embed(&value, reading, &mut json),
         }
         match rest.strip_prefix(',') {
             Some(next) => rest = next,

@@ -126,7 +126,10 @@ impl ColumnType {
 
     /// Whether the text has more parts than the type had when it was looked up.
     pub fn is_outgrown_by(&self, text: &str) -> bool {
-        let Self::Own(_) = self else { return false };
+        // Only composites grow, and they are printed in parentheses.
+        if !matches!(self, Self::Own(_)) || !text.contains('(') {
+            return false;
+        }
         let reading = Reading::new(Compatibility {
             timestamps_iso8601: true,
             custom_postgres_types: true,

@@ -1,12 +1,19 @@
 //! Parts of composites and ranges: what stands between their brackets and commas.
 
+/// What stands at a place.
+pub(super) enum Part {
+    /// No text at all: there is no value.
+    Absent,
+    /// A value, without its quotes. `""` is one of no characters.
+    Text(String),
+}
+
 /// Takes a part off the front of `rest`, up to one of the characters that may follow it. `None` when none does.
 ///
-/// Within quotes a quote is doubled, and a backslash keeps what follows it. No text at all means that there is no
-/// value; `""` is one of no characters.
-pub(super) fn take(rest: &mut &str, ends: &[char]) -> Option<Option<String>> {
+/// Within quotes a quote is doubled, and a backslash keeps what follows it.
+pub(super) fn take(rest: &mut &str, ends: &[char]) -> Option<Part> {
     if rest.starts_with(ends) {
-        return Some(None);
+        return Some(Part::Absent);
     }
     let (mut text, mut is_quoted) = (String::new(), false);
     let mut characters = rest.char_indices();
@@ -17,7 +24,7 @@ pub(super) fn take(rest: &mut &str, ends: &[char]) -> Option<Option<String>> {
             '"' => is_quoted = !is_quoted,
             end if !is_quoted && ends.contains(&end) => {
                 *rest = &rest[position..];
-                return Some(Some(text));
+                return Some(Part::Text(text));
             }
             _ => text.push(character),
         }

@@ -1,7 +1,10 @@
 //! Ranges: from `[1,5)` to `{"lower":1,"upper":5,"lower_exclusive":0,"upper_exclusive":1}`; and multiranges, which are
 //! arrays of these.
 
-use super::{ColumnType, Reading, part};
+use super::{
+    ColumnType, Reading,
+    part::{self, Part},
+};
 
 /// The range as a JSON object, or `None` when the text is none. `empty` is none: it stays a word.
 pub(super) fn to_json(text: &str, bound: &ColumnType, reading: &Reading) -> Option<String> {
@@ -67,8 +70,8 @@ impl<'a> RangeText<'a> {
     /// A bound; infinity is none.
     fn bound(&mut self) -> Option<()> {
         match part::take(&mut self.rest, &[',', ']', ')'])? {
-            None => self.json.push_str("null"),
-            Some(text) => self.bound.embed(&text, self.reading, &mut self.json),
+            Part::Absent => self.json.push_str("null"),
+            Part::Text(text) => self.bound.embed(&text, self.reading, &mut self.json),
         }
         Some(())
     }

@@ -42,6 +42,8 @@ pub(super) struct SourceRelation {
 /// Columns a table has or had, and how rows of that time are evaluated.
 struct Layout {
     columns: Vec<ColumnState>,
+    /// Positions of columns whose types may get further parts.
+    growing: Vec<usize>,
     evaluator: TableEvaluator,
     compatibility: Compatibility,
 }
@@ -73,8 +75,11 @@ impl<'p> Relations<'p> {
         let source =
             SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+        let reads_parts = self.plan.compatibility().custom_postgres_types;
+        let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
         Layout {
             columns: columns.to_vec(),
+            growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
             evaluator: self.plan.evaluator(&source, &names, &self.bucket_prefix),
             compatibility: self.plan.compatibility(),
         }
@@ -168,11 +173,12 @@ impl SourceRelation {
     /// Whether a row, in the current layout, has a value with more parts than are known of its type.
     pub(super) fn is_outgrown_by(&self, row: &Tuple) -> bool {
         let layout = &self.layouts[self.current_layout()];
-        let is_outgrown = |(value, column): (&TupleValue, &ColumnState)| match value {
-            TupleValue::Text(text) => std::str::from_utf8(text).is_ok_and(|text| column.read_as.is_outgrown_by(text)),
-            TupleValue::Null | TupleValue::Unchanged => false,
-        };
-        layout.compatibility.custom_postgres_types && row.0.iter().zip(&layout.columns).any(is_outgrown)
+        layout.growing.iter().any(|position| match (row.0.get(*position), layout.columns.get(*position)) {
+            (Some(TupleValue::Text(text)), Some(column)) => {
+                std::str::from_utf8(text).is_ok_and(|text| column.read_as.is_outgrown_by(text))
+            }
+            _ => false,
+        })
     }
 
     /// What evaluates rows of a layout, and the row as it takes it. `None` for a layout that never was.

@@ -124,12 +124,19 @@ impl ColumnType {
         self.read(text, &Reading::new(compatibility))
     }
 
+    /// Whether there is a composite in it: those may get further attributes.
+    pub fn has_composite(&self) -> bool {
+        match self {
+            Self::Composite(_) => true,
+            Self::Array { element: part, .. } | Self::Range(part) | Self::Multirange(part) | Self::Own(part) => {
+                part.has_composite()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the text has more parts than the type had when it was looked up.
     pub fn is_outgrown_by(&self, text: &str) -> bool {
-        // Only composites grow, and they are printed in parentheses.
-        if !matches!(self, Self::Own(_)) || !text.contains('(') {
-            return false;
-        }
         let reading = Reading::new(Compatibility {
             timestamps_iso8601: true,
             custom_postgres_types: true,

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub evaluation_errors: IntCounter,
     /// WAL bytes between the source's head and what is durable here.
     pub replication_lag_bytes: IntGauge,
+    /// Bytes of the table being copied that are still to be read.
+    pub copy_bytes_left: IntGauge,
     /// 1 while the stream is open, 0 while reconnecting.
     pub replication_connected: IntGauge,
     /// Seconds of a store commit, fsync included.
@@ -71,6 +73,7 @@ impl Metrics {
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
+            copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             commit_seconds,
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     fs,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -128,6 +129,12 @@ impl Context<'_> {
         }
         if let Some(seconds) = section.number("connect_timeout", 1, 3600)? {
             source.connect_timeout = Duration::from_secs(seconds);
+        }
+        if let Some(count) = section.number("snapshot_connections", 1, 16)? {
+            source.snapshot.connections = usize::try_from(count).unwrap_or(1);
+        }
+        if let Some(speed) = section.number("snapshot_bytes_per_second", 10_000, u64::MAX >> 1)? {
+            source.snapshot.bytes_per_second = NonZeroU64::new(speed);
         }
         if let Some(seconds) = section.number("heartbeat_interval_seconds", 5, 60)? {
             source.heartbeat = Some(Duration::from_secs(seconds));

@@ -50,6 +50,12 @@ pub struct Column {
 }
 
 impl Table {
+    /// Whether it is the table it was, with the columns, key and filter it had.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (self.oid, &self.schema, &self.name, self.identity, &self.columns, &self.row_filter)
+            == (other.oid, &other.schema, &other.name, other.identity, &other.columns, &other.row_filter)
+    }
+
     /// Schema and name, quoted for SQL.
     pub fn sql_name(&self) -> String {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))

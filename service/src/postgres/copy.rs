@@ -8,24 +8,47 @@ use tokio_postgres::Client;
 
 use crate::postgres::{catalog::Table, error::PgError, walsender::quote_identifier};
 
-/// The statement that copies the published columns and rows of a table.
-pub fn copy_statement(table: &Table) -> String {
-    let columns: Vec<_> = table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-    // Rows of inheritance children are changes of the child in the stream; those of partitions are the root's.
-    let only = if table.is_partitioned { "" } else { "ONLY " };
-    let filter = table.row_filter.as_ref().map_or(String::new(), |filter| format!(" WHERE {filter}"));
-    format!("COPY (SELECT {} FROM {only}{}{filter}) TO STDOUT", columns.join(", "), table.sql_name())
+/// What to read a table's rows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heap {
+    /// Pages of a heap: the table's own or a partition's; its name, quoted for SQL.
+    Own(String),
+    /// The table with all its partitions, at once.
+    Whole,
 }
 
-/// Starts a copy; yields one line per row, without its end, to be taken apart by [`fields`].
+/// The statement that copies the published columns and rows of a table: those in the pages from `first` up to but
+/// without `end`, where `u32::MAX` stands for all that follow.
+pub fn copy_statement(table: &Table, heap: &Heap, first: u32, end: u32) -> String {
+    let columns: Vec<_> = table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let mut conditions: Vec<_> = table.row_filter.iter().map(|filter| format!("({filter})")).collect();
+    let from = match heap {
+        Heap::Own(name) => {
+            if first > 0 {
+                conditions.push(format!("ctid >= '({first},0)'"));
+            }
+            if end < u32::MAX {
+                conditions.push(format!("ctid < '({end},0)'"));
+            }
+            // Rows of inheritance children are changes of the child in the stream.
+            format!("ONLY {name}")
+        }
+        Heap::Whole => table.sql_name(),
+    };
+    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    format!("COPY (SELECT {} FROM {from}{filter}) TO STDOUT", columns.join(", "))
+}
+
+/// Starts a copy by a statement of [`copy_statement`]; yields one line per row, without its end, to be taken apart by
+/// [`fields`].
 ///
 /// # Errors
 /// [`PgError`], also from the stream.
 pub async fn copy_lines(
     client: &Client,
-    table: &Table,
+    statement: &str,
 ) -> Result<impl Stream<Item = Result<Bytes, PgError>> + use<>, PgError> {
-    let chunks = Box::pin(client.copy_out(&copy_statement(table)).await?);
+    let chunks = Box::pin(client.copy_out(statement).await?);
     Ok(futures_util::stream::unfold((chunks, LineBuffer::default()), |(mut chunks, mut buffer)| async {
         loop {
             if let Some(line) = buffer.next_line() {

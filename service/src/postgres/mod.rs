@@ -33,4 +33,4 @@ pub mod wal_stream;
 pub mod walsender;
 
 pub use error::{PgError, ServerError};
-pub use source::{SourceConfig, TlsMode};
+pub use source::{SnapshotOptions, SourceConfig, TlsMode};

@@ -172,8 +172,7 @@ pub async fn inspect(
     if server_version < SERVER_VERSION_MIN {
         return Ok(found);
     }
-    let is_wanted = |schema: &str, name: &str| patterns.iter().any(|pattern| names(pattern, schema, name));
-    found.tables = published_tables(client, &found.publication, server_version, is_wanted).await?;
+    found.tables = read_tables(client, &found.publication, patterns).await?;
     for table in &found.tables {
         inspect_table(table, &role, &mut found.problems);
     }
@@ -186,6 +185,25 @@ pub async fn inspect(
         }
     }
     Ok(found)
+}
+
+/// The published tables that the patterns name.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn read_tables(client: &Client, publication: &str, patterns: &[TablePattern]) -> Result<Vec<Table>, PgError> {
+    let is_wanted = |schema: &str, name: &str| patterns.iter().any(|pattern| names(pattern, schema, name));
+    published_tables(client, publication, server_version(client).await?, is_wanted).await
+}
+
+/// The server's version as a number, 150004 for 15.4.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn server_version(client: &Client) -> Result<u32, PgError> {
+    let sql = "SELECT current_setting('server_version_num')::bigint";
+    let version: i64 = client.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(u32::try_from(version).unwrap_or(u32::MAX))
 }
 
 fn names(pattern: &TablePattern, schema: &str, name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! How to reach the source, and what to read from it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use crate::secret::Secret;
 
@@ -44,4 +44,21 @@ pub struct SourceConfig {
     pub slot_prefix: String,
     /// How often a message is written so that an idle source's slot moves; `None`: never.
     pub heartbeat: Option<Duration>,
+    /// How tables are copied.
+    pub snapshot: SnapshotOptions,
+}
+
+/// How tables are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    /// Sessions that read at once, from 1 to 16.
+    pub connections: usize,
+    /// Bytes per second read of one table at most, so that the source has time for others; `None`: as fast as it goes.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self { connections: 2, bytes_per_second: None }
+    }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     postgres::{
         error::PgError,
-        source::{SourceConfig, TlsMode},
+        source::{SnapshotOptions, SourceConfig, TlsMode},
     },
     secret::Secret,
 };
@@ -71,6 +71,7 @@ impl SourceConfig {
             publication: None,
             slot_prefix: DEFAULT_SLOT_PREFIX.to_owned(),
             heartbeat: Some(DEFAULT_HEARTBEAT),
+            snapshot: SnapshotOptions::default(),
         };
         let mut tls = None;
         for parameter in query.split('&').filter(|text| !text.is_empty()) {

@@ -16,6 +16,7 @@ use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupKey};
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
     replication::{
+        copy::ledger::Touched,
         error::ReplicationError,
         image::{CompleteRow, identity_key, subkey},
         lookups::{Lookups, group},
@@ -43,16 +44,19 @@ pub(super) struct Applier<'s> {
     consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
     operations: Vec<NewOperation>,
     errors: Vec<EvaluationError>,
+    touched: Vec<(RowKey, Touched)>,
     bytes: usize,
 }
 
 /// How operations for an evaluated row are chosen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Emit {
+#[derive(Clone, Copy)]
+enum Emit<'o> {
     /// The row changed: all outputs are written again.
     All,
     /// Only something the row depends on changed: outputs that were there already are left alone.
     Differences,
+    /// Outputs that clients have with this very data are left alone.
+    Except(&'o HashMap<RowOutput, Arc<str>>),
 }
 
 impl<'s> Applier<'s> {
@@ -64,6 +68,7 @@ impl<'s> Applier<'s> {
             consulting: HashMap::default(),
             operations: Vec::new(),
             errors: Vec::new(),
+            touched: Vec::new(),
             bytes: 0,
         }
     }
@@ -78,14 +83,71 @@ impl<'s> Applier<'s> {
         std::mem::take(&mut self.errors)
     }
 
-    /// A row as the copy found it. One that is stored already, unchanged, needs nothing.
-    pub(super) fn copied(&mut self, table: &SourceRelation, row: &CompleteRow) -> Result<(), ReplicationError> {
-        let key = row.key(table.id, &table.identity);
-        let image = row.encode(table.current_layout());
-        if self.rows.get(&key)?.is_some_and(|stored| stored.image == image) {
+    /// A row as the copy found it, under a layout of its own. `is_new`: it cannot be stored.
+    ///
+    /// One that is stored with the same values stays as clients have it.
+    pub(super) fn copied(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        (layout, row): (usize, &CompleteRow),
+        is_new: bool,
+    ) -> Result<(), ReplicationError> {
+        let image = row.encode(layout);
+        if is_new {
+            self.rows.add_new(key);
+            return self.evaluate(table, key, (layout, row), image, Emit::All);
+        }
+        let Some(stored) = self.rows.get(key)?.cloned() else {
+            return self.evaluate(table, key, (layout, row), image, Emit::All);
+        };
+        let (stored_layout, stored_row) = CompleteRow::decode(&stored.image).ok_or_else(damaged_image)?;
+        if stored_row == *row && table.has_same_columns(stored_layout, layout) {
+            if stored_layout != layout {
+                self.bytes += image.len() + key.identity.len();
+                self.rows.set(key, Some(StoredRow { image, ..Arc::unwrap_or_clone(stored) }))?;
+            }
             return Ok(());
         }
-        self.evaluate(table, &key, (table.current_layout(), row), image, Emit::All)
+        let same = self.outputs_now(table, (stored_layout, &stored_row), &stored)?;
+        self.evaluate(table, key, (layout, row), image, Emit::Except(&same))
+    }
+
+    /// What clients have of a stored row, with its data: outputs that will be the same again need no operation.
+    fn outputs_now(
+        &mut self,
+        table: &SourceRelation,
+        (layout, row): (usize, &CompleteRow),
+        stored: &StoredRow,
+    ) -> Result<HashMap<RowOutput, Arc<str>>, ReplicationError> {
+        let Some((evaluator, values)) = table.evaluable(layout, row) else {
+            return Ok(HashMap::new());
+        };
+        let rows = evaluator.evaluate(&values, &mut self.lookups)?.rows;
+        let outputs = rows.into_iter().map(|EvaluatedRow { bucket, object_type, object_id, data }| {
+            (RowOutput { bucket, object_type, object_id }, data)
+        });
+        Ok(outputs.filter(|(output, _)| stored.outputs.contains(output)).collect())
+    }
+
+    /// Forgets a row that is no longer in the source: one that was written under an older layout than `first_layout`.
+    pub(super) fn sweep(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        first_layout: usize,
+    ) -> Result<(), ReplicationError> {
+        let Some(stored) = self.rows.get(key)? else { return Ok(()) };
+        let (layout, _) = CompleteRow::decode(&stored.image).ok_or_else(damaged_image)?;
+        if layout < first_layout {
+            self.delete_key(table, key)?;
+        }
+        Ok(())
+    }
+
+    /// What the stream did to rows of tables that are being copied, since the last call.
+    pub(super) fn take_touched(&mut self) -> Vec<(RowKey, Touched)> {
+        std::mem::take(&mut self.touched)
     }
 
     /// A new row, or a new state of one. `old` is what the stream told of the row before.
@@ -95,7 +157,7 @@ impl<'s> Applier<'s> {
         old: Option<OldTuple>,
         new: Tuple,
     ) -> Result<Upserted, ReplicationError> {
-        if new.0.len() != table.column_count() {
+        if new.0.len() != table.column_count(table.current_layout()) {
             return Err(ReplicationError::RowShape { table: table.full_name() });
         }
         let (old_key, new) = match old {
@@ -105,12 +167,19 @@ impl<'s> Applier<'s> {
         };
         // Columns of the identity are known by now, even while others are not.
         let key = tuple_key(table, &new);
-        let Some(row) = self.complete(table, new, old_key.as_ref(), &key)? else {
-            return Ok(Upserted::RowMissing);
-        };
+        let sent = table.is_being_copied.then(|| new.clone());
+        let row = self.complete(table, new, old_key.as_ref(), &key)?;
         if let Some(old_key) = old_key.filter(|old_key| *old_key != key) {
             self.delete_key(table, &old_key)?;
+            self.touch(table, &old_key, Touched::Known);
         }
+        let Some(row) = row else {
+            if let Some(sent) = sent {
+                self.touch(table, &key, Touched::Incomplete(sent));
+            }
+            return Ok(Upserted::RowMissing);
+        };
+        self.touch(table, &key, Touched::Known);
         let image = row.encode(table.current_layout());
         self.evaluate(table, &key, (table.current_layout(), &row), image, Emit::All)?;
         Ok(Upserted::Done)
@@ -119,7 +188,15 @@ impl<'s> Applier<'s> {
     /// A row that is gone.
     pub(super) fn delete(&mut self, table: &SourceRelation, old: OldTuple) -> Result<(), StorageError> {
         let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old;
-        self.delete_key(table, &tuple_key(table, &tuple))
+        let key = tuple_key(table, &tuple);
+        self.touch(table, &key, Touched::Known);
+        self.delete_key(table, &key)
+    }
+
+    fn touch(&mut self, table: &SourceRelation, key: &RowKey, kind: Touched) {
+        if table.is_being_copied {
+            self.touched.push((key.clone(), kind));
+        }
     }
 
     /// All rows of a table are gone.
@@ -248,7 +325,7 @@ impl<'s> Applier<'s> {
         key: &RowKey,
         (layout, row): (usize, &CompleteRow),
         image: Bytes,
-        emit: Emit,
+        emit: Emit<'_>,
     ) -> Result<(), ReplicationError> {
         let (evaluator, values) = table.evaluable(layout, row).ok_or_else(damaged_image)?;
         let mut evaluation = evaluator.evaluate(&values, &mut self.lookups)?;
@@ -295,7 +372,7 @@ impl<'s> Applier<'s> {
         key: &RowKey,
         after: Option<StoredRow>,
         outputs: Vec<(RowOutput, Arc<str>)>,
-        emit: Emit,
+        emit: Emit<'_>,
     ) -> Result<(), StorageError> {
         let before = self.rows.get(key)?.cloned();
         let empty = StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] };
@@ -309,14 +386,15 @@ impl<'s> Applier<'s> {
         self.rows.set(key, after)
     }
 
-    fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<(RowOutput, Arc<str>)>, emit: Emit) {
+    fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<(RowOutput, Arc<str>)>, emit: Emit<'_>) {
         let gone = outputs_gone(old, &new);
         // Only asked when differences are wanted, or there are none.
         let had: HashSet<&RowOutput, RandomState> =
-            if emit == Emit::Differences { old.iter().collect() } else { HashSet::default() };
+            if matches!(emit, Emit::Differences) { old.iter().collect() } else { HashSet::default() };
         let first = self.operations.len();
         for (output, data) in new {
-            if had.contains(&output) {
+            let is_same = |same: &HashMap<RowOutput, Arc<str>>| same.get(&output).is_some_and(|same| *same == data);
+            if had.contains(&output) || matches!(emit, Emit::Except(same) if is_same(same)) {
                 continue;
             }
             // Buckets mostly get the very same row, so its checksum is computed once.
@@ -420,7 +498,7 @@ fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {
         Some(TupleValue::Text(text)) => Some(&**text),
         _ => None,
     };
-    identity_key(table.id, &table.identity, text)
+    identity_key(table.id, table.identity(table.current_layout()), text)
 }
 
 /// Under `REPLICA IDENTITY FULL` the old row has the values that were not sent again.

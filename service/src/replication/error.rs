@@ -21,8 +21,8 @@ pub enum ReplicationError {
     /// What replication stored about itself cannot be read.
     #[error("the replication state in the bucket store cannot be read; tables will be copied again")]
     State(#[source] serde_json::Error),
-    /// A table is not what it was when it was copied.
-    #[error("{table}: {change}; tables will be copied again")]
+    /// A table is not what it was when the catalog was last looked at; it is looked at again.
+    #[error("{table}: {change}; looking at the source's tables again")]
     SchemaChanged {
         /// Schema and name.
         table: String,
@@ -30,7 +30,7 @@ pub enum ReplicationError {
         change: &'static str,
     },
     /// An update left values out as unchanged, but there is no stored row to take them from.
-    #[error("{table}: a change refers to a row that was never copied; tables will be copied again")]
+    #[error("{table}: a change refers to a row that was never copied; tables will be compared with the source")]
     RowMissing {
         /// Schema and name.
         table: String,
@@ -56,7 +56,9 @@ pub(super) enum Recovery {
     Retry,
     /// Try again now and then: a person has to change something first.
     RetrySlowly,
-    /// Copy all tables again.
+    /// Copy all tables again and compare them with what is stored.
+    Compare,
+    /// Forget what is stored and copy all tables.
     StartOver,
     /// Give up: a store whose disk failed must not be written to again by this process.
     Stop,
@@ -81,11 +83,10 @@ impl ReplicationError {
     pub(super) fn recovery(&self) -> Recovery {
         match self {
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
-            Self::Postgres(_) => Recovery::Retry,
+            Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
             Self::Setup(_) | Self::EndlessLookups => Recovery::RetrySlowly,
-            Self::State(_) | Self::SchemaChanged { .. } | Self::RowMissing { .. } | Self::RowShape { .. } => {
-                Recovery::StartOver
-            }
+            Self::State(_) => Recovery::StartOver,
+            Self::RowMissing { .. } | Self::RowShape { .. } => Recovery::Compare,
             Self::Storage(_) | Self::Worker => Recovery::Stop,
         }
     }

@@ -5,22 +5,24 @@
 //!                                                                                     └─► durable position ─► slot
 //! ```
 //!
-//! [`Replicator`] connects, decides between a fresh copy and resuming, copies tables (`snapshot`), then follows the
-//! stream (`stream`), and begins again when something fails. `apply` turns one row change into operations; it is pure
-//! over a store to read from.
+//! [`Replicator`] connects, settles what to go on from (`prepare`), then follows the stream (`stream`) while tables that
+//! need it are copied (`copy`), and begins again when something fails. `apply` turns one row change into operations; it
+//! is pure over a store to read from.
 //!
 //! **Invariants**
 //!
 //! - The source is told to forget only what the store has made durable; the slot is never ahead of our own state.
-//! - A store commit holds whole source transactions, several if they come quickly; it becomes visible only once the
-//!   stream has passed the position at which the last table was copied.
+//! - A store commit holds whole source transactions, several if they come quickly. At first nothing is visible before
+//!   all tables are copied.
 //! - Transactions are recognised by their commit position: what comes twice is applied once.
-//! - Whatever cannot be proven to continue correctly (slot, server, tables, rules changed) is copied afresh.
+//! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
+//!   stored, so that clients get the differences; when the rules change, everything begins afresh.
 //! - Knows no clients and no HTTP, and not which store it writes to.
 //!
 //! Start reading at [`replicator`].
 
 mod apply;
+mod copy;
 mod error;
 mod image;
 mod lookups;
@@ -28,7 +30,6 @@ mod pending;
 mod prepare;
 mod relations;
 pub mod replicator;
-mod snapshot;
 mod state;
 pub mod status;
 mod stream;

@@ -48,6 +48,14 @@ impl<'s> PendingRows<'s> {
         Ok(())
     }
 
+    /// A row of which is known that the store does not have it.
+    pub(super) fn add_new(&mut self, key: &RowKey) {
+        if let Entry::Vacant(entry) = self.places.entry(key.clone()) {
+            entry.insert(self.rows.len());
+            self.rows.push((key.clone(), PendingRow { before: None, after: None }));
+        }
+    }
+
     /// Keys of the table's rows that are in the batch already.
     pub(super) fn keys_of_table(&self, table: TableId) -> Vec<RowKey> {
         self.rows.iter().filter(|(key, _)| key.table == table).map(|(key, _)| key.clone()).collect()

@@ -1,11 +1,12 @@
-//! The decision at the start of every attempt: go on where we were, or copy everything afresh.
+//! The decision at the start of every attempt: go on where we were, compare everything with the source, or begin afresh.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tokio_postgres::Client;
 
 use crate::{
+    lsn::Lsn,
     postgres::{
         catalog::Table,
         preflight::{Inspection, inspect},
@@ -14,9 +15,11 @@ use crate::{
     },
     replication::{
         error::ReplicationError,
-        replicator::{Replicator, within_deadline},
+        replicator::{Remedy, Replicator, current_position, within_deadline},
         state::ReplicationState,
+        stream::Start,
     },
+    storage::Batch,
 };
 
 /// Ready to copy or to follow.
@@ -26,7 +29,7 @@ pub(super) struct Prepared {
     /// The tables to read.
     pub(super) tables: Vec<Table>,
     /// Where we are.
-    pub(super) state: ReplicationState,
+    pub(super) start: Start,
 }
 
 /// What the source said about itself.
@@ -39,8 +42,15 @@ struct Found<'a> {
 /// How to go on.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Everything is as we left it.
+    /// The slot goes on where we were.
     Resume(ReplicationState),
+    /// Changes may have been missed: a new slot, and all tables are compared with what is stored.
+    Compare {
+        reason: &'static str,
+        state: ReplicationState,
+        /// Positions in the source's WAL mean something else now.
+        is_other_history: bool,
+    },
     /// What is stored, if anything, cannot be continued.
     StartOver {
         reason: &'static str,
@@ -53,7 +63,8 @@ impl Replicator {
     /// Connects, looks at the source, and settles what to continue from.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<Prepared, ReplicationError> {
         let client = self.source.connect().await?;
-        let must_start_over = self.must_start_over.load(Ordering::Relaxed);
+        let remedy = self.remedy();
+        let must_start_over = remedy == Some(Remedy::StartOver);
         let stored = match self.blocking(|replicator| ReplicationState::load(replicator.store.as_ref())).await {
             // Announced when it was first met. The name of the slot is lost with it.
             Err(ReplicationError::State(_)) if must_start_over => None,
@@ -61,6 +72,7 @@ impl Replicator {
         };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
         let tables = self.plan.source_tables();
+        let catalog_seen_at = within_deadline(current_position(&client)).await?;
         let look = inspect(&client, &self.source, &tables, slot_name.as_deref());
         let inspection = refuse_problems(within_deadline(look).await?)?;
         let mut walsender = WalSender::connect(&self.source).await?;
@@ -71,18 +83,75 @@ impl Replicator {
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
         let verdict = if must_start_over {
-            Verdict::StartOver { reason: "what is stored no longer fits the source", old_slot: slot_name }
+            Verdict::StartOver { reason: "what is stored cannot be read", old_slot: slot_name }
         } else {
-            judge(stored, &self.rules_fingerprint, &found)
+            match judge(stored, &self.rules_fingerprint, &found) {
+                Verdict::Resume(state) if remedy == Some(Remedy::Compare) => {
+                    let reason = "what is stored no longer fits the source";
+                    Verdict::Compare { reason, state, is_other_history: false }
+                }
+                verdict => verdict,
+            }
         };
         let state = match verdict {
-            Verdict::Resume(state) => state,
+            Verdict::Resume(state) => self.resume(state, &found).await?,
+            Verdict::Compare { reason, state, is_other_history } => {
+                tracing::warn!("all tables will be compared with what is stored: {reason}");
+                self.compare(&client, walsender, state, is_other_history, &found).await?
+            }
             Verdict::StartOver { reason, old_slot } => {
                 tracing::info!("all tables will be copied: {reason}");
                 self.start_over(&client, walsender, old_slot, &found).await?
             }
         };
-        Ok(Prepared { client, tables: inspection.tables, state })
+        Ok(Prepared { client, tables: inspection.tables, start: Start { state, catalog_seen_at } })
+    }
+
+    /// Goes on; tables that changed meanwhile are copied.
+    async fn resume(
+        self: &Arc<Self>,
+        mut state: ReplicationState,
+        found: &Found<'_>,
+    ) -> Result<ReplicationState, ReplicationError> {
+        let changes = state.follow_catalog(&found.inspection.tables);
+        if changes.is_empty() {
+            return Ok(state);
+        }
+        for (table, change) in changes {
+            tracing::warn!("{table}: {change}");
+        }
+        let stored =
+            Batch { replication_state: Some(state.to_bytes()), visible_at: state.visible_at(), ..Batch::default() };
+        self.blocking(move |replicator| Ok(replicator.commit(stored)?)).await?;
+        Ok(state)
+    }
+
+    /// Keeps what is stored, hidden, and creates the slot anew. Every table is read again: what is the same gives clients
+    /// nothing to download.
+    async fn compare(
+        self: &Arc<Self>,
+        client: &Client,
+        walsender: WalSender,
+        mut state: ReplicationState,
+        is_other_history: bool,
+        found: &Found<'_>,
+    ) -> Result<ReplicationState, ReplicationError> {
+        within_deadline(drop_slot(client, &state.slot)).await?;
+        self.progress.forget_source();
+        state.follow_catalog(&found.inspection.tables);
+        state.copy_everything_again();
+        (state.system_id, state.timeline) = (found.system.system_id.clone(), found.system.timeline.clone());
+        state.publication.clone_from(&found.inspection.publication);
+        (state.slot_created_at, state.resume, state.consistent_from) = (None, Lsn::ZERO, Lsn::ZERO);
+        let stored = state.clone();
+        self.blocking(move |replicator| {
+            if is_other_history {
+                replicator.store.release_write_checkpoints()?;
+            }
+            Ok(replicator.save(&stored)?)
+        })
+        .await?;
+        self.create_slot(walsender, state).await
     }
 
     /// Drops what there was, and creates the slot. The state is stored before the slot exists, so that a slot we
@@ -90,7 +159,7 @@ impl Replicator {
     async fn start_over(
         self: &Arc<Self>,
         client: &Client,
-        mut walsender: WalSender,
+        walsender: WalSender,
         old_slot: Option<String>,
         found: &Found<'_>,
     ) -> Result<ReplicationState, ReplicationError> {
@@ -100,7 +169,7 @@ impl Replicator {
         let slot = old_slot.unwrap_or_else(|| self.new_slot_name());
         within_deadline(drop_slot(client, &slot)).await?;
         self.progress.forget_source();
-        let mut state = ReplicationState::fresh(
+        let state = ReplicationState::fresh(
             found.system,
             slot,
             found.inspection.publication.clone(),
@@ -113,11 +182,20 @@ impl Replicator {
             Ok(replicator.save(&stored)?)
         })
         .await?;
+        self.create_slot(walsender, state).await
+    }
+
+    /// Creates the slot that `state` names; the state is stored already.
+    async fn create_slot(
+        self: &Arc<Self>,
+        mut walsender: WalSender,
+        mut state: ReplicationState,
+    ) -> Result<ReplicationState, ReplicationError> {
         let position = walsender.create_slot(&state.slot).await?;
         (state.slot_created_at, state.resume, state.consistent_from) = (Some(position), position, position);
         let stored = state.clone();
         self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
-        self.must_start_over.store(false, Ordering::Relaxed);
+        self.set_remedy(None);
         Ok(state)
     }
 
@@ -173,45 +251,36 @@ fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Foun
     let Some(state) = stored else {
         return Verdict::StartOver { reason: "nothing is stored yet", old_slot: None };
     };
-    let tables = &found.inspection.tables;
-    let has_same_tables = state.tables.len() == tables.len()
-        && tables.iter().all(|table| state.tables.iter().any(|stored| stored.is_same_as(table)));
-    let is_retyped =
-        |table: &Table| state.tables.iter().any(|stored| stored.is_same_as(table) && !stored.has_types_of(table));
     // The slot is only ever told what is stored, so if it is further on, it is another one, or somebody moved it.
     let is_ahead = |slot: &SlotState| slot.confirmed.is_some_and(|confirmed| confirmed > state.resume);
-    let reason = if state.slot_created_at.is_none() {
-        "creating the slot was interrupted"
-    } else if state.rules_fingerprint != rules_fingerprint {
-        "the rules have changed"
-    } else if state.system_id != found.system.system_id {
-        "the source is another server"
+    if state.rules_fingerprint != rules_fingerprint {
+        return Verdict::StartOver { reason: "the rules have changed", old_slot: Some(state.slot) };
+    }
+    let (reason, is_other_history) = if state.system_id != found.system.system_id {
+        ("the source is another server", true)
     } else if state.timeline != found.system.timeline {
-        "the source was restored or failed over"
+        ("the source was restored or failed over", true)
     } else if found.system.head < state.resume {
-        "the source is behind what was read from it: it was restored to an earlier state"
+        ("the source is behind what was read from it: it was restored to an earlier state", true)
+    } else if state.slot_created_at.is_none() {
+        ("creating the slot was interrupted", false)
     } else if found.slot.is_none() {
-        "the replication slot was dropped"
+        ("the replication slot was dropped", false)
     } else if found.slot.is_some_and(|slot| !slot.is_usable) {
-        "the replication slot has lost its WAL"
+        ("the replication slot has lost its WAL", false)
     } else if found.slot.is_some_and(is_ahead) {
-        "the replication slot was moved or created again by somebody else"
+        ("the replication slot was moved or created again by somebody else", false)
     } else if state.publication != found.inspection.publication {
-        "another publication is used"
-    } else if !has_same_tables {
-        "the published tables have changed"
-    } else if tables.iter().any(is_retyped) {
-        "a type that the tables use has changed"
+        ("another publication is used", false)
     } else {
         return Verdict::Resume(state);
     };
-    Verdict::StartOver { reason, old_slot: Some(state.slot) }
+    Verdict::Compare { reason, state, is_other_history }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
 
     fn system() -> SystemIdentity {
         SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::new(500) }
@@ -248,8 +317,8 @@ mod tests {
             SystemIdentity { timeline: "2".to_owned(), ..system() },
             SystemIdentity { head: Lsn::new(399), ..system() },
         ] {
-            assert!(matches!(verdict(&other, 400), Verdict::StartOver { .. }), "{other:?}");
+            assert!(matches!(verdict(&other, 400), Verdict::Compare { is_other_history: true, .. }), "{other:?}");
         }
-        assert!(matches!(verdict(&system(), 401), Verdict::StartOver { .. }), "the slot was moved");
+        assert!(matches!(verdict(&system(), 401), Verdict::Compare { .. }), "the slot was moved");
     }
 }

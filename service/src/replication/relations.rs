@@ -7,7 +7,7 @@ use kairos_sync_rules::{Compatibility, SourceTable, SqlValue, SyncPlan, TableEva
 
 use crate::{
     postgres::{
-        pgoutput::{Relation, Tuple, TupleValue},
+        pgoutput::{IdentitySetting, Relation, Tuple, TupleValue},
         preflight::CONNECTION_TAG,
     },
     replication::{
@@ -34,13 +34,28 @@ pub(super) struct SourceRelation {
     pub(super) id: TableId,
     pub(super) schema: String,
     pub(super) name: String,
-    /// Positions of the identifying columns in the current layout.
-    pub(super) identity: Vec<usize>,
+    /// Whether its copy has not ended: the stream's changes are noted then.
+    pub(super) is_being_copied: bool,
+    /// Number of the layout in which the stream sends rows.
+    current: usize,
     layouts: Vec<Layout>,
+}
+
+/// What became of a description in the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Described {
+    /// Changes of this table can be applied.
+    Known,
+    /// So they can, but rows that do not change are no longer what the source shows: the table is to be copied again.
+    Outdated(TableId),
+    /// Its changes concern nobody, or are older than the copy that is to come.
+    Ignored,
 }
 
 /// Columns a table has or had, and how rows of that time are evaluated.
 struct Layout {
+    /// Positions of the identifying columns.
+    identity: Vec<usize>,
     columns: Vec<ColumnState>,
     /// Positions of columns whose types may get further parts.
     growing: Vec<usize>,
@@ -53,31 +68,48 @@ impl<'p> Relations<'p> {
         let mut relations =
             Self { plan, bucket_prefix, tables: HashMap::new(), by_oid: HashMap::new(), ignored: HashSet::new() };
         for table in tables {
-            relations.by_oid.insert(table.oid, table.id());
-            relations.tables.insert(table.id(), relations.prepare(table));
+            relations.set(table);
         }
         relations
     }
 
+    /// Takes in the state of a table that is new or has changed.
+    pub(super) fn set(&mut self, table: &TableState) {
+        self.by_oid.retain(|_, id| *id != table.id());
+        if !table.is_gone {
+            self.by_oid.insert(table.oid, table.id());
+        }
+        let prepared = self.prepare(table);
+        self.tables.insert(table.id(), prepared);
+    }
+
+    /// Forgets a table.
+    pub(super) fn remove(&mut self, id: TableId) {
+        self.by_oid.retain(|_, known| *known != id);
+        self.tables.remove(&id);
+    }
+
     fn prepare(&self, table: &TableState) -> SourceRelation {
-        let layouts: Vec<_> =
-            table.layouts.iter().map(|columns| self.layout(&table.schema, &table.name, columns)).collect();
+        let layouts: Vec<_> = table.layouts.iter().map(|columns| self.layout(table, columns)).collect();
+        let known = self.tables.get(&table.id());
         SourceRelation {
             id: table.id(),
             schema: table.schema.clone(),
             name: table.name.clone(),
-            identity: identity_positions(table),
+            is_being_copied: table.copy.is_some(),
+            current: known.map_or(layouts.len().saturating_sub(1), |known| known.current),
             layouts,
         }
     }
 
-    fn layout(&self, schema: &str, name: &str, columns: &[ColumnState]) -> Layout {
-        let source =
-            SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
+    fn layout(&self, table: &TableState, columns: &[ColumnState]) -> Layout {
+        let source = source_table(&table.schema, &table.name);
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+        let position = |wanted: &String| names.iter().position(|name| name == wanted);
         let reads_parts = self.plan.compatibility().custom_postgres_types;
         let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
         Layout {
+            identity: table.identity.iter().filter_map(position).collect(),
             columns: columns.to_vec(),
             growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
             evaluator: self.plan.evaluator(&source, &names, &self.bucket_prefix),
@@ -95,52 +127,50 @@ impl<'p> Relations<'p> {
         self.tables.get(&id)
     }
 
-    /// Takes in what the stream says about a table. `tables` are told of new columns, `types` of their types.
+    /// Takes in what the stream says about a table. `is_history`: it says so of a time before the catalog was looked at,
+    /// so that what differs from `tables` has been dealt with. `has_rows` tells whether a copy has stored rows already.
     ///
     /// # Errors
-    /// [`ReplicationError::SchemaChanged`] when rows copied earlier no longer fit.
+    /// [`ReplicationError::SchemaChanged`] when the catalog must be looked at again.
     pub(super) fn describe(
         &mut self,
         relation: &Relation,
         tables: &mut [TableState],
         types: &mut Types<'_>,
-    ) -> Result<(), ReplicationError> {
-        let changed = |change| ReplicationError::SchemaChanged {
-            table: format!("{}.{}", relation.schema, relation.name),
-            change,
-        };
-        let Some(table) = tables.iter_mut().find(|table| table.oid == relation.oid) else {
-            let source = SourceTable {
-                connection: CONNECTION_TAG.to_owned(),
-                schema: relation.schema.clone(),
-                name: relation.name.clone(),
-            };
-            if self.plan.source_tables().iter().any(|pattern| pattern.matches(&source)) {
-                return Err(changed("it is new in the publication, or was dropped and created again"));
+        is_history: bool,
+        has_rows: impl Fn(TableId) -> bool,
+    ) -> Result<Described, ReplicationError> {
+        let known = tables.iter_mut().find(|table| !table.is_gone && table.oid == relation.oid);
+        let Some(table) = known.filter(|table| is_described_by(table, relation)) else {
+            let source = source_table(&relation.schema, &relation.name);
+            let is_known = self.by_oid.contains_key(&relation.oid);
+            let is_read = is_known || self.plan.source_tables().iter().any(|pattern| pattern.matches(&source));
+            if is_read && !is_history {
+                return Err(ReplicationError::SchemaChanged {
+                    table: format!("{}.{}", relation.schema, relation.name),
+                    change: "it is new, or its name or key changed",
+                });
             }
             self.ignored.insert(relation.oid);
-            return Ok(());
+            return Ok(Described::Ignored);
         };
-        if (&table.schema, &table.name) != (&relation.schema, &relation.name) {
-            return Err(changed("it was renamed"));
+        self.ignored.remove(&relation.oid);
+        let columns = types.columns(relation, table.layouts.last().map_or(&[], Vec::as_slice))?;
+        // Rows that a copy is about to bring need no second one, and history is what a copy, if need be, comes after.
+        let is_new = table.layouts.last() != Some(&columns) && !is_history;
+        let is_outdated = is_new && (table.copy.is_none() || has_rows(table.id()));
+        if is_outdated {
+            table.begin_copy(columns.clone());
         }
-        let columns = types.columns(relation)?;
-        let current = table.layouts.last().map_or(&[][..], Vec::as_slice);
-        if current == columns {
-            return Ok(());
+        let layout_count = table.layouts.len();
+        let current = table.layout_of(&columns);
+        if is_outdated || layout_count != table.layouts.len() {
+            self.set(table);
         }
-        if !table.identity.iter().all(|column| columns.contains(column)) {
-            return Err(changed("its key or replica identity changed"));
+        if let Some(prepared) = self.tables.get_mut(&table.id()) {
+            prepared.current = current;
         }
-        let retyped =
-            |new: &ColumnState| current.iter().any(|old| old.name == new.name && old.type_oid != new.type_oid);
-        if columns.iter().any(retyped) {
-            return Err(changed("a column got another type"));
-        }
-        table.layouts.push(columns);
-        let prepared = self.prepare(table);
-        self.tables.insert(table.id(), prepared);
-        Ok(())
+        Ok(if is_outdated { Described::Outdated(table.id()) } else { Described::Known })
     }
 
     /// Whether a change of this table may be passed over; every other one must be known.
@@ -149,9 +179,28 @@ impl<'p> Relations<'p> {
     }
 }
 
-fn identity_positions(table: &TableState) -> Vec<usize> {
-    let columns = table.layouts.last().map_or(&[][..], Vec::as_slice);
-    table.identity.iter().filter_map(|wanted| columns.iter().position(|column| column == wanted)).collect()
+fn source_table(schema: &str, name: &str) -> SourceTable {
+    SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() }
+}
+
+/// Whether the stream speaks of the table as it was last found in the catalog: name and key.
+fn is_described_by(table: &TableState, relation: &Relation) -> bool {
+    let has = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+    let is_key = |name: &String| relation.columns.iter().any(|column| column.is_identity && column.name == *name);
+    // Rows without a key are told apart by all they have, so another column makes other identities.
+    let is_whole_row = table.layouts.last().is_some_and(|columns| columns.len() == table.identity.len());
+    let has_same_identity = match relation.identity {
+        // The whole row is sent, so any key can be taken from it.
+        IdentitySetting::Full => {
+            table.identity.iter().all(has) && (!is_whole_row || relation.columns.len() == table.identity.len())
+        }
+        IdentitySetting::Nothing => false,
+        IdentitySetting::Default | IdentitySetting::Index => {
+            let key_count = relation.columns.iter().filter(|column| column.is_identity).count();
+            key_count == table.identity.len() && table.identity.iter().all(is_key)
+        }
+    };
+    (&table.schema, &table.name) == (&relation.schema, &relation.name) && has_same_identity
 }
 
 impl SourceRelation {
@@ -160,19 +209,38 @@ impl SourceRelation {
         format!("{}.{}", self.schema, self.name)
     }
 
-    /// Number of the current layout.
+    /// Number of the layout in which the stream sends rows.
     pub(super) fn current_layout(&self) -> usize {
-        self.layouts.len() - 1
+        self.current
     }
 
-    /// How many columns the table has now.
-    pub(super) fn column_count(&self) -> usize {
-        self.layouts[self.current_layout()].columns.len()
+    /// The columns in which the stream sends rows.
+    pub(super) fn columns(&self) -> &[ColumnState] {
+        self.columns_of(self.current)
+    }
+
+    fn columns_of(&self, layout: usize) -> &[ColumnState] {
+        self.layouts.get(layout).map_or(&[], |layout| &layout.columns)
+    }
+
+    /// How many columns rows of a layout have.
+    pub(super) fn column_count(&self, layout: usize) -> usize {
+        self.columns_of(layout).len()
+    }
+
+    /// Positions of the columns that identify a row of a layout.
+    pub(super) fn identity(&self, layout: usize) -> &[usize] {
+        self.layouts.get(layout).map_or(&[], |layout| &layout.identity)
+    }
+
+    /// Whether rows of two layouts with equal values are equal.
+    pub(super) fn has_same_columns(&self, one: usize, other: usize) -> bool {
+        one == other || self.columns_of(one) == self.columns_of(other)
     }
 
     /// Whether a row, in the current layout, has a value with more parts than are known of its type.
     pub(super) fn is_outgrown_by(&self, row: &Tuple) -> bool {
-        let layout = &self.layouts[self.current_layout()];
+        let Some(layout) = self.layouts.get(self.current) else { return false };
         layout.growing.iter().any(|position| match (row.0.get(*position), layout.columns.get(*position)) {
             (Some(TupleValue::Text(text)), Some(column)) => {
                 std::str::from_utf8(text).is_ok_and(|text| column.read_as.is_outgrown_by(text))
@@ -196,10 +264,9 @@ impl SourceRelation {
 
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.
     pub(super) fn carry_over(&self, position: usize, layout: usize, row: &CompleteRow) -> TupleValue {
-        let column = |layout: usize| self.layouts.get(layout).map(|layout| &layout.columns);
-        let wanted = column(self.current_layout()).and_then(|columns| columns.get(position));
-        let old_position = column(layout)
-            .and_then(|columns| columns.iter().position(|old| Some(&old.name) == wanted.map(|new| &new.name)));
+        // Under another type the same value may be another text.
+        let wanted = self.columns().get(position);
+        let old_position = self.columns_of(layout).iter().position(|old| Some(old) == wanted);
         match old_position.and_then(|position| row.0.get(position)) {
             Some(Some(text)) => TupleValue::Text(text.clone()),
             Some(None) => TupleValue::Null,

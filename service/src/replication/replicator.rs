@@ -3,10 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,11 +18,14 @@ use tokio_postgres::Client;
 use crate::{
     lsn::Lsn,
     metrics::Metrics,
-    postgres::{PgError, SourceConfig, slot::release, wal_stream::StreamLimits, walsender::WalSender},
+    postgres::{
+        PgError, SourceConfig, catalog::Table, preflight::read_tables, slot::release, wal_stream::StreamLimits,
+        walsender::WalSender,
+    },
     replication::{
+        copy,
         error::{Recovery, ReplicationError},
         prepare::Prepared,
-        snapshot::{copy_tables, current_position},
         state::ReplicationState,
         status::{Phase, ReplicationStatus},
         stream::{MESSAGE_PREFIX, apply_stream},
@@ -45,6 +45,8 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
 /// How often the source's head is asked for where no heartbeat is wanted.
 const HEAD_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the list of tables is compared with the catalog.
+const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
 /// What may be read ahead of the store.
 const STREAM_LIMITS: StreamLimits = StreamLimits { messages: 8_192, bytes: 8 * 1024 * 1024 };
 /// Kinds of rule failures that are written to the log; the metric counts all.
@@ -64,8 +66,17 @@ pub struct Replicator {
     pub(super) progress: Arc<ReplicationStatus>,
     /// Rule failures that have been logged. Locked for one look at a time.
     logged_failures: Mutex<HashSet<(String, String)>>,
-    /// Set when what is stored cannot be continued; cleared once it has been dropped.
-    pub(super) must_start_over: AtomicBool,
+    /// Set when what is stored cannot be continued as it is; cleared once that has been seen to.
+    remedy: Mutex<Option<Remedy>>,
+}
+
+/// What to do with what is stored before going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Compare it with the source.
+    Compare,
+    /// Forget it.
+    StartOver,
 }
 
 impl fmt::Debug for Replicator {
@@ -94,7 +105,7 @@ impl Replicator {
             on_commit,
             progress,
             logged_failures: Mutex::default(),
-            must_start_over: AtomicBool::new(false),
+            remedy: Mutex::default(),
         }
     }
 
@@ -119,13 +130,15 @@ impl Replicator {
                 bound = RETRY_BOUND_FIRST;
             }
             let recovery = error.recovery();
-            if recovery == Recovery::StartOver {
-                replicator.must_start_over.store(true, Ordering::Relaxed);
+            match recovery {
+                Recovery::Compare => replicator.set_remedy(Some(Remedy::Compare)),
+                Recovery::StartOver => replicator.set_remedy(Some(Remedy::StartOver)),
+                Recovery::Retry | Recovery::RetrySlowly | Recovery::Stop => {}
             }
             let wait = match recovery {
                 Recovery::Stop => return Err(error),
                 Recovery::RetrySlowly => rand::random_range(RETRY_SLOWLY.0..RETRY_SLOWLY.1),
-                Recovery::Retry | Recovery::StartOver => rand::random_range(RETRY_MIN..bound),
+                Recovery::Retry | Recovery::Compare | Recovery::StartOver => rand::random_range(RETRY_MIN..bound),
             };
             bound = (2 * bound).min(RETRY_BOUND_MAX);
             tokio::select! {
@@ -143,24 +156,19 @@ impl Replicator {
             prepared = Box::pin(self.prepare()) => prepared?,
             () = stopped(shutdown) => return Ok(()),
         };
-        let Prepared { client, tables, mut state } = prepared;
-        self.progress.set_slot(&state.slot);
-        self.set_resume(state.resume);
-        if !state.is_copied() {
-            match Box::pin(copy_tables(self, &client, &tables, state, shutdown)).await? {
-                Some(copied) => state = copied,
-                None => return Ok(()),
-            }
-        }
-        Box::pin(self.follow(&client, state, shutdown)).await
+        self.progress.set_slot(&prepared.start.state.slot);
+        self.set_resume(prepared.start.state.resume);
+        Box::pin(self.follow(prepared, shutdown)).await
     }
 
     async fn follow(
         self: &Arc<Self>,
-        client: &Client,
-        state: ReplicationState,
+        prepared: Prepared,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), ReplicationError> {
+        let Prepared { client, tables, start } = prepared;
+        let (client, state) = (&client, &start.state);
+        let publication = state.publication.clone();
         let open = async {
             within_deadline(release(client, &state.slot)).await?;
             let walsender = WalSender::connect(&self.source).await?;
@@ -170,16 +178,18 @@ impl Replicator {
             opened = Box::pin(open) => opened?,
             () = stopped(shutdown) => return Ok(()),
         };
-        self.progress.set_phase(Phase::Streaming);
         self.metrics.replication_connected.set(1);
+        let (desk, readers) = copy::channels(&state.tables, state.resume);
         let replicator = Arc::clone(self);
-        let mut worker = spawn_blocking(move || apply_stream(&replicator, state, wal));
+        let mut worker = spawn_blocking(move || apply_stream(&replicator, start, wal, desk));
         let outcome = tokio::select! {
             applied = &mut worker => {
                 handle.close().await;
                 return applied.map_err(|_| ReplicationError::Worker)?.and_then(|()| Err(stream_ended()));
             }
             failure = self.watch_source(client) => Err(failure.into()),
+            failure = Box::pin(copy::reader::run(self, client, &publication, readers)) => Err(failure),
+            failure = self.watch_catalog(client, &publication, &tables) => Err(failure),
             () = stopped(shutdown) => Ok(()),
         };
         handle.close().await;
@@ -214,6 +224,37 @@ impl Replicator {
             }
             self.set_lag();
         }
+    }
+
+    /// Compares the published tables with those found at the start. What the stream does not tell of a change is met
+    /// here: a table that is gone, renamed or new, but does not change. Returns what differs, or what went wrong.
+    async fn watch_catalog(&self, client: &Client, publication: &str, tables: &[Table]) -> ReplicationError {
+        let patterns = self.plan.source_tables();
+        let mut ticks = interval(CATALOG_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            let found = match within_deadline(read_tables(client, publication, &patterns)).await {
+                Ok(found) => found,
+                Err(error) => return error.into(),
+            };
+            let differs = |one: &[Table], other: &[Table]| {
+                one.iter().find(|table| !other.iter().any(|known| known.is_same_as(table))).map(Table::sql_name)
+            };
+            if let Some(table) = differs(&found, tables).or_else(|| differs(tables, &found)) {
+                let change = "it is new, changed or gone";
+                return ReplicationError::SchemaChanged { table, change };
+            }
+        }
+    }
+
+    pub(super) fn remedy(&self) -> Option<Remedy> {
+        *self.remedy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_remedy(&self, remedy: Option<Remedy>) {
+        *self.remedy.lock().unwrap_or_else(PoisonError::into_inner) = remedy;
     }
 
     /// Commits a batch and tells who waits for it.
@@ -256,6 +297,12 @@ impl Replicator {
 /// The reading task gives its reason before it ends, so this is only seen when it was lost.
 fn stream_ended() -> ReplicationError {
     PgError::Protocol("the end of the stream").into()
+}
+
+/// Where the source's WAL ends now.
+pub(super) async fn current_position(client: &Client) -> Result<Lsn, PgError> {
+    let text: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.try_get(0)?;
+    text.parse().map_err(|_| PgError::Protocol("a WAL position that is none"))
 }
 
 pub(super) async fn within_deadline<T>(ask: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {

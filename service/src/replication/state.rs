@@ -29,9 +29,13 @@ pub(super) struct ReplicationState {
     pub(super) publication: String,
     /// Of the rules all operations were made with.
     pub(super) rules_fingerprint: String,
-    /// The tables being read.
+    /// The tables being read, and those whose rows are still to be forgotten.
     pub(super) tables: Vec<TableState>,
-    /// Where the source's WAL ended after the last table was copied: clients see nothing before the stream is there.
+    /// The number the next new table gets; never used twice.
+    next_table_id: u32,
+    /// Whether clients see nothing until all tables are copied: at first, and when changes were missed.
+    pub(super) hides: bool,
+    /// Clients see nothing before the stream has passed this position.
     pub(super) consistent_from: Lsn,
     /// Transactions whose commit lies before this position are in the store.
     pub(super) resume: Lsn,
@@ -48,12 +52,45 @@ pub(super) struct TableState {
     pub(super) schema: String,
     /// Its name.
     pub(super) name: String,
-    /// The columns that identify a row.
-    pub(super) identity: Vec<ColumnState>,
-    /// The columns it had over time; stored rows name the one they were written under. The last is the current one.
+    /// Names of the columns that identify a row.
+    pub(super) identity: Vec<String>,
+    /// The columns it had over time; stored rows name the one they were written under. One that no row names any more
+    /// is empty.
     pub(super) layouts: Vec<Vec<ColumnState>>,
-    /// Whether its rows have been copied.
-    pub(super) is_copied: bool,
+    /// What is left of its copy; `None` once all its rows are here.
+    pub(super) copy: Option<TableCopy>,
+    /// It is no longer there, or no longer published: its rows are being forgotten.
+    pub(super) is_gone: bool,
+}
+
+/// A copy of a table that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableCopy {
+    /// The copy, and the stream since it began, write rows under this layout and later ones. Rows under older ones, once
+    /// everything has been read, are no longer in the source.
+    pub(super) first_layout: usize,
+    /// What has been read of each heap.
+    pub(super) parts: Vec<PartCopy>,
+    /// Whether everything has been read, and only rows from before are left to be forgotten.
+    pub(super) is_read: bool,
+}
+
+/// What has been read of one heap: the table's own, or that of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartCopy {
+    /// The heap's table.
+    pub(super) oid: u32,
+    /// The file that had the pages; in another one rows lie elsewhere.
+    pub(super) filenode: u32,
+    /// Pages that have been read, in order, with no two ranges touching.
+    pub(super) done: Vec<PageRange>,
+}
+
+/// Pages of a heap, from `first` up to but without `end`; `u32::MAX` stands for all that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct PageRange {
+    pub(super) first: u32,
+    pub(super) end: u32,
 }
 
 /// A column.
@@ -77,18 +114,21 @@ impl ReplicationState {
         rules_fingerprint: String,
         tables: &[Table],
     ) -> Self {
-        let tables = (1..).zip(tables).map(|(id, table)| TableState::new(id, table)).collect();
-        Self {
+        let mut state = Self {
             system_id: system.system_id.clone(),
             timeline: system.timeline.clone(),
             slot,
             slot_created_at: None,
             publication,
             rules_fingerprint,
-            tables,
+            tables: Vec::new(),
+            next_table_id: 1,
+            hides: true,
             consistent_from: Lsn::ZERO,
             resume: Lsn::ZERO,
-        }
+        };
+        state.follow_catalog(tables);
+        state
     }
 
     /// What the last commit stored.
@@ -101,31 +141,67 @@ impl ReplicationState {
         serde_json::to_vec(self).expect("text, numbers and lists always serialise").into()
     }
 
-    /// Whether all tables have been copied.
+    /// Whether all tables have been copied, and nothing is left of those that are gone.
     pub(super) fn is_copied(&self) -> bool {
-        self.tables.iter().all(|table| table.is_copied)
+        self.tables.iter().all(|table| table.copy.is_none())
+    }
+
+    /// The position clients may see the store at; `None` while it is not equal to the source at one.
+    pub(super) fn visible_at(&self) -> Option<Lsn> {
+        (!self.hides && self.resume >= self.consistent_from).then_some(self.resume)
+    }
+
+    /// Takes in which tables there are now. What changed is copied; the names of what changed are returned with the
+    /// reason.
+    pub(super) fn follow_catalog(&mut self, tables: &[Table]) -> Vec<(String, &'static str)> {
+        let mut changes = Vec::new();
+        for state in self.tables.iter_mut().filter(|state| !state.is_gone) {
+            if !tables.iter().any(|table| state.has_name_of(table)) {
+                changes.push((state.full_name(), "it is no longer published under this name: its rows are removed"));
+                state.give_up();
+            }
+        }
+        for table in tables {
+            let known = self.tables.iter_mut().find(|state| !state.is_gone && state.has_name_of(table));
+            if let Some(state) = known {
+                changes.extend(state.follow(table).map(|change| (state.full_name(), change)));
+                continue;
+            }
+            let state = TableState::new(self.next_table_id, table);
+            self.next_table_id += 1;
+            changes.push((state.full_name(), "it is new: its rows are copied"));
+            self.tables.push(state);
+        }
+        changes
+    }
+
+    /// Changes may have been missed: everything is to be read again and compared with what is stored.
+    pub(super) fn copy_everything_again(&mut self) {
+        self.hides = true;
+        // Where the slot was never created nothing was read either, and what was begun for it will do.
+        let is_begun = |table: &TableState| {
+            self.slot_created_at.is_none()
+                && table.copy.as_ref().is_some_and(|copy| copy.parts.is_empty() && !copy.is_read)
+        };
+        for table in self.tables.iter_mut().filter(|table| !table.is_gone && !is_begun(table)) {
+            let columns = table.layouts.last().cloned().unwrap_or_default();
+            table.begin_copy(columns);
+        }
     }
 }
 
 impl TableState {
     fn new(id: u32, table: &Table) -> Self {
-        let columns: Vec<_> = table
-            .columns
-            .iter()
-            .map(|column| ColumnState {
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                read_as: column.read_as.clone(),
-            })
-            .collect();
+        let columns = columns_of(table);
         Self {
             id,
             oid: table.oid,
             schema: table.schema.clone(),
             name: table.name.clone(),
-            identity: table.identity_columns().into_iter().map(|position| columns[position].clone()).collect(),
+            identity: identity_of(table),
             layouts: vec![columns],
-            is_copied: false,
+            copy: Some(TableCopy::from_layout(0)),
+            is_gone: false,
         }
     }
 
@@ -133,18 +209,142 @@ impl TableState {
         TableId(self.id)
     }
 
-    /// Whether this is still the table that was copied, as far as its rows' identity goes.
-    pub(super) fn is_same_as(&self, table: &Table) -> bool {
-        let now = Self::new(self.id, table);
-        self.oid == now.oid && self.schema == now.schema && self.name == now.name && self.identity == now.identity
+    /// Schema and name, for messages.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
     }
 
-    /// Whether values are still made of what they were made of when they were read.
-    pub(super) fn has_types_of(&self, table: &Table) -> bool {
-        let columns = self.layouts.last().map_or(&[][..], Vec::as_slice);
-        columns.iter().all(|known| {
-            let is_same = |column: &&Column| column.name == known.name && column.type_oid == known.type_oid;
-            table.columns.iter().find(is_same).is_none_or(|column| column.read_as == known.read_as)
-        })
+    fn has_name_of(&self, table: &Table) -> bool {
+        (&self.schema, &self.name) == (&table.schema, &table.name)
+    }
+
+    /// What makes a copy necessary, if anything.
+    fn follow(&mut self, table: &Table) -> Option<&'static str> {
+        let (columns, identity) = (columns_of(table), identity_of(table));
+        let change = if self.oid != table.oid {
+            "it was dropped and created again: its rows are copied again"
+        } else if self.identity != identity {
+            "its key or replica identity changed: its rows are copied again"
+        } else if self.layouts.last() != Some(&columns) {
+            "its columns changed: its rows are copied again"
+        } else {
+            return None;
+        };
+        (self.oid, self.identity) = (table.oid, identity);
+        self.begin_copy(columns);
+        Some(change)
+    }
+
+    /// From now on rows are written under a layout of their own, so that those not met again can be told.
+    pub(super) fn begin_copy(&mut self, columns: Vec<ColumnState>) {
+        self.copy = Some(TableCopy::from_layout(self.layouts.len()));
+        self.layouts.push(columns);
+    }
+
+    /// All rows are here, and none from before.
+    pub(super) fn end_copy(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            self.layouts.iter_mut().take(copy.first_layout).for_each(Vec::clear);
+        }
+    }
+
+    /// No row is here to stay.
+    fn give_up(&mut self) {
+        self.is_gone = true;
+        let first_layout = self.layouts.len();
+        self.copy = Some(TableCopy { is_read: true, ..TableCopy::from_layout(first_layout) });
+    }
+
+    /// The number of a layout rows may be written under now, a new one if need be.
+    pub(super) fn layout_of(&mut self, columns: &[ColumnState]) -> usize {
+        let first = self.copy.as_ref().map_or(0, |copy| copy.first_layout);
+        let known = self.layouts.iter().skip(first).rposition(|layout| layout == columns);
+        known.map_or_else(
+            || {
+                self.layouts.push(columns.to_vec());
+                self.layouts.len() - 1
+            },
+            |position| first + position,
+        )
+    }
+}
+
+impl TableCopy {
+    fn from_layout(first_layout: usize) -> Self {
+        Self { first_layout, parts: Vec::new(), is_read: false }
+    }
+
+    /// Takes in that pages were read.
+    pub(super) fn read(&mut self, oid: u32, filenode: u32, pages: PageRange) {
+        match self.parts.iter_mut().find(|part| part.oid == oid) {
+            Some(part) if part.filenode == filenode => part.add(pages),
+            Some(part) => *part = PartCopy { oid, filenode, done: vec![pages] },
+            None => self.parts.push(PartCopy { oid, filenode, done: vec![pages] }),
+        }
+    }
+}
+
+impl PartCopy {
+    fn add(&mut self, pages: PageRange) {
+        self.done.push(pages);
+        self.done.sort_unstable();
+        let mut merged: Vec<PageRange> = Vec::with_capacity(self.done.len());
+        for range in &self.done {
+            match merged.last_mut() {
+                Some(last) if range.first <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(*range),
+            }
+        }
+        self.done = merged;
+    }
+}
+
+/// The columns of a table as the catalog has it.
+pub(super) fn columns_of(table: &Table) -> Vec<ColumnState> {
+    let column = |column: &Column| ColumnState {
+        name: column.name.clone(),
+        type_oid: column.type_oid,
+        read_as: column.read_as.clone(),
+    };
+    table.columns.iter().map(column).collect()
+}
+
+fn identity_of(table: &Table) -> Vec<String> {
+    table.identity_columns().into_iter().map(|position| table.columns[position].name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_pages_grow_together() {
+        let mut copy = TableCopy::from_layout(0);
+        for (first, end) in [(0, 2), (4, 6), (8, u32::MAX), (2, 4), (6, 8)] {
+            copy.read(1, 7, PageRange { first, end });
+        }
+        assert_eq!(copy.parts[0].done, [PageRange { first: 0, end: u32::MAX }]);
+        copy.read(1, 8, PageRange { first: 4, end: 6 });
+        assert_eq!(copy.parts[0].done, [PageRange { first: 4, end: 6 }], "in another file rows lie elsewhere");
+    }
+
+    #[test]
+    fn a_copy_writes_under_layouts_of_its_own() {
+        let columns = vec![ColumnState { name: "id".to_owned(), type_oid: 25, read_as: ColumnType::Text }];
+        let mut table = TableState {
+            id: 1,
+            oid: 5,
+            schema: "public".to_owned(),
+            name: "items".to_owned(),
+            identity: vec!["id".to_owned()],
+            layouts: vec![columns.clone()],
+            copy: None,
+            is_gone: false,
+        };
+        assert_eq!(table.layout_of(&columns), 0);
+        table.begin_copy(columns.clone());
+        assert_eq!(table.layout_of(&columns), 1, "the same columns, yet told apart from the rows of before");
+        table.end_copy();
+        assert_eq!((table.layouts[0].len(), table.layout_of(&columns)), (0, 1));
     }
 }

@@ -13,21 +13,29 @@ pub enum Phase {
     /// Reaching the source and deciding what to do; also waiting to try again.
     #[default]
     Connecting,
-    /// Copying a table.
-    Snapshot {
-        /// Schema and name.
-        table: String,
-        /// Tables copied before this one.
-        tables_done: usize,
-        /// All tables.
-        table_count: usize,
-        /// Rows of this table copied so far.
-        rows_done: u64,
-        /// Rows the source believes this table has; may be far off.
-        rows_estimated: u64,
-    },
+    /// Copying a table, while the stream is followed.
+    Snapshot(CopyStatus),
     /// Following the stream.
     Streaming,
+}
+
+/// How far the copy of a table is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// Schema and name.
+    pub table: String,
+    /// Tables that are not copied yet, this one included.
+    pub tables_left: usize,
+    /// Rows read since the copy began or went on.
+    pub rows_done: u64,
+    /// Rows the source believes the table has; may be far off.
+    pub rows_estimated: u64,
+    /// Bytes of the table's pages that are copied, those of earlier runs included.
+    pub bytes_done: u64,
+    /// Bytes of all its pages.
+    pub bytes_total: u64,
+    /// Time the rest will take at the speed so far; `None` before anything can be said.
+    pub remaining: Option<std::time::Duration>,
 }
 
 /// One moment of replication.
@@ -84,11 +92,10 @@ impl ReplicationStatus {
         self.update(|status| status.slot = Some(slot.to_owned()));
     }
 
-    pub(super) fn set_rows_done(&self, done: u64) {
+    pub(super) fn copying(&self, copy: &CopyStatus) {
         self.update(|status| {
-            if let Phase::Snapshot { rows_done, .. } = &mut status.phase {
-                *rows_done = done;
-            }
+            status.last_error = None;
+            status.phase = Phase::Snapshot(copy.clone());
         });
     }
 

@@ -5,19 +5,26 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc::error::TryRecvError};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, mpsc::error::TryRecvError},
+};
 
 use crate::{
     lsn::Lsn,
     postgres::{
         PgError,
-        pgoutput::{LogicalMessage, Message, Truncate, Tuple},
+        pgoutput::{LogicalMessage, Message, Relation, Truncate, Tuple},
         wal_stream::{StreamEvent, WalStream},
     },
     replication::{
         apply::{Applier, Upserted},
+        copy::{
+            CopyMessage, DeskChannels,
+            desk::{Desk, Work},
+        },
         error::ReplicationError,
-        relations::{Relations, SourceRelation},
+        relations::{Described, Relations, SourceRelation},
         replicator::Replicator,
         state::ReplicationState,
         types::Types,
@@ -35,20 +42,53 @@ const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Applies the stream until it ends; `Ok` when it was closed on purpose.
 pub(super) fn apply_stream(
     replicator: &Replicator,
-    state: ReplicationState,
+    start: Start,
     wal: WalStream,
+    copies: DeskChannels,
 ) -> Result<(), ReplicationError> {
-    let relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
+    let Start { mut state, catalog_seen_at } = start;
+    let mut relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
     let types = Types::new(&replicator.source, &state.tables);
-    let mut follower = Follower { replicator, relations, types, state, wal, idle_since: Instant::now() };
+    let work = Work { replicator, relations: &mut relations, state: &mut state };
+    let desk = Desk::new(copies, &work)?;
+    let mut follower =
+        Follower { replicator, relations, types, state, catalog_seen_at, wal, desk, idle_since: Instant::now() };
+    let mut prefers_stream = true;
     loop {
-        let Some(first) = follower.wal.events.blocking_recv() else {
-            return Ok(());
-        };
-        if !follower.apply_group(first?)? {
-            return Ok(());
+        // In turns, so that neither waits for the other.
+        prefers_stream = !prefers_stream;
+        match follower.next(prefers_stream) {
+            Next::Event(event) => {
+                if !follower.apply_group(event?)? {
+                    return Ok(());
+                }
+            }
+            Next::Copy(message) => {
+                let (desk, mut work) = follower.desk();
+                desk.handle(&mut work, message)?;
+            }
+            Next::Sweep => {
+                let (desk, mut work) = follower.desk();
+                desk.sweep(&mut work)?;
+            }
+            Next::End => return Ok(()),
         }
     }
+}
+
+/// Where to follow from.
+pub(super) struct Start {
+    pub(super) state: ReplicationState,
+    /// Where the source's WAL ended before its catalog was looked at.
+    pub(super) catalog_seen_at: Lsn,
+}
+
+/// What there is to do.
+enum Next {
+    Event(Result<StreamEvent, PgError>),
+    Copy(CopyMessage),
+    Sweep,
+    End,
 }
 
 struct Follower<'r> {
@@ -56,7 +96,9 @@ struct Follower<'r> {
     relations: Relations<'r>,
     types: Types<'r>,
     state: ReplicationState,
+    catalog_seen_at: Lsn,
     wal: WalStream,
+    desk: Desk,
     /// When the last position was stored.
     idle_since: Instant,
 }
@@ -85,6 +127,36 @@ enum Transaction {
 }
 
 impl<'r> Follower<'r> {
+    fn desk(&mut self) -> (&mut Desk, Work<'_, 'r>) {
+        let work = Work { replicator: self.replicator, relations: &mut self.relations, state: &mut self.state };
+        (&mut self.desk, work)
+    }
+
+    /// Waits until there is something to do.
+    fn next(&mut self, prefers_stream: bool) -> Next {
+        let mut copy = if prefers_stream { None } else { self.desk.try_recv() };
+        if copy.is_none() {
+            match self.wal.events.try_recv() {
+                Ok(event) => return Next::Event(event),
+                Err(TryRecvError::Disconnected) => return Next::End,
+                Err(TryRecvError::Empty) => copy = self.desk.try_recv(),
+            }
+        }
+        if let Some(message) = copy {
+            return Next::Copy(message);
+        }
+        if self.desk.has_sweeps() {
+            return Next::Sweep;
+        }
+        let (events, desk) = (&mut self.wal.events, &mut self.desk);
+        Handle::current().block_on(async {
+            tokio::select! {
+                event = events.recv() => event.map_or(Next::End, Next::Event),
+                message = desk.recv() => Next::Copy(message),
+            }
+        })
+    }
+
     /// Applies whole transactions until there is enough for a commit, or nothing more has arrived. `false` when the
     /// stream was closed; an unfinished transaction is forgotten then, and comes again.
     fn apply_group(&mut self, first: StreamEvent) -> Result<bool, ReplicationError> {
@@ -147,6 +219,7 @@ impl<'r> Follower<'r> {
     ) -> Result<(), ReplicationError> {
         match message {
             Message::Begin(begin) => {
+                self.desk.ledger.applied(begin.xid);
                 let is_known = begin.commit_lsn < self.state.resume.max(group.position.unwrap_or_default());
                 group.transaction =
                     if is_known { Transaction::Skipping } else { Transaction::Applying(begin.commit_lsn) };
@@ -162,7 +235,7 @@ impl<'r> Follower<'r> {
                 self.replicator.progress.heard(commit.end_lsn);
                 Ok(())
             }
-            Message::Relation(relation) => self.relations.describe(&relation, &mut self.state.tables, &mut self.types),
+            Message::Relation(relation) => self.describe(group, &relation),
             Message::Logical(message) => {
                 logical_message(group, &message);
                 Ok(())
@@ -175,21 +248,42 @@ impl<'r> Follower<'r> {
         }
     }
 
+    fn describe(&mut self, group: &Group<'r>, relation: &Relation) -> Result<(), ReplicationError> {
+        let is_history = match group.transaction {
+            Transaction::Applying(commit_lsn) => commit_lsn < self.catalog_seen_at,
+            Transaction::Skipping | Transaction::None => true,
+        };
+        let ledger = &self.desk.ledger;
+        let has_rows = |table| ledger.has_rows(table);
+        let described =
+            self.relations.describe(relation, &mut self.state.tables, &mut self.types, is_history, has_rows)?;
+        if let Described::Outdated(table) = described {
+            tracing::info!(
+                "{}.{} has other columns or types now: its rows are copied again",
+                relation.schema,
+                relation.name
+            );
+            let (desk, work) = self.desk();
+            desk.begin(&work, table)?;
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, group: &mut Group<'r>, change: Message, commit_lsn: Lsn) -> Result<(), ReplicationError> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
-                self.look_at_types(insert.relation, &insert.new)?;
+                self.look_at_types(group, insert.relation, &insert.new)?;
                 let Some(table) = self.table(insert.relation)? else { return Ok(()) };
                 group.applier.upsert(table, None, insert.new)?;
             }
             Message::Update(update) => {
-                self.look_at_types(update.relation, &update.new)?;
+                self.look_at_types(group, update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
-                // Before the copies are passed such a row is about to go, or to come again in full: it was gone when
-                // its table was copied.
-                if outcome == Upserted::RowMissing && commit_lsn >= self.state.consistent_from {
+                // While its table is copied the row comes with the copy.
+                let is_expected = table.is_being_copied || commit_lsn < self.state.consistent_from;
+                if outcome == Upserted::RowMissing && !is_expected {
                     return Err(ReplicationError::RowMissing { table: table.full_name() });
                 }
             }
@@ -200,32 +294,38 @@ impl<'r> Follower<'r> {
             Message::Truncate(Truncate { relations }) => {
                 for oid in relations {
                     if let Some(table) = self.table(oid)? {
+                        let id = table.id;
                         group.applier.truncate(table)?;
+                        self.desk.ledger.truncate(id);
                     }
                 }
             }
             _ => {}
         }
+        for (key, kind) in group.applier.take_touched() {
+            self.desk.ledger.touch(key, kind);
+        }
         Ok(())
     }
 
     /// The stream does not say when a type changes: a row may be the first to show it.
-    fn look_at_types(&mut self, oid: u32, row: &Tuple) -> Result<(), ReplicationError> {
-        if !self.relations.by_oid(oid).is_some_and(|table| table.is_outgrown_by(row)) {
+    fn look_at_types(&mut self, group: &Group<'r>, oid: u32, row: &Tuple) -> Result<(), ReplicationError> {
+        let Some(table) = self.relations.by_oid(oid).filter(|table| table.is_outgrown_by(row)) else {
             return Ok(());
-        }
-        match self.types.look_again(oid)? {
-            Some(relation) => self.relations.describe(&relation, &mut self.state.tables, &mut self.types),
+        };
+        match self.types.look_again(oid, table.columns())? {
+            Some(relation) => self.describe(group, &relation),
             None => Ok(()),
         }
     }
 
     /// `None` for a table the rules do not read.
     fn table(&self, oid: u32) -> Result<Option<&SourceRelation>, ReplicationError> {
+        if self.relations.is_ignored(oid) {
+            return Ok(None);
+        }
         match self.relations.by_oid(oid) {
-            None if !self.relations.is_ignored(oid) => {
-                Err(PgError::Protocol("a change of a table it has not described").into())
-            }
+            None => Err(PgError::Protocol("a change of a table it has not described").into()),
             table => Ok(table),
         }
     }
@@ -242,10 +342,11 @@ impl<'r> Follower<'r> {
         self.state.resume = position;
         let mut batch = group.applier.finish();
         batch.replication_state = Some(self.state.to_bytes());
-        batch.visible_at = (position >= self.state.consistent_from).then_some(position);
+        batch.visible_at = self.state.visible_at();
         self.replicator.commit(batch)?;
         // Only now may the source forget it.
         self.wal.durable.send_replace(position);
+        self.desk.passed(position);
         self.idle_since = Instant::now();
         self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
         self.replicator.set_resume(position);

@@ -39,31 +39,41 @@ struct Described {
 impl<'s> Types<'s> {
     /// Knows the types of these tables, as their newest layouts have them.
     pub(super) fn new(source: &'s SourceConfig, tables: &[TableState]) -> Self {
-        let columns = tables.iter().flat_map(|table| table.layouts.iter().flatten());
+        let newest = tables.iter().filter(|table| !table.is_gone).filter_map(|table| table.layouts.last());
+        let columns = newest.flatten();
         let known = columns.map(|column| (column.type_oid, column.read_as.clone())).collect();
         Self { source, known, described: HashMap::new() }
     }
 
-    /// The columns of a table as the stream describes it. Blocks while unknown types are looked up: stream and copies
-    /// are applied on threads that may.
+    /// The columns of a table as the stream describes it. Types that are not known, or that `newest`, the newest layout of
+    /// the table, has otherwise, are looked up. Blocks meanwhile: the stream is applied on a thread that may.
     ///
     /// # Errors
     /// [`PgError`] when the source cannot be asked; the description comes again after the next connection.
-    pub(super) fn columns(&mut self, relation: &Relation) -> Result<Vec<ColumnState>, PgError> {
-        self.look_up(relation)?;
+    pub(super) fn columns(&mut self, relation: &Relation, newest: &[ColumnState]) -> Result<Vec<ColumnState>, PgError> {
+        let is_doubtful = |oid: &u32| {
+            let known = self.known.get(oid);
+            known.is_none() || newest.iter().any(|column| column.type_oid == *oid && Some(&column.read_as) != known)
+        };
+        let doubtful: Vec<_> = relation.columns.iter().map(|column| column.type_oid).filter(is_doubtful).collect();
+        self.look_up(&doubtful)?;
         let described = Described { relation: relation.clone(), looked_in_vain: None };
         self.described.entry(relation.oid).or_insert(described).relation.clone_from(relation);
+        Ok(self.known_columns(relation))
+    }
+
+    fn known_columns(&self, relation: &Relation) -> Vec<ColumnState> {
         let column = |name: &String, type_oid: u32| ColumnState {
             name: name.clone(),
             type_oid,
             read_as: self.known.get(&type_oid).cloned().unwrap_or(ColumnType::Text),
         };
-        Ok(relation.columns.iter().map(|found| column(&found.name, found.type_oid)).collect())
+        relation.columns.iter().map(|found| column(&found.name, found.type_oid)).collect()
     }
 
     /// Looks at the types of a table again, since a value has more parts than its type had. Gives the table's description
-    /// if there is anything new to take from it. Blocks like [`Self::columns`].
-    pub(super) fn look_again(&mut self, oid: u32) -> Result<Option<Relation>, PgError> {
+    /// if its columns are no longer the `current` ones. Blocks like [`Self::columns`].
+    pub(super) fn look_again(&mut self, oid: u32, current: &[ColumnState]) -> Result<Option<Relation>, PgError> {
         let Some(described) = self.described.get(&oid) else { return Ok(None) };
         if described.looked_in_vain.is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
             return Ok(None);
@@ -71,27 +81,21 @@ impl<'s> Types<'s> {
         let relation = described.relation.clone();
         let own = |oid: &u32| matches!(self.known.get(oid), Some(ColumnType::Own(_)));
         let oids: Vec<_> = relation.columns.iter().map(|column| column.type_oid).filter(own).collect();
-        let catalog = Handle::current().block_on(read_catalog(self.source, &oids))?;
-        let mut is_new = false;
-        for oid in oids {
-            let read_as = catalog.column_type(oid);
-            is_new |= self.known.insert(oid, read_as.clone()) != Some(read_as);
-        }
+        self.look_up(&oids)?;
+        let is_new = self.known_columns(&relation) != current;
         if let Some(described) = self.described.get_mut(&relation.oid) {
             described.looked_in_vain = (!is_new).then(Instant::now);
         }
         Ok(is_new.then_some(relation))
     }
 
-    fn look_up(&mut self, relation: &Relation) -> Result<(), PgError> {
-        let oids = relation.columns.iter().map(|column| column.type_oid);
-        let unknown: Vec<_> = oids.filter(|oid| !self.known.contains_key(oid)).collect();
-        let catalog = if unknown.iter().all(|oid| ColumnType::built_in(*oid).is_some()) {
+    fn look_up(&mut self, oids: &[u32]) -> Result<(), PgError> {
+        let catalog = if oids.iter().all(|oid| ColumnType::built_in(*oid).is_some()) {
             TypeCatalog::default()
         } else {
-            Handle::current().block_on(read_catalog(self.source, &unknown))?
+            Handle::current().block_on(read_catalog(self.source, oids))?
         };
-        self.known.extend(unknown.into_iter().map(|oid| (oid, catalog.column_type(oid))));
+        self.known.extend(oids.iter().map(|oid| (*oid, catalog.column_type(*oid))));
         Ok(())
     }
 }

@@ -10,14 +10,16 @@ use crate::lsn::Lsn;
 pub struct Begin {
     /// Where its commit record is: known already, since the plugin sends whole transactions.
     pub commit_lsn: Lsn,
+    /// The transaction's id.
+    pub xid: u32,
 }
 
 impl Begin {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         let commit_lsn = reader.lsn()?;
         let _committed_at = reader.i64()?;
-        let _xid = reader.u32()?;
-        Ok(Self { commit_lsn })
+        let xid = reader.u32()?;
+        Ok(Self { commit_lsn, xid })
     }
 }
 

@@ -1,0 +1,332 @@
+//! What the stream did to tables while they are being copied: decides which copied rows still count.
+//!
+//! A chunk is read in one snapshot of the source, and only once the stream has passed that snapshot. So a copied row is
+//! the row as the stream left it, unless the stream has touched it since the chunk was announced: then the stream knows
+//! better. Announced means before the snapshot was taken, so nothing falls between the two.
+//!
+//! Pure: no store, no source.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::{
+    postgres::pgoutput::{Tuple, TupleValue},
+    storage::{RowKey, TableId},
+};
+
+/// Keys remembered for one table. More make the chunks being read be read again.
+const KEYS_MAX: usize = 100_000;
+/// Bytes of values remembered for one table, likewise.
+const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Transactions remembered. A transaction is visible to others a moment after its commit is in the stream; there cannot
+/// be more in between than there are connections.
+const RECENT_MAX: usize = 4_096;
+
+/// What the stream did, by table.
+#[derive(Debug, Default)]
+pub(in super::super) struct Ledger {
+    tables: HashMap<TableId, TableLedger>,
+    /// The latest transactions applied.
+    recent: VecDeque<u32>,
+    /// The last chunk's number, never used twice: chunks of a copy that was begun anew must not be taken for others.
+    last_chunk: u64,
+}
+
+/// What the stream did to a table since its copy began in this process.
+#[derive(Debug)]
+struct TableLedger {
+    /// Number of the last change or chunk.
+    clock: u64,
+    touched: HashMap<RowKey, Touch>,
+    /// Bytes of the values in `touched`.
+    value_bytes: usize,
+    /// When all rows were removed at once, or when keys had to be forgotten.
+    all_touched_at: u64,
+    /// Chunks being read.
+    chunks: HashMap<ChunkId, Chunk>,
+    /// Whether a row that was never touched cannot be stored yet.
+    knows_all: bool,
+    /// Whether rows of this copy are stored.
+    has_rows: bool,
+}
+
+#[derive(Debug)]
+struct Touch {
+    at: u64,
+    kind: Touched,
+}
+
+/// What a change left of a row.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Touched {
+    /// The stored row, or its absence, is as the stream left it.
+    Known,
+    /// Not all of the row was sent, and nothing was stored: the columns that were, in the stream's current layout.
+    Incomplete(Tuple),
+}
+
+/// Names a chunk within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in super::super) struct ChunkId(u64);
+
+#[derive(Debug)]
+struct Chunk {
+    begun_at: u64,
+    layout: usize,
+    /// A row of it was lost: it must be read again.
+    is_spoiled: bool,
+}
+
+/// What to do with a copied row.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Verdict {
+    /// It cannot be stored yet: write it.
+    New,
+    /// It may be stored: compare.
+    Compare,
+    /// The stream has it already.
+    Skip,
+    /// The stream has changed these of its columns, and not those it did not send.
+    Complete(Tuple),
+}
+
+impl Ledger {
+    /// A transaction was applied.
+    pub(in super::super) fn applied(&mut self, xid: u32) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(xid);
+    }
+
+    /// The latest transactions applied: a snapshot in which one of them still runs is too old.
+    pub(in super::super) fn recent(&self) -> Vec<u32> {
+        self.recent.iter().copied().collect()
+    }
+
+    /// A table's copy begins or goes on; `is_empty` says that no row of the table is stored, `has_rows` that pages were
+    /// copied already.
+    pub(in super::super) fn begin_table(&mut self, table: TableId, is_empty: bool, has_rows: bool) {
+        let ledger = TableLedger {
+            clock: 0,
+            touched: HashMap::new(),
+            value_bytes: 0,
+            all_touched_at: 0,
+            chunks: HashMap::new(),
+            knows_all: is_empty,
+            has_rows,
+        };
+        self.tables.insert(table, ledger);
+    }
+
+    /// Its copy has ended.
+    pub(in super::super) fn end_table(&mut self, table: TableId) {
+        self.tables.remove(&table);
+    }
+
+    /// Whether rows of the copy are stored: then what is older cannot be told apart from what is newer any more.
+    pub(in super::super) fn has_rows(&self, table: TableId) -> bool {
+        self.tables.get(&table).is_some_and(|ledger| ledger.has_rows)
+    }
+
+    /// The stream changed a row.
+    pub(in super::super) fn touch(&mut self, key: RowKey, kind: Touched) {
+        let Some(ledger) = self.tables.get_mut(&key.table) else { return };
+        ledger.clock += 1;
+        let before = ledger.touched.remove(&key).map(|touch| touch.kind);
+        ledger.value_bytes -= before.as_ref().map_or(0, Touched::value_bytes);
+        let kind = kind.after(before);
+        ledger.value_bytes += kind.value_bytes();
+        let touch = Touch { at: ledger.clock, kind };
+        ledger.touched.insert(key, touch);
+        if ledger.touched.len() > KEYS_MAX || ledger.value_bytes > VALUE_BYTES_MAX {
+            ledger.forget_old();
+        }
+    }
+
+    /// The stream removed all rows of a table.
+    pub(in super::super) fn truncate(&mut self, table: TableId) {
+        if let Some(ledger) = self.tables.get_mut(&table) {
+            ledger.clock += 1;
+            ledger.all_touched_at = ledger.clock;
+        }
+    }
+
+    /// A chunk is about to be read; its rows will have this layout. `None` for a table that is not being copied.
+    pub(in super::super) fn begin_chunk(&mut self, table: TableId, layout: usize) -> Option<ChunkId> {
+        let ledger = self.tables.get_mut(&table)?;
+        self.last_chunk += 1;
+        let id = ChunkId(self.last_chunk);
+        ledger.clock += 1;
+        ledger.chunks.insert(id, Chunk { begun_at: ledger.clock, layout, is_spoiled: false });
+        Some(id)
+    }
+
+    /// The layout of a chunk's rows; `None` for a chunk that no longer counts.
+    pub(in super::super) fn layout(&self, table: TableId, chunk: ChunkId) -> Option<usize> {
+        Some(self.tables.get(&table)?.chunks.get(&chunk)?.layout)
+    }
+
+    /// What to do with a row of a chunk.
+    pub(in super::super) fn judge(&mut self, chunk: ChunkId, key: &RowKey) -> Verdict {
+        let Some(ledger) = self.tables.get_mut(&key.table) else { return Verdict::Skip };
+        let Some(chunk) = ledger.chunks.get_mut(&chunk) else { return Verdict::Skip };
+        ledger.has_rows = true;
+        if ledger.all_touched_at > chunk.begun_at {
+            return Verdict::Skip;
+        }
+        match ledger.touched.get(key) {
+            Some(Touch { at, kind }) if *at > chunk.begun_at => match kind {
+                Touched::Known => Verdict::Skip,
+                Touched::Incomplete(sent) => Verdict::Complete(sent.clone()),
+            },
+            None if ledger.knows_all => Verdict::New,
+            _ => Verdict::Compare,
+        }
+    }
+
+    /// A row of a chunk could not be stored: the chunk is to be read again.
+    pub(in super::super) fn spoil(&mut self, table: TableId, chunk: ChunkId) {
+        if let Some(chunk) = self.tables.get_mut(&table).and_then(|ledger| ledger.chunks.get_mut(&chunk)) {
+            chunk.is_spoiled = true;
+        }
+    }
+
+    /// A chunk has been read; whether all its rows are stored.
+    pub(in super::super) fn end_chunk(&mut self, table: TableId, chunk: ChunkId) -> bool {
+        let ended = self.tables.get_mut(&table).and_then(|ledger| ledger.chunks.remove(&chunk));
+        ended.is_some_and(|chunk| !chunk.is_spoiled)
+    }
+}
+
+impl Touched {
+    /// Of a row of which columns were sent several times, the last of each count.
+    fn after(self, before: Option<Self>) -> Self {
+        let (Self::Incomplete(Tuple(now)), Some(Self::Incomplete(Tuple(before)))) = (&self, before) else {
+            return self;
+        };
+        let newest = |(now, before): (&TupleValue, TupleValue)| {
+            if *now == TupleValue::Unchanged { before } else { now.clone() }
+        };
+        Self::Incomplete(Tuple(now.iter().zip(before).map(newest).collect()))
+    }
+
+    fn value_bytes(&self) -> usize {
+        let Self::Incomplete(Tuple(values)) = self else { return 0 };
+        let text = |value: &TupleValue| if let TupleValue::Text(text) = value { text.len() } else { 0 };
+        values.iter().map(|value| text(value) + size_of::<TupleValue>()).sum()
+    }
+}
+
+impl TableLedger {
+    /// Forgets what no chunk can meet any more; if that is not enough, chunks being read must be read again.
+    fn forget_old(&mut self) {
+        self.knows_all = false;
+        let oldest = self.chunks.values().map(|chunk| chunk.begun_at).min().unwrap_or(u64::MAX);
+        self.touched.retain(|_, touch| touch.at > oldest);
+        self.value_bytes = self.touched.values().map(|touch| touch.kind.value_bytes()).sum();
+        if self.touched.len() > KEYS_MAX / 2 || self.value_bytes > VALUE_BYTES_MAX / 2 {
+            self.touched.clear();
+            self.value_bytes = 0;
+            self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
+            self.all_touched_at = self.clock;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableId = TableId(1);
+
+    fn key(number: u32) -> RowKey {
+        RowKey { table: TABLE, identity: number.to_be_bytes().into() }
+    }
+
+    fn ledger(is_empty: bool) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.begin_table(TABLE, is_empty, false);
+        ledger
+    }
+
+    #[test]
+    fn what_the_stream_touched_after_the_chunk_was_announced_is_skipped() {
+        let mut ledger = ledger(true);
+        ledger.touch(key(1), Touched::Known);
+        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        ledger.touch(key(2), Touched::Known);
+        let verdicts = [1, 2, 3].map(|number| ledger.judge(chunk, &key(number)));
+        assert_eq!(verdicts, [Verdict::Compare, Verdict::Skip, Verdict::New]);
+        assert!(ledger.end_chunk(TABLE, chunk), "nothing was lost");
+        assert!(!ledger.end_chunk(TABLE, chunk), "it has ended");
+    }
+
+    #[test]
+    fn a_row_of_which_parts_were_sent_is_completed() {
+        let text = |text: &'static str| TupleValue::Text(text.into());
+        let mut ledger = ledger(true);
+        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        for sent in
+            [[text("a"), text("b"), TupleValue::Unchanged], [text("c"), TupleValue::Null, TupleValue::Unchanged]]
+        {
+            ledger.touch(key(1), Touched::Incomplete(Tuple(sent.into())));
+        }
+        let sent = Tuple(vec![text("c"), TupleValue::Null, TupleValue::Unchanged]);
+        assert_eq!(ledger.judge(chunk, &key(1)), Verdict::Complete(sent));
+        assert!(ledger.end_chunk(TABLE, chunk));
+        let later = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        assert_eq!(ledger.judge(later, &key(1)), Verdict::Compare, "its snapshot has what was sent before");
+        ledger.touch(key(1), Touched::Known);
+        assert_eq!(ledger.judge(later, &key(1)), Verdict::Skip);
+    }
+
+    #[test]
+    fn large_values_are_bounded() {
+        let mut ledger = ledger(true);
+        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        for number in 0..40 {
+            let value = TupleValue::Text(vec![b'x'; VALUE_BYTES_MAX / 20].into());
+            ledger.touch(key(number), Touched::Incomplete(Tuple(vec![value])));
+            assert!(ledger.tables[&TABLE].value_bytes <= VALUE_BYTES_MAX);
+        }
+        assert!(!ledger.end_chunk(TABLE, chunk), "something was forgotten");
+    }
+
+    #[test]
+    fn a_truncate_makes_chunks_that_were_announced_before_worthless() {
+        let mut ledger = ledger(true);
+        let before = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        ledger.truncate(TABLE);
+        let after = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        assert_eq!([before, after].map(|chunk| ledger.judge(chunk, &key(1))), [Verdict::Skip, Verdict::New]);
+    }
+
+    #[test]
+    fn rows_of_before_are_compared() {
+        let mut ledger = ledger(false);
+        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        assert_eq!(ledger.judge(chunk, &key(1)), Verdict::Compare);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_taken_for_untouched() {
+        let mut ledger = ledger(true);
+        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        for number in 0..=u32::try_from(KEYS_MAX).expect("small") {
+            ledger.touch(key(number), Touched::Known);
+        }
+        assert!(ledger.tables[&TABLE].touched.len() <= KEYS_MAX);
+        assert_eq!(ledger.judge(chunk, &key(0)), Verdict::Skip, "it was touched, though that was forgotten");
+        assert!(!ledger.end_chunk(TABLE, chunk), "so the chunk is read again");
+        let again = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        assert_eq!(ledger.judge(again, &key(0)), Verdict::Compare);
+    }
+
+    #[test]
+    fn the_latest_transactions_are_remembered() {
+        let mut ledger = Ledger::default();
+        (0..10_000).for_each(|xid| ledger.applied(xid));
+        assert_eq!(ledger.recent().len(), RECENT_MAX);
+        assert!(ledger.recent().contains(&9_999));
+    }
+}

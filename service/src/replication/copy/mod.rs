@@ -1,0 +1,128 @@
+//! The copy of tables: at first, after changes were missed, and when a table changed.
+//!
+//! ```text
+//! reader (async): plan of pages ─► announce chunk ─► snapshot ─► wait until the stream has passed it ─► COPY ─► rows
+//!                                       │                                                                  │
+//! worker (the stream's thread):     ledger: what the stream touches from now on                  desk: apply, commit
+//! ```
+//!
+//! A table is read in chunks of pages, several at once, while the stream goes on. Both end on the stream's thread, which
+//! alone writes to the store, so a copied row meets the row as the stream left it.
+//!
+//! **Invariants**
+//!
+//! - A chunk's rows are applied when the stream has passed the chunk's snapshot, and only those that the stream has not
+//!   touched since the chunk was announced. So the store equals the source at the stream's position for all that was
+//!   copied, at every commit.
+//! - A chunk counts as read in the commit of its last rows. After a crash the chunks not counted are read again.
+//! - Pages count only for the file they were read from: a rewritten table is read again.
+//! - Rows copied earlier are compared; what is the same gives clients nothing to download. Rows that were not met
+//!   again are forgotten in the end.
+//!
+//! Start reading at [`reader`], then [`desk`].
+
+pub(super) mod desk;
+pub(super) mod ledger;
+mod pages;
+mod progress;
+pub(super) mod reader;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::ledger::ChunkId;
+use super::state::{ColumnState, PageRange, PartCopy, TableState};
+use crate::{lsn::Lsn, storage::TableId};
+
+/// Messages of the readers that wait for the worker. Each may hold a batch of rows.
+const MESSAGES_AHEAD: usize = 2;
+
+/// Names one copy of a table: when it is begun anew, chunks of the old one are worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyKey {
+    table: TableId,
+    first_layout: usize,
+}
+
+/// What is to be copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CopyOrder {
+    key: CopyKey,
+    schema: String,
+    name: String,
+    /// What has been read already.
+    parts: Vec<PartCopy>,
+}
+
+impl CopyOrder {
+    /// `None` for a table that is copied, or of which only old rows are left to be forgotten.
+    fn of(table: &TableState) -> Option<Self> {
+        let copy = table.copy.as_ref().filter(|copy| !copy.is_read)?;
+        Some(Self {
+            key: CopyKey { table: table.id(), first_layout: copy.first_layout },
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            parts: copy.parts.clone(),
+        })
+    }
+}
+
+/// From a reader to the worker.
+#[derive(Debug)]
+pub(super) enum CopyMessage {
+    /// A chunk is about to be read, with these columns. No answer: the copy was begun anew.
+    Begin { key: CopyKey, columns: Vec<ColumnState>, begun: oneshot::Sender<Begun> },
+    /// Rows of a chunk.
+    Rows { key: CopyKey, chunk: ChunkId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
+    /// Everything has been read.
+    Read { key: CopyKey },
+}
+
+/// The worker has begun to note what the stream touches.
+#[derive(Debug)]
+pub(super) struct Begun {
+    chunk: ChunkId,
+    /// Transactions applied of late: in the chunk's snapshot they must have ended.
+    recent: Vec<u32>,
+}
+
+/// Goes with the last rows of a chunk.
+#[derive(Debug)]
+pub(super) struct ChunkEnd {
+    /// The table whose heap was read.
+    oid: u32,
+    /// The heap's file.
+    filenode: u32,
+    pages: PageRange,
+    /// Whether the chunk counts; else it must be read again.
+    counts: oneshot::Sender<bool>,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(super) struct DeskChannels {
+    orders: watch::Sender<Vec<CopyOrder>>,
+    passed: watch::Sender<Lsn>,
+    inbox: mpsc::Receiver<CopyMessage>,
+}
+
+/// The readers' end.
+#[derive(Debug)]
+pub(super) struct ReaderChannels {
+    orders: watch::Receiver<Vec<CopyOrder>>,
+    /// The source's transactions before this position are in the store.
+    passed: watch::Receiver<Lsn>,
+    worker: mpsc::Sender<CopyMessage>,
+}
+
+/// Joins readers and worker.
+pub(super) fn channels(tables: &[TableState], position: Lsn) -> (DeskChannels, ReaderChannels) {
+    let (orders, orders_seen) = watch::channel(orders_of(tables));
+    let (passed, passed_seen) = watch::channel(position);
+    let (worker, inbox) = mpsc::channel(MESSAGES_AHEAD);
+    (DeskChannels { orders, passed, inbox }, ReaderChannels { orders: orders_seen, passed: passed_seen, worker })
+}
+
+fn orders_of(tables: &[TableState]) -> Vec<CopyOrder> {
+    tables.iter().filter_map(CopyOrder::of).collect()
+}

@@ -1,0 +1,189 @@
+//! Tables are copied while they change: what clients would see equals SQL, whatever happens to the copy.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kairos_sync::{
+    replication::Phase,
+    storage::{SqliteOptions, SqliteStore},
+};
+use tokio_postgres::Client;
+
+use crate::replica::{Replica, source};
+
+/// More pages than a chunk has, several times.
+const ROW_COUNT: u32 = 60_000;
+
+async fn fill(client: &Client) {
+    let rows = format!(
+        "INSERT INTO items SELECT 'i' || n, 'title ' || n, repeat('x', 40) FROM generate_series(1, {ROW_COUNT}) n"
+    );
+    client.batch_execute(&rows).await.expect("fills");
+}
+
+/// Changes of all kinds, all over the table.
+async fn write(client: &Client, round: u32) {
+    let (first, second) = (round * 7919 % ROW_COUNT, round * 104_729 % ROW_COUNT);
+    let large = "repeat('large', 5000)";
+    let statements = format!(
+        "UPDATE items SET title = 'round {round}' WHERE id IN ('i{first}', 'i{second}');
+         UPDATE items SET body = {large} WHERE id = 'i{}';
+         UPDATE items SET title = title || '!' WHERE length(body) > 1000;
+         DELETE FROM items WHERE id = 'i{}';
+         UPDATE items SET id = 'moved ' || id WHERE id = 'i{}';
+         INSERT INTO items VALUES ('new {round}', 'new', NULL);
+         DELETE FROM items WHERE id = 'new {}'",
+        (first + 1) % ROW_COUNT,
+        (first + 2) % ROW_COUNT,
+        (second + 3) % ROW_COUNT,
+        round / 2,
+    );
+    client.batch_execute(&statements).await.expect("writes");
+}
+
+fn is_copying(replica: &Replica) -> bool {
+    matches!(replica.status.snapshot().phase, Phase::Snapshot(_))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_may_change_while_their_table_is_copied() {
+    let (cluster, client) = source().await;
+    fill(&client).await;
+    let replica = Replica::start(&cluster);
+    let (mut round, started) = (0, Instant::now());
+    while replica.visible_at().is_none() || round < 20 {
+        write(&client, round).await;
+        round += 1;
+        assert!(started.elapsed() < Duration::from_mins(1), "{:?}", replica.status.snapshot());
+    }
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
+    let (cluster, client) = source().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    fill(&client).await;
+    let store = Arc::new(SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store"));
+    let mut replica = Replica::start_on(&cluster, store, "rules-1");
+    let mut done_before = 0;
+    for round in 0..3 {
+        let progress = |replica: &Replica| match replica.status.snapshot().phase {
+            Phase::Snapshot(copy) if copy.table == "public.items" => copy.bytes_done,
+            Phase::Streaming => u64::MAX,
+            _ => 0,
+        };
+        replica.wait_until(|replica| progress(replica) > done_before).await;
+        let done = progress(&replica);
+        let stopped = replica.stop().await;
+        if done == u64::MAX {
+            replica = stopped.start_again(&cluster, "rules-1");
+            break;
+        }
+        assert!(stopped.store.view().expect("a view").checkpoint().is_none(), "half a copy is shown to nobody");
+        write(&client, round).await;
+        replica = stopped.start_again(&cluster, "rules-1");
+        replica.wait_until(|replica| progress(replica) > 0).await;
+        assert!(progress(&replica) >= done, "what was counted is not read again");
+        done_before = done;
+    }
+    replica.wait_until(|replica| replica.visible_at().is_some()).await;
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewritten_table_is_read_from_its_new_file() {
+    let (cluster, client) = source().await;
+    fill(&client).await;
+    let replica = Replica::start(&cluster);
+    replica.wait_until(is_copying).await;
+    for rewrite in ["VACUUM FULL items", "DELETE FROM items WHERE id LIKE 'i1%'", "VACUUM FULL items"] {
+        client.batch_execute(rewrite).await.expect(rewrite);
+    }
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    client
+        .batch_execute("TRUNCATE items; INSERT INTO items VALUES ('after', 'truncate', NULL)")
+        .await
+        .expect("truncates");
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_truncated_while_it_is_copied_is_empty() {
+    let (cluster, client) = source().await;
+    fill(&client).await;
+    let replica = Replica::start(&cluster);
+    replica.wait_until(is_copying).await;
+    client
+        .batch_execute("TRUNCATE items; INSERT INTO items VALUES ('after', 'truncate', NULL)")
+        .await
+        .expect("truncates");
+    replica.catch_up(&client).await;
+    replica.assert_items_equal_sql(&client).await;
+    assert_eq!(replica.contents("everything").len(), 1);
+    replica.stop().await;
+}
+
+/// Waits until what the source has is visible and no copy is left.
+async fn settle(replica: &Replica, client: &Client) {
+    replica.catch_up(client).await;
+    replica.wait_for_stream().await;
+    replica.catch_up(client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_is_filled_in_while_other_tables_go_on() {
+    let (cluster, client) = source().await;
+    client
+        .batch_execute("INSERT INTO habits VALUES ('h1', 'ann'); INSERT INTO items SELECT 'i' || n FROM generate_series(1, 5000) n")
+        .await
+        .expect("fills");
+    let replica = Replica::start(&cluster);
+    settle(&replica, &client).await;
+    let prefix = replica.store.bucket_prefix().expect("a prefix");
+    client
+        .batch_execute(
+            "ALTER TABLE items ADD added text DEFAULT 'filled'; UPDATE items SET title = 'x' WHERE id = 'i1'",
+        )
+        .await
+        .expect("alters");
+    let is_filled = |replica: &Replica| replica.contents("everything").values().all(|row| row["added"] == "filled");
+    replica.wait_until(|replica| replica.visible_at().is_some() && is_filled(replica)).await;
+    client.batch_execute("INSERT INTO habits VALUES ('h2', 'ann')").await.expect("inserts");
+    settle(&replica, &client).await;
+    assert_eq!(replica.contents("everything").len(), 5000);
+    assert_eq!(replica.contents("ann").len(), 2);
+    assert_eq!(replica.store.bucket_prefix().expect("a prefix"), prefix, "clients keep what they have");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_goes_takes_its_rows_and_one_that_comes_brings_them() {
+    let (cluster, client) = source().await;
+    client.batch_execute("INSERT INTO items VALUES ('a', 'one', 'two'), ('b', 'three', NULL)").await.expect("inserts");
+    let replica = Replica::start(&cluster);
+    settle(&replica, &client).await;
+    let items = |replica: &Replica| replica.contents("everything").len();
+    // Nothing in these tables changes: only the catalog tells.
+    for (change, count) in [
+        ("ALTER PUBLICATION kairos_sync DROP TABLE items", 0),
+        ("ALTER PUBLICATION kairos_sync ADD TABLE items", 2),
+        ("ALTER TABLE items RENAME TO renamed", 0),
+        ("ALTER TABLE renamed RENAME TO items", 2),
+    ] {
+        client.batch_execute(change).await.expect(change);
+        replica.wait_until(|replica| replica.visible_at().is_some() && items(replica) == count).await;
+    }
+    settle(&replica, &client).await;
+    replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}

@@ -4,24 +4,16 @@
 //! afterwards and streamed. `KAIROS_TEST_POSTGRES` may name folders of server binaries, separated by colons, so that
 //! more than one version is tried.
 
-use std::{path::Path, sync::Arc};
+mod changes;
+mod reader;
+mod settings;
 
-use kairos_sync::{
-    demo::cluster::PgCluster,
-    postgres::SourceConfig,
-    replication::{ReplicationStatus, Replicator},
-    storage::{BucketStore, Commit, MemoryStore},
-};
-use kairos_sync_protocol::{
-    BucketName, OpId,
-    operation::{OpKind, Operation},
-};
-use serde_json::{Map, Value};
-use tokio::{
-    sync::watch,
-    time::{Duration, Instant, sleep},
-};
-use tokio_postgres::{Client, NoTls};
+use std::path::Path;
+
+use kairos_sync::demo::cluster::PgCluster;
+use tokio_postgres::Client;
+
+use self::reader::{Reader, as_sql, connect};
 
 const PAGE: &str = include_str!("../../docs/types.md");
 
@@ -91,7 +83,7 @@ async fn try_form(cluster: &PgCluster, database: &str, form: &Form) -> Vec<Strin
     let execute = async |sql: &str| client.batch_execute(sql).await.expect("the page's types and values are valid");
     execute(&insert("copied")).await;
 
-    let reader = Reader::start(&uri, form.config);
+    let reader = Reader::start(&uri, form.config, "SELECT * FROM items");
     reader.rows_at(&client).await;
     execute(&insert("inserted")).await;
     execute("INSERT INTO items VALUES ('empty')").await;
@@ -182,7 +174,22 @@ async fn usable_cases(client: &Client, form: &Form) -> Vec<Case> {
         cases.extend(section.lines().filter_map(|line| case(line, form)));
     }
     assert!(cases.len() > 2, "the page has lines for {}", form.name);
+    if form.precision.is_none() {
+        cases.extend(long_numbers());
+    }
     cases
+}
+
+/// Numbers too long for the page.
+fn long_numbers() -> [Case; 3] {
+    let digits = "1234567890".repeat(100);
+    let case = |sql_type: &str, number: &str| Case {
+        sql_type: sql_type.to_owned(),
+        value: format!("'{number}'"),
+        arrives: format!("'{number}'"),
+    };
+    let array = Case { arrives: format!("'[\"{digits}\",null]'"), ..case("numeric[]", &format!("{{{digits},NULL}}")) };
+    [case("numeric(1000,0)", &digits), case("numeric", &format!("-{digits}.{digits}")), array]
 }
 
 /// A line of a table as a case; `None` for other lines.
@@ -196,89 +203,4 @@ fn case(line: &str, form: &Form) -> Option<Case> {
     };
     let arrives = if form.cell == 2 || fourth == "same" { third } else { fourth };
     Some(Case { sql_type: sql_type.to_owned(), value: value.to_owned(), arrives: arrives.to_owned() })
-}
-
-/// As SQLite's `quote` prints it.
-fn as_sql(value: Option<&Value>) -> String {
-    match value {
-        None => "not sent".to_owned(),
-        Some(Value::Null) => "NULL".to_owned(),
-        Some(Value::String(text)) => format!("'{}'", text.replace('\'', "''")),
-        Some(other) => other.to_string(),
-    }
-}
-
-async fn connect(uri: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(uri, NoTls).await.expect("a connection");
-    tokio::spawn(connection);
-    client
-}
-
-/// A replicator with rules of a form.
-struct Reader {
-    store: Arc<MemoryStore>,
-    status: Arc<ReplicationStatus>,
-    bucket: watch::Receiver<Option<BucketName>>,
-    stop: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Reader {
-    fn start(uri: &str, config: &str) -> Self {
-        let rules = format!("config: {config}\nbucket_definitions:\n  all:\n    data:\n      - SELECT * FROM items\n");
-        let compiled = kairos_sync_rules::compile(&rules, "public");
-        let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
-        let (store, status) = (Arc::new(MemoryStore::new()), Arc::new(ReplicationStatus::default()));
-        let (seen, bucket) = watch::channel(None);
-        let on_commit = move |commit: &Commit| {
-            if let Some(bucket) = commit.buckets.first() {
-                seen.send_replace(Some(bucket.clone()));
-            }
-        };
-        let replicator = Replicator::new(
-            SourceConfig::from_uri(uri).expect("a usable URI"),
-            plan,
-            "rules".to_owned(),
-            Arc::<MemoryStore>::clone(&store),
-            Arc::default(),
-            Arc::new(on_commit),
-            Arc::clone(&status),
-        );
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, bucket, stop, task }
-    }
-
-    /// The rows by id, once everything committed by now is visible.
-    async fn rows_at(&self, client: &Client) -> Map<String, Value> {
-        let head: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a position").get(0);
-        let head: kairos_sync::lsn::Lsn = head.parse().expect("a position");
-        client.batch_execute("SELECT pg_logical_emit_message(true, 'kairos', 'test')").await.expect("a message");
-        let started = Instant::now();
-        let (checkpoint, bucket) = loop {
-            let checkpoint = self.store.view().expect("a view").checkpoint();
-            let checkpoint = checkpoint.filter(|checkpoint| checkpoint.lsn >= head);
-            // The bucket is told of after the commit that made it visible.
-            if let Some(found) = checkpoint.zip(self.bucket.borrow().clone()) {
-                break found;
-            }
-            assert!(started.elapsed() < Duration::from_secs(30), "not in time: {:?}", self.status.snapshot());
-            sleep(Duration::from_millis(5)).await;
-        };
-        let range = self.store.operations(&bucket, OpId::ZERO, checkpoint.op_id, 1 << 24).expect("operations");
-        assert!(!range.has_more, "a few rows are one range");
-        let json = format!("[{}]", std::str::from_utf8(&range.json).expect("text"));
-        let operations: Vec<Operation> = serde_json::from_str(&json).expect("JSON");
-        let puts = operations.into_iter().filter(|operation| operation.op == OpKind::Put);
-        puts.map(|put| {
-            let row = serde_json::from_str(&put.data.expect("data")).expect("a JSON object");
-            (put.object_id.expect("an id"), row)
-        })
-        .collect()
-    }
-
-    async fn stop(self) {
-        self.stop.send_replace(true);
-        self.task.await.expect("no panic");
-    }
 }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 
-use crate::postgres::{error::PgError, pgoutput::IdentitySetting, walsender::quote_identifier};
+use crate::postgres::{
+    error::PgError, pgoutput::IdentitySetting, type_catalog::TypeCatalog, value::ColumnType,
+    walsender::quote_identifier,
+};
 
 /// A published table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Column {
     pub name: String,
     /// Object id of its type.
     pub type_oid: u32,
+    /// How its text is to be read.
+    pub read_as: ColumnType,
     /// Whether it is part of the primary key.
     pub in_primary_key: bool,
     /// Whether it is part of the index named by `REPLICA IDENTITY USING INDEX`.
@@ -163,9 +168,12 @@ async fn fill_columns(
          ORDER BY a.attrelid, a.attnum";
     let oids: Vec<u32> = tables.iter().map(|(table, _)| table.oid).collect();
     let mut rows: HashMap<u32, Vec<Row>> = HashMap::new();
+    let mut type_oids = Vec::new();
     for row in client.query(sql, &[&oids]).await? {
+        type_oids.push(row.try_get(2)?);
         rows.entry(row.try_get(0)?).or_default().push(row);
     }
+    let types = TypeCatalog::read(client, type_oids).await?;
     // Up to version 17 generated columns are never streamed, though version 15 lists them.
     let streams_generated = server_version >= 180_000;
     let mut filled = Vec::with_capacity(tables.len());
@@ -178,9 +186,11 @@ async fn fill_columns(
                 continue;
             }
             table.is_readable &= row.try_get::<_, bool>(6)?;
+            let type_oid = row.try_get(2)?;
             table.columns.push(Column {
                 name,
-                type_oid: row.try_get(2)?,
+                type_oid,
+                read_as: types.column_type(type_oid),
                 in_primary_key: row.try_get(4)?,
                 in_identity_index: row.try_get(5)?,
             });

@@ -1,7 +1,7 @@
 //! Postgres, as far as replication needs it: connections, the replication protocol, catalog, types.
 //!
 //! ```text
-//! source (where) ─► dial (bytes, TLS) ─► connect (SQL sessions) ─► preflight, catalog, copy
+//! source (where) ─► dial (bytes, TLS) ─► connect (SQL sessions) ─► preflight, catalog, type_catalog, copy
 //!                                    └─► walsender (commands) ─► wal_stream (task) ─► pgoutput (messages)
 //! text of a value, from snapshot or stream ─► value ─► SqlValue
 //! ```
@@ -26,6 +26,7 @@ pub mod slot;
 pub mod source;
 mod startup;
 mod tls;
+pub mod type_catalog;
 mod uri;
 pub mod value;
 pub mod wal_stream;

@@ -33,6 +33,7 @@ pub mod replicator;
 mod state;
 pub mod status;
 mod stream;
+mod types;
 
 pub use error::ReplicationError;
 pub use replicator::Replicator;

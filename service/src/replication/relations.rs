@@ -7,14 +7,14 @@ use kairos_sync_rules::{Compatibility, SourceTable, SqlValue, SyncPlan, TableEva
 
 use crate::{
     postgres::{
-        pgoutput::{IdentitySetting, Relation, TupleValue},
+        pgoutput::{IdentitySetting, Relation, Tuple, TupleValue},
         preflight::CONNECTION_TAG,
-        value::ColumnType,
     },
     replication::{
         error::ReplicationError,
         image::CompleteRow,
         state::{ColumnState, TableState},
+        types::Types,
     },
     storage::TableId,
 };
@@ -57,7 +57,8 @@ struct Layout {
     /// Positions of the identifying columns.
     identity: Vec<usize>,
     columns: Vec<ColumnState>,
-    types: Vec<ColumnType>,
+    /// Positions of columns whose types may get further parts.
+    growing: Vec<usize>,
     evaluator: TableEvaluator,
     compatibility: Compatibility,
 }
@@ -105,10 +106,12 @@ impl<'p> Relations<'p> {
         let source = source_table(&table.schema, &table.name);
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         let position = |wanted: &String| names.iter().position(|name| name == wanted);
+        let reads_parts = self.plan.compatibility().custom_postgres_types;
+        let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
         Layout {
             identity: table.identity.iter().filter_map(position).collect(),
             columns: columns.to_vec(),
-            types: columns.iter().map(|column| ColumnType::of(column.type_oid)).collect(),
+            growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
             evaluator: self.plan.evaluator(&source, &names, &self.bucket_prefix),
             compatibility: self.plan.compatibility(),
         }
@@ -133,6 +136,7 @@ impl<'p> Relations<'p> {
         &mut self,
         relation: &Relation,
         tables: &mut [TableState],
+        types: &mut Types<'_>,
         is_history: bool,
         has_rows: impl Fn(TableId) -> bool,
     ) -> Result<Described, ReplicationError> {
@@ -151,11 +155,7 @@ impl<'p> Relations<'p> {
             return Ok(Described::Ignored);
         };
         self.ignored.remove(&relation.oid);
-        let columns: Vec<_> = relation
-            .columns
-            .iter()
-            .map(|column| ColumnState { name: column.name.clone(), type_oid: column.type_oid })
-            .collect();
+        let columns = types.columns(relation, table.layouts.last().map_or(&[], Vec::as_slice))?;
         // Rows that a copy is about to bring need no second one, and history is what a copy, if need be, comes after.
         let is_new = table.layouts.last() != Some(&columns) && !is_history;
         let is_outdated = is_new && (table.copy.is_none() || has_rows(table.id()));
@@ -215,7 +215,7 @@ impl SourceRelation {
     }
 
     /// The columns in which the stream sends rows.
-    fn columns(&self) -> &[ColumnState] {
+    pub(super) fn columns(&self) -> &[ColumnState] {
         self.columns_of(self.current)
     }
 
@@ -238,17 +238,28 @@ impl SourceRelation {
         one == other || self.columns_of(one) == self.columns_of(other)
     }
 
+    /// Whether a row, in the current layout, has a value with more parts than are known of its type.
+    pub(super) fn is_outgrown_by(&self, row: &Tuple) -> bool {
+        let Some(layout) = self.layouts.get(self.current) else { return false };
+        layout.growing.iter().any(|position| match (row.0.get(*position), layout.columns.get(*position)) {
+            (Some(TupleValue::Text(text)), Some(column)) => {
+                std::str::from_utf8(text).is_ok_and(|text| column.read_as.is_outgrown_by(text))
+            }
+            _ => false,
+        })
+    }
+
     /// What evaluates rows of a layout, and the row as it takes it. `None` for a layout that never was.
     pub(super) fn evaluable(&self, layout: usize, row: &CompleteRow) -> Option<(&TableEvaluator, Vec<SqlValue>)> {
         let layout = self.layouts.get(layout)?;
-        let decode = |(value, ty): (&Option<Bytes>, &ColumnType)| match value {
+        let decode = |(value, column): (&Option<Bytes>, &ColumnState)| match value {
             None => SqlValue::Null,
             Some(text) => match std::str::from_utf8(text) {
-                Ok(text) => ty.decode(text, layout.compatibility),
-                Err(_) => ty.decode(&String::from_utf8_lossy(text), layout.compatibility),
+                Ok(text) => column.read_as.decode(text, layout.compatibility),
+                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text), layout.compatibility),
             },
         };
-        Some((&layout.evaluator, row.0.iter().zip(&layout.types).map(decode).collect()))
+        Some((&layout.evaluator, row.0.iter().zip(&layout.columns).map(decode).collect()))
     }
 
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.

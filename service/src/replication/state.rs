@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     lsn::Lsn,
-    postgres::{catalog::Table, walsender::SystemIdentity},
+    postgres::{
+        catalog::{Column, Table},
+        value::ColumnType,
+        walsender::SystemIdentity,
+    },
     replication::error::ReplicationError,
     storage::{BucketStore, TableId},
 };
@@ -96,6 +100,9 @@ pub(super) struct ColumnState {
     pub(super) name: String,
     /// Object id of its type.
     pub(super) type_oid: u32,
+    /// How its text is to be read. Kept with the rows, so that those written before a type changed, or before a newer
+    /// service reads it in another way, are known to be of another layout.
+    pub(super) read_as: ColumnType,
 }
 
 impl ReplicationState {
@@ -292,8 +299,14 @@ impl PartCopy {
     }
 }
 
-fn columns_of(table: &Table) -> Vec<ColumnState> {
-    table.columns.iter().map(|column| ColumnState { name: column.name.clone(), type_oid: column.type_oid }).collect()
+/// The columns of a table as the catalog has it.
+pub(super) fn columns_of(table: &Table) -> Vec<ColumnState> {
+    let column = |column: &Column| ColumnState {
+        name: column.name.clone(),
+        type_oid: column.type_oid,
+        read_as: column.read_as.clone(),
+    };
+    table.columns.iter().map(column).collect()
 }
 
 fn identity_of(table: &Table) -> Vec<String> {
@@ -317,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_copy_writes_under_layouts_of_its_own() {
-        let columns = vec![ColumnState { name: "id".to_owned(), type_oid: 25 }];
+        let columns = vec![ColumnState { name: "id".to_owned(), type_oid: 25, read_as: ColumnType::Text }];
         let mut table = TableState {
             id: 1,
             oid: 5,

@@ -14,7 +14,7 @@ use crate::{
     lsn::Lsn,
     postgres::{
         PgError,
-        pgoutput::{LogicalMessage, Message, Relation, Truncate},
+        pgoutput::{LogicalMessage, Message, Relation, Truncate, Tuple},
         wal_stream::{StreamEvent, WalStream},
     },
     replication::{
@@ -27,6 +27,7 @@ use crate::{
         relations::{Described, Relations, SourceRelation},
         replicator::Replicator,
         state::ReplicationState,
+        types::Types,
     },
 };
 
@@ -47,10 +48,11 @@ pub(super) fn apply_stream(
 ) -> Result<(), ReplicationError> {
     let Start { mut state, catalog_seen_at } = start;
     let mut relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
+    let types = Types::new(&replicator.source, &state.tables);
     let work = Work { replicator, relations: &mut relations, state: &mut state };
     let desk = Desk::new(copies, &work)?;
     let mut follower =
-        Follower { replicator, relations, state, catalog_seen_at, wal, desk, idle_since: Instant::now() };
+        Follower { replicator, relations, types, state, catalog_seen_at, wal, desk, idle_since: Instant::now() };
     let mut prefers_stream = true;
     loop {
         // In turns, so that neither waits for the other.
@@ -92,6 +94,7 @@ enum Next {
 struct Follower<'r> {
     replicator: &'r Replicator,
     relations: Relations<'r>,
+    types: Types<'r>,
     state: ReplicationState,
     catalog_seen_at: Lsn,
     wal: WalStream,
@@ -251,10 +254,15 @@ impl<'r> Follower<'r> {
             Transaction::Skipping | Transaction::None => true,
         };
         let ledger = &self.desk.ledger;
+        let has_rows = |table| ledger.has_rows(table);
         let described =
-            self.relations.describe(relation, &mut self.state.tables, is_history, |table| ledger.has_rows(table))?;
+            self.relations.describe(relation, &mut self.state.tables, &mut self.types, is_history, has_rows)?;
         if let Described::Outdated(table) = described {
-            tracing::info!("{}.{} has other columns now: its rows are copied again", relation.schema, relation.name);
+            tracing::info!(
+                "{}.{} has other columns or types now: its rows are copied again",
+                relation.schema,
+                relation.name
+            );
             let (desk, work) = self.desk();
             desk.begin(&work, table)?;
         }
@@ -265,10 +273,12 @@ impl<'r> Follower<'r> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
+                self.look_at_types(group, insert.relation, &insert.new)?;
                 let Some(table) = self.table(insert.relation)? else { return Ok(()) };
                 group.applier.upsert(table, None, insert.new)?;
             }
             Message::Update(update) => {
+                self.look_at_types(group, update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
                 // While its table is copied the row comes with the copy.
@@ -296,6 +306,17 @@ impl<'r> Follower<'r> {
             self.desk.ledger.touch(key, kind);
         }
         Ok(())
+    }
+
+    /// The stream does not say when a type changes: a row may be the first to show it.
+    fn look_at_types(&mut self, group: &Group<'r>, oid: u32, row: &Tuple) -> Result<(), ReplicationError> {
+        let Some(table) = self.relations.by_oid(oid).filter(|table| table.is_outgrown_by(row)) else {
+            return Ok(());
+        };
+        match self.types.look_again(oid, table.columns())? {
+            Some(relation) => self.describe(group, &relation),
+            None => Ok(()),
+        }
     }
 
     /// `None` for a table the rules do not read.

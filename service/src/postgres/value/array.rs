@@ -1,21 +1,14 @@
 //! Arrays: from `{1,NULL,"two words"}` to a JSON array.
 
-use kairos_sync_rules::Compatibility;
-
-use super::ColumnType;
+use super::{ColumnType, Reading};
 
 /// Postgres has at most six dimensions; more is not an array it printed.
 const DIMENSIONS_MAX: usize = 6;
 
 /// The array as JSON, or `None` when the text is not an array.
-pub(super) fn to_json(
-    text: &str,
-    delimiter: char,
-    element: &ColumnType,
-    compatibility: Compatibility,
-) -> Option<String> {
+pub(super) fn to_json(text: &str, delimiter: char, element: &ColumnType, reading: &Reading) -> Option<String> {
     let json = String::with_capacity(text.len());
-    let mut array = ArrayText { rest: skip_bounds(text)?, json, delimiter, element, compatibility };
+    let mut array = ArrayText { rest: skip_bounds(text)?, json, delimiter, element, reading };
     array.array(1)?;
     array.rest.is_empty().then_some(array.json)
 }
@@ -30,7 +23,7 @@ struct ArrayText<'a> {
     json: String,
     delimiter: char,
     element: &'a ColumnType,
-    compatibility: Compatibility,
+    reading: &'a Reading,
 }
 
 impl ArrayText<'_> {
@@ -98,7 +91,7 @@ impl ArrayText<'_> {
     }
 
     fn push(&mut self, text: &str) {
-        self.element.embed(text, self.compatibility, &mut self.json);
+        self.element.embed(text, self.reading, &mut self.json);
     }
 }
 
@@ -107,7 +100,7 @@ mod tests {
     use kairos_sync_rules::SqlValue;
     use tokio_postgres::types::Type;
 
-    use super::*;
+    use crate::postgres::value::tests::{CUSTOM, LEGACY, built_in};
 
     #[test]
     fn arrays_of_builtin_types_become_json() {
@@ -128,18 +121,17 @@ mod tests {
             (Type::INT4_ARRAY, "{1", "{1"),
             (Type::INT4_ARRAY, "{1}x", "{1}x"),
         ] {
-            let decoded = ColumnType::of(ty.oid()).decode(printed, super::super::tests::LEGACY);
+            let decoded = built_in(&ty).decode(printed, LEGACY);
             assert_eq!(decoded, SqlValue::Text(expected.to_owned()), "{ty}");
         }
     }
 
     #[test]
     fn boxes_are_separated_by_semicolons() {
-        let custom = Compatibility { custom_postgres_types: true, ..super::super::tests::LEGACY };
         for (printed, expected) in
             [("{(1,1),(0,0);NULL}", r#"["(1,1),(0,0)",null]"#), ("{}", "[]"), ("{(1,1),(0,0);}", "{(1,1),(0,0);}")]
         {
-            let decoded = ColumnType::of(Type::BOX_ARRAY.oid()).decode(printed, custom);
+            let decoded = built_in(&Type::BOX_ARRAY).decode(printed, CUSTOM);
             assert_eq!(decoded, SqlValue::Text(expected.to_owned()), "{printed}");
         }
     }

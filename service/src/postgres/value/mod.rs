@@ -6,21 +6,28 @@
 //! **Invariants**
 //!
 //! - No text panics and none is refused: what does not look like its type is taken as text, as printed.
-//! - A type that is not built in (enums, domains, composites, ranges of one's own, extensions) is text, as printed.
+//! - A type that is not built in is text, as printed, unless the rules ask for its parts (`custom_postgres_types`);
+//!   what it consists of is told by [`super::type_catalog`].
 //!
 //! `docs/types.md` lists what becomes of each type; a test tries the list on a real server.
 
 mod array;
+mod composite;
+mod part;
 mod range;
 mod time;
 
+use std::cell::Cell;
+
 use kairos_sync_rules::{Compatibility, SqlValue};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{Kind, Type};
 
+pub use self::composite::Attribute;
 use crate::lsn::Lsn;
 
-/// How the text of a column is to be read. Found once per column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How the text of a column is to be read. Found once per column, and stored beside the rows that were written with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnType {
     /// As printed. Also whatever is not named below.
     Text,
@@ -44,27 +51,48 @@ pub enum ColumnType {
     TimestampTz,
     /// A WAL position.
     Lsn,
-    /// An array of a built-in type.
-    Array(Box<ColumnType>),
-    /// An array of boxes. Boxes contain commas, so semicolons separate them.
-    BoxArray,
-    /// A range of a built-in type.
+    /// An array.
+    Array {
+        /// What it consists of.
+        element: Box<ColumnType>,
+        /// What stands between two elements.
+        delimiter: char,
+    },
+    /// A range; as printed where the rules do not ask for its parts.
     Range(Box<ColumnType>),
-    /// A set of ranges of a built-in type.
+    /// A set of ranges; as printed where the rules do not ask for its parts.
     Multirange(Box<ColumnType>),
+    /// Attributes with names.
+    Composite(Vec<Attribute>),
+    /// A type that is not built in, read as what it is made of; as printed where the rules do not ask for that.
+    Own(Box<ColumnType>),
+}
+
+/// What reading one value depends on, and what it finds out.
+struct Reading {
+    compatibility: Compatibility,
+    /// Set by a composite with more attributes than are known.
+    outgrown: Cell<bool>,
+}
+
+impl Reading {
+    fn new(compatibility: Compatibility) -> Self {
+        Self { compatibility, outgrown: Cell::new(false) }
+    }
 }
 
 impl ColumnType {
-    /// The type with this object id.
-    pub fn of(oid: u32) -> Self {
-        match Type::from_oid(oid) {
-            None => Self::Text,
-            Some(Type::BOX_ARRAY) => Self::BoxArray,
-            Some(ty) => match ty.kind() {
-                Kind::Array(element) => Self::Array(Box::new(Self::element(element))),
-                _ => Self::element(&ty),
-            },
-        }
+    /// The built-in type with this object id; `None` for any other, which the catalog has to describe.
+    pub fn built_in(oid: u32) -> Option<Self> {
+        let ty = Type::from_oid(oid)?;
+        Some(match ty.kind() {
+            // Boxes contain commas.
+            Kind::Array(_) if ty == Type::BOX_ARRAY => {
+                Self::Own(Box::new(Self::Array { element: Box::new(Self::Text), delimiter: ';' }))
+            }
+            Kind::Array(element) => Self::Array { element: Box::new(Self::element(element)), delimiter: ',' },
+            _ => Self::element(&ty),
+        })
     }
 
     fn element(ty: &Type) -> Self {
@@ -93,8 +121,36 @@ impl ColumnType {
 
     /// Reads a value. `text` is what Postgres printed.
     pub fn decode(&self, text: &str, compatibility: Compatibility) -> SqlValue {
+        self.read(text, &Reading::new(compatibility))
+    }
+
+    /// Whether there is a composite in it: those may get further attributes.
+    pub fn has_composite(&self) -> bool {
         match self {
-            Self::Text | Self::Json => None,
+            Self::Composite(_) => true,
+            Self::Array { element: part, .. } | Self::Range(part) | Self::Multirange(part) | Self::Own(part) => {
+                part.has_composite()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the text has more parts than the type had when it was looked up.
+    pub fn is_outgrown_by(&self, text: &str) -> bool {
+        let reading = Reading::new(Compatibility {
+            timestamps_iso8601: true,
+            custom_postgres_types: true,
+            timestamp_fraction_digits_max: None,
+        });
+        self.structure(text, &reading);
+        reading.outgrown.get()
+    }
+
+    fn read(&self, text: &str, reading: &Reading) -> SqlValue {
+        let compatibility = reading.compatibility;
+        match self {
+            Self::Own(inner) if compatibility.custom_postgres_types => return inner.read(text, reading),
+            Self::Text | Self::Json | Self::Own(_) => None,
             Self::Bool => match text {
                 "t" => Some(SqlValue::Integer(1)),
                 "f" => Some(SqlValue::Integer(0)),
@@ -111,33 +167,34 @@ impl ColumnType {
                 .parse::<Lsn>()
                 .ok()
                 .map(|lsn| SqlValue::Text(format!("{:08X}/{:08X}", lsn.get() >> 32, lsn.get() & 0xFFFF_FFFF))),
-            Self::Array(_) | Self::BoxArray | Self::Range(_) | Self::Multirange(_) => {
-                self.structure(text, compatibility).map(SqlValue::Text)
+            Self::Array { .. } | Self::Range(_) | Self::Multirange(_) | Self::Composite(_) => {
+                self.structure(text, reading).map(SqlValue::Text)
             }
         }
         .unwrap_or_else(|| SqlValue::Text(text.to_owned()))
     }
 
     /// What has parts, as JSON; `None` where it stays as printed.
-    fn structure(&self, text: &str, compatibility: Compatibility) -> Option<String> {
+    fn structure(&self, text: &str, reading: &Reading) -> Option<String> {
         match self {
-            Self::Array(element) => array::to_json(text, ',', element, compatibility),
-            _ if !compatibility.custom_postgres_types => None,
-            Self::BoxArray => array::to_json(text, ';', &Self::Text, compatibility),
-            Self::Range(bound) => range::to_json(text, bound, compatibility),
-            Self::Multirange(bound) => range::many_to_json(text, bound, compatibility),
+            Self::Array { element, delimiter } => array::to_json(text, *delimiter, element, reading),
+            _ if !reading.compatibility.custom_postgres_types => None,
+            Self::Range(bound) => range::to_json(text, bound, reading),
+            Self::Multirange(bound) => range::many_to_json(text, bound, reading),
+            Self::Composite(attributes) => composite::to_json(text, attributes, reading),
+            Self::Own(inner) => inner.structure(text, reading),
             _ => None,
         }
     }
 
     /// Writes a value that is a part of another; JSON is not quoted again.
-    fn embed(&self, text: &str, compatibility: Compatibility, json: &mut String) {
+    fn embed(&self, text: &str, reading: &Reading, json: &mut String) {
         if *self == Self::Json {
             json.push_str(text);
-        } else if let Some(structure) = self.structure(text, compatibility) {
+        } else if let Some(structure) = self.structure(text, reading) {
             json.push_str(&structure);
         } else {
-            self.decode(text, compatibility).write_json(json);
+            self.read(text, reading).write_json(json);
         }
     }
 }
@@ -159,8 +216,14 @@ mod tests {
     pub(super) const LEGACY: Compatibility =
         Compatibility { timestamps_iso8601: false, custom_postgres_types: false, timestamp_fraction_digits_max: None };
 
+    pub(super) const CUSTOM: Compatibility = Compatibility { custom_postgres_types: true, ..LEGACY };
+
+    pub(super) fn built_in(ty: &Type) -> ColumnType {
+        ColumnType::built_in(ty.oid()).expect("a built-in type")
+    }
+
     fn decode(ty: &Type, text: &str) -> SqlValue {
-        ColumnType::of(ty.oid()).decode(text, LEGACY)
+        built_in(ty).decode(text, LEGACY)
     }
 
     fn text(text: &str) -> SqlValue {
@@ -193,7 +256,7 @@ mod tests {
         for (ty, printed, expected) in cases {
             assert_eq!(decode(&ty, printed), expected, "{ty}");
         }
-        assert_eq!(ColumnType::of(99_999).decode("label", LEGACY), text("label"), "an enum");
+        assert_eq!(ColumnType::built_in(99_999), None);
     }
 
     #[test]
@@ -205,15 +268,34 @@ mod tests {
         }
     }
 
+    fn any_type() -> impl Strategy<Value = ColumnType> {
+        let leaf = (0u32..5000).prop_filter_map("built in", ColumnType::built_in);
+        leaf.prop_recursive(4, 16, 3, |inner| {
+            let boxed = inner.clone().prop_map(Box::new);
+            prop_oneof![
+                (boxed.clone(), prop::sample::select(vec![',', ';', ':']))
+                    .prop_map(|(element, delimiter)| ColumnType::Array { element, delimiter }),
+                boxed.clone().prop_map(ColumnType::Range),
+                boxed.clone().prop_map(ColumnType::Multirange),
+                boxed.prop_map(ColumnType::Own),
+                prop::collection::vec((".{0,3}", inner), 0..3).prop_map(|attributes| {
+                    let attribute = |(name, read_as)| Attribute { name, read_as };
+                    ColumnType::Composite(attributes.into_iter().map(attribute).collect())
+                }),
+            ]
+        })
+    }
+
     proptest! {
         #[test]
-        fn no_text_panics(oid in 0u32..4000, printed in r#"[-0-9:. +/TZ{}",\\a-fxé\[\]()=;]{0,40}|infinity|.*"#, iso: bool, custom: bool, digits in prop::option::of(0u8..10)) {
+        fn no_text_panics(ty in any_type(), printed in r#"[-0-9:. +/TZ{}",\\a-fxé\[\]()=;]{0,40}|infinity|.*"#, iso: bool, custom: bool, digits in prop::option::of(0u8..10)) {
             let compatibility = Compatibility {
                 timestamps_iso8601: iso,
                 custom_postgres_types: custom,
                 timestamp_fraction_digits_max: digits,
             };
-            let _ = ColumnType::of(oid).decode(&printed, compatibility);
+            let _ = ty.decode(&printed, compatibility);
+            let _ = ty.is_outgrown_by(&printed);
         }
     }
 }

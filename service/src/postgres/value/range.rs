@@ -1,21 +1,22 @@
 //! Ranges: from `[1,5)` to `{"lower":1,"upper":5,"lower_exclusive":0,"upper_exclusive":1}`; and multiranges, which are
 //! arrays of these.
 
-use kairos_sync_rules::Compatibility;
-
-use super::ColumnType;
+use super::{
+    ColumnType, Reading,
+    part::{self, Part},
+};
 
 /// The range as a JSON object, or `None` when the text is none. `empty` is none: it stays a word.
-pub(super) fn to_json(text: &str, bound: &ColumnType, compatibility: Compatibility) -> Option<String> {
-    let mut range = RangeText::new(text, bound, compatibility);
+pub(super) fn to_json(text: &str, bound: &ColumnType, reading: &Reading) -> Option<String> {
+    let mut range = RangeText::new(text, bound, reading);
     range.range()?;
     range.rest.is_empty().then_some(range.json)
 }
 
 /// The ranges of a multirange as a JSON array, or `None` when the text is none.
-pub(super) fn many_to_json(text: &str, bound: &ColumnType, compatibility: Compatibility) -> Option<String> {
+pub(super) fn many_to_json(text: &str, bound: &ColumnType, reading: &Reading) -> Option<String> {
     let inner = text.strip_prefix('{')?.strip_suffix('}')?;
-    let mut ranges = RangeText::new(inner, bound, compatibility);
+    let mut ranges = RangeText::new(inner, bound, reading);
     ranges.json.push('[');
     while !ranges.rest.is_empty() {
         ranges.range()?;
@@ -34,12 +35,12 @@ struct RangeText<'a> {
     rest: &'a str,
     json: String,
     bound: &'a ColumnType,
-    compatibility: Compatibility,
+    reading: &'a Reading,
 }
 
 impl<'a> RangeText<'a> {
-    fn new(rest: &'a str, bound: &'a ColumnType, compatibility: Compatibility) -> Self {
-        Self { rest, json: String::with_capacity(rest.len() + 64), bound, compatibility }
+    fn new(rest: &'a str, bound: &'a ColumnType, reading: &'a Reading) -> Self {
+        Self { rest, json: String::with_capacity(rest.len() + 64), bound, reading }
     }
 
     fn range(&mut self) -> Option<()> {
@@ -66,34 +67,13 @@ impl<'a> RangeText<'a> {
         Some(bracket == exclusive)
     }
 
-    /// A bound. No text at all is no bound, `""` is one of no characters.
+    /// A bound; infinity is none.
     fn bound(&mut self) -> Option<()> {
-        if self.rest.starts_with([',', ']', ')']) {
-            self.json.push_str("null");
-            return Some(());
+        match part::take(&mut self.rest, &[',', ']', ')'])? {
+            Part::Absent => self.json.push_str("null"),
+            Part::Text(text) => self.bound.embed(&text, self.reading, &mut self.json),
         }
-        let text = self.bound_text()?;
-        self.bound.embed(&text, self.compatibility, &mut self.json);
         Some(())
-    }
-
-    /// Within quotes a quote is doubled, and a backslash keeps what follows it.
-    fn bound_text(&mut self) -> Option<String> {
-        let (mut text, mut is_quoted) = (String::new(), false);
-        let mut characters = self.rest.char_indices();
-        while let Some((position, character)) = characters.next() {
-            match character {
-                '\\' => text.push(characters.next()?.1),
-                '"' if is_quoted && characters.as_str().starts_with('"') => text.push(characters.next()?.1),
-                '"' => is_quoted = !is_quoted,
-                ',' | ']' | ')' if !is_quoted => {
-                    self.rest = &self.rest[position..];
-                    return Some(text);
-                }
-                _ => text.push(character),
-            }
-        }
-        None
     }
 }
 
@@ -103,9 +83,7 @@ mod tests {
     use tokio_postgres::types::Type;
 
     use super::*;
-    use crate::postgres::value::tests::LEGACY;
-
-    const CUSTOM: Compatibility = Compatibility { custom_postgres_types: true, ..LEGACY };
+    use crate::postgres::value::tests::{CUSTOM, LEGACY, built_in};
 
     fn object(lower: &str, upper: &str, flags: [u8; 2]) -> String {
         let [lower_exclusive, upper_exclusive] = flags;
@@ -139,26 +117,26 @@ mod tests {
             ),
             (Type::INT4MULTI_RANGE_ARRAY, r#"{"{[1,3)}","{}"}"#, format!("[[{}],[]]", object("1", "3", [0, 1]))),
         ] {
-            let column = ColumnType::of(ty.oid());
+            let column = built_in(&ty);
             assert_eq!(column.decode(printed, CUSTOM), SqlValue::Text(expected), "{ty}");
         }
-        let legacy = ColumnType::of(Type::INT4_RANGE_ARRAY.oid()).decode("{\"[1,5)\"}", LEGACY);
+        let legacy = built_in(&Type::INT4_RANGE_ARRAY).decode("{\"[1,5)\"}", LEGACY);
         assert_eq!(legacy, SqlValue::Text("[\"[1,5)\"]".to_owned()));
     }
 
     #[test]
     fn bounds_are_unquoted() {
-        let json = to_json(r#"["a""\\b,",""]"#, &ColumnType::Text, CUSTOM);
+        let json = to_json(r#"["a""\\b,",""]"#, &ColumnType::Text, &Reading::new(CUSTOM));
         assert_eq!(json, Some(object(r#""a\"\\b,""#, "\"\"", [0, 0])));
     }
 
     #[test]
     fn what_is_no_range_stays_text() {
         for printed in ["", "[", "[1", "[1,", "[1,2", "[1,2)x", "1,2", "[1,2,3)", "[\"1,2)", "[1\\"] {
-            assert_eq!(to_json(printed, &ColumnType::Integer, CUSTOM), None, "{printed}");
+            assert_eq!(to_json(printed, &ColumnType::Integer, &Reading::new(CUSTOM)), None, "{printed}");
         }
         for printed in ["", "{", "{[1,2)", "{[1,2),}", "{[1,2)[3,4)}", "{,}", "{empty}"] {
-            assert_eq!(many_to_json(printed, &ColumnType::Integer, CUSTOM), None, "{printed}");
+            assert_eq!(many_to_json(printed, &ColumnType::Integer, &Reading::new(CUSTOM)), None, "{printed}");
         }
     }
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     lsn::Lsn,
-    postgres::{catalog, pgoutput::IdentitySetting, walsender::SystemIdentity},
+    postgres::{catalog, pgoutput::IdentitySetting, value::ColumnType, walsender::SystemIdentity},
     replication::state::ReplicationState,
     storage::MemoryStore,
 };
@@ -131,6 +131,7 @@ fn state() -> ReplicationState {
             .map(|(name, in_primary_key)| catalog::Column {
                 name: name.to_owned(),
                 type_oid: 25,
+                read_as: ColumnType::Text,
                 in_primary_key,
                 in_identity_index: false,
             })

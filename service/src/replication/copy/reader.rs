@@ -14,7 +14,7 @@ use super::{
     super::{
         error::ReplicationError,
         replicator::{Replicator, within_deadline},
-        state::ColumnState,
+        state::{ColumnState, columns_of},
         status::Phase,
         stream::MESSAGE_PREFIX,
     },
@@ -114,9 +114,7 @@ async fn copy_table(
         };
         let Plan { chunks, byte_count, bytes_left } = within_deadline(pages::plan(client, &table, &parts)).await?;
         let progress = Progress::new(replicator, &table, byte_count, bytes_left, channels.orders.borrow().len());
-        let columns = table.columns.iter();
-        let columns =
-            columns.map(|column| ColumnState { name: column.name.clone(), type_oid: column.type_oid }).collect();
+        let columns = columns_of(&table);
         let chunks = Mutex::new(chunks.into());
         let reader = TableReader { replicator, client, channels, order, table, columns, progress, chunks };
         match reader.read_all().await? {

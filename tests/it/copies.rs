@@ -7,6 +7,7 @@ use std::{
 };
 
 use kairos_sync::{
+    demo::cluster::PgCluster,
     postgres::{SnapshotOptions, SourceConfig},
     replication::Phase,
     storage::{SqliteOptions, SqliteStore},
@@ -49,6 +50,20 @@ fn is_copying(replica: &Replica) -> bool {
     matches!(replica.status.snapshot().phase, Phase::Snapshot(_))
 }
 
+/// A source whose items are being copied.
+async fn begun_copy() -> (PgCluster, Client, Replica) {
+    let (cluster, client) = source().await;
+    fill(&client).await;
+    let replica = Replica::start(&cluster);
+    replica.wait_until(is_copying).await;
+    (cluster, client, replica)
+}
+
+async fn assert_equal(replica: &Replica, client: &Client) {
+    replica.catch_up(client).await;
+    replica.assert_items_equal_sql(client).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_may_change_while_their_table_is_copied() {
     let (cluster, client) = source().await;
@@ -60,8 +75,7 @@ async fn rows_may_change_while_their_table_is_copied() {
         round += 1;
         assert!(started.elapsed() < Duration::from_mins(1), "{:?}", replica.status.snapshot());
     }
-    replica.catch_up(&client).await;
-    replica.assert_items_equal_sql(&client).await;
+    assert_equal(&replica, &client).await;
     replica.stop().await;
 }
 
@@ -91,43 +105,33 @@ async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
         assert!(progress(&replica) >= done, "what was counted is not read again");
     }
     replica.wait_until(|replica| replica.visible_at().is_some()).await;
-    replica.catch_up(&client).await;
-    replica.assert_items_equal_sql(&client).await;
+    assert_equal(&replica, &client).await;
     replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewritten_table_is_read_from_its_new_file() {
-    let (cluster, client) = source().await;
-    fill(&client).await;
-    let replica = Replica::start(&cluster);
-    replica.wait_until(is_copying).await;
+    let (_cluster, client, replica) = begun_copy().await;
     for rewrite in ["VACUUM FULL items", "DELETE FROM items WHERE id LIKE 'i1%'", "VACUUM FULL items"] {
         client.batch_execute(rewrite).await.expect(rewrite);
     }
-    replica.catch_up(&client).await;
-    replica.assert_items_equal_sql(&client).await;
+    assert_equal(&replica, &client).await;
     client
         .batch_execute("TRUNCATE items; INSERT INTO items VALUES ('after', 'truncate', NULL)")
         .await
         .expect("truncates");
-    replica.catch_up(&client).await;
-    replica.assert_items_equal_sql(&client).await;
+    assert_equal(&replica, &client).await;
     replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_truncated_while_it_is_copied_is_empty() {
-    let (cluster, client) = source().await;
-    fill(&client).await;
-    let replica = Replica::start(&cluster);
-    replica.wait_until(is_copying).await;
+    let (_cluster, client, replica) = begun_copy().await;
     client
         .batch_execute("TRUNCATE items; INSERT INTO items VALUES ('after', 'truncate', NULL)")
         .await
         .expect("truncates");
-    replica.catch_up(&client).await;
-    replica.assert_items_equal_sql(&client).await;
+    assert_equal(&replica, &client).await;
     assert_eq!(replica.contents("everything").len(), 1);
     replica.stop().await;
 }

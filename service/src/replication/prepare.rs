@@ -19,7 +19,6 @@ use crate::{
         state::ReplicationState,
         stream::Start,
     },
-    storage::Batch,
 };
 
 /// Ready to copy or to follow.
@@ -120,9 +119,8 @@ impl Replicator {
         for (table, change) in changes {
             tracing::warn!("{table}: {change}");
         }
-        let stored =
-            Batch { replication_state: Some(state.to_bytes()), visible_at: state.visible_at(), ..Batch::default() };
-        self.blocking(move |replicator| Ok(replicator.commit(stored)?)).await?;
+        let stored = state.clone();
+        self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
         Ok(state)
     }
 

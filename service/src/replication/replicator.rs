@@ -266,9 +266,13 @@ impl Replicator {
         Ok(())
     }
 
-    /// Stores the state alone, while nothing is visible yet.
+    /// Stores the state alone. Clients see what it lets them see.
     pub(super) fn save(&self, state: &ReplicationState) -> Result<(), StorageError> {
-        self.commit(Batch { replication_state: Some(state.to_bytes()), ..Batch::default() })
+        self.commit(Batch {
+            replication_state: Some(state.to_bytes()),
+            visible_at: state.visible_at(),
+            ..Batch::default()
+        })
     }
 
     pub(super) fn set_resume(&self, resume: Lsn) {

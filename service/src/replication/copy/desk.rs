@@ -11,7 +11,7 @@ use super::{
         image::CompleteRow,
         relations::{Relations, SourceRelation},
         replicator::Replicator,
-        state::{ColumnState, ReplicationState},
+        state::{ColumnState, ReplicationState, TableState},
     },
     Begun, ChunkEnd, CopyKey, CopyMessage, DeskChannels,
     ledger::{ChunkId, Ledger, Verdict},
@@ -53,25 +53,31 @@ impl Desk {
     pub(in super::super) fn new(channels: DeskChannels, work: &Work<'_, '_>) -> Result<Self, ReplicationError> {
         let mut desk = Self { channels, ledger: Ledger::default(), sweeps: VecDeque::new() };
         for table in &work.state.tables {
-            if table.copy.is_some() {
-                desk.begin(work, table.id())?;
-            }
+            desk.prepare(work.replicator, table)?;
         }
         Ok(desk)
     }
 
-    /// A table's copy begins, begins anew or goes on.
+    /// A table's copy begins, or begins anew.
     pub(in super::super) fn begin(&mut self, work: &Work<'_, '_>, id: TableId) -> Result<(), ReplicationError> {
-        let Some(table) = work.state.tables.iter().find(|table| table.id() == id) else { return Ok(()) };
+        if let Some(table) = work.state.tables.iter().find(|table| table.id() == id) {
+            self.prepare(work.replicator, table)?;
+        }
+        self.publish_orders(work.state);
+        Ok(())
+    }
+
+    /// From now on what the stream touches is noted, if the table is being copied.
+    fn prepare(&mut self, replicator: &Replicator, table: &TableState) -> Result<(), ReplicationError> {
         let Some(copy) = &table.copy else { return Ok(()) };
+        let id = table.id();
         let key = CopyKey { table: id, first_layout: copy.first_layout };
         self.sweeps.retain(|sweep| sweep.key.table != id);
         if copy.is_read {
             self.sweeps.push_back(Sweep { key, after: None });
         }
-        let is_empty = work.replicator.store.rows_of_table(id, None, 1)?.is_empty();
+        let is_empty = replicator.store.rows_of_table(id, None, 1)?.is_empty();
         self.ledger.begin_table(id, is_empty, !copy.parts.is_empty());
-        self.publish_orders(work.state);
         Ok(())
     }
 
@@ -146,8 +152,9 @@ impl Desk {
             let row_key = row.key(key.table, table.identity(layout));
             match self.ledger.judge(chunk, &row_key) {
                 Verdict::Skip => {}
-                Verdict::New => applier.copied(table, &row_key, (layout, &row), true)?,
-                Verdict::Compare => applier.copied(table, &row_key, (layout, &row), false)?,
+                verdict @ (Verdict::New | Verdict::Compare) => {
+                    applier.copied(table, &row_key, (layout, &row), verdict == Verdict::New)?;
+                }
                 Verdict::Complete(sent) if table.has_same_columns(layout, table.current_layout()) => {
                     applier.copied(table, &row_key, (layout, &overlaid(row, sent)), false)?;
                 }
@@ -189,8 +196,7 @@ impl Desk {
         }
         self.sweeps.push_back(Sweep { key, after: None });
         self.publish_orders(work.state);
-        work.replicator.commit(state_only(work.state))?;
-        Ok(())
+        Ok(work.replicator.save(work.state)?)
     }
 
     /// Goes on forgetting, for one commit.
@@ -228,7 +234,7 @@ impl Desk {
         if work.state.is_copied() {
             work.state.hides = false;
         }
-        work.replicator.commit(state_only(work.state))?;
+        work.replicator.save(work.state)?;
         self.publish_orders(work.state);
         Ok(())
     }
@@ -236,10 +242,6 @@ impl Desk {
     fn publish_orders(&self, state: &ReplicationState) {
         self.channels.orders.send_replace(orders_of(&state.tables));
     }
-}
-
-fn state_only(state: &ReplicationState) -> Batch {
-    Batch { replication_state: Some(state.to_bytes()), visible_at: state.visible_at(), ..Batch::default() }
 }
 
 /// The row with the columns that were sent later.

@@ -23,6 +23,8 @@ pub(super) struct Progress<'r> {
 
 struct State {
     status: CopyStatus,
+    /// Bytes that were left when it began or went on.
+    bytes_left_at_first: u64,
     bytes_read: usize,
     logged_at: Instant,
 }
@@ -48,7 +50,11 @@ impl<'r> Progress<'r> {
         tracing::info!(table = status.table, bytes = bytes_left, "copying a table");
         replicator.progress.copying(&status);
         let now = Instant::now();
-        Self { replicator, started: now, state: Mutex::new(State { status, bytes_read: 0, logged_at: now }) }
+        Self {
+            replicator,
+            started: now,
+            state: Mutex::new(State { status, bytes_left_at_first: bytes_left, bytes_read: 0, logged_at: now }),
+        }
     }
 
     /// Rows were read. Waits as long as the configured speed wants.
@@ -71,10 +77,10 @@ impl<'r> Progress<'r> {
     /// Pages were read, and their rows are durable.
     pub(super) fn chunk_done(&self, byte_count: u64) {
         let mut state = self.state();
-        let begun_with = state.status.bytes_total.saturating_sub(state.status.bytes_done);
         state.status.bytes_done += byte_count;
-        let left = begun_with.saturating_sub(byte_count);
-        state.status.remaining = remaining(self.started.elapsed(), state.status.bytes_done, left);
+        let left = state.status.bytes_total.saturating_sub(state.status.bytes_done);
+        let done_now = state.bytes_left_at_first.saturating_sub(left);
+        state.status.remaining = remaining(self.started.elapsed(), done_now, left);
         self.replicator.progress.copying(&state.status);
         self.replicator.metrics.copy_bytes_left.set(i64::try_from(left).unwrap_or(i64::MAX));
         if state.logged_at.elapsed() >= LOG_INTERVAL {
@@ -90,8 +96,21 @@ impl<'r> Progress<'r> {
     }
 }
 
-/// At the speed so far.
+/// At the speed so far: `bytes_done` took `elapsed`.
 fn remaining(elapsed: Duration, bytes_done: u64, bytes_left: u64) -> Option<Duration> {
-    let left = elapsed.as_millis() * u128::from(bytes_left) / u128::from(bytes_done.max(1));
+    let left = elapsed.as_millis().checked_mul(u128::from(bytes_left))? / u128::from(bytes_done.max(1));
     Some(Duration::from_millis(u64::try_from(left).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_takes_as_long_as_what_was_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(remaining(seconds(2), 100, 300), Some(seconds(6)));
+        assert_eq!(remaining(seconds(2), 100, 0), Some(seconds(0)));
+        assert_eq!(remaining(Duration::MAX, 0, u64::MAX), None, "nothing can be said");
+    }
 }

@@ -179,7 +179,7 @@ fn receive_raw(source: &BenchSource, end: Lsn) -> Result<(), Box<dyn Error>> {
 async fn read_stream(source: &BenchSource, end: Lsn) -> Result<(), Box<dyn Error>> {
     let limits = StreamLimits { messages: 8_192, bytes: 8 * 1024 * 1024 };
     let walsender = WalSender::connect(&SourceConfig::from_uri(&source.uri())?).await?;
-    let (mut wal, handle) = walsender.start(READ_SLOT, Lsn::ZERO, "kairos_sync", limits).await?;
+    let (mut wal, handle) = walsender.start(READ_SLOT, Lsn::ZERO, &["kairos_sync".to_owned()], limits).await?;
     while let Some(event) = wal.events.recv().await {
         match event? {
             StreamEvent::Message { message: Message::Commit(commit), .. } if commit.end_lsn >= end => break,

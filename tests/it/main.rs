@@ -3,13 +3,17 @@
 mod copies;
 mod demo;
 mod doctor;
+mod identity;
 mod kill;
 mod migrations;
 mod official_client;
+mod partitions;
+mod publications;
 mod replica;
 mod replication;
 mod rules_check;
 mod source_setup;
+mod statements;
 mod streams;
 mod tidy;
 mod types;

@@ -69,6 +69,7 @@ pub(crate) struct Replica {
     pub(crate) store: Arc<dyn BucketStore>,
     pub(crate) status: Arc<ReplicationStatus>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+    rules: &'static str,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -93,13 +94,28 @@ impl Replica {
         Self::start_with(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default())
     }
 
+    /// With rules of its own.
+    pub(crate) fn start_reading(source: SourceConfig, rules: &'static str) -> Self {
+        Self::start_all(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default(), rules)
+    }
+
     pub(crate) fn start_with(
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
         fingerprint: &str,
         buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     ) -> Self {
-        let compiled = kairos_sync_rules::compile(RULES, "public");
+        Self::start_all(source, store, fingerprint, buckets, RULES)
+    }
+
+    fn start_all(
+        source: SourceConfig,
+        store: Arc<dyn BucketStore>,
+        fingerprint: &str,
+        buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+        rules: &'static str,
+    ) -> Self {
+        let compiled = kairos_sync_rules::compile(rules, "public");
         let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
         let status = Arc::new(ReplicationStatus::default());
         let seen = Arc::clone(&buckets);
@@ -116,14 +132,14 @@ impl Replica {
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, buckets, stop, task }
+        Self { store, status, buckets, rules, stop, task }
     }
 
     /// Ends it in order.
     pub(crate) async fn stop(self) -> Stopped {
         self.stop.send_replace(true);
         self.task.await.expect("no panic");
-        Stopped { store: self.store, buckets: self.buckets }
+        Stopped { store: self.store, buckets: self.buckets, rules: self.rules }
     }
 
     /// Waits until everything the source has committed by now is visible.
@@ -211,6 +227,25 @@ impl Replica {
         rows
     }
 
+    /// Waits until clients have rows with these ids, and no others; `bucket_part` as for [`Self::contents`].
+    pub(crate) async fn wait_for_ids(&self, bucket_part: &str, ids: &[&str]) {
+        let has = |replica: &Self| {
+            let found = replica.contents(bucket_part);
+            found.len() == ids.len() && found.keys().all(|(_, id)| ids.contains(&id.as_str()))
+        };
+        let started = Instant::now();
+        while self.visible_at().is_none() || !has(self) {
+            let found = || self.contents(bucket_part).into_keys().map(|(_, id)| id).collect::<Vec<_>>();
+            assert!(
+                started.elapsed() < DEADLINE,
+                "{ids:?} did not come, but {:?}: {:?}",
+                self.visible_at().map(|_| found()),
+                self.status.snapshot()
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Compares the bucket of items with the table.
     pub(crate) async fn assert_items_equal_sql(&self, client: &Client) {
         let rows = client.query("SELECT id, title, body FROM items", &[]).await.expect("items");
@@ -230,6 +265,7 @@ impl Replica {
 pub(crate) struct Stopped {
     pub(crate) store: Arc<dyn BucketStore>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
+    rules: &'static str,
 }
 
 impl Stopped {
@@ -239,6 +275,6 @@ impl Stopped {
     }
 
     pub(crate) fn start_again_from(self, source: SourceConfig, fingerprint: &str) -> Replica {
-        Replica::start_with(source, self.store, fingerprint, self.buckets)
+        Replica::start_all(source, self.store, fingerprint, self.buckets, self.rules)
     }
 }

@@ -123,7 +123,9 @@ impl Context<'_> {
         }
         source.ca_certificate = section.text("cacert")?;
         source.tls_server_name = section.text("tls_servername")?;
-        source.publication = section.text("publication")?;
+        if let Some(names) = section.take("publication") {
+            source.publications = publications(&names)?;
+        }
         if let Some(prefix) = section.take("slot_name_prefix") {
             source.slot_prefix = slot_prefix(&prefix)?;
         }
@@ -320,6 +322,14 @@ fn source_error(place: &Place, error: PgError) -> ConfigError {
 
 fn as_port(number: u64) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+fn publications(node: &Node) -> Result<Vec<String>, ConfigError> {
+    let names = node.clone().into_texts()?;
+    if names.is_empty() || names.iter().any(String::is_empty) {
+        return Err(node.invalid("must be the name of a publication, or a list of names"));
+    }
+    Ok(names)
 }
 
 /// Slot names have lower-case letters, digits and underscores, and at most 63 of them with what we append.

@@ -195,8 +195,24 @@ fn a_connection_may_be_given_by_its_parts() {
     assert_eq!((source.host.as_str(), source.port, source.tls), ("db", 5433, TlsMode::VerifyCa));
     assert_eq!((source.user.as_str(), source.database.as_str()), ("r@le", "my app"));
     assert_eq!(source.password.unwrap().reveal(), "0");
-    assert_eq!((source.publication.as_deref(), source.slot_prefix.as_str()), (Some("mine"), "kairos_a_"));
+    assert_eq!((source.publications, source.slot_prefix.as_str()), (vec!["mine".to_owned()], "kairos_a_"));
     assert_eq!(source.heartbeat, Some(std::time::Duration::from_secs(10)));
     assert_eq!(source.snapshot.connections, 4);
     assert_eq!(source.snapshot.bytes_per_second.map(std::num::NonZero::get), Some(1_000_000));
+}
+
+#[test]
+fn publications_are_one_name_or_a_list() {
+    let with = |value: &str| {
+        MINIMAL.replace(
+            "{uri: postgresql://role:secret@db/app}",
+            &format!("{{uri: 'postgresql://role:secret@db/app', publication: {value}}}"),
+        )
+    };
+    for (value, names) in [("mine", vec!["mine"]), ("[mine, 'Other one']", vec!["mine", "Other one"])] {
+        assert_eq!(parse(&with(value)).unwrap().source.publications, names);
+    }
+    for value in ["[]", "''", "[mine, '']", "{a: b}"] {
+        assert_eq!(error(&with(value)).1, "CONF-0105", "{value}");
+    }
 }

@@ -5,7 +5,7 @@ use crate::postgres::preflight::SetupProblem;
 /// What to run, each statement by itself; and whether `--fix` may.
 pub(super) fn of(problem: &SetupProblem) -> (Vec<String>, bool) {
     let (sql, is_safe) = match problem {
-        SetupProblem::ServerVersion { .. } => return (Vec::new(), false),
+        SetupProblem::ServerVersion { .. } | SetupProblem::EqualRows { .. } => return (Vec::new(), false),
         SetupProblem::WalLevel { .. } => ("ALTER SYSTEM SET wal_level = 'logical';".to_owned(), false),
         SetupProblem::NoWalSenders => ("ALTER SYSTEM SET max_wal_senders = 10;".to_owned(), false),
         SetupProblem::NoFreeSlot { .. } => ("SELECT slot_name, active FROM pg_replication_slots;".to_owned(), false),
@@ -21,7 +21,12 @@ pub(super) fn of(problem: &SetupProblem) -> (Vec<String>, bool) {
             return (vec![usage, format!("GRANT SELECT ON {table} TO {role};")], true);
         }
         SetupProblem::RowSecurity { role, .. } => (format!("ALTER ROLE {role} BYPASSRLS;"), false),
-        SetupProblem::PublicationMissing { sql, .. } | SetupProblem::NoIdentity { sql, .. } => (sql.clone(), false),
+        SetupProblem::PartitionsApart { publication, .. } => {
+            (format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);"), false)
+        }
+        SetupProblem::PublicationMissing { sql, .. }
+        | SetupProblem::ColumnsDiffer { sql, .. }
+        | SetupProblem::NoIdentity { sql, .. } => (sql.clone(), false),
     };
     (vec![sql], is_safe)
 }
@@ -49,6 +54,13 @@ mod tests {
             SetupProblem::TableNotPublished { table: text(), publication: "p".to_owned() },
             SetupProblem::SelectPrivilege { role: text(), table: "t".to_owned(), schema: "s".to_owned() },
             SetupProblem::RowSecurity { role: text(), table: "t".to_owned() },
+            SetupProblem::PartitionsApart { table: text(), publication: text() },
+            SetupProblem::ColumnsDiffer {
+                table: text(),
+                publication: text(),
+                other: text(),
+                sql: "ALTER PUBLICATION p DROP TABLE t;".to_owned(),
+            },
             SetupProblem::NoIdentity { table: text(), sql: "ALTER TABLE t REPLICA IDENTITY FULL;".to_owned() },
         ];
         for problem in problems {

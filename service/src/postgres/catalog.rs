@@ -1,11 +1,15 @@
-//! The tables a publication offers.
+//! The tables that publications offer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tokio_postgres::{Client, Row};
 
 use crate::postgres::{
-    error::PgError, pgoutput::IdentitySetting, type_catalog::TypeCatalog, value::ColumnType,
+    error::PgError,
+    membership::{Listing, Membership, Partition, as_streamed, membership},
+    pgoutput::IdentitySetting,
+    type_catalog::TypeCatalog,
+    value::ColumnType,
     walsender::quote_identifier,
 };
 
@@ -22,10 +26,22 @@ pub struct Table {
     pub identity: IdentitySetting,
     /// The published columns, in the order the stream has them.
     pub columns: Vec<Column>,
-    /// Condition of the publication on its rows, in SQL.
+    /// Columns of the key that are not published.
+    pub unpublished_key: Vec<String>,
+    /// Columns that the list of a publication leaves out.
+    pub unlisted: Vec<String>,
+    /// Condition of the publications on its rows, in SQL.
     pub row_filter: Option<String>,
+    /// What each publication says of it.
+    pub listings: Vec<Listing>,
+    /// What makes it part of the publications, to be compared with what did earlier.
+    pub published_by: String,
+    /// A publication that has parts of it, while another publishes it whole; in order of their names the first.
+    pub published_apart_by: Option<String>,
     /// Whether it is the root of partitions and published as one table.
     pub is_partitioned: bool,
+    /// Its partitions at all levels, where it is published as one table; by object id.
+    pub partitions: Vec<Partition>,
     /// Whether row-level security hides rows from this session.
     pub hides_rows: bool,
     /// Whether this session may read all published columns.
@@ -43,17 +59,20 @@ pub struct Column {
     pub type_oid: u32,
     /// How its text is to be read.
     pub read_as: ColumnType,
-    /// Whether it is part of the primary key.
+    /// Whether it is part of the primary key. One that may be violated within a transaction is none to the stream.
     pub in_primary_key: bool,
     /// Whether it is part of the index named by `REPLICA IDENTITY USING INDEX`.
     pub in_identity_index: bool,
 }
 
 impl Table {
-    /// Whether it is the table it was, with the columns, key and filter it had.
+    /// Whether it is the table it was: columns, key, filter, partitions, and published as it was.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        (self.oid, &self.schema, &self.name, self.identity, &self.columns, &self.row_filter)
-            == (other.oid, &other.schema, &other.name, other.identity, &other.columns, &other.row_filter)
+        let likeness = |table: &Self| {
+            let Self { oid, schema, name, identity, columns, row_filter, published_by, partitions, .. } = table.clone();
+            (oid, schema, name, identity, columns, row_filter, published_by, partitions)
+        };
+        likeness(self) == likeness(other)
     }
 
     /// Schema and name, quoted for SQL.
@@ -68,48 +87,81 @@ impl Table {
             self.columns.iter().enumerate().filter(|(_, column)| test(column)).map(|(index, _)| index).collect()
         };
         let primary_key = positions(|column| column.in_primary_key);
+        let is_whole = self.unpublished_key.is_empty();
         match self.identity {
-            IdentitySetting::Nothing => Vec::new(),
-            IdentitySetting::Index => positions(|column| column.in_identity_index),
-            IdentitySetting::Full if primary_key.is_empty() => (0..self.columns.len()).collect(),
-            IdentitySetting::Default | IdentitySetting::Full => primary_key,
+            IdentitySetting::Full if !is_whole || primary_key.is_empty() => (0..self.columns.len()).collect(),
+            IdentitySetting::Index if is_whole => positions(|column| column.in_identity_index),
+            IdentitySetting::Full | IdentitySetting::Default if is_whole => primary_key,
+            _ => Vec::new(),
         }
+    }
+
+    /// Whether rows are told apart by nothing but all their values, so that equal ones are one.
+    pub fn has_no_key(&self) -> bool {
+        self.identity == IdentitySetting::Full && !self.columns.iter().any(|column| column.in_primary_key)
     }
 }
 
-/// What [`read_table`] reads of a table, without filter and column list.
+/// What publications offer.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// The tables that are wanted, sorted by name.
+    pub tables: Vec<Table>,
+    /// Partitions of published tables: the stream describes them, and then has their changes as the whole table's.
+    pub partitions: BTreeSet<u32>,
+}
+
+/// What [`read_table`] reads of a table.
 const TABLE_SELECT: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relkind = 'p', row_security_active(c.oid),
            greatest(c.reltuples, 0)::bigint";
 
-/// Lists the tables of a publication which `wanted` accepts by schema and name, sorted.
+/// Lists the tables of publications which `wanted` accepts by schema and name, sorted; each as the stream has it when
+/// all of them are read at once.
 ///
 /// # Errors
 /// [`PgError`].
 pub async fn published_tables(
     client: &Client,
-    publication: &str,
+    publications: &[String],
     server_version: u32,
     wanted: impl Fn(&str, &str) -> bool,
-) -> Result<Vec<Table>, PgError> {
+) -> Result<Published, PgError> {
     // Row filters and column lists came with version 15.
     let (filter, columns) =
         if server_version >= 150_000 { ("p.rowfilter", "p.attnames::text[]") } else { ("NULL", "NULL::text[]") };
     let sql = format!(
-        "{TABLE_SELECT}, {filter}, {columns}
+        "{TABLE_SELECT}, p.pubname::text, {filter}, {columns},
+                EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication pp ON pp.oid = r.prpubid
+                         WHERE pp.pubname = p.pubname AND r.prrelid = c.oid)
            FROM pg_catalog.pg_publication_tables p
            JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
            JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-          WHERE p.pubname = $1 ORDER BY 2, 3"
+          WHERE p.pubname = ANY ($1) ORDER BY 2, 3, 8"
     );
-    let mut tables = Vec::new();
-    for row in client.query(&sql, &[&publication]).await? {
-        let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-        if wanted(&schema, &name) {
-            tables.push((read_table(&row, schema, name)?, row.try_get::<_, Option<Vec<String>>>(8)?));
+    let mut tables: Vec<Table> = Vec::new();
+    for row in client.query(&sql, &[&publications]).await? {
+        let listing = Listing {
+            publication: row.try_get(7)?,
+            row_filter: row.try_get(8)?,
+            columns: row.try_get(9)?,
+            is_by_name: row.try_get(10)?,
+        };
+        let table = read_table(&row)?;
+        match tables.last_mut() {
+            Some(last) if last.oid == table.oid => last.listings.push(listing),
+            _ => tables.push(Table { listings: vec![listing], ..table }),
         }
     }
-    fill_columns(client, server_version, tables).await
+    let mut found = membership(client, publications, server_version, &tables).await?;
+    let partitions = found.values().flat_map(|found| &found.partitions).map(|partition| partition.oid).collect();
+    let mut tables = as_streamed(tables, &found);
+    tables.retain(|table| wanted(&table.schema, &table.name));
+    for table in &mut tables {
+        let Membership { published_by, partitions, .. } = found.remove(&table.oid).unwrap_or_default();
+        (table.published_by, table.partitions) = (published_by, partitions);
+    }
+    Ok(Published { tables: fill_columns(client, server_version, tables).await?, partitions })
 }
 
 /// Lists tables by object id, as they would be if they were published whole, sorted.
@@ -118,19 +170,17 @@ pub async fn published_tables(
 /// [`PgError`].
 pub async fn unpublished_tables(client: &Client, server_version: u32, oids: &[u32]) -> Result<Vec<Table>, PgError> {
     let sql = format!(
-        "{TABLE_SELECT}, NULL::text
+        "{TABLE_SELECT}
            FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
           WHERE c.oid = ANY ($1) ORDER BY 2, 3"
     );
-    let mut tables = Vec::new();
-    for row in client.query(&sql, &[&oids]).await? {
-        tables.push((read_table(&row, row.try_get(1)?, row.try_get(2)?)?, None));
-    }
+    let rows = client.query(&sql, &[&oids]).await?;
+    let tables = rows.iter().map(read_table).collect::<Result<_, _>>()?;
     fill_columns(client, server_version, tables).await
 }
 
-fn read_table(row: &Row, schema: String, name: String) -> Result<Table, PgError> {
+fn read_table(row: &Row) -> Result<Table, PgError> {
     let identity = match row.try_get::<_, i8>(3)?.cast_unsigned() {
         b'n' => IdentitySetting::Nothing,
         b'f' => IdentitySetting::Full,
@@ -139,34 +189,35 @@ fn read_table(row: &Row, schema: String, name: String) -> Result<Table, PgError>
     };
     Ok(Table {
         oid: row.try_get(0)?,
-        schema,
-        name,
+        schema: row.try_get(1)?,
+        name: row.try_get(2)?,
         identity,
         columns: Vec::new(),
-        row_filter: row.try_get(7)?,
+        unpublished_key: Vec::new(),
+        unlisted: Vec::new(),
+        row_filter: None,
+        listings: Vec::new(),
+        published_by: String::new(),
+        published_apart_by: None,
         is_partitioned: row.try_get(4)?,
+        partitions: Vec::new(),
         hides_rows: row.try_get(5)?,
         is_readable: true,
         rows_estimated: row.try_get::<_, i64>(6)?.unsigned_abs(),
     })
 }
 
-/// `listed` names the columns of the publication's column list, where the server tells.
-async fn fill_columns(
-    client: &Client,
-    server_version: u32,
-    tables: Vec<(Table, Option<Vec<String>>)>,
-) -> Result<Vec<Table>, PgError> {
+async fn fill_columns(client: &Client, server_version: u32, tables: Vec<Table>) -> Result<Vec<Table>, PgError> {
     let sql = "
         SELECT a.attrelid, a.attname::text, a.atttypid, a.attgenerated <> '',
                coalesce(a.attnum = ANY (pk.indkey), false), coalesce(a.attnum = ANY (ri.indkey), false),
                has_column_privilege(a.attrelid, a.attnum, 'SELECT')
           FROM pg_catalog.pg_attribute a
-          LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = a.attrelid AND pk.indisprimary
+          LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = a.attrelid AND pk.indisprimary AND pk.indimmediate
           LEFT JOIN pg_catalog.pg_index ri ON ri.indrelid = a.attrelid AND ri.indisreplident
          WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
          ORDER BY a.attrelid, a.attnum";
-    let oids: Vec<u32> = tables.iter().map(|(table, _)| table.oid).collect();
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let mut rows: HashMap<u32, Vec<Row>> = HashMap::new();
     let mut type_oids = Vec::new();
     for row in client.query(sql, &[&oids]).await? {
@@ -174,26 +225,38 @@ async fn fill_columns(
         rows.entry(row.try_get(0)?).or_default().push(row);
     }
     let types = TypeCatalog::read(client, type_oids).await?;
-    // Up to version 17 generated columns are never streamed, though version 15 lists them.
+    // Up to version 17 generated columns are never streamed, though version 15 lists them. From 18 on they are where
+    // they are listed, and a table that nobody lists would have none.
     let streams_generated = server_version >= 180_000;
     let mut filled = Vec::with_capacity(tables.len());
-    for (mut table, listed) in tables {
+    for mut table in tables {
         for row in rows.remove(&table.oid).unwrap_or_default() {
             let name: String = row.try_get(1)?;
             let is_generated: bool = row.try_get(3)?;
-            let is_listed = listed.as_ref().is_none_or(|names| names.contains(&name));
-            if !is_listed || (is_generated && !streams_generated) {
-                continue;
+            if is_generated && !streams_generated {
+                table.listings.iter_mut().for_each(|listing| listing.remove(&name));
             }
-            table.is_readable &= row.try_get::<_, bool>(6)?;
+            let is_listed = table.listings.iter().all(|listing| listing.has(&name));
+            if !is_listed && !is_generated {
+                table.unlisted.push(name.clone());
+            }
             let type_oid = row.try_get(2)?;
-            table.columns.push(Column {
-                name,
+            let column = Column {
                 type_oid,
                 read_as: types.column_type(type_oid),
                 in_primary_key: row.try_get(4)?,
                 in_identity_index: row.try_get(5)?,
-            });
+                name,
+            };
+            if is_listed && !(is_generated && (!streams_generated || table.listings.is_empty())) {
+                table.is_readable &= row.try_get::<_, bool>(6)?;
+                table.columns.push(column);
+            } else if match table.identity {
+                IdentitySetting::Index => column.in_identity_index,
+                _ => column.in_primary_key,
+            } {
+                table.unpublished_key.push(column.name);
+            }
         }
         filled.push(table);
     }

@@ -20,6 +20,7 @@ pub mod copy;
 pub mod dial;
 pub mod error;
 mod frame;
+pub mod membership;
 pub mod pgoutput;
 pub mod preflight;
 pub mod slot;

@@ -1,11 +1,14 @@
 //! Whether a source is set up so that it can be replicated; if not, what is missing and the SQL that mends it.
 
+use std::collections::{BTreeSet, HashMap};
+
 use kairos_sync_rules::{SourceTable, TablePattern};
 use tokio_postgres::Client;
 
 use crate::postgres::{
-    catalog::{Table, published_tables},
+    catalog::{Published, Table, published_tables},
     error::PgError,
+    membership::{Listing, disagreement},
     pgoutput::IdentitySetting,
     source::SourceConfig,
     walsender::quote_identifier,
@@ -105,6 +108,39 @@ pub enum SetupProblem {
         /// The table, quoted for SQL.
         table: String,
     },
+    /// Publications have different columns of a table: Postgres would end the stream at its first change.
+    #[error("publications {publication} and {other} publish different columns of {table}: run `{sql}`")]
+    ColumnsDiffer {
+        /// The table, quoted for SQL.
+        table: String,
+        /// A publication, quoted for SQL.
+        publication: String,
+        /// Another one, quoted for SQL.
+        other: String,
+        /// The statement that makes them agree.
+        sql: String,
+    },
+    /// A publication has partitions of a table that another one publishes whole, with a condition or a column list:
+    /// Postgres would not apply these to all partitions.
+    #[error(
+        "publication {publication} publishes partitions of {table}, of which another one publishes some rows or columns \
+         as one table: run `ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);`"
+    )]
+    PartitionsApart {
+        /// The table, quoted for SQL.
+        table: String,
+        /// The publication, quoted for SQL.
+        publication: String,
+    },
+    /// Nothing but all their values tells rows of a table apart. Replication goes on.
+    #[error(
+        "{table} has no key, so rows that are equal are one row to clients, and gone for them when one of them is \
+         deleted: give it a primary key"
+    )]
+    EqualRows {
+        /// The table, quoted for SQL.
+        table: String,
+    },
     /// Updates and deletes of a table could not be followed.
     #[error(
         "changes of rows of {table} cannot be followed: run `{sql}`, or better, give it a primary key if it has none"
@@ -132,22 +168,27 @@ impl SetupProblem {
             Self::SelectPrivilege { .. } => "PG-0209",
             Self::RowSecurity { .. } => "PG-0210",
             Self::NoIdentity { .. } => "PG-0211",
+            Self::ColumnsDiffer { .. } => "PG-0212",
+            Self::PartitionsApart { .. } => "PG-0213",
+            Self::EqualRows { .. } => "PG-0214",
         }
     }
 
     /// Whether replication can go on, leaving something out.
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::TableNotPublished { .. })
+        matches!(self, Self::TableNotPublished { .. } | Self::EqualRows { .. })
     }
 }
 
 /// What was found on a source.
 #[derive(Debug, Clone, Default)]
 pub struct Inspection {
-    /// The publication to read.
-    pub publication: String,
+    /// The publications to read, sorted; empty where one is missing.
+    pub publications: Vec<String>,
     /// Its tables which the rules read.
     pub tables: Vec<Table>,
+    /// Partitions whose changes come as those of the whole table.
+    pub partitions: BTreeSet<u32>,
     /// What is to be mended.
     pub problems: Vec<SetupProblem>,
 }
@@ -165,23 +206,21 @@ pub async fn inspect(
     let mut found = Inspection::default();
     let role = quote_identifier(&source.user);
     let server_version = inspect_server(client, &role, slot, &mut found.problems).await?;
-    let Some(publication) = find_publication(client, source, patterns, &mut found.problems).await? else {
+    found.publications = find_publications(client, source, patterns, &mut found.problems).await?;
+    let Some(first) = found.publications.first().filter(|_| server_version >= SERVER_VERSION_MIN) else {
         return Ok(found);
     };
-    found.publication = publication;
-    if server_version < SERVER_VERSION_MIN {
-        return Ok(found);
-    }
-    found.tables = read_tables(client, &found.publication, patterns).await?;
+    let publication = quote_identifier(first);
+    Published { tables: found.tables, partitions: found.partitions } =
+        read_tables(client, &found.publications, patterns).await?;
     for table in &found.tables {
         inspect_table(table, &role, &mut found.problems);
     }
     for pattern in patterns.iter().filter(|pattern| !pattern.is_wildcard()) {
         if !found.tables.iter().any(|table| names(pattern, &table.schema, &table.name)) {
-            found.problems.push(SetupProblem::TableNotPublished {
-                table: sql_name(pattern),
-                publication: quote_identifier(&found.publication),
-            });
+            found
+                .problems
+                .push(SetupProblem::TableNotPublished { table: sql_name(pattern), publication: publication.clone() });
         }
     }
     Ok(found)
@@ -191,9 +230,13 @@ pub async fn inspect(
 ///
 /// # Errors
 /// [`PgError`].
-pub async fn read_tables(client: &Client, publication: &str, patterns: &[TablePattern]) -> Result<Vec<Table>, PgError> {
+pub async fn read_tables(
+    client: &Client,
+    publications: &[String],
+    patterns: &[TablePattern],
+) -> Result<Published, PgError> {
     let is_wanted = |schema: &str, name: &str| patterns.iter().any(|pattern| names(pattern, schema, name));
-    published_tables(client, publication, server_version(client).await?, is_wanted).await
+    published_tables(client, publications, server_version(client).await?, is_wanted).await
 }
 
 /// The server's version as a number, 150004 for 15.4.
@@ -252,27 +295,37 @@ async fn inspect_server(
     Ok(version)
 }
 
-async fn find_publication(
+/// Those of the configuration, or the first of the usual ones. None if any is missing: without it everything else would
+/// look wrong.
+async fn find_publications(
     client: &Client,
     source: &SourceConfig,
     patterns: &[TablePattern],
     problems: &mut Vec<SetupProblem>,
-) -> Result<Option<String>, PgError> {
-    let candidates: Vec<&str> = source.publication.as_deref().map_or(PUBLICATIONS.to_vec(), |name| vec![name]);
+) -> Result<Vec<String>, PgError> {
+    let usual = PUBLICATIONS.map(str::to_owned);
+    let candidates = if source.publications.is_empty() { &usual[..] } else { &source.publications };
     let sql = "SELECT pubname::text, pubinsert AND pubupdate AND pubdelete AND pubtruncate
-                 FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)
-                ORDER BY array_position($1, pubname::text)";
-    let Some(row) = client.query(sql, &[&candidates]).await?.into_iter().next() else {
-        let name = candidates[0].to_owned();
-        let sql = create_publication(&name, patterns);
-        problems.push(SetupProblem::PublicationMissing { name, sql });
-        return Ok(None);
-    };
-    let name: String = row.try_get(0)?;
-    if !row.try_get::<_, bool>(1)? {
-        problems.push(SetupProblem::PublicationPartial { name: quote_identifier(&name) });
+                 FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)";
+    let mut existing = HashMap::new();
+    for row in client.query(sql, &[&candidates]).await? {
+        existing.insert(row.try_get::<_, String>(0)?, row.try_get::<_, bool>(1)?);
     }
-    Ok(Some(name))
+    let mut names = candidates.to_vec();
+    if source.publications.is_empty() {
+        let position = usual.iter().position(|name| existing.contains_key(name)).unwrap_or_default();
+        names = vec![usual[position].clone()];
+    }
+    names.sort_unstable();
+    names.dedup();
+    let missing: Vec<_> = names.iter().filter(|name| !existing.contains_key(*name)).collect();
+    for name in &missing {
+        let sql = create_publication(name, patterns);
+        problems.push(SetupProblem::PublicationMissing { name: (*name).clone(), sql });
+    }
+    let partial = names.iter().filter(|name| existing.get(*name) == Some(&false));
+    problems.extend(partial.map(|name| SetupProblem::PublicationPartial { name: quote_identifier(name) }));
+    Ok(if missing.is_empty() { names } else { Vec::new() })
 }
 
 /// The statement that publishes what the rules read. A wildcard can only be published as all tables.
@@ -296,12 +349,47 @@ pub fn inspect_table(table: &Table, role: &str, problems: &mut Vec<SetupProblem>
         problems.push(SetupProblem::RowSecurity { role: role.to_owned(), table: name.clone() });
     }
     if table.identity_columns().is_empty() {
-        let has_key = table.columns.iter().any(|column| column.in_primary_key);
-        let sql = if has_key && table.identity == IdentitySetting::Nothing {
-            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
-        } else {
-            format!("ALTER TABLE {name} REPLICA IDENTITY FULL;")
-        };
-        problems.push(SetupProblem::NoIdentity { table: name, sql });
+        problems.push(SetupProblem::NoIdentity { sql: give_identity(table), table: name.clone() });
     }
+    if table.has_no_key() {
+        problems.push(SetupProblem::EqualRows { table: name.clone() });
+    }
+    if let Some((gives_way, other)) = disagreement(&table.listings) {
+        let (publication, other) = (quote_identifier(&gives_way.publication), quote_identifier(&other.publication));
+        let sql = if gives_way.is_by_name {
+            format!("ALTER PUBLICATION {publication} DROP TABLE {name};")
+        } else {
+            // Without a list of columns they can only differ in this.
+            format!("ALTER PUBLICATION {other} SET (publish_generated_columns = stored);")
+        };
+        problems.push(SetupProblem::ColumnsDiffer { table: name.clone(), publication, other, sql });
+    }
+    if let Some(publication) = &table.published_apart_by
+        && (table.row_filter.is_some() || !table.unlisted.is_empty())
+    {
+        problems.push(SetupProblem::PartitionsApart { table: name, publication: quote_identifier(publication) });
+    }
+}
+
+/// The statements that make changes of a table's rows followable.
+fn give_identity(table: &Table) -> String {
+    let name = table.sql_name();
+    let is_listed = |column: &String| table.listings.iter().all(|listing| listing.has(column));
+    if table.unpublished_key.is_empty() || table.unpublished_key.iter().all(is_listed) {
+        let has_key = table.columns.iter().any(|column| column.in_primary_key);
+        let setting = if has_key && table.identity == IdentitySetting::Nothing { "DEFAULT" } else { "FULL" };
+        return format!("ALTER TABLE {name} REPLICA IDENTITY {setting};");
+    }
+    let published = table.columns.iter().map(|column| &column.name);
+    let columns: Vec<_> = table.unpublished_key.iter().chain(published).map(|name| quote_identifier(name)).collect();
+    let columns = columns.join(", ");
+    let publish_again = |listing: &Listing| {
+        let publication = quote_identifier(&listing.publication);
+        let filter = listing.row_filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE ({filter})"));
+        format!(
+            "ALTER PUBLICATION {publication} DROP TABLE {name}; ALTER PUBLICATION {publication} ADD TABLE {name} \
+             ({columns}){filter};"
+        )
+    };
+    table.listings.iter().filter(|listing| listing.is_by_name).map(publish_again).collect::<Vec<_>>().join(" ")
 }

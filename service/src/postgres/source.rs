@@ -38,8 +38,8 @@ pub struct SourceConfig {
     pub tls_server_name: Option<String>,
     /// Deadline for connecting, TLS and authentication included.
     pub connect_timeout: Duration,
-    /// The publication; `None`: `kairos_sync`, else an existing `powersync`.
-    pub publication: Option<String>,
+    /// The publications; none: `kairos_sync`, else an existing `powersync`.
+    pub publications: Vec<String>,
     /// Prefix of the slot's name.
     pub slot_prefix: String,
     /// How often a message is written so that an idle source's slot moves; `None`: never.

@@ -68,7 +68,7 @@ impl SourceConfig {
             ca_certificate: None,
             tls_server_name: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-            publication: None,
+            publications: Vec::new(),
             slot_prefix: DEFAULT_SLOT_PREFIX.to_owned(),
             heartbeat: Some(DEFAULT_HEARTBEAT),
             snapshot: SnapshotOptions::default(),

@@ -102,11 +102,12 @@ impl WalSender {
         mut self,
         slot: &str,
         after: Lsn,
-        publication: &str,
+        publications: &[String],
         limits: StreamLimits,
     ) -> Result<(WalStream, StreamHandle), PgError> {
         let silence_max = self.silence_max().await?;
-        let names = quote_literal(&quote_identifier(publication));
+        let names: Vec<_> = publications.iter().map(|name| quote_identifier(name)).collect();
+        let names = quote_literal(&names.join(","));
         let command = format!(
             "START_REPLICATION SLOT {} LOGICAL {after} (proto_version '1', publication_names {names}, messages 'true')",
             quote_identifier(slot)

@@ -162,7 +162,7 @@ impl<'s> Applier<'s> {
         }
         let (old_key, new) = match old {
             None => (None, new),
-            Some(OldTuple::Key(old)) => (Some(tuple_key(table, &old)), new),
+            Some(OldTuple::Key(old)) => (Some(tuple_key(table, &old)), fill_key(table, new, &old)),
             Some(OldTuple::Full(old)) => (Some(tuple_key(table, &old)), fill_from_old(new, &old)),
         };
         // Columns of the identity are known by now, even while others are not.
@@ -499,6 +499,16 @@ fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {
         _ => None,
     };
     identity_key(table.id, table.identity(table.current_layout()), text)
+}
+
+/// A large value of the key that did not change is not sent again, but the old key is then.
+fn fill_key(table: &SourceRelation, mut new: Tuple, old: &Tuple) -> Tuple {
+    for position in table.identity(table.current_layout()) {
+        if let (Some(value @ TupleValue::Unchanged), Some(old)) = (new.0.get_mut(*position), old.0.get(*position)) {
+            value.clone_from(old);
+        }
+    }
+    new
 }
 
 /// Under `REPLICA IDENTITY FULL` the old row has the values that were not sent again.

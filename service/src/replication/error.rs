@@ -41,6 +41,9 @@ pub enum ReplicationError {
         /// Schema and name.
         table: String,
     },
+    /// Part of the WAL is of a time when a publication was not there: Postgres does not stream it.
+    #[error("a publication was missing for a while; tables will be compared with the source")]
+    PublicationGap(#[source] PgError),
     /// Rows depend on each other through the rules in a circle.
     #[error("the rules make rows depend on each other without end: remove the circle of subqueries between tables")]
     EndlessLookups,
@@ -65,6 +68,15 @@ pub(super) enum Recovery {
 }
 
 impl ReplicationError {
+    /// Gives an error that ended an open stream its own kind. The slot was there, so what Postgres does not find is a
+    /// publication: it looks for it as of the time of each change, and would end there every time.
+    pub(super) fn in_stream(self) -> Self {
+        match self {
+            Self::Postgres(error) if error.sqlstate() == Some("42704") => Self::PublicationGap(error),
+            other => other,
+        }
+    }
+
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -77,6 +89,7 @@ impl ReplicationError {
             Self::RowShape { .. } => "REPL-0104",
             Self::EndlessLookups => "REPL-0105",
             Self::Worker => "REPL-0106",
+            Self::PublicationGap(_) => "REPL-0109",
         }
     }
 
@@ -86,7 +99,7 @@ impl ReplicationError {
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
             Self::Setup(_) | Self::EndlessLookups => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
-            Self::RowMissing { .. } | Self::RowShape { .. } => Recovery::Compare,
+            Self::RowMissing { .. } | Self::RowShape { .. } | Self::PublicationGap(_) => Recovery::Compare,
             Self::Storage(_) | Self::Worker => Recovery::Stop,
         }
     }

@@ -93,7 +93,7 @@ impl Replicator {
             }
         };
         let state = match verdict {
-            Verdict::Resume(state) => self.resume(state, &found).await?,
+            Verdict::Resume(state) => self.resume(state, &found, catalog_seen_at).await?,
             Verdict::Compare { reason, state, is_other_history } => {
                 tracing::warn!("all tables will be compared with what is stored: {reason}");
                 self.compare(&client, walsender, state, is_other_history, &found).await?
@@ -103,7 +103,8 @@ impl Replicator {
                 self.start_over(&client, walsender, old_slot, &found).await?
             }
         };
-        Ok(Prepared { client, tables: inspection.tables, start: Start { state, catalog_seen_at } })
+        let Inspection { tables, partitions, .. } = inspection;
+        Ok(Prepared { client, tables, start: Start { state, catalog_seen_at, partitions } })
     }
 
     /// Goes on; tables that changed meanwhile are copied.
@@ -111,8 +112,9 @@ impl Replicator {
         self: &Arc<Self>,
         mut state: ReplicationState,
         found: &Found<'_>,
+        catalog_seen_at: Lsn,
     ) -> Result<ReplicationState, ReplicationError> {
-        let changes = state.follow_catalog(&found.inspection.tables);
+        let changes = state.follow_catalog(&found.inspection.tables, catalog_seen_at);
         if changes.is_empty() {
             return Ok(state);
         }
@@ -136,10 +138,10 @@ impl Replicator {
     ) -> Result<ReplicationState, ReplicationError> {
         within_deadline(drop_slot(client, &state.slot)).await?;
         self.progress.forget_source();
-        state.follow_catalog(&found.inspection.tables);
+        state.follow_catalog(&found.inspection.tables, Lsn::ZERO);
         state.copy_everything_again();
         (state.system_id, state.timeline) = (found.system.system_id.clone(), found.system.timeline.clone());
-        state.publication.clone_from(&found.inspection.publication);
+        state.publications.clone_from(&found.inspection.publications);
         (state.slot_created_at, state.resume, state.consistent_from) = (None, Lsn::ZERO, Lsn::ZERO);
         let stored = state.clone();
         self.blocking(move |replicator| {
@@ -170,7 +172,7 @@ impl Replicator {
         let state = ReplicationState::fresh(
             found.system,
             slot,
-            found.inspection.publication.clone(),
+            found.inspection.publications.clone(),
             self.rules_fingerprint.clone(),
             &found.inspection.tables,
         );
@@ -268,8 +270,8 @@ fn judge(stored: Option<ReplicationState>, rules_fingerprint: &str, found: &Foun
         ("the replication slot has lost its WAL", false)
     } else if found.slot.is_some_and(is_ahead) {
         ("the replication slot was moved or created again by somebody else", false)
-    } else if state.publication != found.inspection.publication {
-        ("another publication is used", false)
+    } else if state.publications != found.inspection.publications {
+        ("other publications are used", false)
     } else {
         return Verdict::Resume(state);
     };
@@ -284,9 +286,12 @@ mod tests {
         SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::new(500) }
     }
 
+    fn publications() -> Vec<String> {
+        vec!["kairos_sync".to_owned()]
+    }
+
     fn stored() -> ReplicationState {
-        let mut state =
-            ReplicationState::fresh(&system(), "kairos_1".to_owned(), "kairos_sync".to_owned(), "r".to_owned(), &[]);
+        let mut state = ReplicationState::fresh(&system(), "kairos_1".to_owned(), publications(), "r".to_owned(), &[]);
         (state.slot_created_at, state.resume) = (Some(Lsn::new(100)), Lsn::new(400));
         state
     }
@@ -298,7 +303,7 @@ mod tests {
             active_pid: None,
             active_application: None,
         };
-        let inspection = Inspection { publication: "kairos_sync".to_owned(), ..Inspection::default() };
+        let inspection = Inspection { publications: publications(), ..Inspection::default() };
         judge(Some(stored()), "r", &Found { system, slot: Some(&slot), inspection: &inspection })
     }
 

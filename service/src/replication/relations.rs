@@ -1,6 +1,6 @@
 //! The tables being read, ready to evaluate rows of: what the stream's relation numbers mean.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use kairos_sync_rules::{Compatibility, SourceTable, SqlValue, SyncPlan, TableEvaluator};
@@ -27,6 +27,8 @@ pub(super) struct Relations<'p> {
     by_oid: HashMap<u32, TableId>,
     /// Published tables which the rules do not read.
     ignored: HashSet<u32>,
+    /// Partitions that are published as their root: described, and never named by a change.
+    partitions: BTreeSet<u32>,
 }
 
 /// A table being read.
@@ -64,9 +66,14 @@ struct Layout {
 }
 
 impl<'p> Relations<'p> {
-    pub(super) fn new(plan: &'p SyncPlan, bucket_prefix: String, tables: &[TableState]) -> Self {
-        let mut relations =
-            Self { plan, bucket_prefix, tables: HashMap::new(), by_oid: HashMap::new(), ignored: HashSet::new() };
+    pub(super) fn new(
+        plan: &'p SyncPlan,
+        bucket_prefix: String,
+        tables: &[TableState],
+        partitions: BTreeSet<u32>,
+    ) -> Self {
+        let (tables_by_id, by_oid, ignored) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let mut relations = Self { plan, bucket_prefix, tables: tables_by_id, by_oid, ignored, partitions };
         for table in tables {
             relations.set(table);
         }
@@ -81,6 +88,16 @@ impl<'p> Relations<'p> {
         }
         let prepared = self.prepare(table);
         self.tables.insert(table.id(), prepared);
+    }
+
+    /// A copy of a table has begun: the stream's rows, too, go under a layout of it from now on.
+    pub(super) fn begin_copy(&mut self, table: &mut TableState) {
+        let streamed = self.tables.get(&table.id()).map(|known| known.columns().to_vec());
+        let current = streamed.map(|columns| table.layout_of(&columns));
+        self.set(table);
+        if let (Some(current), Some(prepared)) = (current, self.tables.get_mut(&table.id())) {
+            prepared.current = current;
+        }
     }
 
     /// Forgets a table.
@@ -140,6 +157,9 @@ impl<'p> Relations<'p> {
         is_history: bool,
         has_rows: impl Fn(TableId) -> bool,
     ) -> Result<Described, ReplicationError> {
+        if self.partitions.contains(&relation.oid) {
+            return Ok(Described::Ignored);
+        }
         let known = tables.iter_mut().find(|table| !table.is_gone && table.oid == relation.oid);
         let Some(table) = known.filter(|table| is_described_by(table, relation)) else {
             let source = source_table(&relation.schema, &relation.name);

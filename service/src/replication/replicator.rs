@@ -168,11 +168,11 @@ impl Replicator {
     ) -> Result<(), ReplicationError> {
         let Prepared { client, tables, start } = prepared;
         let (client, state) = (&client, &start.state);
-        let publication = state.publication.clone();
+        let publications = state.publications.clone();
         let open = async {
             within_deadline(release(client, &state.slot)).await?;
             let walsender = WalSender::connect(&self.source).await?;
-            walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await
+            walsender.start(&state.slot, state.resume, &publications, STREAM_LIMITS).await
         };
         let (wal, handle) = tokio::select! {
             opened = Box::pin(open) => opened?,
@@ -185,11 +185,12 @@ impl Replicator {
         let outcome = tokio::select! {
             applied = &mut worker => {
                 handle.close().await;
-                return applied.map_err(|_| ReplicationError::Worker)?.and_then(|()| Err(stream_ended()));
+                let applied = applied.map_err(|_| ReplicationError::Worker)?.map_err(ReplicationError::in_stream);
+                return applied.and_then(|()| Err(stream_ended()));
             }
             failure = self.watch_source(client) => Err(failure.into()),
-            failure = Box::pin(copy::reader::run(self, client, &publication, readers)) => Err(failure),
-            failure = self.watch_catalog(client, &publication, &tables) => Err(failure),
+            failure = Box::pin(copy::reader::run(self, client, &publications, readers)) => Err(failure),
+            failure = self.watch_catalog(client, &publications, &tables) => Err(failure),
             () = stopped(shutdown) => Ok(()),
         };
         handle.close().await;
@@ -228,15 +229,15 @@ impl Replicator {
 
     /// Compares the published tables with those found at the start. What the stream does not tell of a change is met
     /// here: a table that is gone, renamed or new, but does not change. Returns what differs, or what went wrong.
-    async fn watch_catalog(&self, client: &Client, publication: &str, tables: &[Table]) -> ReplicationError {
+    async fn watch_catalog(&self, client: &Client, publications: &[String], tables: &[Table]) -> ReplicationError {
         let patterns = self.plan.source_tables();
         let mut ticks = interval(CATALOG_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            let found = match within_deadline(read_tables(client, publication, &patterns)).await {
-                Ok(found) => found,
+            let found = match within_deadline(read_tables(client, publications, &patterns)).await {
+                Ok(found) => found.tables,
                 Err(error) => return error.into(),
             };
             let differs = |one: &[Table], other: &[Table]| {

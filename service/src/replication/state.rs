@@ -1,12 +1,13 @@
 //! What replication remembers between runs. Kept in the bucket store, so it never disagrees with the data beside it.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     lsn::Lsn,
     postgres::{
         catalog::{Column, Table},
+        membership::Partition,
         value::ColumnType,
         walsender::SystemIdentity,
     },
@@ -25,8 +26,9 @@ pub(super) struct ReplicationState {
     pub(super) slot: String,
     /// Where the slot begins; `None` while it is being created.
     pub(super) slot_created_at: Option<Lsn>,
-    /// The publication being read.
-    pub(super) publication: String,
+    /// The publications being read, sorted.
+    #[serde(alias = "publication", deserialize_with = "one_or_several")]
+    pub(super) publications: Vec<String>,
     /// Of the rules all operations were made with.
     pub(super) rules_fingerprint: String,
     /// The tables being read, and those whose rows are still to be forgotten.
@@ -54,13 +56,31 @@ pub(super) struct TableState {
     pub(super) name: String,
     /// Names of the columns that identify a row.
     pub(super) identity: Vec<String>,
+    /// What made it part of the publications when the catalog was last looked at. When that changes, changes of its rows
+    /// may have been left out meanwhile, or are from now on.
+    #[serde(default)]
+    published_by: String,
+    /// Its partitions then, if it is published as one table.
+    #[serde(default)]
+    partitions: Vec<Partition>,
     /// The columns it had over time; stored rows name the one they were written under. One that no row names any more
     /// is empty.
     pub(super) layouts: Vec<Vec<ColumnState>>,
+    /// A copy that is to begin.
+    #[serde(default)]
+    pub(super) due: Option<DueCopy>,
     /// What is left of its copy; `None` once all its rows are here.
     pub(super) copy: Option<TableCopy>,
     /// It is no longer there, or no longer published: its rows are being forgotten.
     pub(super) is_gone: bool,
+}
+
+/// A copy of a table that begins once the stream has passed the look at the catalog that asked for it. What the stream
+/// brings before that may be of rows that are no longer published: they go under an older layout than the copy's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DueCopy {
+    at: Lsn,
+    columns: Vec<ColumnState>,
 }
 
 /// A copy of a table that has not ended.
@@ -110,7 +130,7 @@ impl ReplicationState {
     pub(super) fn fresh(
         system: &SystemIdentity,
         slot: String,
-        publication: String,
+        publications: Vec<String>,
         rules_fingerprint: String,
         tables: &[Table],
     ) -> Self {
@@ -119,15 +139,15 @@ impl ReplicationState {
             timeline: system.timeline.clone(),
             slot,
             slot_created_at: None,
-            publication,
+            publications,
             rules_fingerprint,
             tables: Vec::new(),
             next_table_id: 1,
-            hides: true,
+            hides: !tables.is_empty(),
             consistent_from: Lsn::ZERO,
             resume: Lsn::ZERO,
         };
-        state.follow_catalog(tables);
+        state.follow_catalog(tables, Lsn::ZERO);
         state
     }
 
@@ -143,7 +163,7 @@ impl ReplicationState {
 
     /// Whether all tables have been copied, and nothing is left of those that are gone.
     pub(super) fn is_copied(&self) -> bool {
-        self.tables.iter().all(|table| table.copy.is_none())
+        self.tables.iter().all(|table| table.copy.is_none() && table.due.is_none())
     }
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
@@ -151,9 +171,9 @@ impl ReplicationState {
         (!self.hides && self.resume >= self.consistent_from).then_some(self.resume)
     }
 
-    /// Takes in which tables there are now. What changed is copied; the names of what changed are returned with the
-    /// reason.
-    pub(super) fn follow_catalog(&mut self, tables: &[Table]) -> Vec<(String, &'static str)> {
+    /// Takes in which tables there are now, or were when the source's WAL ended at `seen_at`. What changed is copied; the
+    /// names of what changed are returned with the reason.
+    pub(super) fn follow_catalog(&mut self, tables: &[Table], seen_at: Lsn) -> Vec<(String, &'static str)> {
         let mut changes = Vec::new();
         for state in self.tables.iter_mut().filter(|state| !state.is_gone) {
             if !tables.iter().any(|table| state.has_name_of(table)) {
@@ -164,10 +184,10 @@ impl ReplicationState {
         for table in tables {
             let known = self.tables.iter_mut().find(|state| !state.is_gone && state.has_name_of(table));
             if let Some(state) = known {
-                changes.extend(state.follow(table).map(|change| (state.full_name(), change)));
+                changes.extend(state.follow(table, seen_at).map(|change| (state.full_name(), change)));
                 continue;
             }
-            let state = TableState::new(self.next_table_id, table);
+            let state = TableState::new(self.next_table_id, table, seen_at);
             self.next_table_id += 1;
             changes.push((state.full_name(), "it is new: its rows are copied"));
             self.tables.push(state);
@@ -177,30 +197,35 @@ impl ReplicationState {
 
     /// Changes may have been missed: everything is to be read again and compared with what is stored.
     pub(super) fn copy_everything_again(&mut self) {
-        self.hides = true;
+        self.hides = !self.tables.is_empty();
         // Where the slot was never created nothing was read either, and what was begun for it will do.
         let is_begun = |table: &TableState| {
             self.slot_created_at.is_none()
                 && table.copy.as_ref().is_some_and(|copy| copy.parts.is_empty() && !copy.is_read)
         };
         for table in self.tables.iter_mut().filter(|table| !table.is_gone && !is_begun(table)) {
-            let columns = table.layouts.last().cloned().unwrap_or_default();
+            let due = table.due.as_ref().map(|due| &due.columns);
+            let columns = due.or(table.layouts.last()).cloned().unwrap_or_default();
             table.begin_copy(columns);
         }
     }
 }
 
 impl TableState {
-    fn new(id: u32, table: &Table) -> Self {
+    fn new(id: u32, table: &Table, seen_at: Lsn) -> Self {
         let columns = columns_of(table);
+        let due = (seen_at > Lsn::ZERO).then(|| DueCopy { at: seen_at, columns: columns.clone() });
         Self {
             id,
             oid: table.oid,
             schema: table.schema.clone(),
             name: table.name.clone(),
             identity: identity_of(table),
+            published_by: table.published_by.clone(),
+            partitions: table.partitions.clone(),
             layouts: vec![columns],
-            copy: Some(TableCopy::from_layout(0)),
+            copy: due.is_none().then(|| TableCopy::from_layout(0)),
+            due,
             is_gone: false,
         }
     }
@@ -219,24 +244,55 @@ impl TableState {
     }
 
     /// What makes a copy necessary, if anything.
-    fn follow(&mut self, table: &Table) -> Option<&'static str> {
+    fn follow(&mut self, table: &Table, seen_at: Lsn) -> Option<&'static str> {
         let (columns, identity) = (columns_of(table), identity_of(table));
+        let newest = self.due.as_ref().map(|due| &due.columns).or(self.layouts.last());
+        let partitions = std::mem::replace(&mut self.partitions, table.partitions.clone());
         let change = if self.oid != table.oid {
             "it was dropped and created again: its rows are copied again"
         } else if self.identity != identity {
             "its key or replica identity changed: its rows are copied again"
-        } else if self.layouts.last() != Some(&columns) {
+        } else if newest != Some(&columns) {
             "its columns changed: its rows are copied again"
-        } else {
+        } else if self.published_by != table.published_by {
+            "it is published in another way, or was not for a while: its rows are copied again"
+        } else if partitions == table.partitions {
             return None;
+        } else if partitions.iter().all(|known| table.partitions.contains(known)) && self.copy_rest(&partitions) {
+            return Some("it has further partitions: their rows are copied");
+        } else {
+            "partitions of it were removed, emptied or rewritten: its rows are copied again"
         };
         (self.oid, self.identity) = (table.oid, identity);
-        self.begin_copy(columns);
+        self.published_by.clone_from(&table.published_by);
+        self.due = Some(DueCopy { at: seen_at, columns });
         Some(change)
+    }
+
+    /// Copies what is in no partition of these. `false` where a copy that has read all is not over.
+    fn copy_rest(&mut self, partitions: &[Partition]) -> bool {
+        if self.due.is_some() {
+            return true;
+        }
+        if let Some(copy) = &self.copy {
+            return !copy.is_read;
+        }
+        let all = PageRange { first: 0, end: u32::MAX };
+        let read = |known: &Partition| PartCopy { oid: known.oid, filenode: known.filenode, done: vec![all] };
+        // Of the first layout, as rows of the other partitions stay as they are.
+        self.copy = Some(TableCopy { parts: partitions.iter().map(read).collect(), ..TableCopy::from_layout(0) });
+        true
+    }
+
+    /// Begins the copy that is due at this position of the stream. Whether there was one.
+    pub(super) fn begin_due(&mut self, position: Lsn) -> bool {
+        let due = self.due.take_if(|due| due.at <= position);
+        due.map(|due| self.begin_copy(due.columns)).is_some()
     }
 
     /// From now on rows are written under a layout of their own, so that those not met again can be told.
     pub(super) fn begin_copy(&mut self, columns: Vec<ColumnState>) {
+        self.due = None;
         self.copy = Some(TableCopy::from_layout(self.layouts.len()));
         self.layouts.push(columns);
     }
@@ -250,6 +306,7 @@ impl TableState {
 
     /// No row is here to stay.
     fn give_up(&mut self) {
+        self.due = None;
         self.is_gone = true;
         let first_layout = self.layouts.len();
         self.copy = Some(TableCopy { is_read: true, ..TableCopy::from_layout(first_layout) });
@@ -299,6 +356,20 @@ impl PartCopy {
     }
 }
 
+/// Earlier releases read one publication.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::One(name) => vec![name],
+        Names::Several(names) => names,
+    })
+}
+
 /// The columns of a table as the catalog has it.
 pub(super) fn columns_of(table: &Table) -> Vec<ColumnState> {
     let column = |column: &Column| ColumnState {
@@ -328,19 +399,61 @@ mod tests {
         assert_eq!(copy.parts[0].done, [PageRange { first: 4, end: 6 }], "in another file rows lie elsewhere");
     }
 
-    #[test]
-    fn a_copy_writes_under_layouts_of_its_own() {
+    fn table() -> TableState {
         let columns = vec![ColumnState { name: "id".to_owned(), type_oid: 25, read_as: ColumnType::Text }];
-        let mut table = TableState {
+        TableState {
             id: 1,
             oid: 5,
             schema: "public".to_owned(),
             name: "items".to_owned(),
             identity: vec!["id".to_owned()],
-            layouts: vec![columns.clone()],
+            published_by: String::new(),
+            partitions: Vec::new(),
+            layouts: vec![columns],
+            due: None,
             copy: None,
             is_gone: false,
-        };
+        }
+    }
+
+    #[test]
+    fn of_a_table_with_further_partitions_only_these_are_read() {
+        let mut table = table();
+        let columns = table.layouts[0].clone();
+        assert!(table.copy_rest(&[Partition { oid: 7, attached_by: 1, filenode: 9 }]));
+        let copy = table.copy.clone().expect("a copy");
+        assert_eq!(copy.parts, [PartCopy { oid: 7, filenode: 9, done: vec![PageRange { first: 0, end: u32::MAX }] }]);
+        assert_eq!(table.layout_of(&columns), 0, "rows of before are not told apart from it, and so stay");
+        table.end_copy();
+        assert_eq!(table.layouts, [columns]);
+    }
+
+    #[test]
+    fn a_due_copy_begins_where_the_catalog_was_looked_at() {
+        let mut table = table();
+        let columns = table.layouts[0].clone();
+        table.due = Some(DueCopy { at: Lsn::new(7), columns: columns.clone() });
+        assert!(!table.begin_due(Lsn::new(6)));
+        assert_eq!(table.layout_of(&columns), 0, "what comes before may not be published any more, and is not kept");
+        assert!(table.begin_due(Lsn::new(7)));
+        assert_eq!((table.layout_of(&columns), table.begin_due(Lsn::new(8))), (1, false));
+    }
+
+    #[test]
+    fn the_state_of_an_earlier_release_is_read() {
+        let system = SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::ZERO };
+        let state = ReplicationState::fresh(&system, "s".to_owned(), vec!["p".to_owned()], "r".to_owned(), &[]);
+        let mut stored: serde_json::Value = serde_json::from_slice(&state.to_bytes()).expect("JSON");
+        let fields = stored.as_object_mut().expect("an object");
+        fields.remove("publications");
+        fields.insert("publication".to_owned(), "p".into());
+        assert_eq!(serde_json::from_value::<ReplicationState>(stored).expect("readable"), state);
+    }
+
+    #[test]
+    fn a_copy_writes_under_layouts_of_its_own() {
+        let mut table = table();
+        let columns = table.layouts[0].clone();
         assert_eq!(table.layout_of(&columns), 0);
         table.begin_copy(columns.clone());
         assert_eq!(table.layout_of(&columns), 1, "the same columns, yet told apart from the rows of before");

@@ -3,7 +3,10 @@
 //! Runs on a thread of its own, because the store blocks. Another task reads the socket meanwhile and answers
 //! keepalives; see [`crate::postgres::wal_stream`].
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     runtime::Handle,
@@ -46,8 +49,9 @@ pub(super) fn apply_stream(
     wal: WalStream,
     copies: DeskChannels,
 ) -> Result<(), ReplicationError> {
-    let Start { mut state, catalog_seen_at } = start;
-    let mut relations = Relations::new(&replicator.plan, replicator.store.bucket_prefix()?, &state.tables);
+    let Start { mut state, catalog_seen_at, partitions } = start;
+    let prefix = replicator.store.bucket_prefix()?;
+    let mut relations = Relations::new(&replicator.plan, prefix, &state.tables, partitions);
     let types = Types::new(&replicator.source, &state.tables);
     let work = Work { replicator, relations: &mut relations, state: &mut state };
     let desk = Desk::new(copies, &work)?;
@@ -81,6 +85,8 @@ pub(super) struct Start {
     pub(super) state: ReplicationState,
     /// Where the source's WAL ended before its catalog was looked at.
     pub(super) catalog_seen_at: Lsn,
+    /// Partitions whose changes come as those of the whole table.
+    pub(super) partitions: BTreeSet<u32>,
 }
 
 /// What there is to do.
@@ -350,7 +356,8 @@ impl<'r> Follower<'r> {
         self.idle_since = Instant::now();
         self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
         self.replicator.set_resume(position);
-        Ok(())
+        let (desk, mut work) = self.desk();
+        desk.begin_due(&mut work)
     }
 }
 

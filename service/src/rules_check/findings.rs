@@ -21,7 +21,7 @@ pub(super) fn of_database(source: &Source, setup: &Setup, places: &Places) -> Ve
                 found.push(at(place.span, finding));
             }
             if let Some(table) = setup.inspection.tables.iter().find(|table| table.oid == relation.oid) {
-                hidden_parts(relation, table, setup, place, &mut found);
+                hidden_parts(relation, table, place, &mut found);
             }
         }
     }
@@ -49,7 +49,7 @@ fn sql_name(pattern: &TablePattern) -> String {
 /// Why rows of a relation never come, other than that nobody published it.
 fn unpublishable(relation: &Relation, source: &Source, setup: &Setup) -> Option<Finding> {
     let name = relation.sql_name();
-    let publication = quote_identifier(&setup.inspection.publication);
+    let publication = quote_identifier(setup.inspection.publications.first().map_or("", String::as_str));
     let finding = match relation.kind {
         RelationKind::View | RelationKind::MaterializedView => {
             let message = format!("{name} is a view; changes come from tables only");
@@ -88,9 +88,9 @@ fn unpublishable(relation: &Relation, source: &Source, setup: &Setup) -> Option<
 }
 
 /// Rows and columns that the publication keeps back from the rules.
-fn hidden_parts(relation: &Relation, table: &Table, setup: &Setup, place: &TablePlace, found: &mut Vec<Diagnostic>) {
+fn hidden_parts(relation: &Relation, table: &Table, place: &TablePlace, found: &mut Vec<Diagnostic>) {
     let name = relation.sql_name();
-    let publication = quote_identifier(&setup.inspection.publication);
+    let publication = quote_identifier(table.listings.first().map_or("", |listing| &listing.publication));
     let publish_whole = format!(
         "if clients should have them, run `ALTER PUBLICATION {publication} DROP TABLE {name}; ALTER PUBLICATION \
          {publication} ADD TABLE {name};`"
@@ -120,6 +120,9 @@ fn of_setup(problem: &SetupProblem, source: &Source, places: &Places) -> Diagnos
         SetupProblem::TableNotPublished { table, .. }
         | SetupProblem::SelectPrivilege { table, .. }
         | SetupProblem::RowSecurity { table, .. }
+        | SetupProblem::ColumnsDiffer { table, .. }
+        | SetupProblem::PartitionsApart { table, .. }
+        | SetupProblem::EqualRows { table }
         | SetupProblem::NoIdentity { table, .. } => Some(table),
         SetupProblem::ServerVersion { .. }
         | SetupProblem::WalLevel { .. }

@@ -118,7 +118,7 @@ pub async fn run(options: &CheckOptions) -> Result<bool, CheckError> {
         None => check_alone(&text),
         Some(uri) => {
             let mut config = SourceConfig::from_uri(uri).map_err(CheckError::Database)?;
-            config.publication.clone_from(&options.publication);
+            config.publications.extend(options.publication.clone());
             check_with_database(&text, &config).await.map_err(CheckError::Database)?
         }
     };
@@ -192,9 +192,10 @@ async fn check_with_database(text: &str, config: &SourceConfig) -> Result<Checke
     let SourceReport { compiled, patterns, found, inspection, .. } =
         look_at_source(&client, config, Some(text)).await?;
     let database = format!("database {} at {}", config.database, config.address());
-    let database = match inspection.publication.as_str() {
-        "" => database,
-        publication => format!("{database}, publication {publication}"),
+    let database = match &inspection.publications[..] {
+        [] => database,
+        [publication] => format!("{database}, publication {publication}"),
+        publications => format!("{database}, publications {}", publications.join(", ")),
     };
     let tables = patterns.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
     Ok(assemble(compiled, found, tables, Some(database)))

@@ -113,17 +113,14 @@ impl Source {
     ) -> Result<Setup, PgError> {
         let mut inspection = within_deadline(inspect(client, config, patterns, None)).await?;
         let sql = "
-            SELECT p.pubviaroot, array(
-                     SELECT c.oid FROM pg_catalog.pg_publication_tables t
-                       JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
-                       JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-                      WHERE t.pubname = p.pubname)
-              FROM pg_catalog.pg_publication p WHERE p.pubname = $1";
-        let row = within_deadline(client.query_opt(sql, &[&inspection.publication])).await?;
-        let (publishes_via_root, published) = match row {
-            None => (false, BTreeSet::new()),
-            Some(row) => (row.try_get(0)?, row.try_get::<_, Vec<u32>>(1)?.into_iter().collect()),
-        };
+            SELECT coalesce((SELECT bool_or(pubviaroot) FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)), false),
+                   array(SELECT c.oid FROM pg_catalog.pg_publication_tables t
+                           JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+                           JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+                          WHERE t.pubname = ANY ($1))";
+        let row = within_deadline(client.query_one(sql, &[&inspection.publications])).await?;
+        let (publishes_via_root, published): (_, Vec<u32>) = (row.try_get(0)?, row.try_get(1)?);
+        let published = BTreeSet::from_iter(published);
         let role = quote_identifier(&config.user);
         for table in self.still_to_publish(client, patterns, &inspection.tables).await? {
             inspect_table(&table, &role, &mut inspection.problems);

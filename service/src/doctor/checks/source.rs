@@ -19,10 +19,10 @@ fn topic(code: &str) -> &'static str {
         "PG-0203" => "wal_senders",
         "PG-0204" => "replication_slots",
         "PG-0205" => "role",
-        "PG-0206" | "PG-0207" => "publication",
+        "PG-0206" | "PG-0207" | "PG-0212" | "PG-0213" => "publication",
         "PG-0209" => "privileges",
         "PG-0210" => "row_security",
-        "PG-0211" => "replica_identity",
+        "PG-0211" | "PG-0214" => "replica_identity",
         _ => "tables",
     }
 }
@@ -75,11 +75,15 @@ fn create_publication(name: &str, tables: &[String]) -> String {
 
 pub(super) fn source(source: &Source) -> Vec<Check> {
     let role = quote_identifier(&source.role);
-    let publication = &source.inspection.publication;
+    let publications = &source.inspection.publications;
     let mut checks: Vec<_> = source.rules.iter().map(|rules| rules_check(&rules.file, rules.error_count)).collect();
     checks.extend(of_setup("role", source, || format!("role {role} may replicate")));
-    checks.extend(of_setup("publication", source, || format!("publication {publication} publishes all changes")));
-    if publication.is_empty() || source.inspection.tables.is_empty() {
+    checks.extend(of_setup("publication", source, || {
+        let (noun, verb) =
+            if publications.len() == 1 { ("publication", "publishes") } else { ("publications", "publish") };
+        format!("{noun} {} {verb} all changes", publications.join(", "))
+    }));
+    if publications.is_empty() || source.inspection.tables.is_empty() {
         checks.extend(of_setup("tables", source, String::new).into_iter().filter(|check| check.status != Status::Pass));
         checks.extend(no_tables(source));
     } else {
@@ -102,9 +106,8 @@ fn rules_check(file: &str, error_count: usize) -> Check {
 
 /// The publication is there and offers nothing that is read.
 fn no_tables(source: &Source) -> Option<Check> {
-    let name = quote_identifier(&source.inspection.publication);
+    let name = quote_identifier(source.inspection.publications.first()?);
     let message = format!("publication {name} has no table that is read");
     let help = format!("run `ALTER PUBLICATION {name} ADD TABLE …;` for the tables that devices should have");
-    let is_there = !source.inspection.publication.is_empty();
-    is_there.then(|| Check::warn("tables", "publication_empty", message).help(help))
+    Some(Check::warn("tables", "publication_empty", message).help(help))
 }

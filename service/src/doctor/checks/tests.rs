@@ -42,7 +42,7 @@ fn healthy() -> Facts {
         slots: vec![slot(true, false)],
         source: Source {
             role: "app".to_owned(),
-            inspection: Inspection { publication: "kairos_sync".to_owned(), ..Inspection::default() },
+            inspection: Inspection { publications: vec!["kairos_sync".to_owned()], ..Inspection::default() },
             publishable: Vec::new(),
             has_wildcards: false,
             found: Vec::new(),

@@ -137,6 +137,12 @@ fn state() -> ReplicationState {
             })
             .to_vec(),
         row_filter: None,
+        unpublished_key: Vec::new(),
+        unlisted: Vec::new(),
+        listings: Vec::new(),
+        published_by: String::new(),
+        published_apart_by: None,
+        partitions: Vec::new(),
         is_partitioned: false,
         hides_rows: false,
         is_readable: true,
@@ -144,7 +150,7 @@ fn state() -> ReplicationState {
     };
     let system = SystemIdentity { system_id: String::new(), timeline: String::new(), head: Lsn::ZERO };
     let tables = [table(HABITS, "habits", "user_id"), table(COMPLETIONS, "completions", "habit_id")];
-    ReplicationState::fresh(&system, String::new(), String::new(), String::new(), &tables)
+    ReplicationState::fresh(&system, String::new(), Vec::new(), String::new(), &tables)
 }
 
 fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamChange) {
@@ -182,7 +188,7 @@ proptest! {
         let plan = compile(RULES, "public").plan.expect("valid rules");
         let store = MemoryStore::new();
         let prefix = store.bucket_prefix().expect("a prefix");
-        let relations = Relations::new(&plan, prefix.clone(), &state().tables);
+        let relations = Relations::new(&plan, prefix.clone(), &state().tables, BTreeSet::new());
         let (mut model, mut buckets) = (Model::default(), BTreeSet::new());
         for (number, changes) in (1..).zip(&batches) {
             let mut applier = Applier::new(&store);

@@ -67,6 +67,26 @@ impl Desk {
         Ok(())
     }
 
+    /// Begins the copies that waited for the stream to come to where it is now.
+    pub(in super::super) fn begin_due(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
+        let mut is_begun = false;
+        let resume = work.state.resume;
+        for table in &mut work.state.tables {
+            if !table.begin_due(resume) {
+                continue;
+            }
+            work.relations.begin_copy(table);
+            self.prepare(work.replicator, table)?;
+            is_begun = true;
+        }
+        if is_begun {
+            // Rows of the copy name its layouts, so these are stored first.
+            work.replicator.save(work.state)?;
+            self.publish_orders(work.state);
+        }
+        Ok(())
+    }
+
     /// From now on what the stream touches is noted, if the table is being copied.
     fn prepare(&mut self, replicator: &Replicator, table: &TableState) -> Result<(), ReplicationError> {
         let Some(copy) = &table.copy else { return Ok(()) };

@@ -52,13 +52,21 @@ pub(super) struct CopyOrder {
     name: String,
     /// What has been read already.
     parts: Vec<PartCopy>,
+    /// Whether the stream has yet to come to where it can begin.
+    is_due_later: bool,
 }
 
 impl CopyOrder {
     /// `None` for a table that is copied, or of which only old rows are left to be forgotten.
     fn of(table: &TableState) -> Option<Self> {
+        if table.due.is_some() {
+            let key = CopyKey { table: table.id(), first_layout: usize::MAX };
+            let (schema, name) = (table.schema.clone(), table.name.clone());
+            return Some(Self { key, schema, name, parts: Vec::new(), is_due_later: true });
+        }
         let copy = table.copy.as_ref().filter(|copy| !copy.is_read)?;
         Some(Self {
+            is_due_later: false,
             key: CopyKey { table: table.id(), first_layout: copy.first_layout },
             schema: table.schema.clone(),
             name: table.name.clone(),

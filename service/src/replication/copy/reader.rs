@@ -45,22 +45,26 @@ const SESSION_SETTINGS: &str = "SET idle_in_transaction_session_timeout = 0; SET
 pub(in super::super) async fn run(
     replicator: &Replicator,
     client: &Client,
-    publication: &str,
+    publications: &[String],
     mut channels: ReaderChannels,
 ) -> ReplicationError {
     loop {
-        let order = channels.orders.borrow_and_update().first().cloned();
-        let Some(order) = order else {
-            replicator.progress.set_phase(Phase::Streaming);
+        let orders = channels.orders.borrow_and_update().clone();
+        let Some(order) = orders.iter().find(|order| !order.is_due_later).cloned() else {
+            if orders.is_empty() {
+                replicator.progress.set_phase(Phase::Streaming);
+            }
             if channels.orders.changed().await.is_err() {
                 return worker_ended().await;
             }
             continue;
         };
-        if let Err(error) = copy_table(replicator, client, publication, &channels, &order).await {
+        if let Err(error) = copy_table(replicator, client, publications, &channels, &order).await {
             return error;
         }
-        let is_another = |orders: &Vec<CopyOrder>| orders.first().is_none_or(|next| next.key != order.key);
+        let is_another = |orders: &Vec<CopyOrder>| {
+            orders.iter().find(|next| !next.is_due_later).is_none_or(|next| next.key != order.key)
+        };
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
         }
@@ -100,15 +104,15 @@ enum Read {
 async fn copy_table(
     replicator: &Replicator,
     client: &Client,
-    publication: &str,
+    publications: &[String],
     channels: &ReaderChannels,
     order: &CopyOrder,
 ) -> Result<(), ReplicationError> {
     let mut parts = order.parts.clone();
     loop {
         let is_wanted = |schema: &str, name: &str| (schema, name) == (&*order.schema, &*order.name);
-        let look = async { published_tables(client, publication, server_version(client).await?, is_wanted).await };
-        let Some(table) = within_deadline(look).await?.into_iter().next() else {
+        let look = async { published_tables(client, publications, server_version(client).await?, is_wanted).await };
+        let Some(table) = within_deadline(look).await?.tables.into_iter().next() else {
             // Whoever compares the catalog will find that it is gone.
             return Ok(());
         };

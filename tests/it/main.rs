@@ -3,6 +3,7 @@
 mod copies;
 mod demo;
 mod doctor;
+mod feedback;
 mod identity;
 mod kill;
 mod migrations;

@@ -70,6 +70,7 @@ pub(crate) struct Replica {
     pub(crate) status: Arc<ReplicationStatus>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     rules: &'static str,
+    metrics: Arc<Metrics>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -118,6 +119,7 @@ impl Replica {
         let compiled = kairos_sync_rules::compile(rules, "public");
         let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
         let status = Arc::new(ReplicationStatus::default());
+        let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
         let on_commit =
             move |commit: &Commit| seen.lock().expect("not poisoned").extend(commit.buckets.iter().cloned());
@@ -126,13 +128,13 @@ impl Replica {
             plan,
             fingerprint.to_owned(),
             Arc::clone(&store),
-            Arc::new(Metrics::new()),
+            Arc::clone(&metrics),
             Arc::new(on_commit),
             Arc::clone(&status),
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, buckets, rules, stop, task }
+        Self { store, status, buckets, rules, metrics, stop, task }
     }
 
     /// Ends it in order.
@@ -175,6 +177,11 @@ impl Replica {
 
     pub(crate) fn operation_count(&self) -> u64 {
         self.store.stats().expect("stats").operation_count
+    }
+
+    /// Transactions that were applied.
+    pub(crate) fn transaction_count(&self) -> u64 {
+        self.metrics.transactions_replicated.get()
     }
 
     /// What a client holds of a bucket: output table, id and data of each row. Checksums are verified on the way.

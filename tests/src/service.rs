@@ -76,6 +76,8 @@ pub struct TestService {
     pub cluster: Arc<PgCluster>,
     /// Name of the database.
     pub database: String,
+    /// Where the service keeps its store.
+    pub data_dir: PathBuf,
 }
 
 impl TestService {
@@ -122,7 +124,7 @@ impl TestService {
         };
         let config = setup.write().expect("writable");
         let process = ServiceProcess::start(&service_binary(), &config, setup.port).await.expect("the service starts");
-        Self { process, sql, mint, folder, cluster, database }
+        Self { process, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
     }
 
     /// A token for a user.

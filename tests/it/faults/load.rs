@@ -120,7 +120,7 @@ fn change(random: &mut StdRng) -> String {
     // An index finds them, however large the table is.
     let near = |table: &str| format!("(SELECT id FROM {table} WHERE id >= '{key}' ORDER BY id LIMIT 1)");
     let (item, habit, completion) = (near("items"), near("habits"), near("completions"));
-    let large = format!("repeat(md5('{other}'), {})", random.random_range(100..600));
+    let large = format!("repeat(md5('{other}'), {})", random.random_range(80..200));
     match random.random_range(0..100) {
         0..20 => format!("INSERT INTO items VALUES ('{key}', 'new', '{other}') ON CONFLICT DO NOTHING"),
         20..35 => format!("UPDATE items SET title = '{other}' WHERE id = {item}"),

@@ -7,14 +7,17 @@
 
 mod acknowledged;
 mod checks;
+mod device;
+mod killed;
 mod load;
 mod proxy;
+mod snapshot;
 mod stream;
 
 use kairos_sync::demo::cluster::PgCluster;
 use tokio_postgres::Client;
 
-use crate::replica::{SCHEMA, connect};
+use crate::replica::{TABLES, source_with};
 
 /// What moments and transactions are drawn from.
 fn seed() -> u64 {
@@ -30,9 +33,11 @@ fn number(variable: &str, default: u64) -> u64 {
 
 /// A server of the test's own, with its tables. Large transactions are sent in parts soon, where they are at all.
 async fn source(settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    let settings = [&[("logical_decoding_work_mem", "64kB")], settings].concat();
-    let cluster = PgCluster::start_with(None, &settings).expect("a server");
-    let client = connect(&cluster).await;
-    client.batch_execute(SCHEMA).await.expect("creates the tables");
-    (cluster, client)
+    source_with(&[&[("logical_decoding_work_mem", "64kB")], settings].concat()).await
+}
+
+/// The same tables for a service with a database of its own.
+fn service_schema() -> String {
+    let publish = ["items", "habits", "completions"].map(|table| format!("SELECT kairos.publish_table('{table}');"));
+    TABLES.to_owned() + &publish.concat()
 }

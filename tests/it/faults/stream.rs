@@ -21,7 +21,7 @@ use super::{
 use crate::replica::Replica;
 
 /// Between two transactions of a session.
-const LOAD_PAUSE: Duration = Duration::from_millis(2);
+const LOAD_PAUSE: Duration = Duration::from_millis(10);
 /// Where the end of the server's WAL is in a change's frame.
 const WAL_END_AT: usize = 5 + 9;
 
@@ -59,6 +59,7 @@ impl Scene {
     async fn survives(mut self, round: u64, context: &str, code: &str, fault: Fault) -> Self {
         // A service that was just started tries again soon.
         self.replica = self.replica.stop().await.start_again_from(self.source.clone(), "rules-1");
+        self.client.batch_execute("TRUNCATE items, habits, completions").await.expect("empties the tables");
         self.proxy.order(fault);
         let load = self.start_load(round);
         println!("round {round}: {context}");

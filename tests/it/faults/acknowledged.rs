@@ -18,13 +18,22 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// How far the store has read the source, as it wrote down; nothing before that may be asked for again.
 pub(super) fn stored_position(store: &dyn BucketStore) -> Lsn {
-    store.replication_state().expect("readable").map_or(Lsn::ZERO, |state| position_in(&state))
+    stored(store, "resume").unwrap_or(Lsn::ZERO)
 }
 
-/// The position in what replication stored about itself.
-fn position_in(state: &[u8]) -> Lsn {
+/// Where the slot began that the store follows: another position after a slot was created anew.
+pub(super) fn slot_origin(store: &dyn BucketStore) -> Option<Lsn> {
+    stored(store, "slot_created_at")
+}
+
+fn stored(store: &dyn BucketStore, field: &str) -> Option<Lsn> {
+    store.replication_state().expect("readable").and_then(|state| position_in(&state, field))
+}
+
+/// A position in what replication stored about itself.
+fn position_in(state: &[u8], field: &str) -> Option<Lsn> {
     let state: Value = serde_json::from_slice(state).expect("JSON");
-    state["resume"].as_str().expect("a text").parse().expect("a position")
+    state[field].as_str().map(|text| text.parse().expect("a position"))
 }
 
 /// Looks at slot and store again and again, whatever happens to the service.
@@ -34,7 +43,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Of a service that has begun to follow its slot.
+    /// Of a service with a database of its own.
     pub(super) async fn start(service: &TestService) -> Self {
         let client = connect(&service.cluster.uri("postgres", &service.database)).await;
         let file = service.data_dir.join("buckets.sqlite3");
@@ -76,5 +85,8 @@ fn durable_position(file: &Path) -> Option<Lsn> {
         let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         database.query_row("SELECT state FROM replication", [], |row| row.get(0)).optional()
     };
-    read().ok().flatten().map(|state| position_in(&state))
+    let state = read().ok().flatten()?;
+    // While the slot is being created it may be there already, and nothing of it is read yet.
+    position_in(&state, "slot_created_at")?;
+    position_in(&state, "resume")
 }

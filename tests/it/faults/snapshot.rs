@@ -7,7 +7,7 @@ use kairos_sync::migrate::Migrations;
 use kairos_tests::service::TestService;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{device::Devices, load::Load, number, seed, service_schema};
+use super::{acknowledged::Watch, device::Devices, load::Load, number, seed, service_schema};
 use crate::replica::RULES;
 
 /// How long a million rows may take to be copied and downloaded by a service without optimisation.
@@ -92,6 +92,7 @@ async fn killed_while_it_copies_the_service_goes_on_with_what_is_left() {
     let mut random = StdRng::seed_from_u64(seed);
     let clean = rows_of_clean_run(row_count).await;
     let mut service = start(row_count).await;
+    let watch = Watch::start(&service).await;
     let load = Load::start(&service.cluster.uri("postgres", &service.database), seed, 2, LOAD_PAUSE);
 
     // All over the work, not over the time: a start takes time as well.
@@ -120,4 +121,5 @@ async fn killed_while_it_copies_the_service_goes_on_with_what_is_left() {
     assert!(2 * read <= 3 * clean, "{context}: {read} rows were read, more than 1.5 times the {clean} of a clean run");
     let devices = Devices::open(&service, "device").await;
     devices.wait_until_equal(&service, PATIENCE, &context).await;
+    watch.assert_held().await;
 }

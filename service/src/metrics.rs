@@ -20,6 +20,8 @@ pub struct Metrics {
     pub replication_lag_bytes: IntGauge,
     /// Bytes of the table being copied that are still to be read.
     pub copy_bytes_left: IntGauge,
+    /// Bytes kept of large transactions that the source sends while they still run.
+    pub open_transaction_bytes: IntGauge,
     /// 1 while the stream is open, 0 while reconnecting.
     pub replication_connected: IntGauge,
     /// Seconds of a store commit, fsync included.
@@ -74,6 +76,10 @@ impl Metrics {
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
             copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),
+            open_transaction_bytes: gauge(
+                "kairos_open_transaction_bytes",
+                "Bytes kept of large transactions that have not ended in the source",
+            ),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             commit_seconds,
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),

@@ -13,5 +13,6 @@ mod rules_check;
 mod source_setup;
 mod streams;
 mod tidy;
+mod transactions;
 mod types;
 mod write;

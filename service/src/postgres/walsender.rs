@@ -108,7 +108,7 @@ impl WalSender {
         let silence_max = self.silence_max().await?;
         let names = quote_literal(&quote_identifier(publication));
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {after} (proto_version '1', publication_names {names}, messages 'true')",
+            "START_REPLICATION SLOT {} LOGICAL {after} (proto_version '2', streaming 'on', publication_names {names}, messages 'true')",
             quote_identifier(slot)
         );
         timeout(COMMAND_DEADLINE, self.begin_copy(&command)).await.map_err(|_| deadline_missed(COMMAND_DEADLINE))??;

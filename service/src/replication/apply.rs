@@ -199,22 +199,21 @@ impl<'s> Applier<'s> {
         }
     }
 
-    /// All rows of a table are gone.
+    /// All rows of a table are gone that are in the batch. Those in the store follow by [`Self::truncate_page`].
     pub(super) fn truncate(&mut self, table: &SourceRelation) -> Result<(), StorageError> {
-        for key in self.rows.keys_of_table(table.id) {
-            self.delete_key(table, &key)?;
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.rows_of_table(table.id, after.as_ref(), PAGE)?;
-            let Some(last) = page.last().cloned() else {
-                return Ok(());
-            };
-            for key in page {
-                self.delete_key(table, &key)?;
-            }
-            after = Some(last);
-        }
+        self.rows.keys_of_table(table.id).iter().try_for_each(|key| self.delete_key(table, key))
+    }
+
+    /// Removes rows that are in the store, in the order of their keys. Gives the last one's key; `None` when there are
+    /// no more after `after`.
+    pub(super) fn truncate_page(
+        &mut self,
+        table: &SourceRelation,
+        after: Option<&RowKey>,
+    ) -> Result<Option<RowKey>, StorageError> {
+        let page = self.store.rows_of_table(table.id, after, PAGE)?;
+        page.iter().try_for_each(|key| self.delete_key(table, key))?;
+        Ok(page.last().cloned())
     }
 
     /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.

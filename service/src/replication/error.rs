@@ -1,5 +1,7 @@
 //! Why replication stopped, and what to do about it.
 
+use std::{io, path::PathBuf};
+
 use crate::{
     postgres::{PgError, preflight::SetupProblem},
     storage::StorageError,
@@ -41,6 +43,18 @@ pub enum ReplicationError {
         /// Schema and name.
         table: String,
     },
+    /// A transaction of which parts were stored was not sent again.
+    #[error("a transaction that was half applied did not come again; tables will be compared with the source")]
+    TransactionLost,
+    /// A large transaction could not be kept until its end.
+    #[error("a large transaction cannot be kept in {} until it ends: free space there, or check the disk", .folder.display())]
+    Spool {
+        /// Where.
+        folder: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
     /// Rows depend on each other through the rules in a circle.
     #[error("the rules make rows depend on each other without end: remove the circle of subqueries between tables")]
     EndlessLookups,
@@ -77,6 +91,8 @@ impl ReplicationError {
             Self::RowShape { .. } => "REPL-0104",
             Self::EndlessLookups => "REPL-0105",
             Self::Worker => "REPL-0106",
+            Self::TransactionLost => "REPL-0107",
+            Self::Spool { .. } => "REPL-0108",
         }
     }
 
@@ -84,9 +100,9 @@ impl ReplicationError {
         match self {
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
-            Self::Setup(_) | Self::EndlessLookups => Recovery::RetrySlowly,
+            Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
-            Self::RowMissing { .. } | Self::RowShape { .. } => Recovery::Compare,
+            Self::RowMissing { .. } | Self::RowShape { .. } | Self::TransactionLost => Recovery::Compare,
             Self::Storage(_) | Self::Worker => Recovery::Stop,
         }
     }

@@ -141,6 +141,7 @@ impl Replicator {
         (state.system_id, state.timeline) = (found.system.system_id.clone(), found.system.timeline.clone());
         state.publication.clone_from(&found.inspection.publication);
         (state.slot_created_at, state.resume, state.consistent_from) = (None, Lsn::ZERO, Lsn::ZERO);
+        state.partial = None;
         let stored = state.clone();
         self.blocking(move |replicator| {
             if is_other_history {

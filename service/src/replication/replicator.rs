@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -66,6 +67,8 @@ pub struct Replicator {
     pub(super) progress: Arc<ReplicationStatus>,
     /// Rule failures that have been logged. Locked for one look at a time.
     logged_failures: Mutex<HashSet<(String, String)>>,
+    /// For what does not fit into memory.
+    pub(super) spool_folder: PathBuf,
     /// Set when what is stored cannot be continued as it is; cleared once that has been seen to.
     remedy: Mutex<Option<Remedy>>,
 }
@@ -105,8 +108,16 @@ impl Replicator {
             on_commit,
             progress,
             logged_failures: Mutex::default(),
+            spool_folder: std::env::temp_dir(),
             remedy: Mutex::default(),
         }
+    }
+
+    /// Keeps transactions that are too large for memory in this folder while they run, instead of the system's for
+    /// temporary files, which may be in memory itself. It must exist; nothing is left there.
+    #[must_use]
+    pub fn spooling_to(self, spool_folder: PathBuf) -> Self {
+        Self { spool_folder, ..self }
     }
 
     /// Runs until `shutdown` becomes true. Failures of the source are retried for ever.

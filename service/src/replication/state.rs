@@ -39,6 +39,19 @@ pub(super) struct ReplicationState {
     pub(super) consistent_from: Lsn,
     /// Transactions whose commit lies before this position are in the store.
     pub(super) resume: Lsn,
+    /// What is in the store of the next transaction. Clients see nothing while there is something.
+    #[serde(default)]
+    pub(super) partial: Option<PartialTransaction>,
+}
+
+/// A transaction too large for one commit, part of which is in the store. The source sends it again from its beginning,
+/// with the same changes in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartialTransaction {
+    /// Where its commit is.
+    pub(super) commit_lsn: Lsn,
+    /// How many of its changes are stored.
+    pub(super) change_count: u64,
 }
 
 /// A table being read.
@@ -126,6 +139,7 @@ impl ReplicationState {
             hides: true,
             consistent_from: Lsn::ZERO,
             resume: Lsn::ZERO,
+            partial: None,
         };
         state.follow_catalog(tables);
         state
@@ -148,7 +162,8 @@ impl ReplicationState {
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
     pub(super) fn visible_at(&self) -> Option<Lsn> {
-        (!self.hides && self.resume >= self.consistent_from).then_some(self.resume)
+        let is_whole = !self.hides && self.partial.is_none();
+        (is_whole && self.resume >= self.consistent_from).then_some(self.resume)
     }
 
     /// Takes in which tables there are now. What changed is copied; the names of what changed are returned with the

@@ -172,6 +172,7 @@ fn replicator(
         Arc::new(move |commit: &Commit| hub.publish(commit)),
         Arc::new(ReplicationStatus::default()),
     )
+    .spooling_to(config.data_dir.clone())
 }
 
 fn api_state(

@@ -151,6 +151,11 @@ impl Ledger {
         }
     }
 
+    /// The stream may have changed any row: what is being read must be read again.
+    pub(in super::super) fn lost_track(&mut self) {
+        self.tables.values_mut().for_each(TableLedger::lose_track);
+    }
+
     /// A chunk is about to be read; its rows will have this layout. `None` for a table that is not being copied.
     pub(in super::super) fn begin_chunk(&mut self, table: TableId, layout: usize) -> Option<ChunkId> {
         let ledger = self.tables.get_mut(&table)?;
@@ -225,11 +230,16 @@ impl TableLedger {
         self.touched.retain(|_, touch| touch.at > oldest);
         self.value_bytes = self.touched.values().map(|touch| touch.kind.value_bytes()).sum();
         if self.touched.len() > KEYS_MAX / 2 || self.value_bytes > VALUE_BYTES_MAX / 2 {
-            self.touched.clear();
-            self.value_bytes = 0;
-            self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
-            self.all_touched_at = self.clock;
+            self.lose_track();
         }
+    }
+
+    fn lose_track(&mut self) {
+        self.knows_all = false;
+        self.touched.clear();
+        self.value_bytes = 0;
+        self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
+        self.all_touched_at = self.clock;
     }
 }
 

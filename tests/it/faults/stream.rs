@@ -57,10 +57,11 @@ impl Scene {
 
     /// The fault strikes while transactions run, ends the stream with this code, and leaves nothing wrong.
     async fn survives(mut self, round: u64, context: &str, code: &str, fault: Fault) -> Self {
-        // A service that was just started tries again soon.
-        self.replica = self.replica.stop().await.start_again_from(self.source.clone(), "rules-1");
+        let stopped = self.replica.stop().await;
         self.client.batch_execute("TRUNCATE items, habits, completions").await.expect("empties the tables");
         self.proxy.order(fault);
+        // A service that was just started tries again soon.
+        self.replica = stopped.start_again_from(self.source.clone(), "rules-1");
         let load = self.start_load(round);
         println!("round {round}: {context}");
         let is_met = |replica: &Replica| replica.status.snapshot().last_error.is_some_and(|(met, _)| met == code);
@@ -146,6 +147,9 @@ fn endings() -> Vec<(&'static str, &'static str, Fault)> {
         ("cut before a Commit", "PG-0110", once(b'C', 2, nothing)),
         ("cut in a Commit", "PG-0110", once(b'C', 3, half)),
         ("cut after a Commit", "PG-0110", once(b'C', 2, whole)),
+        ("cut after a StreamStart", "PG-0110", once(b'S', 0, whole)),
+        ("cut after a StreamStop", "PG-0110", once(b'E', 0, whole)),
+        ("cut before a StreamCommit", "PG-0110", once(b'c', 0, nothing)),
         ("a negative length", "PG-0112", once(b'I', 2, |frame| with_length(frame, -1))),
         ("a length below its own", "PG-0112", once(b'B', 2, |frame| with_length(frame, 3))),
         ("a huge length", "PG-0113", once(b'C', 2, |frame| with_length(frame, i32::MAX))),

@@ -97,6 +97,19 @@ impl TestService {
     /// # Panics
     /// When anything fails.
     pub async fn prepare(migrations: Migrations, rules: &str, fill: impl AsyncFnOnce(&mut Client)) -> Self {
+        Self::prepare_with(&service_binary(), migrations, rules, fill).await
+    }
+
+    /// As [`Self::prepare`], with this binary of the service.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn prepare_with(
+        binary: &Path,
+        migrations: Migrations,
+        rules: &str,
+        fill: impl AsyncFnOnce(&mut Client),
+    ) -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = shared_cluster();
@@ -123,7 +136,7 @@ impl TestService {
             mint: mint.clone(),
         };
         let config = setup.write().expect("writable");
-        let process = ServiceProcess::start(&service_binary(), &config, setup.port).await.expect("the service starts");
+        let process = ServiceProcess::start(binary, &config, setup.port).await.expect("the service starts");
         Self { process, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
     }
 

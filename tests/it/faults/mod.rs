@@ -10,6 +10,7 @@ mod checks;
 mod device;
 mod killed;
 mod load;
+mod points;
 mod postgres;
 mod proxy;
 mod snapshot;

@@ -155,6 +155,9 @@ impl<'r> Follower<'r> {
     /// Waits until there is something to do.
     fn next(&mut self, prefers_stream: bool) -> Next {
         let mut copy = if prefers_stream { None } else { self.desk.try_recv() };
+        if copy.is_none() && !prefers_stream && self.desk.has_sweeps() {
+            return Next::Sweep;
+        }
         if copy.is_none() {
             match self.inbox.try_recv() {
                 Ok(incoming) => return Next::Incoming(incoming),
@@ -241,9 +244,9 @@ impl<'r> Follower<'r> {
                 Ok(())
             }
             change => match group.transaction {
-                Transaction::Applying(commit_lsn) => {
+                Transaction::Applying(_) => {
                     if group.change_count >= group.stored_count {
-                        self.apply(group, change, commit_lsn)?;
+                        self.apply(group, change)?;
                     }
                     group.change_count += 1;
                     fault_point("reader.in-transaction");
@@ -307,7 +310,7 @@ impl<'r> Follower<'r> {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group<'r>, change: Message, commit_lsn: Lsn) -> Result<(), ReplicationError> {
+    fn apply(&mut self, group: &mut Group<'r>, change: Message) -> Result<(), ReplicationError> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
@@ -319,10 +322,13 @@ impl<'r> Follower<'r> {
                 self.look_at_types(group, update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
-                // While its table is copied the row comes with the copy.
-                let is_expected = table.is_being_copied || commit_lsn < self.state.consistent_from;
-                if outcome == Upserted::RowMissing && !is_expected {
-                    return Err(ReplicationError::RowMissing { table: table.full_name() });
+                if outcome == Upserted::Partly {
+                    // While its table is copied the rest comes with the copy.
+                    if !table.is_being_copied {
+                        return Err(ReplicationError::RowMissing { table: table.full_name() });
+                    }
+                    let id = table.id;
+                    self.state.has_gaps(id);
                 }
             }
             Message::Delete(delete) => {
@@ -336,8 +342,8 @@ impl<'r> Follower<'r> {
             }
             _ => {}
         }
-        for (key, kind) in group.applier.take_touched() {
-            self.desk.ledger.touch(key, kind);
+        for touched in group.applier.take_touched() {
+            self.desk.ledger.touch(touched);
         }
         Ok(())
     }

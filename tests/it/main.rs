@@ -3,6 +3,7 @@
 mod copies;
 mod demo;
 mod doctor;
+mod faults;
 mod kill;
 mod migrations;
 mod official_client;

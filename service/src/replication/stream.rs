@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
     postgres::{
         PgError,
@@ -221,6 +222,7 @@ impl<'r> Follower<'r> {
             Incoming::Message(message) => self.handle_message(group, message),
             // Inside a transaction the position may lie beyond what has been sent of it.
             Incoming::Position { position, is_urgent } if group.transaction == Transaction::None => {
+                fault_point("reader.at-keepalive");
                 group.advance(position);
                 group.is_awaited |= is_urgent;
                 Ok(())
@@ -247,6 +249,7 @@ impl<'r> Follower<'r> {
                         self.apply(group, change)?;
                     }
                     group.change_count += 1;
+                    fault_point("reader.in-transaction");
                     self.store_part(group)
                 }
                 Transaction::Skipping => Ok(()),
@@ -263,6 +266,7 @@ impl<'r> Follower<'r> {
             return Ok(());
         }
         group.transaction = Transaction::Applying(begin.commit_lsn);
+        fault_point("reader.after-begin");
         if let Some(partial) = self.state.partial {
             if partial.commit_lsn != begin.commit_lsn {
                 return Err(ReplicationError::TransactionLost);
@@ -389,7 +393,9 @@ impl<'r> Follower<'r> {
         }
         self.state.partial = Some(PartialTransaction { commit_lsn, change_count: group.change_count });
         let applier = mem::replace(&mut group.applier, Applier::new(self.replicator.store.as_ref()));
-        self.store(applier, group.position.unwrap_or_default())
+        self.store(applier, group.position.unwrap_or_default())?;
+        fault_point("reader.after-part");
+        Ok(())
     }
 
     fn commit(&mut self, group: Group<'r>) -> Result<(), ReplicationError> {
@@ -417,7 +423,9 @@ impl<'r> Follower<'r> {
         let mut batch = applier.finish();
         batch.replication_state = Some(self.state.to_bytes());
         batch.visible_at = self.state.visible_at();
+        fault_point("reader.before-store-commit");
         self.replicator.commit(batch)?;
+        fault_point("reader.before-feedback");
         // Only now may the source forget it.
         self.durable.send_replace(resume);
         self.desk.passed(resume);

@@ -18,6 +18,7 @@ use super::{
     orders_of,
 };
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
     postgres::copy::fields,
     storage::{Batch, RowKey, TableId},
@@ -192,7 +193,9 @@ impl Desk {
             counts = Some((end.counts, is_stored));
         }
         batch.visible_at = work.state.visible_at();
+        fault_point("copy.before-rows");
         work.replicator.commit(batch)?;
+        fault_point("copy.after-rows");
         if let Some((sender, is_stored)) = counts {
             // A reader that was stopped asks no more.
             let _ = sender.send(is_stored);
@@ -270,6 +273,7 @@ impl Desk {
         if work.state.is_copied() {
             work.state.hides = false;
         }
+        fault_point("copy.before-end");
         work.replicator.save(work.state)?;
         self.publish_orders(work.state);
         Ok(())

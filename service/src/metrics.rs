@@ -22,6 +22,8 @@ pub struct Metrics {
     pub copy_bytes_left: IntGauge,
     /// Bytes kept of large transactions that the source sends while they still run.
     pub open_transaction_bytes: IntGauge,
+    /// Times that all tables had to be compared, by the code of the reason.
+    pub comparisons: IntCounterVec,
     /// 1 while the stream is open, 0 while reconnecting.
     pub replication_connected: IntGauge,
     /// Seconds of a store commit, fsync included.
@@ -80,6 +82,7 @@ impl Metrics {
                 "kairos_open_transaction_bytes",
                 "Bytes kept of large transactions that have not ended in the source",
             ),
+            comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             commit_seconds,
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),

@@ -9,6 +9,7 @@ mod official_client;
 mod replica;
 mod replication;
 mod rules_check;
+mod slots;
 mod source_setup;
 mod streams;
 mod tidy;

@@ -68,6 +68,7 @@ pub(crate) async fn connect(cluster: &PgCluster) -> Client {
 pub(crate) struct Replica {
     pub(crate) store: Arc<dyn BucketStore>,
     pub(crate) status: Arc<ReplicationStatus>,
+    pub(crate) metrics: Arc<Metrics>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -102,6 +103,7 @@ impl Replica {
         let compiled = kairos_sync_rules::compile(RULES, "public");
         let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
         let status = Arc::new(ReplicationStatus::default());
+        let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
         let on_commit =
             move |commit: &Commit| seen.lock().expect("not poisoned").extend(commit.buckets.iter().cloned());
@@ -110,13 +112,13 @@ impl Replica {
             plan,
             fingerprint.to_owned(),
             Arc::clone(&store),
-            Arc::new(Metrics::new()),
+            Arc::clone(&metrics),
             Arc::new(on_commit),
             Arc::clone(&status),
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, buckets, stop, task }
+        Self { store, status, metrics, buckets, stop, task }
     }
 
     /// Ends it in order.

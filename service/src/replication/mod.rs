@@ -24,6 +24,7 @@
 
 mod apply;
 mod copy;
+mod discontinuity;
 mod error;
 mod image;
 mod lookups;
@@ -31,12 +32,15 @@ mod pending;
 mod prepare;
 mod relations;
 pub mod replicator;
+mod slot_creation;
 mod state;
 pub mod status;
 mod stream;
 mod streamed;
 mod types;
+mod verdict;
 
+pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;
 pub use status::{Phase, ReplicationStatus, StatusSnapshot};

@@ -25,6 +25,7 @@ use crate::{
     },
     replication::{
         copy,
+        discontinuity::Discontinuity,
         error::{Recovery, ReplicationError},
         prepare::Prepared,
         state::ReplicationState,
@@ -40,7 +41,7 @@ const RETRY_BOUND_FIRST: Duration = Duration::from_millis(200);
 const RETRY_BOUND_MAX: Duration = Duration::from_secs(4);
 /// While a person has to act; also slow enough not to look like an attack on passwords.
 const RETRY_SLOWLY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
-/// An attempt that ran for so long was a success at first.
+/// An attempt that streamed for so long was a success at first. To wait for a slot is none.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// For questions to the source which it answers from its catalog.
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
@@ -76,8 +77,8 @@ pub struct Replicator {
 /// What to do with what is stored before going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Compare it with the source.
-    Compare,
+    /// Compare it with the source, because of the error of this code.
+    Compare(&'static str),
     /// Forget it.
     StartOver,
 }
@@ -128,8 +129,8 @@ impl Replicator {
         let replicator = Arc::new(self);
         let mut bound = RETRY_BOUND_FIRST;
         while !*shutdown.borrow() {
-            let started = Instant::now();
-            let outcome = Box::pin(replicator.attempt(&mut shutdown)).await;
+            let mut streaming_since = None;
+            let outcome = Box::pin(replicator.attempt(&mut shutdown, &mut streaming_since)).await;
             replicator.metrics.replication_connected.set(0);
             let Err(error) = outcome else {
                 break;
@@ -137,12 +138,12 @@ impl Replicator {
             replicator.progress.failed(&error);
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(code = error.code(), cause = source, "replication: {error}");
-            if started.elapsed() > HEALTHY_AFTER {
+            if streaming_since.is_some_and(|since: Instant| since.elapsed() > HEALTHY_AFTER) {
                 bound = RETRY_BOUND_FIRST;
             }
             let recovery = error.recovery();
             match recovery {
-                Recovery::Compare => replicator.set_remedy(Some(Remedy::Compare)),
+                Recovery::Compare => replicator.set_remedy(Some(Remedy::Compare(error.code()))),
                 Recovery::StartOver => replicator.set_remedy(Some(Remedy::StartOver)),
                 Recovery::Retry | Recovery::RetrySlowly | Recovery::Stop => {}
             }
@@ -161,7 +162,11 @@ impl Replicator {
     }
 
     /// Connects, copies what is missing, follows the stream. `Ok` when told to stop.
-    async fn attempt(self: &Arc<Self>, shutdown: &mut watch::Receiver<bool>) -> Result<(), ReplicationError> {
+    async fn attempt(
+        self: &Arc<Self>,
+        shutdown: &mut watch::Receiver<bool>,
+        streaming_since: &mut Option<Instant>,
+    ) -> Result<(), ReplicationError> {
         self.progress.set_phase(Phase::Connecting);
         let prepared = tokio::select! {
             prepared = Box::pin(self.prepare()) => prepared?,
@@ -169,13 +174,14 @@ impl Replicator {
         };
         self.progress.set_slot(&prepared.start.state.slot);
         self.set_resume(prepared.start.state.resume);
-        Box::pin(self.follow(prepared, shutdown)).await
+        Box::pin(self.follow(prepared, shutdown, streaming_since)).await
     }
 
     async fn follow(
         self: &Arc<Self>,
         prepared: Prepared,
         shutdown: &mut watch::Receiver<bool>,
+        streaming_since: &mut Option<Instant>,
     ) -> Result<(), ReplicationError> {
         let Prepared { client, tables, start } = prepared;
         let (client, state) = (&client, &start.state);
@@ -183,12 +189,17 @@ impl Replicator {
         let open = async {
             within_deadline(release(client, &state.slot)).await?;
             let walsender = WalSender::connect(&self.source).await?;
-            walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await
+            let opened = walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await;
+            opened.map_err(|error| match Discontinuity::of_refusal(&state.slot, error) {
+                Ok(reason) => ReplicationError::from(reason),
+                Err(error) => error.into(),
+            })
         };
         let (wal, handle) = tokio::select! {
             opened = Box::pin(open) => opened?,
             () = stopped(shutdown) => return Ok(()),
         };
+        *streaming_since = Some(Instant::now());
         self.metrics.replication_connected.set(1);
         let (desk, readers) = copy::channels(&state.tables, state.resume);
         let replicator = Arc::clone(self);

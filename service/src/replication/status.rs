@@ -5,7 +5,11 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{lsn::Lsn, replication::error::ReplicationError};
+use crate::{
+    lsn::Lsn,
+    postgres::blocker::Blocker,
+    replication::{discontinuity::Discontinuity, error::ReplicationError},
+};
 
 /// What replication does at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub enum Phase {
     /// Reaching the source and deciding what to do; also waiting to try again.
     #[default]
     Connecting,
+    /// Waiting until the slot is there; for the end of this transaction, as far as is known.
+    CreatingSlot(Option<Blocker>),
     /// Copying a table, while the stream is followed.
     Snapshot(CopyStatus),
     /// Following the stream.
@@ -45,6 +51,8 @@ pub struct StatusSnapshot {
     pub phase: Phase,
     /// Code and message of what went wrong last; `None` once the stream runs again.
     pub last_error: Option<(&'static str, String)>,
+    /// Code and reason of the last time that all tables had to be compared, since the service was started.
+    pub last_comparison: Option<(&'static str, String)>,
     /// The slot's name, once there is one.
     pub slot: Option<String>,
     /// Everything before is durable here.
@@ -86,6 +94,10 @@ impl ReplicationStatus {
             }
             status.phase = phase;
         });
+    }
+
+    pub(super) fn compares(&self, reason: &Discontinuity) {
+        self.update(|status| status.last_comparison = Some((reason.code(), reason.to_string())));
     }
 
     pub(super) fn set_slot(&self, slot: &str) {

@@ -18,6 +18,10 @@ pub struct Metrics {
     pub evaluation_errors: IntCounter,
     /// WAL bytes between the source's head and what is durable here.
     pub replication_lag_bytes: IntGauge,
+    /// WAL bytes that the source keeps for our slot.
+    pub slot_retained_bytes: IntGauge,
+    /// WAL bytes that it may keep; 0 where no bound is known.
+    pub slot_budget_bytes: IntGauge,
     /// Bytes of the table being copied that are still to be read.
     pub copy_bytes_left: IntGauge,
     /// Bytes kept of large transactions that the source sends while they still run.
@@ -77,6 +81,8 @@ impl Metrics {
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
+            slot_retained_bytes: gauge("kairos_slot_retained_bytes", "WAL bytes the source keeps for the slot"),
+            slot_budget_bytes: gauge("kairos_slot_budget_bytes", "WAL bytes it may keep; 0 when no bound is known"),
             copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),
             open_transaction_bytes: gauge(
                 "kairos_open_transaction_bytes",

@@ -15,4 +15,5 @@ mod streams;
 mod tidy;
 mod transactions;
 mod types;
+mod wal_budget;
 mod write;

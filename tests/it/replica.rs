@@ -57,6 +57,15 @@ pub(crate) async fn source() -> (PgCluster, Client) {
     (cluster, client)
 }
 
+/// Writes WAL of so many segments, 16 MB each.
+pub(crate) async fn write_segments(client: &Client, count: u32) {
+    for _ in 0..count {
+        // By itself the switch writes nothing into an empty segment.
+        let sql = "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()";
+        client.batch_execute(sql).await.expect("writes WAL");
+    }
+}
+
 pub(crate) async fn connect(cluster: &PgCluster) -> Client {
     let (client, connection) =
         tokio_postgres::connect(&cluster.uri("postgres", "postgres"), NoTls).await.expect("a connection");

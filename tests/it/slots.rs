@@ -4,13 +4,15 @@ use std::{path::Path, process::Command};
 
 use kairos_sync::{
     demo::cluster::PgCluster,
+    lsn::Lsn,
     postgres::blocker::Blocker,
     replication::{Phase, StatusSnapshot},
+    storage::WriteCheckpointKey,
 };
 use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::replica::{Replica, SCHEMA, connect};
+use crate::replica::{Replica, SCHEMA, connect, write_segments};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Slots are lost after three segments.
@@ -39,15 +41,6 @@ fn binaries(version_min: u32) -> Option<String> {
         println!("skipped: KAIROS_TEST_POSTGRES names no PostgreSQL {version_min}");
     }
     found.map(str::to_owned)
-}
-
-/// Writes WAL of so many segments.
-async fn write_segments(client: &Client, count: u32) {
-    for _ in 0..count {
-        // By itself the switch writes nothing into an empty segment.
-        let sql = "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()";
-        client.batch_execute(sql).await.expect("writes WAL");
-    }
 }
 
 /// Repeats a statement until the condition holds.
@@ -178,6 +171,22 @@ async fn a_slot_dropped_while_streaming_costs_the_differences() {
     replica.assert_items_equal_sql(&client).await;
     assert_eq!(last_comparison(&replica), Some("REPL-0201"));
     assert_eq!(replica.operation_count() - before, 1, "one row has changed");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn other_rules_on_a_restored_server_keep_no_upload_waiting() {
+    let (cluster, client) = source(None, &[]).await;
+    let replica = Replica::start(&cluster);
+    replica.catch_up(&client).await;
+    let key = WriteCheckpointKey("ann".to_owned());
+    // A position of a history which the server has left, far ahead of where it is now.
+    replica.store.put_write_checkpoint(&key, Lsn::new(u64::MAX)).expect("stores it");
+    let replica = replica.stop().await.start_again(&cluster, "rules-2");
+    replica.wait_for_stream().await;
+    replica.catch_up(&client).await;
+    let waiting = replica.store.write_checkpoint(&key).expect("reads it").expect("it is there");
+    assert!(replica.visible_at().is_some_and(|visible| visible >= waiting.lsn), "{waiting:?} is out of reach");
     replica.stop().await;
 }
 

@@ -83,6 +83,52 @@ pub async fn release(client: &Client, slot: &str) -> Result<(), PgError> {
     Ok(())
 }
 
+/// WAL that is kept for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainedWal {
+    /// Bytes from where the slot needs it.
+    pub bytes: u64,
+    /// Bytes that can still be written until the slot is in danger; `None` where the server sets no bound.
+    pub safe_bytes: Option<u64>,
+}
+
+/// Looks how much WAL is kept for a slot.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn retained_wal(client: &Client, slot: &str) -> Result<Option<RetainedWal>, PgError> {
+    let sql = "SELECT greatest(coalesce(pg_current_wal_lsn() - restart_lsn, 0), 0)::bigint, safe_wal_size
+                 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let Some(row) = client.query_opt(sql, &[&slot]).await? else { return Ok(None) };
+    let (bytes, safe_bytes): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Some(RetainedWal {
+        bytes: bytes.unsigned_abs(),
+        safe_bytes: safe_bytes.map(|safe| u64::try_from(safe).unwrap_or(0)),
+    }))
+}
+
+/// The server's bound on WAL kept for a slot, in bytes; `None`: there is none.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn slot_wal_max(client: &Client) -> Result<Option<u64>, PgError> {
+    // In megabytes; less than nothing means no bound.
+    let sql = "SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'";
+    let megabytes: i64 = client.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(u64::try_from(megabytes).ok().map(|megabytes| megabytes << 20))
+}
+
+/// Bytes of these tables and their partitions, TOAST included.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn bytes_of_tables(client: &Client, tables: &[u32]) -> Result<u64, PgError> {
+    let sql = "SELECT coalesce(sum(pg_table_size(part)), 0)::bigint
+                 FROM (SELECT unnest($1::oid[]) AS part
+                        UNION SELECT p.relid FROM unnest($1::oid[]) AS root, pg_partition_tree(root) AS p) AS parts";
+    Ok(client.query_one(sql, &[&tables]).await?.try_get::<_, i64>(0)?.unsigned_abs())
+}
+
 /// A slot that nobody reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdleSlot {

@@ -26,6 +26,7 @@ mod apply;
 mod copy;
 mod discontinuity;
 mod error;
+mod heartbeat;
 mod image;
 mod lookups;
 mod pending;
@@ -39,8 +40,10 @@ mod stream;
 mod streamed;
 mod types;
 mod verdict;
+mod wal_budget;
 
 pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;
 pub use status::{Phase, ReplicationStatus, StatusSnapshot};
+pub use wal_budget::{Budget, SlotWal};

@@ -6,6 +6,7 @@ use tokio::task::spawn_blocking;
 use tokio_postgres::Client;
 
 use crate::{
+    byte_size::ByteSize,
     lsn::Lsn,
     postgres::{
         catalog::Table,
@@ -171,8 +172,9 @@ impl Replicator {
     async fn warn_of_idle_slots(&self, client: &Client) -> Result<(), ReplicationError> {
         for IdleSlot { name, retained_bytes } in within_deadline(idle_slots(client, &self.source.slot_prefix)).await? {
             tracing::warn!(
-                "nobody reads replication slot {name}, and Postgres keeps {retained_bytes} bytes of WAL for it; if it was \
-                 left by a deleted store, run `SELECT pg_drop_replication_slot('{name}');`"
+                "nobody reads replication slot {name}, and Postgres keeps {} of WAL for it; if it was left by a deleted \
+                 store, run `SELECT pg_drop_replication_slot('{name}');`",
+                ByteSize(retained_bytes)
             );
         }
         Ok(())

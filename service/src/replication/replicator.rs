@@ -30,7 +30,7 @@ use crate::{
         prepare::Prepared,
         state::ReplicationState,
         status::{Phase, ReplicationStatus},
-        stream::{MESSAGE_PREFIX, apply_stream},
+        stream::apply_stream,
     },
     storage::{Batch, BucketStore, Commit, StorageError},
 };
@@ -45,8 +45,6 @@ const RETRY_SLOWLY: (Duration, Duration) = (Duration::from_secs(10), Duration::f
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// For questions to the source which it answers from its catalog.
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
-/// How often the source's head is asked for where no heartbeat is wanted.
-const HEAD_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the list of tables is compared with the catalog.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
 /// What may be read ahead of the store.
@@ -185,8 +183,9 @@ impl Replicator {
     ) -> Result<(), ReplicationError> {
         let Prepared { client, tables, start } = prepared;
         let (client, state) = (&client, &start.state);
-        let publication = state.publication.clone();
+        let (slot, publication) = (state.slot.clone(), state.publication.clone());
         let open = async {
+            self.foresee_copy(client, state).await?;
             within_deadline(release(client, &state.slot)).await?;
             let walsender = WalSender::connect(&self.source).await?;
             let opened = walsender.start(&state.slot, state.resume, &state.publication, STREAM_LIMITS).await;
@@ -209,7 +208,7 @@ impl Replicator {
                 handle.close().await;
                 return applied.map_err(|_| ReplicationError::Worker)?.and_then(|()| Err(stream_ended()));
             }
-            failure = self.watch_source(client) => Err(failure.into()),
+            failure = self.watch_source(client, &slot) => Err(failure.into()),
             failure = Box::pin(copy::reader::run(self, client, &publication, readers)) => Err(failure),
             failure = self.watch_catalog(client, &publication, &tables) => Err(failure),
             () = stopped(shutdown) => Ok(()),
@@ -218,34 +217,6 @@ impl Replicator {
         // Nobody else may write to the store before the worker has ended.
         worker.await.map_err(|_| ReplicationError::Worker)??;
         outcome
-    }
-
-    /// Asks for the source's head now and then, which keeps the lag honest while nothing arrives; and writes the
-    /// heartbeat, so that the slot of an idle source moves. Returns what went wrong.
-    async fn watch_source(&self, client: &Client) -> PgError {
-        // In a transaction of its own, because only a commit is flushed at once.
-        let greet = format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', 'ping')");
-        // What was copied becomes visible when the stream has passed the copies: give it something to pass with.
-        if let Err(error) = within_deadline(async { Ok(client.batch_execute(&greet).await?) }).await {
-            return error;
-        }
-        let mut ticks = interval(self.source.heartbeat.unwrap_or(HEAD_INTERVAL));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let ask = async {
-                let head = current_position(client).await?;
-                if self.source.heartbeat.is_some() {
-                    client.batch_execute(&greet).await?;
-                }
-                Ok(head)
-            };
-            match within_deadline(ask).await {
-                Ok(head) => self.progress.saw_head(head),
-                Err(error) => return error,
-            }
-            self.set_lag();
-        }
     }
 
     /// Compares the published tables with those found at the start. What the stream does not tell of a change is met
@@ -302,7 +273,7 @@ impl Replicator {
         self.set_lag();
     }
 
-    fn set_lag(&self) {
+    pub(super) fn set_lag(&self) {
         let lag = self.progress.snapshot().lag_bytes();
         self.metrics.replication_lag_bytes.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }

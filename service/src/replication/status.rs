@@ -8,7 +8,7 @@ use std::{
 use crate::{
     lsn::Lsn,
     postgres::blocker::Blocker,
-    replication::{discontinuity::Discontinuity, error::ReplicationError},
+    replication::{discontinuity::Discontinuity, error::ReplicationError, wal_budget::SlotWal},
 };
 
 /// What replication does at the moment.
@@ -55,6 +55,8 @@ pub struct StatusSnapshot {
     pub last_comparison: Option<(&'static str, String)>,
     /// The slot's name, once there is one.
     pub slot: Option<String>,
+    /// WAL that the source keeps for the slot, once it was asked.
+    pub slot_wal: Option<SlotWal>,
     /// Everything before is durable here.
     pub resume: Lsn,
     /// Where the source's WAL ended when it was last heard of.
@@ -109,6 +111,10 @@ impl ReplicationStatus {
             status.last_error = None;
             status.phase = Phase::Snapshot(copy.clone());
         });
+    }
+
+    pub(super) fn set_slot_wal(&self, wal: SlotWal) {
+        self.update(|status| status.slot_wal = Some(wal));
     }
 
     pub(super) fn set_resume(&self, resume: Lsn) {

@@ -18,6 +18,10 @@ pub struct Metrics {
     pub evaluation_errors: IntCounter,
     /// WAL bytes between the source's head and what is durable here.
     pub replication_lag_bytes: IntGauge,
+    /// When the source was last heard of, in Unix seconds; 0: never.
+    pub last_message_timestamp: IntGauge,
+    /// When a checkpoint last became visible, in Unix seconds; 0: never since the start.
+    pub checkpoint_timestamp: IntGauge,
     /// WAL bytes that the source keeps for our slot.
     pub slot_retained_bytes: IntGauge,
     /// WAL bytes that it may keep; 0 where no bound is known.
@@ -81,6 +85,14 @@ impl Metrics {
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
+            last_message_timestamp: gauge(
+                "kairos_replication_last_message_timestamp_seconds",
+                "When the replication stream last brought something",
+            ),
+            checkpoint_timestamp: gauge(
+                "kairos_checkpoint_timestamp_seconds",
+                "When a checkpoint last became visible to clients",
+            ),
             slot_retained_bytes: gauge("kairos_slot_retained_bytes", "WAL bytes the source keeps for the slot"),
             slot_budget_bytes: gauge("kairos_slot_budget_bytes", "WAL bytes it may keep; 0 when no bound is known"),
             copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),

@@ -4,6 +4,7 @@ mod copies;
 mod demo;
 mod doctor;
 mod kill;
+mod liveness;
 mod migrations;
 mod official_client;
 mod replica;

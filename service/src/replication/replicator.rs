@@ -199,6 +199,7 @@ impl Replicator {
             () = stopped(shutdown) => return Ok(()),
         };
         *streaming_since = Some(Instant::now());
+        self.progress.opened();
         self.metrics.replication_connected.set(1);
         let (desk, readers) = copy::channels(&state.tables, state.resume);
         let replicator = Arc::clone(self);
@@ -253,8 +254,12 @@ impl Replicator {
     /// Commits a batch and tells who waits for it.
     pub(super) fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let timer = self.metrics.commit_seconds.start_timer();
+        let is_visible = batch.visible_at.is_some();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();
+        if is_visible {
+            self.progress.published();
+        }
         (self.on_commit)(&commit);
         Ok(())
     }

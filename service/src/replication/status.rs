@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
@@ -63,6 +63,10 @@ pub struct StatusSnapshot {
     pub source_head: Lsn,
     /// When something was last received from the source, be it a keepalive.
     pub last_message: Option<SystemTime>,
+    /// When a checkpoint last became visible, since the service was started.
+    pub last_checkpoint: Option<SystemTime>,
+    /// From when on the next checkpoint is due: when the last one became visible, or the stream was opened after that.
+    pub fresh_at: Option<Instant>,
 }
 
 impl StatusSnapshot {
@@ -100,6 +104,19 @@ impl ReplicationStatus {
 
     pub(super) fn compares(&self, reason: &Discontinuity) {
         self.update(|status| status.last_comparison = Some((reason.code(), reason.to_string())));
+    }
+
+    /// The stream is open: something new may come from now on.
+    pub(super) fn opened(&self) {
+        self.update(|status| status.fresh_at = Some(Instant::now()));
+    }
+
+    /// A checkpoint became visible.
+    pub(super) fn published(&self) {
+        self.update(|status| {
+            status.last_checkpoint = Some(SystemTime::now());
+            status.fresh_at = Some(Instant::now());
+        });
     }
 
     pub(super) fn set_slot(&self, slot: &str) {

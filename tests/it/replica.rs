@@ -59,10 +59,24 @@ pub(crate) async fn source() -> (PgCluster, Client) {
 pub(crate) async fn source_with(settings: &[(&str, &str)]) -> (PgCluster, Client) {
     let cluster = PgCluster::start_with(None, settings).expect("a server");
     let client = connect(&cluster).await;
+    create_tables(&client).await;
+    (cluster, client)
+}
+
+/// The test's tables, published.
+pub(crate) async fn create_tables(client: &Client) {
     for statements in [TABLES, PUBLICATION] {
         client.batch_execute(statements).await.expect("creates the tables");
     }
-    (cluster, client)
+}
+
+/// Writes WAL of so many segments, 16 MB each.
+pub(crate) async fn write_segments(client: &Client, count: u32) {
+    for _ in 0..count {
+        // By itself the switch writes nothing into an empty segment.
+        let sql = "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()";
+        client.batch_execute(sql).await.expect("writes WAL");
+    }
 }
 
 pub(crate) async fn connect(cluster: &PgCluster) -> Client {
@@ -76,6 +90,7 @@ pub(crate) async fn connect(cluster: &PgCluster) -> Client {
 pub(crate) struct Replica {
     pub(crate) store: Arc<dyn BucketStore>,
     pub(crate) status: Arc<ReplicationStatus>,
+    pub(crate) metrics: Arc<Metrics>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -110,6 +125,7 @@ impl Replica {
         let compiled = kairos_sync_rules::compile(RULES, "public");
         let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
         let status = Arc::new(ReplicationStatus::default());
+        let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
         let on_commit =
             move |commit: &Commit| seen.lock().expect("not poisoned").extend(commit.buckets.iter().cloned());
@@ -118,13 +134,13 @@ impl Replica {
             plan,
             fingerprint.to_owned(),
             Arc::clone(&store),
-            Arc::new(Metrics::new()),
+            Arc::clone(&metrics),
             Arc::new(on_commit),
             Arc::clone(&status),
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, buckets, stop, task }
+        Self { store, status, metrics, buckets, stop, task }
     }
 
     /// Ends it in order.

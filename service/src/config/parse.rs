@@ -136,6 +136,9 @@ impl Context<'_> {
         if let Some(speed) = section.number("snapshot_bytes_per_second", 10_000, u64::MAX >> 1)? {
             source.snapshot.bytes_per_second = NonZeroU64::new(speed);
         }
+        if let Some(bytes) = section.number("slot_wal_budget_bytes", 1 << 20, u64::MAX >> 1)? {
+            source.slot_wal_budget = NonZeroU64::new(bytes);
+        }
         if let Some(seconds) = section.number("heartbeat_interval_seconds", 5, 60)? {
             source.heartbeat = Some(Duration::from_secs(seconds));
         }

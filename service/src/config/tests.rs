@@ -189,7 +189,7 @@ fn keys_are_read_from_the_file() {
 fn a_connection_may_be_given_by_its_parts() {
     let parts = "{hostname: db, port: '5433', database: my app, username: r@le, password: 0, sslmode: verify-ca, \
                  publication: mine, slot_name_prefix: kairos_a_, heartbeat_interval_seconds: 10, \
-                 snapshot_connections: 4, snapshot_bytes_per_second: 1000000}";
+                 snapshot_connections: 4, snapshot_bytes_per_second: 1000000, slot_wal_budget_bytes: 5000000000}";
     let config = parse(&MINIMAL.replace("{uri: postgresql://role:secret@db/app}", parts)).unwrap();
     let source = config.source;
     assert_eq!((source.host.as_str(), source.port, source.tls), ("db", 5433, TlsMode::VerifyCa));
@@ -197,6 +197,7 @@ fn a_connection_may_be_given_by_its_parts() {
     assert_eq!(source.password.unwrap().reveal(), "0");
     assert_eq!((source.publication.as_deref(), source.slot_prefix.as_str()), (Some("mine"), "kairos_a_"));
     assert_eq!(source.heartbeat, Some(std::time::Duration::from_secs(10)));
+    assert_eq!(source.slot_wal_budget.map(std::num::NonZero::get), Some(5_000_000_000));
     assert_eq!(source.snapshot.connections, 4);
     assert_eq!(source.snapshot.bytes_per_second.map(std::num::NonZero::get), Some(1_000_000));
 }

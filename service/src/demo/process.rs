@@ -51,6 +51,11 @@ impl ServiceProcess {
         &self.endpoint
     }
 
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the process at once, as a power cut would.
     ///
     /// # Errors

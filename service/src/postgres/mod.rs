@@ -14,6 +14,7 @@
 //!
 //! Start reading at [`source`], then [`walsender`].
 
+pub mod blocker;
 pub mod catalog;
 pub mod connect;
 pub mod copy;

@@ -44,6 +44,8 @@ pub struct SourceConfig {
     pub slot_prefix: String,
     /// How often a message is written so that an idle source's slot moves; `None`: never.
     pub heartbeat: Option<Duration>,
+    /// WAL bytes that may be kept for the slot before a warning is due, where the server has no bound of its own.
+    pub slot_wal_budget: Option<NonZeroU64>,
     /// How tables are copied.
     pub snapshot: SnapshotOptions,
 }

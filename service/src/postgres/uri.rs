@@ -71,6 +71,7 @@ impl SourceConfig {
             publication: None,
             slot_prefix: DEFAULT_SLOT_PREFIX.to_owned(),
             heartbeat: Some(DEFAULT_HEARTBEAT),
+            slot_wal_budget: None,
             snapshot: SnapshotOptions::default(),
         };
         let mut tls = None;

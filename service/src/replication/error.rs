@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     postgres::{PgError, preflight::SetupProblem},
+    replication::discontinuity::Discontinuity,
     storage::StorageError,
 };
 
@@ -55,6 +56,9 @@ pub enum ReplicationError {
         #[source]
         source: io::Error,
     },
+    /// The slot cannot be streamed from.
+    #[error(transparent)]
+    Discontinuity(#[from] Discontinuity),
     /// Rows depend on each other through the rules in a circle.
     #[error("the rules make rows depend on each other without end: remove the circle of subqueries between tables")]
     EndlessLookups,
@@ -85,6 +89,7 @@ impl ReplicationError {
             Self::Postgres(error) => error.code(),
             Self::Setup(problem) => problem.code(),
             Self::Storage(error) => error.code(),
+            Self::Discontinuity(reason) => reason.code(),
             Self::State(_) => "REPL-0101",
             Self::SchemaChanged { .. } => "REPL-0102",
             Self::RowMissing { .. } => "REPL-0103",
@@ -102,7 +107,9 @@ impl ReplicationError {
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
             Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
-            Self::RowMissing { .. } | Self::RowShape { .. } | Self::TransactionLost => Recovery::Compare,
+            Self::RowMissing { .. } | Self::RowShape { .. } | Self::TransactionLost | Self::Discontinuity(_) => {
+                Recovery::Compare
+            }
             Self::Storage(_) | Self::Worker => Recovery::Stop,
         }
     }

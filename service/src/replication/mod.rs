@@ -24,19 +24,26 @@
 
 mod apply;
 mod copy;
+mod discontinuity;
 mod error;
+mod heartbeat;
 mod image;
 mod lookups;
 mod pending;
 mod prepare;
 mod relations;
 pub mod replicator;
+mod slot_creation;
 mod state;
 pub mod status;
 mod stream;
 mod streamed;
 mod types;
+mod verdict;
+mod wal_budget;
 
+pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;
 pub use status::{Phase, ReplicationStatus, StatusSnapshot};
+pub use wal_budget::{Budget, SlotWal};

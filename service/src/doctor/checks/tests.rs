@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kairos_sync_rules::{Diagnostic, Severity};
 
-use super::{all, bytes};
+use super::all;
 use crate::{
     doctor::{
         check::Status,
@@ -247,12 +247,4 @@ fn only_what_gives_is_run_unasked() {
     facts.write = Some(write(Some(role)));
     let safe: Vec<_> = all(&facts).into_iter().filter(|check| check.is_safe).flat_map(|check| check.sql).collect();
     assert_eq!(safe, ["GRANT \"w\" TO \"app\";"]);
-}
-
-#[test]
-fn bytes_are_told_in_the_largest_unit() {
-    assert_eq!(
-        [0, 1023, 1024, 5 << 20, u64::MAX].map(bytes),
-        ["0 bytes", "1023 bytes", "1 kB", "5 MB", "17179869183 GB"]
-    );
 }

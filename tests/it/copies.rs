@@ -246,11 +246,41 @@ async fn a_table_that_goes_takes_its_rows_and_one_that_comes_brings_them() {
         ("ALTER PUBLICATION kairos_sync ADD TABLE items", 2),
         ("ALTER TABLE items RENAME TO renamed", 0),
         ("ALTER TABLE renamed RENAME TO items", 2),
+        ("ALTER PUBLICATION kairos_sync SET TABLE items WHERE (id = 'a'), habits, completions", 1),
+        ("ALTER PUBLICATION kairos_sync SET TABLE items, habits, completions", 2),
     ] {
         client.batch_execute(change).await.expect(change);
         replica.wait_until(|replica| replica.visible_at().is_some() && items(replica) == count).await;
     }
     settle(&replica, &client).await;
     replica.assert_items_equal_sql(&client).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_and_go_with_the_row_filter_of_the_publication() {
+    let (cluster, client) = source().await;
+    client.batch_execute("INSERT INTO items VALUES ('a', 'one', 'two'), ('b', 'three', NULL)").await.expect("inserts");
+    let replica = Replica::start(&cluster);
+    settle(&replica, &client).await;
+    let items = |replica: &Replica| replica.contents("everything").len();
+    // A row that changed before the filter left it out is not yet read when the filter is found.
+    let stopped = replica.stop().await;
+    client
+        .batch_execute(
+            "UPDATE items SET title = 'unseen' WHERE id = 'b';
+             ALTER PUBLICATION kairos_sync SET TABLE items WHERE (id = 'a'), habits, completions",
+        )
+        .await
+        .expect("filters");
+    let replica = stopped.start_again(&cluster, "rules-1");
+    replica.wait_until(|replica| replica.visible_at().is_some() && items(replica) == 1).await;
+    for (change, count) in
+        [("UPDATE items SET id = 'z' WHERE id = 'a'", 0), ("UPDATE items SET id = 'a' WHERE id = 'z'", 1)]
+    {
+        client.batch_execute(change).await.expect(change);
+        settle(&replica, &client).await;
+        assert_eq!(items(&replica), count, "after {change}");
+    }
     replica.stop().await;
 }

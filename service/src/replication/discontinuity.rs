@@ -35,6 +35,12 @@ pub enum Discontinuity {
     /// Other tables may have been published.
     #[error("another publication is used")]
     OtherPublication,
+    /// Other rows of a table are published.
+    #[error("the publication filters rows of {table} in another way")]
+    OtherRowFilter {
+        /// Schema and name.
+        table: String,
+    },
     /// The service ended before it knew of its slot.
     #[error("creating the replication slot was interrupted")]
     Interrupted,
@@ -56,6 +62,7 @@ impl Discontinuity {
             Self::OtherHistory(_) => "REPL-0204",
             Self::OtherPublication => "REPL-0205",
             Self::Interrupted => "REPL-0206",
+            Self::OtherRowFilter { .. } => "REPL-0207",
             Self::Contradiction { code } => code,
         }
     }

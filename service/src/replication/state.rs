@@ -67,6 +67,9 @@ pub(super) struct TableState {
     pub(super) name: String,
     /// Names of the columns that identify a row.
     pub(super) identity: Vec<String>,
+    /// The publication has only the rows for which this SQL expression holds.
+    #[serde(default)]
+    pub(super) row_filter: Option<String>,
     /// The columns it had over time; stored rows name the one they were written under. One that no row names any more
     /// is empty.
     pub(super) layouts: Vec<Vec<ColumnState>>,
@@ -197,6 +200,15 @@ impl ReplicationState {
         changes
     }
 
+    /// A table of which the publication has other rows than before. That they left it is not in the stream.
+    pub(super) fn filtered_otherwise(&self, tables: &[Table]) -> Option<String> {
+        let is_other = |state: &&TableState| {
+            let same = tables.iter().find(|table| !state.is_gone && state.oid == table.oid);
+            same.is_some_and(|table| state.row_filter != table.row_filter)
+        };
+        self.tables.iter().find(is_other).map(TableState::full_name)
+    }
+
     /// Changes may have been missed: everything is to be read again and compared with what is stored.
     pub(super) fn copy_everything_again(&mut self) {
         self.hides = true;
@@ -232,6 +244,7 @@ impl TableState {
             schema: table.schema.clone(),
             name: table.name.clone(),
             identity: identity_of(table),
+            row_filter: table.row_filter.clone(),
             layouts: vec![columns],
             copy: Some(TableCopy::from_layout(0)),
             is_gone: false,
@@ -254,6 +267,8 @@ impl TableState {
     /// What makes a copy necessary, if anything.
     fn follow(&mut self, table: &Table) -> Option<&'static str> {
         let (columns, identity) = (columns_of(table), identity_of(table));
+        // Where the filter alone has changed, everything is compared.
+        self.row_filter.clone_from(&table.row_filter);
         let change = if self.oid != table.oid {
             "it was dropped and created again: its rows are copied again"
         } else if self.identity != identity {
@@ -371,6 +386,7 @@ mod tests {
             schema: "public".to_owned(),
             name: "items".to_owned(),
             identity: vec!["id".to_owned()],
+            row_filter: None,
             layouts: vec![columns.clone()],
             copy: None,
             is_gone: false,

@@ -75,7 +75,11 @@ fn discontinuity(state: &ReplicationState, found: &Found<'_>) -> Option<Disconti
     if found.slot.and_then(|slot| slot.confirmed).is_some_and(|confirmed| confirmed > state.resume) {
         return Some(Discontinuity::SlotMoved { slot: state.slot.clone() });
     }
-    (state.publication != found.inspection.publication).then_some(Discontinuity::OtherPublication)
+    if state.publication != found.inspection.publication {
+        return Some(Discontinuity::OtherPublication);
+    }
+    let other_filter = state.filtered_otherwise(&found.inspection.tables);
+    other_filter.map(|table| Discontinuity::OtherRowFilter { table })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod fault_point;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

@@ -20,15 +20,13 @@ use tokio::{
 };
 use tokio_postgres::Client;
 
-use crate::replica::{RULES, Replica, SCHEMA, connect};
+use crate::replica::{RULES, Replica, source_with};
 
 /// Nothing here takes so long, unless it hangs.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 async fn source(settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    let cluster = PgCluster::start_with(None, settings).expect("a server");
-    let client = connect(&cluster).await;
-    client.batch_execute(SCHEMA).await.expect("creates the tables");
+    let (cluster, client) = source_with(settings).await;
     client.batch_execute("INSERT INTO items VALUES ('a', 'one')").await.expect("inserts");
     (cluster, client)
 }

@@ -3,6 +3,7 @@
 mod copies;
 mod demo;
 mod doctor;
+mod faults;
 mod kill;
 mod liveness;
 mod migrations;

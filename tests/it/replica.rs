@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -42,18 +43,31 @@ bucket_definitions:
         filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
 "#;
 
-pub(crate) const SCHEMA: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TABLE items (id text PRIMARY KEY, title text, body text);
     ALTER TABLE items ALTER body SET STORAGE EXTERNAL;
     CREATE TABLE habits (id text PRIMARY KEY, user_id text NOT NULL);
-    CREATE TABLE completions (id text PRIMARY KEY, habit_id text NOT NULL);
-    CREATE PUBLICATION kairos_sync FOR TABLE items, habits, completions;";
+    CREATE TABLE completions (id text PRIMARY KEY, habit_id text NOT NULL);";
+
+const PUBLICATION: &str = "CREATE PUBLICATION kairos_sync FOR TABLE items, habits, completions";
 
 /// A server with the test's tables.
 pub(crate) async fn source() -> (PgCluster, Client) {
-    let cluster = PgCluster::start(None).expect("a server");
+    source_with(&[]).await
+}
+
+/// As [`source`], with further settings of the server.
+pub(crate) async fn source_with(settings: &[(&str, &str)]) -> (PgCluster, Client) {
+    source_of(None, settings).await
+}
+
+/// As [`source_with`], with the server whose programs are in this folder.
+pub(crate) async fn source_of(bin: Option<&Path>, settings: &[(&str, &str)]) -> (PgCluster, Client) {
+    let cluster = PgCluster::start_with(bin, settings).expect("a server");
     let client = connect(&cluster).await;
-    client.batch_execute(SCHEMA).await.expect("creates the tables");
+    for statements in [TABLES, PUBLICATION] {
+        client.batch_execute(statements).await.expect("creates the tables");
+    }
     (cluster, client)
 }
 

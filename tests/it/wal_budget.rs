@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::replica::{Replica, SCHEMA, connect, write_segments};
+use crate::replica::{Replica, connect, source_with, write_segments};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -54,13 +54,6 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-async fn source(settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    let cluster = PgCluster::start_with(None, settings).expect("a server");
-    let client = connect(&cluster).await;
-    client.batch_execute(SCHEMA).await.expect("creates the tables");
-    (cluster, client)
-}
-
 /// Asks often, so that the test need not wait long.
 fn config(cluster: &PgCluster, slot_wal_budget: Option<u64>) -> SourceConfig {
     let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
@@ -95,7 +88,7 @@ async fn fill_the_budget(cluster: &PgCluster, client: &Client, replica: &Replica
 
 #[tokio::test]
 async fn the_bound_of_the_server_is_watched_and_its_use_is_told_in_time() {
-    let (cluster, client) = source(&[("max_slot_wal_keep_size", "240MB")]).await;
+    let (cluster, client) = source_with(&[("max_slot_wal_keep_size", "240MB")]).await;
     let (log, _guard) = Log::capture();
     let replica = Replica::start_from(config(&cluster, None));
     replica.catch_up(&client).await;
@@ -114,7 +107,7 @@ async fn the_bound_of_the_server_is_watched_and_its_use_is_told_in_time() {
 
 #[tokio::test]
 async fn without_a_bound_of_the_server_ours_is_watched() {
-    let (cluster, client) = source(&[]).await;
+    let (cluster, client) = source_with(&[]).await;
     let (log, _guard) = Log::capture();
     let replica = Replica::start_from(config(&cluster, Some(240 * MEGABYTE)));
     replica.catch_up(&client).await;
@@ -126,7 +119,7 @@ async fn without_a_bound_of_the_server_ours_is_watched() {
 
 #[tokio::test]
 async fn a_bound_that_is_small_beside_the_tables_is_told_before_they_are_copied() {
-    let (cluster, client) = source(&[("max_slot_wal_keep_size", "1MB")]).await;
+    let (cluster, client) = source_with(&[("max_slot_wal_keep_size", "1MB")]).await;
     let fill = "INSERT INTO items SELECT 'i' || n, repeat('x', 1000) FROM generate_series(1, 3000) n";
     client.batch_execute(fill).await.expect("fills");
     let (log, _guard) = Log::capture();

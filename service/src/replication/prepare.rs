@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::{
     byte_size::ByteSize,
+    fault_point::fault_point,
     lsn::Lsn,
     postgres::{
         catalog::Table,
@@ -160,10 +161,13 @@ impl Replicator {
         mut walsender: WalSender,
         mut state: ReplicationState,
     ) -> Result<ReplicationState, ReplicationError> {
+        fault_point("slot.before-creation");
         let position = self.wait_for_slot(client, &mut walsender, &state.slot).await?;
+        fault_point("slot.created");
         (state.slot_created_at, state.resume, state.consistent_from) = (Some(position), position, position);
         let stored = state.clone();
         self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
+        fault_point("slot.stored");
         self.set_remedy(None);
         Ok(state)
     }

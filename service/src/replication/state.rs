@@ -86,6 +86,13 @@ pub(super) struct TableCopy {
     pub(super) parts: Vec<PartCopy>,
     /// Whether everything has been read, and only rows from before are left to be forgotten.
     pub(super) is_read: bool,
+    /// Rows under earlier layouts may have changed unseen.
+    #[serde(default)]
+    pub(super) trusted_from: usize,
+    /// Whether rows may be stored of which the stream sent only parts. If the copy does not meet them, because they lie in
+    /// pages by now that had been read before, they are fetched in the end.
+    #[serde(default)]
+    pub(super) has_gaps: bool,
 }
 
 /// What has been read of one heap: the table's own, or that of a partition.
@@ -201,6 +208,17 @@ impl ReplicationState {
         for table in self.tables.iter_mut().filter(|table| !table.is_gone && !is_begun(table)) {
             let columns = table.layouts.last().cloned().unwrap_or_default();
             table.begin_copy(columns);
+            if let Some(copy) = &mut table.copy {
+                copy.trusted_from = copy.first_layout;
+            }
+        }
+    }
+
+    /// A row of the table is stored of which the stream sent only parts.
+    pub(super) fn has_gaps(&mut self, table: TableId) {
+        let table = self.tables.iter_mut().find(|known| known.id() == table);
+        if let Some(copy) = table.and_then(|table| table.copy.as_mut()) {
+            copy.has_gaps = true;
         }
     }
 }
@@ -252,7 +270,8 @@ impl TableState {
 
     /// From now on rows are written under a layout of their own, so that those not met again can be told.
     pub(super) fn begin_copy(&mut self, columns: Vec<ColumnState>) {
-        self.copy = Some(TableCopy::from_layout(self.layouts.len()));
+        let trusted_from = self.copy.as_ref().map_or(0, |copy| copy.trusted_from);
+        self.copy = Some(TableCopy { trusted_from, ..TableCopy::from_layout(self.layouts.len()) });
         self.layouts.push(columns);
     }
 
@@ -286,7 +305,7 @@ impl TableState {
 
 impl TableCopy {
     fn from_layout(first_layout: usize) -> Self {
-        Self { first_layout, parts: Vec::new(), is_read: false }
+        Self { first_layout, parts: Vec::new(), is_read: false, trusted_from: 0, has_gaps: false }
     }
 
     /// Takes in that pages were read.

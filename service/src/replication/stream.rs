@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
     postgres::{
         PgError,
@@ -154,6 +155,9 @@ impl<'r> Follower<'r> {
     /// Waits until there is something to do.
     fn next(&mut self, prefers_stream: bool) -> Next {
         let mut copy = if prefers_stream { None } else { self.desk.try_recv() };
+        if copy.is_none() && !prefers_stream && self.desk.has_sweeps() {
+            return Next::Sweep;
+        }
         if copy.is_none() {
             match self.inbox.try_recv() {
                 Ok(incoming) => return Next::Incoming(incoming),
@@ -218,6 +222,7 @@ impl<'r> Follower<'r> {
             Incoming::Message(message) => self.handle_message(group, message),
             // Inside a transaction the position may lie beyond what has been sent of it.
             Incoming::Position { position, is_urgent } if group.transaction == Transaction::None => {
+                fault_point("reader.at-keepalive");
                 group.advance(position);
                 group.is_awaited |= is_urgent;
                 Ok(())
@@ -239,11 +244,12 @@ impl<'r> Follower<'r> {
                 Ok(())
             }
             change => match group.transaction {
-                Transaction::Applying(commit_lsn) => {
+                Transaction::Applying(_) => {
                     if group.change_count >= group.stored_count {
-                        self.apply(group, change, commit_lsn)?;
+                        self.apply(group, change)?;
                     }
                     group.change_count += 1;
+                    fault_point("reader.in-transaction");
                     self.store_part(group)
                 }
                 Transaction::Skipping => Ok(()),
@@ -260,6 +266,7 @@ impl<'r> Follower<'r> {
             return Ok(());
         }
         group.transaction = Transaction::Applying(begin.commit_lsn);
+        fault_point("reader.after-begin");
         if let Some(partial) = self.state.partial {
             if partial.commit_lsn != begin.commit_lsn {
                 return Err(ReplicationError::TransactionLost);
@@ -303,7 +310,7 @@ impl<'r> Follower<'r> {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group<'r>, change: Message, commit_lsn: Lsn) -> Result<(), ReplicationError> {
+    fn apply(&mut self, group: &mut Group<'r>, change: Message) -> Result<(), ReplicationError> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
@@ -315,10 +322,13 @@ impl<'r> Follower<'r> {
                 self.look_at_types(group, update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
-                // While its table is copied the row comes with the copy.
-                let is_expected = table.is_being_copied || commit_lsn < self.state.consistent_from;
-                if outcome == Upserted::RowMissing && !is_expected {
-                    return Err(ReplicationError::RowMissing { table: table.full_name() });
+                if outcome == Upserted::Partly {
+                    // While its table is copied the rest comes with the copy.
+                    if !table.is_being_copied {
+                        return Err(ReplicationError::RowMissing { table: table.full_name() });
+                    }
+                    let id = table.id;
+                    self.state.has_gaps(id);
                 }
             }
             Message::Delete(delete) => {
@@ -332,8 +342,8 @@ impl<'r> Follower<'r> {
             }
             _ => {}
         }
-        for (key, kind) in group.applier.take_touched() {
-            self.desk.ledger.touch(key, kind);
+        for touched in group.applier.take_touched() {
+            self.desk.ledger.touch(touched);
         }
         Ok(())
     }
@@ -383,7 +393,9 @@ impl<'r> Follower<'r> {
         }
         self.state.partial = Some(PartialTransaction { commit_lsn, change_count: group.change_count });
         let applier = mem::replace(&mut group.applier, Applier::new(self.replicator.store.as_ref()));
-        self.store(applier, group.position.unwrap_or_default())
+        self.store(applier, group.position.unwrap_or_default())?;
+        fault_point("reader.after-part");
+        Ok(())
     }
 
     fn commit(&mut self, group: Group<'r>) -> Result<(), ReplicationError> {
@@ -411,7 +423,9 @@ impl<'r> Follower<'r> {
         let mut batch = applier.finish();
         batch.replication_state = Some(self.state.to_bytes());
         batch.visible_at = self.state.visible_at();
+        fault_point("reader.before-store-commit");
         self.replicator.commit(batch)?;
+        fault_point("reader.before-feedback");
         // Only now may the source forget it.
         self.durable.send_replace(resume);
         self.desk.passed(resume);

@@ -18,6 +18,8 @@
 //! - Pages count only for the file they were read from: a rewritten table is read again.
 //! - Rows copied earlier are compared; what is the same gives clients nothing to download. Rows that were not met
 //!   again are forgotten in the end.
+//! - A row of which the stream sent only parts is stored as such, and completed when it is met; if it is not, because it
+//!   moved to pages that had been read, it is fetched in the end.
 //!
 //! Start reading at [`reader`], then [`desk`].
 
@@ -50,11 +52,30 @@ pub(super) struct CopyOrder {
     key: CopyKey,
     schema: String,
     name: String,
-    /// What has been read already.
-    parts: Vec<PartCopy>,
+    what: What,
+}
+
+/// Which rows of a table are to be copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// All but those in pages that have been read already.
+    Pages { read: Vec<PartCopy> },
+    /// Those of which only parts are known, by their identifying values. Numbered, because it may have to be asked for
+    /// them again.
+    Rows { round: u64, identities: Vec<Vec<Bytes>> },
 }
 
 impl CopyOrder {
+    /// Whether it is the same piece of work, however far it has come.
+    fn is_same_work(&self, other: &Self) -> bool {
+        self.key == other.key
+            && match (&self.what, &other.what) {
+                (What::Pages { .. }, What::Pages { .. }) => true,
+                (What::Rows { round, .. }, What::Rows { round: other, .. }) => round == other,
+                _ => false,
+            }
+    }
+
     /// `None` for a table that is copied, or of which only old rows are left to be forgotten.
     fn of(table: &TableState) -> Option<Self> {
         let copy = table.copy.as_ref().filter(|copy| !copy.is_read)?;
@@ -62,7 +83,7 @@ impl CopyOrder {
             key: CopyKey { table: table.id(), first_layout: copy.first_layout },
             schema: table.schema.clone(),
             name: table.name.clone(),
-            parts: copy.parts.clone(),
+            what: What::Pages { read: copy.parts.clone() },
         })
     }
 }
@@ -74,7 +95,7 @@ pub(super) enum CopyMessage {
     Begin { key: CopyKey, columns: Vec<ColumnState>, begun: oneshot::Sender<Begun> },
     /// Rows of a chunk.
     Rows { key: CopyKey, chunk: ChunkId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
-    /// Everything has been read.
+    /// Everything that was ordered has been read.
     Read { key: CopyKey },
 }
 

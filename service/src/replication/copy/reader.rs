@@ -18,7 +18,7 @@ use super::{
         status::Phase,
         stream::MESSAGE_PREFIX,
     },
-    Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels,
+    Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels, What,
     pages::{self, Chunk, Plan},
     progress::Progress,
 };
@@ -60,7 +60,7 @@ pub(in super::super) async fn run(
         if let Err(error) = copy_table(replicator, client, publication, &channels, &order).await {
             return error;
         }
-        let is_another = |orders: &Vec<CopyOrder>| orders.first().is_none_or(|next| next.key != order.key);
+        let is_another = |orders: &Vec<CopyOrder>| orders.first().is_none_or(|next| !next.is_same_work(&order));
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
         }
@@ -104,7 +104,7 @@ async fn copy_table(
     channels: &ReaderChannels,
     order: &CopyOrder,
 ) -> Result<(), ReplicationError> {
-    let mut parts = order.parts.clone();
+    let mut what = order.what.clone();
     loop {
         let is_wanted = |schema: &str, name: &str| (schema, name) == (&*order.schema, &*order.name);
         let look = async { published_tables(client, publication, server_version(client).await?, is_wanted).await };
@@ -112,7 +112,10 @@ async fn copy_table(
             // Whoever compares the catalog will find that it is gone.
             return Ok(());
         };
-        let Plan { chunks, byte_count, bytes_left } = within_deadline(pages::plan(client, &table, &parts)).await?;
+        let Plan { chunks, byte_count, bytes_left } = match &what {
+            What::Pages { read } => within_deadline(pages::plan(client, &table, read)).await?,
+            What::Rows { identities, .. } => pages::plan_of_rows(&table, identities.clone()),
+        };
         let progress = Progress::new(replicator, &table, byte_count, bytes_left, channels.orders.borrow().len());
         let columns = columns_of(&table);
         let chunks = Mutex::new(chunks.into());
@@ -124,7 +127,11 @@ async fn copy_table(
                 return Ok(());
             }
             Read::Abandoned => return Ok(()),
-            Read::Again | Read::Rewritten => parts.clear(),
+            Read::Again | Read::Rewritten => {
+                if let What::Pages { read } = &mut what {
+                    read.clear();
+                }
+            }
         }
     }
 }
@@ -205,7 +212,8 @@ impl TableReader<'_> {
     }
 
     async fn copy(&self, session: &Client, chunk: &Chunk, begun: &Begun) -> Result<Read, ReplicationError> {
-        let statement = copy_statement(&self.table, &chunk.heap, chunk.pages.first, chunk.pages.end);
+        let Chunk { heap, pages, identities, .. } = chunk;
+        let statement = copy_statement(&self.table, heap, pages.first, pages.end, identities);
         // A lock on the table holds the first answer up.
         let lines = timeout(ROW_DEADLINE, copy_lines(session, &statement)).await.map_err(|_| silent())??;
         let mut lines = std::pin::pin!(lines);

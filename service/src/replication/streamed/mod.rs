@@ -28,6 +28,7 @@ use self::{
     spool::{Changes, Spool},
 };
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
     metrics::Metrics,
     postgres::{
@@ -174,6 +175,7 @@ impl<'r> Inbox<'r> {
             }
             Message::PartStop => {
                 self.part_of = None;
+                fault_point("reader.after-streamed-part");
                 // The source is alive, wherever it is.
                 self.status.heard(Lsn::ZERO);
                 self.count();

@@ -165,7 +165,9 @@ fn endings() -> Vec<(&'static str, &'static str, Fault)> {
     ];
     for sqlstate in ["55000", "57P01", "53300"] {
         let refuse = move |_: &Frame| Action::Cut(error(sqlstate));
-        endings.push(("an error in place of the stream", "PG-0109", once(b'W', 0, refuse)));
+        // In this place it means that the slot can no longer be read.
+        let code = if sqlstate == "55000" { "REPL-0202" } else { "PG-0109" };
+        endings.push(("an error in place of the stream", code, once(b'W', 0, refuse)));
         endings.push(("an error in a transaction", "PG-0109", once(b'I', 2, refuse)));
         endings.push(("an error between transactions", "PG-0109", once(b'B', 2, refuse)));
     }

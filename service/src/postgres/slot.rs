@@ -14,6 +14,14 @@ use crate::{
 const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
 const RELEASE_POLL: Duration = Duration::from_millis(50);
 
+/// SQL for why a slot of `pg_replication_slots`, called `s`, was invalidated; null if it was not.
+///
+/// Servers before 17 do not know the reason. Of those, an invalidated slot was seen to be called `unreserved` again while
+/// a process held it; but its restart position does not come back.
+pub const INVALIDATION_REASON: &str = "coalesce(to_jsonb(s) ->> 'invalidation_reason',
+    CASE WHEN s.wal_status = 'lost' OR s.restart_lsn IS NULL AND s.confirmed_flush_lsn IS NOT NULL
+         THEN 'wal_removed' END)";
+
 /// A slot, and in which state it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotState {
@@ -44,17 +52,15 @@ pub enum SlotFault {
 /// # Errors
 /// [`PgError`].
 pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, PgError> {
-    // Servers before 17 do not know the reason. Of those, an invalidated slot was seen to be called `unreserved` again
-    // while a process held it; but its restart position does not come back.
-    let sql = "
-        SELECT coalesce(to_jsonb(s) ->> 'invalidation_reason',
-                 CASE WHEN s.wal_status = 'lost' OR s.restart_lsn IS NULL AND s.confirmed_flush_lsn IS NOT NULL
-                      THEN 'wal_removed' END),
+    let sql = format!(
+        "
+        SELECT {INVALIDATION_REASON},
                s.plugin IS DISTINCT FROM 'pgoutput' OR s.database IS DISTINCT FROM current_database(),
                s.confirmed_flush_lsn::text, s.active_pid, a.application_name, (to_jsonb(s) ->> 'failover')::boolean
           FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-         WHERE s.slot_name = $1";
-    let Some(row) = client.query_opt(sql, &[&slot]).await? else {
+         WHERE s.slot_name = $1"
+    );
+    let Some(row) = client.query_opt(&sql, &[&slot]).await? else {
         return Ok(None);
     };
     let (invalidated, is_foreign): (Option<String>, bool) = (row.try_get(0)?, row.try_get(1)?);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -58,17 +57,17 @@ pub(crate) async fn source() -> (PgCluster, Client) {
 
 /// As [`source`], with further settings of the server.
 pub(crate) async fn source_with(settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    source_of(None, settings).await
+    let cluster = PgCluster::start_with(None, settings).expect("a server");
+    let client = connect(&cluster).await;
+    create_tables(&client).await;
+    (cluster, client)
 }
 
-/// As [`source_with`], with the server whose programs are in this folder.
-pub(crate) async fn source_of(bin: Option<&Path>, settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    let cluster = PgCluster::start_with(bin, settings).expect("a server");
-    let client = connect(&cluster).await;
+/// The test's tables, published.
+pub(crate) async fn create_tables(client: &Client) {
     for statements in [TABLES, PUBLICATION] {
         client.batch_execute(statements).await.expect("creates the tables");
     }
-    (cluster, client)
 }
 
 /// Writes WAL of so many segments, 16 MB each.

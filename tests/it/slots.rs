@@ -12,7 +12,7 @@ use kairos_sync::{
 use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::replica::{Replica, connect, source_of, write_segments};
+use crate::replica::{Replica, connect, create_tables, write_segments};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Slots are lost after three segments.
@@ -21,7 +21,9 @@ const ONE_CHANGE: &str = "UPDATE items SET title = title || '.' WHERE id = 'b'";
 
 /// A server with the test's tables and two rows.
 async fn source(bin: Option<&Path>, settings: &[(&str, &str)]) -> (PgCluster, Client) {
-    let (cluster, client) = source_of(bin, settings).await;
+    let cluster = PgCluster::start_with(bin, settings).expect("a server");
+    let client = connect(&cluster).await;
+    create_tables(&client).await;
     client.batch_execute("INSERT INTO items VALUES ('a', 'one'), ('b', 'two')").await.expect("inserts");
     (cluster, client)
 }

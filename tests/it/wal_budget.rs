@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::replica::{Replica, connect, source_with, write_segments};
+use crate::replica::{Replica, connect, source_with as source, write_segments};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -88,7 +88,7 @@ async fn fill_the_budget(cluster: &PgCluster, client: &Client, replica: &Replica
 
 #[tokio::test]
 async fn the_bound_of_the_server_is_watched_and_its_use_is_told_in_time() {
-    let (cluster, client) = source_with(&[("max_slot_wal_keep_size", "240MB")]).await;
+    let (cluster, client) = source(&[("max_slot_wal_keep_size", "240MB")]).await;
     let (log, _guard) = Log::capture();
     let replica = Replica::start_from(config(&cluster, None));
     replica.catch_up(&client).await;
@@ -107,7 +107,7 @@ async fn the_bound_of_the_server_is_watched_and_its_use_is_told_in_time() {
 
 #[tokio::test]
 async fn without_a_bound_of_the_server_ours_is_watched() {
-    let (cluster, client) = source_with(&[]).await;
+    let (cluster, client) = source(&[]).await;
     let (log, _guard) = Log::capture();
     let replica = Replica::start_from(config(&cluster, Some(240 * MEGABYTE)));
     replica.catch_up(&client).await;
@@ -119,7 +119,7 @@ async fn without_a_bound_of_the_server_ours_is_watched() {
 
 #[tokio::test]
 async fn a_bound_that_is_small_beside_the_tables_is_told_before_they_are_copied() {
-    let (cluster, client) = source_with(&[("max_slot_wal_keep_size", "1MB")]).await;
+    let (cluster, client) = source(&[("max_slot_wal_keep_size", "1MB")]).await;
     let fill = "INSERT INTO items SELECT 'i' || n, repeat('x', 1000) FROM generate_series(1, 3000) n";
     client.batch_execute(fill).await.expect("fills");
     let (log, _guard) = Log::capture();
@@ -131,7 +131,7 @@ async fn a_bound_that_is_small_beside_the_tables_is_told_before_they_are_copied(
 
 #[tokio::test]
 async fn slots_left_behind_are_named_with_the_wal_they_keep() {
-    let (cluster, client) = source_with(&[]).await;
+    let (cluster, client) = source(&[]).await;
     let leave = "SELECT pg_create_logical_replication_slot('kairos_left', 'pgoutput')";
     client.batch_execute(leave).await.expect("leaves a slot");
     write_segments(&client, 3).await;

@@ -8,6 +8,7 @@ mod kill;
 mod liveness;
 mod migrations;
 mod official_client;
+mod pooler;
 mod replica;
 mod replication;
 mod rules_check;

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use kairos_sync::{
     demo::cluster::PgCluster,
     lsn::Lsn,
-    postgres::blocker::Blocker,
+    postgres::{Failover, SourceConfig, blocker::Blocker},
     replication::{Phase, StatusSnapshot},
     storage::WriteCheckpointKey,
 };
@@ -208,5 +208,49 @@ async fn a_slot_that_was_idle_for_too_long_costs_the_differences() {
     assert_eq!(code, "REPL-0202");
     assert!(reason.contains("idle_timeout"), "{reason}");
     assert_eq!(replica.operation_count() - before, 1, "one row has changed");
+    replica.stop().await;
+}
+
+/// Whether each slot is one that standbys may keep.
+async fn failover(client: &Client) -> Vec<bool> {
+    let sql = "SELECT failover FROM pg_replication_slots";
+    client.query(sql, &[]).await.expect("answers").iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_slot_is_kept_on_standbys_as_configured() {
+    let Some(bin) = binaries(17) else { return };
+    let (cluster, client) = source(Some(Path::new(&bin)), &[]).await;
+    let config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+    let mut replica = Replica::start_from(config.clone());
+    replica.catch_up(&client).await;
+    assert_eq!(failover(&client).await, [true], "auto");
+    for (setting, expected) in [(Failover::Off, false), (Failover::On, true), (Failover::Auto, true)] {
+        let source = SourceConfig { failover: setting, ..config.clone() };
+        replica = replica.stop().await.start_again_from(source, "rules-1");
+        replica.wait_for_stream().await;
+        replica.catch_up(&client).await;
+        assert_eq!(failover(&client).await, [expected], "{setting:?}");
+        assert_eq!(last_comparison(&replica), None, "the same slot goes on");
+    }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_older_server_cannot_is_refused_only_if_it_is_demanded() {
+    let (cluster, client) = source(None, &[]).await;
+    let version = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.expect("a version");
+    if version.get::<_, i32>(0) >= 170_000 {
+        println!("skipped: the server is not older than 17");
+        return;
+    }
+    let auto = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+    let demanded = Replica::start_from(SourceConfig { failover: Failover::On, ..auto.clone() });
+    let (code, message) = demanded.outcome().await.expect_err("refused");
+    assert_eq!(code, "PG-0220");
+    assert!(message.contains("set `failover` to auto or false"), "{message}");
+    demanded.stop().await;
+    let replica = Replica::start_from(auto);
+    assert_eq!(replica.outcome().await, Ok(()));
     replica.stop().await;
 }

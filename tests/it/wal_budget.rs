@@ -128,3 +128,17 @@ async fn a_bound_that_is_small_beside_the_tables_is_told_before_they_are_copied(
     assert_eq!(log.count("max_slot_wal_keep_size is 1 MB, less than the 3 MB that are to be copied"), 1);
     replica.stop().await;
 }
+
+#[tokio::test]
+async fn slots_left_behind_are_named_with_the_wal_they_keep() {
+    let (cluster, client) = source(&[]).await;
+    let leave = "SELECT pg_create_logical_replication_slot('kairos_left', 'pgoutput')";
+    client.batch_execute(leave).await.expect("leaves a slot");
+    write_segments(&client, 3).await;
+    let (log, _guard) = Log::capture();
+    let replica = Replica::start_from(config(&cluster, None));
+    replica.catch_up(&client).await;
+    assert_eq!(log.count("nobody reads replication slot kairos_left, and Postgres keeps "), 1);
+    assert_eq!(log.count(" MB of WAL for it"), 1, "about three segments");
+    replica.stop().await;
+}

@@ -34,4 +34,4 @@ pub mod wal_stream;
 pub mod walsender;
 
 pub use error::{PgError, ServerError};
-pub use source::{SnapshotOptions, SourceConfig, TlsMode};
+pub use source::{Failover, SnapshotOptions, SourceConfig, TlsMode};

@@ -7,7 +7,7 @@ use crate::postgres::{
     catalog::{Table, published_tables},
     error::PgError,
     pgoutput::IdentitySetting,
-    source::SourceConfig,
+    source::{Failover, SourceConfig},
     walsender::quote_identifier,
 };
 
@@ -56,6 +56,12 @@ pub enum SetupProblem {
     ReplicationPrivilege {
         /// The role, quoted for SQL.
         role: String,
+    },
+    /// The configuration wants what the server cannot do.
+    #[error("Postgres {found} cannot keep slots on standbys, 17 and newer can: set `failover` to auto or false")]
+    Failover {
+        /// The server's version.
+        found: String,
     },
     /// There is no publication.
     #[error("publication {name} does not exist: run `{sql}`")]
@@ -132,6 +138,7 @@ impl SetupProblem {
             Self::SelectPrivilege { .. } => "PG-0209",
             Self::RowSecurity { .. } => "PG-0210",
             Self::NoIdentity { .. } => "PG-0211",
+            Self::Failover { .. } => "PG-0220",
         }
     }
 
@@ -144,6 +151,8 @@ impl SetupProblem {
 /// What was found on a source.
 #[derive(Debug, Clone, Default)]
 pub struct Inspection {
+    /// The server's version as a number, 150004 for 15.4.
+    pub server_version: u32,
     /// The publication to read.
     pub publication: String,
     /// Its tables which the rules read.
@@ -165,6 +174,10 @@ pub async fn inspect(
     let mut found = Inspection::default();
     let role = quote_identifier(&source.user);
     let server_version = inspect_server(client, &role, slot, &mut found.problems).await?;
+    if source.failover == Failover::On && server_version < Failover::SERVER_VERSION_MIN {
+        found.problems.push(SetupProblem::Failover { found: (server_version / 10_000).to_string() });
+    }
+    found.server_version = server_version;
     let Some(publication) = find_publication(client, source, patterns, &mut found.problems).await? else {
         return Ok(found);
     };

@@ -14,11 +14,21 @@ use crate::{
 const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
 const RELEASE_POLL: Duration = Duration::from_millis(50);
 
+/// SQL for why a slot of `pg_replication_slots`, called `s`, was invalidated; null if it was not.
+///
+/// Servers before 17 do not know the reason. Of those, an invalidated slot was seen to be called `unreserved` again while
+/// a process held it; but its restart position does not come back.
+pub const INVALIDATION_REASON: &str = "coalesce(to_jsonb(s) ->> 'invalidation_reason',
+    CASE WHEN s.wal_status = 'lost' OR s.restart_lsn IS NULL AND s.confirmed_flush_lsn IS NOT NULL
+         THEN 'wal_removed' END)";
+
 /// A slot, and in which state it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotState {
     /// Why it can deliver nothing, if it cannot.
     pub fault: Option<SlotFault>,
+    /// Whether it is kept on standbys; `None` where the server does not know of that.
+    pub failover: Option<bool>,
     /// The last position it was told to be durable.
     pub confirmed: Option<Lsn>,
     /// The server process that streams from it now.
@@ -42,22 +52,21 @@ pub enum SlotFault {
 /// # Errors
 /// [`PgError`].
 pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, PgError> {
-    // Servers before 17 do not know the reason. Of those, an invalidated slot was seen to be called `unreserved` again
-    // while a process held it; but its restart position does not come back.
-    let sql = "
-        SELECT coalesce(to_jsonb(s) ->> 'invalidation_reason',
-                 CASE WHEN s.wal_status = 'lost' OR s.restart_lsn IS NULL AND s.confirmed_flush_lsn IS NOT NULL
-                      THEN 'wal_removed' END),
+    let sql = format!(
+        "
+        SELECT {INVALIDATION_REASON},
                s.plugin IS DISTINCT FROM 'pgoutput' OR s.database IS DISTINCT FROM current_database(),
-               s.confirmed_flush_lsn::text, s.active_pid, a.application_name
+               s.confirmed_flush_lsn::text, s.active_pid, a.application_name, (to_jsonb(s) ->> 'failover')::boolean
           FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-         WHERE s.slot_name = $1";
-    let Some(row) = client.query_opt(sql, &[&slot]).await? else {
+         WHERE s.slot_name = $1"
+    );
+    let Some(row) = client.query_opt(&sql, &[&slot]).await? else {
         return Ok(None);
     };
     let (invalidated, is_foreign): (Option<String>, bool) = (row.try_get(0)?, row.try_get(1)?);
     Ok(Some(SlotState {
         fault: if is_foreign { Some(SlotFault::Foreign) } else { invalidated.map(SlotFault::Invalidated) },
+        failover: row.try_get(5)?,
         confirmed: row.try_get::<_, Option<String>>(2)?.and_then(|text| text.parse().ok()),
         active_pid: row.try_get(3)?,
         active_application: row.try_get(4)?,

@@ -90,18 +90,31 @@ impl WalSender {
 
     /// Creates a logical slot and returns its consistent point: everything committed after it will be streamed.
     ///
+    /// With `failover`, which Postgres 17 and newer know, standbys may keep the slot as well.
+    ///
     /// Waits until the transactions that run now have ended, which may take any time. The caller sets the bound, and
     /// learns from [`blocker_of`](crate::postgres::blocker::blocker_of) what is waited for.
     ///
     /// # Errors
     /// [`PgError`].
-    pub async fn create_slot(&mut self, slot: &str) -> Result<Lsn, PgError> {
-        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", quote_identifier(slot));
+    pub async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<Lsn, PgError> {
+        let options = if failover { "(SNAPSHOT 'nothing', FAILOVER true)" } else { "NOEXPORT_SNAPSHOT" };
+        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote_identifier(slot));
         let row = self.query(&command).await?.into_iter().next();
         match row.and_then(|row| row.into_iter().nth(1).flatten()) {
             Some(text) => parse_lsn(&text),
             None => Err(PgError::Protocol("CREATE_REPLICATION_SLOT without its consistent point")),
         }
+    }
+
+    /// Changes whether standbys may keep the slot. Postgres 17 and newer; nobody may be reading the slot.
+    ///
+    /// # Errors
+    /// [`PgError`].
+    pub async fn set_failover(&mut self, slot: &str, failover: bool) -> Result<(), PgError> {
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER {failover})", quote_identifier(slot));
+        let answered = timeout(COMMAND_DEADLINE, self.query(&command)).await;
+        answered.map_err(|_| deadline_missed(COMMAND_DEADLINE))?.map(drop)
     }
 
     /// Begins to stream everything committed after the later of `after` and what the slot has confirmed.

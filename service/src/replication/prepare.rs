@@ -12,7 +12,7 @@ use crate::{
     postgres::{
         catalog::Table,
         preflight::{Inspection, inspect},
-        slot::{IdleSlot, drop_slot, idle_slots, slot_state},
+        slot::{IdleSlot, drop_slot, idle_slots, release, slot_state},
         walsender::WalSender,
     },
     replication::{
@@ -58,7 +58,7 @@ impl Replicator {
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
         let state = match judge(stored, remedy, &self.rules_fingerprint, &found) {
-            Verdict::Resume(state) => self.resume(state, &found).await?,
+            Verdict::Resume(state) => self.resume(&client, walsender, state, &found).await?,
             Verdict::Compare { reason, state } => {
                 tracing::warn!(code = reason.code(), "all tables will be compared with what is stored: {reason}");
                 self.compare(&client, walsender, state, reason, &found).await?
@@ -74,9 +74,16 @@ impl Replicator {
     /// Goes on; tables that changed meanwhile are copied.
     async fn resume(
         self: &Arc<Self>,
+        client: &Client,
+        mut walsender: WalSender,
         mut state: ReplicationState,
         found: &Found<'_>,
     ) -> Result<ReplicationState, ReplicationError> {
+        let failover = self.wants_failover(found);
+        if found.slot.and_then(|slot| slot.failover).is_some_and(|set| set != failover) {
+            within_deadline(release(client, &state.slot)).await?;
+            walsender.set_failover(&state.slot, failover).await?;
+        }
         let changes = state.follow_catalog(&found.inspection.tables);
         if changes.is_empty() {
             return Ok(state);
@@ -117,7 +124,7 @@ impl Replicator {
             Ok(replicator.save(&stored)?)
         })
         .await?;
-        self.create_slot(client, walsender, state).await
+        self.create_slot(client, walsender, state, self.wants_failover(found)).await
     }
 
     /// Drops what there was, and creates the slot. The state is stored before the slot exists, so that a slot we
@@ -151,7 +158,11 @@ impl Replicator {
             Ok(replicator.save(&stored)?)
         })
         .await?;
-        self.create_slot(client, walsender, state).await
+        self.create_slot(client, walsender, state, self.wants_failover(found)).await
+    }
+
+    fn wants_failover(&self, found: &Found<'_>) -> bool {
+        self.source.failover.is_wanted(found.inspection.server_version)
     }
 
     /// Creates the slot that `state` names; the state is stored already.
@@ -160,9 +171,10 @@ impl Replicator {
         client: &Client,
         mut walsender: WalSender,
         mut state: ReplicationState,
+        failover: bool,
     ) -> Result<ReplicationState, ReplicationError> {
         fault_point("slot.before-creation");
-        let position = self.wait_for_slot(client, &mut walsender, &state.slot).await?;
+        let position = self.wait_for_slot(client, &mut walsender, &state.slot, failover).await?;
         fault_point("slot.created");
         (state.slot_created_at, state.resume, state.consistent_from) = (Some(position), position, position);
         let stored = state.clone();

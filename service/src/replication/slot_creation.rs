@@ -28,11 +28,12 @@ impl Replicator {
         client: &Client,
         walsender: &mut WalSender,
         slot: &str,
+        failover: bool,
     ) -> Result<Lsn, PgError> {
         let pid = walsender.backend_pid().await?;
         self.progress.set_phase(Phase::CreatingSlot(None));
         tokio::select! {
-            created = walsender.create_slot(slot) => created,
+            created = walsender.create_slot(slot, failover) => created,
             error = self.watch_creation(client, pid) => Err(error),
         }
     }

@@ -93,7 +93,7 @@ mod tests {
 
     fn slot(confirmed: u64) -> SlotState {
         let confirmed = Some(Lsn::new(confirmed));
-        SlotState { fault: None, confirmed, active_pid: None, active_application: None }
+        SlotState { fault: None, failover: None, confirmed, active_pid: None, active_application: None }
     }
 
     fn stored() -> ReplicationState {

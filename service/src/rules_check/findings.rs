@@ -125,6 +125,7 @@ fn of_setup(problem: &SetupProblem, source: &Source, places: &Places) -> Diagnos
         | SetupProblem::WalLevel { .. }
         | SetupProblem::NoWalSenders
         | SetupProblem::NoFreeSlot { .. }
+        | SetupProblem::Failover { .. }
         | SetupProblem::ReplicationPrivilege { .. }
         | SetupProblem::PublicationMissing { .. }
         | SetupProblem::PublicationPartial { .. } => None,

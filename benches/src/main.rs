@@ -4,6 +4,7 @@
 
 mod bench_source;
 mod client;
+mod large;
 mod null_store;
 mod paths;
 mod replica;
@@ -20,6 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Rows in the benchmark's table unless the first argument says otherwise.
 const ROW_COUNT: u64 = 300_000;
 
+/// Rows of a kibibyte in the large transaction, unless an argument says otherwise: two gibibytes.
+const LARGE_ROW_COUNT: u64 = 2 * 1024 * 1024;
+
 /// One measured path.
 pub(crate) struct Figure {
     path: &'static str,
@@ -33,6 +37,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // A second call would find the provider installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "large").is_some() {
+        return large_transaction(arguments.next().map_or(Ok(LARGE_ROW_COUNT), |text| text.parse())?).await;
+    }
     let only_replication = arguments.next_if(|argument| argument == "replication").is_some();
     let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
     let source = BenchSource::start(row_count).await?;
@@ -48,5 +55,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
         writeln!(out, "{path:<34} {measured:>26} {limit:>34} {ratio:>8}")?;
     }
+    Ok(())
+}
+
+async fn large_transaction(row_count: u64) -> Result<(), Box<dyn Error>> {
+    let source = BenchSource::start(1_000).await?;
+    let large::LargeTransaction { row_count, wal_bytes, ran, followed, peak_bytes, idle_bytes } =
+        large::measure(&source, row_count).await?;
+    writeln!(
+        std::io::stdout().lock(),
+        "one transaction of {row_count} rows, {} MiB of WAL: {ran:.0?} in the source, stored {followed:.0?} after its \
+         commit; the service held at most {} MiB, {} MiB before",
+        wal_bytes >> 20,
+        peak_bytes >> 20,
+        idle_bytes >> 20
+    )?;
     Ok(())
 }

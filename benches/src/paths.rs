@@ -47,7 +47,7 @@ async fn copy_rate(source: &BenchSource) -> Result<f64, Box<dyn Error>> {
     Ok(per_second(source.row_count, started.elapsed()))
 }
 
-async fn wait_until_ready(service: &ServiceProcess) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn wait_until_ready(service: &ServiceProcess) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + DEADLINE;
     while !service.is_ready().await? {
         if Instant::now() > deadline {

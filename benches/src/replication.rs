@@ -148,7 +148,7 @@ async fn raw_copy(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
 async fn read_copy(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
     let table = table(source).await?;
     let clock = StageClock::start();
-    let lines = copy_lines(&source.sql, &copy_statement(&table, &Heap::Whole, 0, u32::MAX)).await?;
+    let lines = copy_lines(&source.sql, &copy_statement(&table, &Heap::Whole, 0, u32::MAX, &[])).await?;
     let mut lines = std::pin::pin!(lines);
     let mut values = 0;
     while let Some(line) = lines.next().await {

@@ -19,10 +19,12 @@
 
 pub mod api;
 pub mod auth;
+pub mod byte_size;
 pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod fault_point;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

@@ -18,8 +18,20 @@ pub struct Metrics {
     pub evaluation_errors: IntCounter,
     /// WAL bytes between the source's head and what is durable here.
     pub replication_lag_bytes: IntGauge,
+    /// When the source was last heard of, in Unix seconds; 0: never.
+    pub last_message_timestamp: IntGauge,
+    /// When a checkpoint last became visible, in Unix seconds; 0: never since the start.
+    pub checkpoint_timestamp: IntGauge,
+    /// WAL bytes that the source keeps for our slot.
+    pub slot_retained_bytes: IntGauge,
+    /// WAL bytes that it may keep; 0 where no bound is known.
+    pub slot_budget_bytes: IntGauge,
     /// Bytes of the table being copied that are still to be read.
     pub copy_bytes_left: IntGauge,
+    /// Bytes kept of large transactions that the source sends while they still run.
+    pub open_transaction_bytes: IntGauge,
+    /// Times that all tables had to be compared, by the code of the reason.
+    pub comparisons: IntCounterVec,
     /// 1 while the stream is open, 0 while reconnecting.
     pub replication_connected: IntGauge,
     /// Seconds of a store commit, fsync included.
@@ -73,7 +85,22 @@ impl Metrics {
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
+            last_message_timestamp: gauge(
+                "kairos_replication_last_message_timestamp_seconds",
+                "When the replication stream last brought something",
+            ),
+            checkpoint_timestamp: gauge(
+                "kairos_checkpoint_timestamp_seconds",
+                "When a checkpoint last became visible to clients",
+            ),
+            slot_retained_bytes: gauge("kairos_slot_retained_bytes", "WAL bytes the source keeps for the slot"),
+            slot_budget_bytes: gauge("kairos_slot_budget_bytes", "WAL bytes it may keep; 0 when no bound is known"),
             copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),
+            open_transaction_bytes: gauge(
+                "kairos_open_transaction_bytes",
+                "Bytes kept of large transactions that have not ended in the source",
+            ),
+            comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             commit_seconds,
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),

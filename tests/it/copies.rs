@@ -30,15 +30,19 @@ async fn fill(client: &Client) {
 async fn write(client: &Client, round: u32) {
     let (first, second) = (round * 7919 % ROW_COUNT, round * 104_729 % ROW_COUNT);
     let large = "repeat('large', 5000)";
+    let enlarged = |round: u32| (round * 7919 + 1) % ROW_COUNT;
+    let enlarged_before: Vec<_> =
+        (round.saturating_sub(5)..=round).map(|round| format!("'i{}'", enlarged(round))).collect();
+    let enlarged_before = enlarged_before.join(", ");
     let statements = format!(
         "UPDATE items SET title = 'round {round}' WHERE id IN ('i{first}', 'i{second}');
          UPDATE items SET body = {large} WHERE id = 'i{}';
-         UPDATE items SET title = title || '!' WHERE length(body) > 1000;
+         UPDATE items SET title = title || '!' WHERE id IN ({enlarged_before});
          DELETE FROM items WHERE id = 'i{}';
          UPDATE items SET id = 'moved ' || id WHERE id = 'i{}';
          INSERT INTO items VALUES ('new {round}', 'new', NULL);
          DELETE FROM items WHERE id = 'new {}'",
-        (first + 1) % ROW_COUNT,
+        enlarged(round),
         (first + 2) % ROW_COUNT,
         (second + 3) % ROW_COUNT,
         round / 2,
@@ -85,9 +89,7 @@ async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
     let folder = tempfile::tempdir().expect("a folder");
     fill(&client).await;
     let store = Arc::new(SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store"));
-    // So slow that there is time to stop it between two chunks.
-    let mut slow = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-    slow.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(1_500_000) };
+    let slow = slow(&cluster, 1_500_000);
     let mut replica = Replica::start_with(slow.clone(), store, "rules-1", Arc::default());
     let progress = |replica: &Replica| match replica.status.snapshot().phase {
         Phase::Snapshot(copy) if copy.table == "public.items" => copy.bytes_done,
@@ -133,6 +135,82 @@ async fn a_table_truncated_while_it_is_copied_is_empty() {
         .expect("truncates");
     assert_equal(&replica, &client).await;
     assert_eq!(replica.contents("everything").len(), 1);
+    replica.stop().await;
+}
+
+/// A source read so slowly that there is time for changes between two chunks.
+fn slow(cluster: &PgCluster, bytes_per_second: u64) -> SourceConfig {
+    let mut slow = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+    slow.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(bytes_per_second) };
+    slow
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_move_to_pages_already_read_are_not_lost() {
+    let (cluster, client) = source().await;
+    // Five rows to a page, their bodies elsewhere: the stream does not repeat those.
+    client
+        .batch_execute(
+            "ALTER TABLE items ALTER title SET STORAGE PLAIN, SET (autovacuum_enabled = false);
+             INSERT INTO items SELECT 'i' || n, repeat('t', 1500), repeat('b', 3000) FROM generate_series(1, 2600) n;
+             DELETE FROM items WHERE id IN (SELECT 'i' || n FROM generate_series(1, 200) n)",
+        )
+        .await
+        .expect("fills");
+    client.batch_execute("VACUUM items").await.expect("frees the first pages");
+    let replica = Replica::start_from(slow(&cluster, 2_000_000));
+    replica
+        .wait_until(|replica| matches!(replica.status.snapshot().phase, Phase::Snapshot(copy) if copy.bytes_done > 0))
+        .await;
+    let last = "id IN (SELECT 'i' || n FROM generate_series(2500, 2600) n)";
+    client.batch_execute(&format!("UPDATE items SET title = upper(title) WHERE {last}")).await.expect("updates");
+    client.batch_execute("UPDATE items SET id = 'new ' || id WHERE id = 'i2600'").await.expect("updates");
+    let count = "SELECT count(*) FROM items WHERE ctid < '(40,0)' AND title LIKE 'TTT%'";
+    let moved: i64 = client.query_one(count, &[]).await.expect("counts").get(0);
+    assert!(moved > 50, "rows were moved to pages that have been read: {moved}");
+    assert!(is_copying(&replica), "their old pages have not");
+    assert_equal(&replica, &client).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_changed_without_a_slot_are_not_taken_from_what_is_stored() {
+    change_unseen("SELECT pg_drop_replication_slot('{slot}')", "SELECT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_changed_unpublished_are_not_taken_from_what_is_stored() {
+    change_unseen("ALTER PUBLICATION kairos_sync DROP TABLE items", "ALTER PUBLICATION kairos_sync ADD TABLE items")
+        .await;
+}
+
+/// Large values change between `begin` and `end` while the service is away; while their table is copied again, only what
+/// is beside them changes.
+async fn change_unseen(begin: &str, end: &str) {
+    let (cluster, client) = source().await;
+    let fill = "INSERT INTO items SELECT 'i' || n, 'title', repeat('old', 1000) FROM generate_series(1, 40) n";
+    client.batch_execute(fill).await.expect("fills");
+    // So that they lie elsewhere, and the stream has them only when they change.
+    client
+        .batch_execute("ALTER TABLE items ALTER body SET STORAGE EXTERNAL; UPDATE items SET body = body || 'er'")
+        .await
+        .expect("changes");
+    let replica = Replica::start(&cluster);
+    assert_equal(&replica, &client).await;
+    let slot = replica.status.snapshot().slot.expect("a slot");
+    let stopped = replica.stop().await;
+    for sql in [&*begin.replace("{slot}", &slot), "UPDATE items SET body = repeat('new', 1000)", end] {
+        client.batch_execute(sql).await.expect(sql);
+    }
+    let replica = stopped.start_again_from(slow(&cluster, 40_000), "rules-1");
+    replica.wait_until(is_copying).await;
+    let started = Instant::now();
+    while replica.visible_at().is_none() || is_copying(&replica) {
+        client.batch_execute("UPDATE items SET title = title || '.'").await.expect("updates");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(started.elapsed() < Duration::from_mins(1), "{:?}", replica.status.snapshot());
+    }
+    assert_equal(&replica, &client).await;
     replica.stop().await;
 }
 
@@ -182,6 +260,8 @@ async fn a_table_that_goes_takes_its_rows_and_one_that_comes_brings_them() {
         ("ALTER PUBLICATION kairos_sync ADD TABLE items", 2),
         ("ALTER TABLE items RENAME TO renamed", 0),
         ("ALTER TABLE renamed RENAME TO items", 2),
+        ("ALTER PUBLICATION kairos_sync SET TABLE items WHERE (id = 'a'), habits, completions", 1),
+        ("ALTER PUBLICATION kairos_sync SET TABLE items, habits, completions", 2),
     ] {
         client.batch_execute(change).await.expect(change);
         replica.wait_until(|replica| replica.visible_at().is_some() && items(replica) == count).await;

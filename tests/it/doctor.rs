@@ -271,7 +271,7 @@ async fn a_pooler_in_between_is_named() {
     let port = pooler(cluster.port()).await;
     let folder = config(&format!("postgresql://app:trusted@127.0.0.1:{port}/postgres"));
     let (exit, found) = report(&folder, &[]).await;
-    assert_eq!((exit, codes(&found)), (Some(1), vec!["PG-0109", "pooler_in_between"]), "{found:#}");
+    assert_eq!((exit, codes(&found)), (Some(1), vec!["PG-0114", "pooler_in_between"]), "{found:#}");
 }
 
 #[tokio::test]

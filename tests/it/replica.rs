@@ -42,19 +42,41 @@ bucket_definitions:
         filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
 "#;
 
-pub(crate) const SCHEMA: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TABLE items (id text PRIMARY KEY, title text, body text);
     ALTER TABLE items ALTER body SET STORAGE EXTERNAL;
     CREATE TABLE habits (id text PRIMARY KEY, user_id text NOT NULL);
-    CREATE TABLE completions (id text PRIMARY KEY, habit_id text NOT NULL);
-    CREATE PUBLICATION kairos_sync FOR TABLE items, habits, completions;";
+    CREATE TABLE completions (id text PRIMARY KEY, habit_id text NOT NULL);";
+
+const PUBLICATION: &str = "CREATE PUBLICATION kairos_sync FOR TABLE items, habits, completions";
 
 /// A server with the test's tables.
 pub(crate) async fn source() -> (PgCluster, Client) {
-    let cluster = PgCluster::start(None).expect("a server");
+    source_with(&[]).await
+}
+
+/// As [`source`], with further settings of the server.
+pub(crate) async fn source_with(settings: &[(&str, &str)]) -> (PgCluster, Client) {
+    let cluster = PgCluster::start_with(None, settings).expect("a server");
     let client = connect(&cluster).await;
-    client.batch_execute(SCHEMA).await.expect("creates the tables");
+    create_tables(&client).await;
     (cluster, client)
+}
+
+/// The test's tables, published.
+pub(crate) async fn create_tables(client: &Client) {
+    for statements in [TABLES, PUBLICATION] {
+        client.batch_execute(statements).await.expect("creates the tables");
+    }
+}
+
+/// Writes WAL of so many segments, 16 MB each.
+pub(crate) async fn write_segments(client: &Client, count: u32) {
+    for _ in 0..count {
+        // By itself the switch writes nothing into an empty segment.
+        let sql = "SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()";
+        client.batch_execute(sql).await.expect("writes WAL");
+    }
 }
 
 pub(crate) async fn connect(cluster: &PgCluster) -> Client {
@@ -68,9 +90,9 @@ pub(crate) async fn connect(cluster: &PgCluster) -> Client {
 pub(crate) struct Replica {
     pub(crate) store: Arc<dyn BucketStore>,
     pub(crate) status: Arc<ReplicationStatus>,
+    pub(crate) metrics: Arc<Metrics>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     rules: &'static str,
-    metrics: Arc<Metrics>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -134,7 +156,7 @@ impl Replica {
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, buckets, rules, metrics, stop, task }
+        Self { store, status, metrics, buckets, rules, stop, task }
     }
 
     /// Ends it in order.

@@ -76,6 +76,8 @@ pub struct TestService {
     pub cluster: Arc<PgCluster>,
     /// Name of the database.
     pub database: String,
+    /// Where the service keeps its store.
+    pub data_dir: PathBuf,
 }
 
 impl TestService {
@@ -95,6 +97,19 @@ impl TestService {
     /// # Panics
     /// When anything fails.
     pub async fn prepare(migrations: Migrations, rules: &str, fill: impl AsyncFnOnce(&mut Client)) -> Self {
+        Self::prepare_with(&service_binary(), migrations, rules, fill).await
+    }
+
+    /// As [`Self::prepare`], with this binary of the service.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn prepare_with(
+        binary: &Path,
+        migrations: Migrations,
+        rules: &str,
+        fill: impl AsyncFnOnce(&mut Client),
+    ) -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = shared_cluster();
@@ -121,8 +136,8 @@ impl TestService {
             mint: mint.clone(),
         };
         let config = setup.write().expect("writable");
-        let process = ServiceProcess::start(&service_binary(), &config, setup.port).await.expect("the service starts");
-        Self { process, sql, mint, folder, cluster, database }
+        let process = ServiceProcess::start(binary, &config, setup.port).await.expect("the service starts");
+        Self { process, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
     }
 
     /// A token for a user.

@@ -19,6 +19,7 @@
 mod body;
 mod error;
 mod probes;
+mod readiness;
 mod serve;
 mod sync_stream;
 mod upload;
@@ -44,6 +45,7 @@ pub use upload::Upload;
 use crate::{
     auth::{Authenticator, Principal},
     metrics::Metrics,
+    replication::ReplicationStatus,
     sync::{Hub, SyncContext, WriteCheckpoints},
 };
 
@@ -60,6 +62,10 @@ pub struct ApiLimits {
 pub struct ApiParts {
     /// Streams.
     pub sync: Arc<SyncContext>,
+    /// Knows how replication is.
+    pub replication: Arc<ReplicationStatus>,
+    /// How often replication has something new at least, if it is known: the probes notice when it has not.
+    pub heartbeat: Option<Duration>,
     /// Knows whether a state is visible.
     pub hub: Arc<Hub>,
     /// Proofs to principals.

@@ -1,6 +1,6 @@
 //! For operators: probes and metrics. No authentication, and nothing secret in the answers.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::{
     Json,
@@ -10,44 +10,94 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::ApiState;
+use super::{
+    ApiState,
+    readiness::{phase_name, unready},
+};
+use crate::replication::{Budget, StatusSnapshot};
 
-/// As the PowerSync service answers.
+/// As the PowerSync service answers, and how replication is.
 #[derive(Serialize)]
 struct Probe {
     ready: bool,
     started: bool,
     touched_at: String,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    replication: ReplicationView,
+}
+
+/// The status of replication without what only the log should say.
+#[derive(Serialize)]
+struct ReplicationView {
+    phase: &'static str,
+    /// Code of what went wrong last, until the stream runs again.
+    error: Option<&'static str>,
+    lag_bytes: u64,
+    last_message_at: Option<String>,
+    checkpoint_at: Option<String>,
+    slot_retained_bytes: Option<u64>,
+    slot_budget_bytes: Option<u64>,
+    /// Code of the reason why all tables were compared last.
+    last_comparison: Option<&'static str>,
+}
+
+impl ReplicationView {
+    fn new(status: &StatusSnapshot) -> Self {
+        let code = |told: &Option<(&'static str, String)>| told.as_ref().map(|(code, _)| *code);
+        Self {
+            phase: phase_name(&status.phase),
+            error: code(&status.last_error),
+            lag_bytes: status.lag_bytes(),
+            last_message_at: status.last_message.map(iso8601),
+            checkpoint_at: status.last_checkpoint.map(iso8601),
+            slot_retained_bytes: status.slot_wal.map(|wal| wal.retained_bytes),
+            slot_budget_bytes: status.slot_wal.and_then(|wal| wal.budget).map(Budget::bytes),
+            last_comparison: code(&status.last_comparison),
+        }
+    }
 }
 
 /// The process has started.
 pub(super) async fn startup(State(state): State<ApiState>) -> Response {
-    probe(&state, StatusCode::OK)
+    (StatusCode::OK, Json(probe(&state))).into_response()
 }
 
 /// The process answers.
 pub(super) async fn liveness(State(state): State<ApiState>) -> Response {
-    probe(&state, StatusCode::OK)
+    (StatusCode::OK, Json(probe(&state))).into_response()
 }
 
-/// Clients can be served: a checkpoint is visible.
+/// Clients can be served: a checkpoint is visible, and an open stream brings new ones.
 pub(super) async fn readiness(State(state): State<ApiState>) -> Response {
-    let status = if is_ready(&state) { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    probe(&state, status)
+    let probe = probe(&state);
+    let status = if probe.ready { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    (status, Json(probe)).into_response()
 }
 
 /// Metrics in the Prometheus text format.
 pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.parts.metrics.render())
+    let status = state.parts.replication.snapshot();
+    let metrics = &state.parts.metrics;
+    metrics.last_message_timestamp.set(unix_seconds(status.last_message));
+    metrics.checkpoint_timestamp.set(unix_seconds(status.last_checkpoint));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
-fn is_ready(state: &ApiState) -> bool {
-    state.parts.hub.published().is_some()
-}
-
-fn probe(state: &ApiState, status: StatusCode) -> Response {
+fn probe(state: &ApiState) -> Probe {
+    let status = state.parts.replication.snapshot();
+    let has_checkpoint = state.parts.hub.published().is_some();
+    let reason = unready(&status, has_checkpoint, state.parts.heartbeat, Instant::now());
     let touched_at = iso8601(SystemTime::now());
-    (status, Json(Probe { ready: is_ready(state), started: true, touched_at })).into_response()
+    let replication = ReplicationView::new(&status);
+    Probe { ready: reason.is_none(), started: true, touched_at, reason, replication }
+}
+
+/// 0 for what has not happened.
+fn unix_seconds(time: Option<SystemTime>) -> i64 {
+    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// `2026-08-21T10:00:00.000Z`

@@ -117,6 +117,8 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
         authenticator: Authenticator::new(auth).unwrap(),
         write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), dyn_store, Arc::clone(&hub)),
         uploads: Arc::new(Echo),
+        replication: Arc::default(),
+        heartbeat: None,
         metrics,
         limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024 },
     });
@@ -227,6 +229,9 @@ async fn a_client_that_waits_for_the_first_state_gets_it() {
     let mut anna = service.stream("anna").await;
     let ready = service.client.get(service.url("/probes/readiness")).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::BAD_REQUEST);
+    let probe: Value = ready.json().await.unwrap();
+    assert_eq!(probe["reason"], "no checkpoint is visible yet: connecting to the source");
+    assert_eq!(probe["replication"]["phase"], "connecting");
     service.commit(1, &[("anna", "a1")]);
     assert_eq!(anna.until_complete().await.0, ["a1"]);
     let ready = service.client.get(service.url("/probes/readiness")).send().await.unwrap();

@@ -14,11 +14,11 @@ use super::{
     environment::Environment,
     error::{ConfigError, Place, Problem},
     section::{Section, missing},
-    yaml::{self, Node},
+    yaml::{self, Node, Value},
 };
 use crate::{
     auth::{AuthConfig, jwks::Jwk, jwt::TokenRules},
-    postgres::{PgError, SourceConfig, TlsMode},
+    postgres::{Failover, PgError, SourceConfig, TlsMode},
     secret::Secret,
 };
 
@@ -137,6 +137,12 @@ impl Context<'_> {
         }
         if let Some(speed) = section.number("snapshot_bytes_per_second", 10_000, u64::MAX >> 1)? {
             source.snapshot.bytes_per_second = NonZeroU64::new(speed);
+        }
+        if let Some(failover) = section.take("failover") {
+            source.failover = as_failover(&failover)?;
+        }
+        if let Some(bytes) = section.number("slot_wal_budget_bytes", 1 << 20, u64::MAX >> 1)? {
+            source.slot_wal_budget = NonZeroU64::new(bytes);
         }
         if let Some(seconds) = section.number("heartbeat_interval_seconds", 5, 60)? {
             source.heartbeat = Some(Duration::from_secs(seconds));
@@ -318,6 +324,15 @@ fn keys(node: Node) -> Result<Vec<crate::auth::jwks::Key>, ConfigError> {
 
 fn source_error(place: &Place, error: PgError) -> ConfigError {
     ConfigError { place: place.clone(), problem: error.into() }
+}
+
+fn as_failover(node: &Node) -> Result<Failover, ConfigError> {
+    match &node.value {
+        Value::Bool(true) => Ok(Failover::On),
+        Value::Bool(false) => Ok(Failover::Off),
+        Value::Text(text) if text == "auto" => Ok(Failover::Auto),
+        _ => Err(node.invalid("must be auto, true or false")),
+    }
 }
 
 fn as_port(number: u64) -> u16 {

@@ -1,7 +1,10 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use super::*;
-use crate::{auth::test_keys, postgres::TlsMode};
+use crate::{
+    auth::test_keys,
+    postgres::{Failover, TlsMode},
+};
 
 const MINIMAL: &str = "replication: {connections: [{uri: postgresql://role:secret@db/app}]}
 sync_config: {content: 'bucket_definitions: {}'}
@@ -189,7 +192,7 @@ fn keys_are_read_from_the_file() {
 fn a_connection_may_be_given_by_its_parts() {
     let parts = "{hostname: db, port: '5433', database: my app, username: r@le, password: 0, sslmode: verify-ca, \
                  publication: mine, slot_name_prefix: kairos_a_, heartbeat_interval_seconds: 10, \
-                 snapshot_connections: 4, snapshot_bytes_per_second: 1000000}";
+                 snapshot_connections: 4, snapshot_bytes_per_second: 1000000, slot_wal_budget_bytes: 5000000000, failover: true}";
     let config = parse(&MINIMAL.replace("{uri: postgresql://role:secret@db/app}", parts)).unwrap();
     let source = config.source;
     assert_eq!((source.host.as_str(), source.port, source.tls), ("db", 5433, TlsMode::VerifyCa));
@@ -197,6 +200,8 @@ fn a_connection_may_be_given_by_its_parts() {
     assert_eq!(source.password.unwrap().reveal(), "0");
     assert_eq!((source.publications, source.slot_prefix.as_str()), (vec!["mine".to_owned()], "kairos_a_"));
     assert_eq!(source.heartbeat, Some(std::time::Duration::from_secs(10)));
+    assert_eq!(source.slot_wal_budget.map(std::num::NonZero::get), Some(5_000_000_000));
+    assert_eq!(source.failover, Failover::On);
     assert_eq!(source.snapshot.connections, 4);
     assert_eq!(source.snapshot.bytes_per_second.map(std::num::NonZero::get), Some(1_000_000));
 }

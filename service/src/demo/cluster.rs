@@ -131,6 +131,16 @@ impl PgCluster {
         self.run("pg_ctl", &["-D", path_text(&self.data_folder()), "-w", "-s", "-m", mode, "stop"])
     }
 
+    /// Ends the server's first process with SIGKILL; the others notice and end by themselves, and only then can it be
+    /// started again.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`] when it does not run, [`ClusterError::Program`].
+    pub fn kill(&self) -> Result<(), ClusterError> {
+        let file = fs::read_to_string(self.data_folder().join("postmaster.pid"))?;
+        self.run("pg_ctl", &["kill", "KILL", file.lines().next().unwrap_or_default()])
+    }
+
     /// Port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port

@@ -33,7 +33,7 @@ impl ServiceProcess {
         let log = config.with_extension("log");
         // First what may fail, so that no process is left behind.
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
-        let child = spawn(binary, config, &log)?;
+        let child = spawn(binary, config, &log, &[])?;
         let mut process = Self {
             binary: binary.to_path_buf(),
             config: config.to_path_buf(),
@@ -51,6 +51,11 @@ impl ServiceProcess {
         &self.endpoint
     }
 
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the process at once, as a power cut would.
     ///
     /// # Errors
@@ -65,8 +70,25 @@ impl ServiceProcess {
     /// # Errors
     /// As [`Self::start`].
     pub async fn restart(&mut self) -> io::Result<()> {
-        self.child = spawn(&self.binary, &self.config, &self.log)?;
+        self.restart_with(&[])?;
         self.wait_until_alive().await
+    }
+
+    /// As [`Self::restart`] with further variables in its environment, without waiting until it answers.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_with(&mut self, environment: &[(&str, &str)]) -> io::Result<()> {
+        self.child = spawn(&self.binary, &self.config, &self.log, environment)?;
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Memory the process holds, in bytes.
@@ -143,11 +165,12 @@ impl Drop for ServiceProcess {
     }
 }
 
-fn spawn(binary: &Path, config: &Path, log: &Path) -> io::Result<Child> {
+fn spawn(binary: &Path, config: &Path, log: &Path, environment: &[(&str, &str)]) -> io::Result<Child> {
     let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
     Command::new(binary)
         .args(["serve", "-c"])
         .arg(config)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -36,14 +36,18 @@ impl ServiceSetup {
         Ok(path)
     }
 
+    /// Where the service keeps its store.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join(format!("{}-data", self.name))
+    }
+
     fn to_yaml(&self) -> String {
         let Self { name, source_uri, port, .. } = self;
-        let data = self.folder.join(format!("{name}-data"));
         let mut yaml = format!(
             "replication:\n  connections:\n    - type: postgresql\n      uri: {source_uri}\n      sslmode: disable\n      \
              slot_name_prefix: kairos_{name}_\nport: {port}\nsync_config:\n  path: {}\ndata_dir: {}\n{}",
             self.rules.display(),
-            data.display(),
+            self.data_dir().display(),
             self.mint.client_auth_yaml(),
         );
         if self.write_uri.is_some() || self.write_role.is_some() {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::Config,
     lsn::Lsn,
-    postgres::{PgError, SourceConfig, walsender::WalSender},
+    postgres::{PgError, SourceConfig, slot::INVALIDATION_REASON, walsender::WalSender},
     rules_check::{DEFAULT_SCHEMA, look_at_source},
     server::chain,
 };
@@ -107,9 +107,9 @@ fn count(row: &Row, column: usize) -> Result<u64, PgError> {
 
 async fn slots(client: &Client, prefix: &str) -> Result<Vec<Slot>, PgError> {
     let sql = format!(
-        "SELECT slot_name::text, active, coalesce(wal_status = 'lost', false),
+        "SELECT slot_name::text, active, {INVALIDATION_REASON} IS NOT NULL,
                 greatest(coalesce(pg_wal_lsn_diff({WAL_POSITION}, restart_lsn), 0), 0)::bigint
-           FROM pg_catalog.pg_replication_slots
+           FROM pg_catalog.pg_replication_slots s
           WHERE starts_with(slot_name, $1) AND database = current_database() ORDER BY 1"
     );
     let slot = |row: &Row| {

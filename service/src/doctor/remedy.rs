@@ -5,7 +5,9 @@ use crate::postgres::preflight::SetupProblem;
 /// What to run, each statement by itself; and whether `--fix` may.
 pub(super) fn of(problem: &SetupProblem) -> (Vec<String>, bool) {
     let (sql, is_safe) = match problem {
-        SetupProblem::ServerVersion { .. } | SetupProblem::EqualRows { .. } => return (Vec::new(), false),
+        SetupProblem::ServerVersion { .. } | SetupProblem::Failover { .. } | SetupProblem::EqualRows { .. } => {
+            return (Vec::new(), false);
+        }
         SetupProblem::WalLevel { .. } => ("ALTER SYSTEM SET wal_level = 'logical';".to_owned(), false),
         SetupProblem::NoWalSenders => ("ALTER SYSTEM SET max_wal_senders = 10;".to_owned(), false),
         SetupProblem::NoFreeSlot { .. } => ("SELECT slot_name, active FROM pg_replication_slots;".to_owned(), false),

@@ -59,7 +59,7 @@ impl SourceConfig {
             Some(server) => {
                 let error =
                     ServerError { sqlstate: server.code().code().to_owned(), message: server.message().to_owned() };
-                PgError::while_connecting(error, &self.user, &self.database)
+                PgError::while_connecting(error, self)
             }
             None => error.into(),
         }

@@ -6,7 +6,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio_postgres::Client;
 
-use crate::postgres::{catalog::Table, error::PgError, walsender::quote_identifier};
+use crate::postgres::{
+    catalog::Table,
+    error::PgError,
+    walsender::{quote_identifier, quote_literal},
+};
 
 /// What to read a table's rows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +22,20 @@ pub enum Heap {
 }
 
 /// The statement that copies the published columns and rows of a table: those in the pages from `first` up to but
-/// without `end`, where `u32::MAX` stands for all that follow.
-pub fn copy_statement(table: &Table, heap: &Heap, first: u32, end: u32) -> String {
+/// without `end`, where `u32::MAX` stands for all that follow; of them, if `identities` are given, those that have these
+/// values in the identifying columns.
+pub fn copy_statement(table: &Table, heap: &Heap, first: u32, end: u32, identities: &[Vec<Bytes>]) -> String {
     let columns: Vec<_> = table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let mut conditions: Vec<_> = table.row_filter.iter().map(|filter| format!("({filter})")).collect();
+    if !identities.is_empty() {
+        let names: Vec<_> = table.identity_columns().into_iter().map(|position| columns[position].as_str()).collect();
+        let literals = |identity: &Vec<Bytes>| {
+            let values: Vec<_> = identity.iter().map(|value| quote_literal(&String::from_utf8_lossy(value))).collect();
+            format!("({})", values.join(", "))
+        };
+        let wanted: Vec<_> = identities.iter().map(literals).collect();
+        conditions.push(format!("({}) IN ({})", names.join(", "), wanted.join(", ")));
+    }
     let from = match heap {
         Heap::Own(name) => {
             if first > 0 {

@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use crate::postgres::source::SourceConfig;
+
 /// An error as the server reported it: SQLSTATE and the primary message, never its detail, which may quote values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
@@ -65,6 +67,14 @@ pub enum PgError {
         /// Its name.
         database: String,
     },
+    /// Not the server answers, but a pooler that knows no replication.
+    #[error(
+        "a pooler such as PgBouncer answers at {address}, and replication does not pass it: give the address of Postgres itself"
+    )]
+    Pooler {
+        /// Host and port.
+        address: String,
+    },
     /// The server answered with an error.
     #[error("Postgres: {} (SQLSTATE {})", .0.message, .0.sqlstate)]
     Server(ServerError),
@@ -109,6 +119,7 @@ impl PgError {
             Self::Timeout { .. } => "PG-0111",
             Self::Protocol(_) => "PG-0112",
             Self::MessageTooLarge { .. } => "PG-0113",
+            Self::Pooler { .. } => "PG-0114",
         }
     }
 
@@ -133,14 +144,19 @@ impl PgError {
                 | Self::Authentication { .. }
                 | Self::AuthenticationMethod(_)
                 | Self::Database { .. }
+                | Self::Pooler { .. }
         )
     }
 
     /// Gives the errors of connecting their own kinds.
-    pub(super) fn while_connecting(error: ServerError, user: &str, database: &str) -> Self {
+    pub(super) fn while_connecting(error: ServerError, source: &SourceConfig) -> Self {
         match error.sqlstate.as_str() {
-            "28P01" | "28000" => Self::Authentication { user: user.to_owned(), sqlstate: error.sqlstate },
-            "3D000" => Self::Database { database: database.to_owned() },
+            "28P01" | "28000" => Self::Authentication { user: source.user.clone(), sqlstate: error.sqlstate },
+            "3D000" => Self::Database { database: source.database.clone() },
+            // The words of PgBouncer before 1.23. Postgres itself knows every parameter that is sent.
+            "08P01" if error.message.starts_with("unsupported startup parameter") => {
+                Self::Pooler { address: source.address() }
+            }
             _ => Self::Server(error),
         }
     }

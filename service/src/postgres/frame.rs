@@ -94,7 +94,9 @@ impl Framed {
         // The length counts itself, not the type byte.
         let total = size + 1;
         if self.buffer.len() < total {
-            self.buffer.reserve((total - self.buffer.len()).max(READ_BUFFER_BYTES));
+            // At most twice what is there: the length is only what the other side says.
+            let held = self.buffer.len();
+            self.buffer.reserve((total - held).min(held).max(READ_BUFFER_BYTES));
             return Ok(None);
         }
         Ok(Some(Frame { tag: header.tag(), bytes: self.buffer.split_to(total) }))

@@ -14,6 +14,7 @@
 //!
 //! Start reading at [`source`], then [`walsender`].
 
+pub mod blocker;
 pub mod catalog;
 pub mod connect;
 pub mod copy;
@@ -34,4 +35,4 @@ pub mod wal_stream;
 pub mod walsender;
 
 pub use error::{PgError, ServerError};
-pub use source::{SnapshotOptions, SourceConfig, TlsMode};
+pub use source::{Failover, SnapshotOptions, SourceConfig, TlsMode};

@@ -10,7 +10,7 @@ use crate::postgres::{
     error::PgError,
     membership::{Listing, disagreement},
     pgoutput::IdentitySetting,
-    source::SourceConfig,
+    source::{Failover, SourceConfig},
     walsender::quote_identifier,
 };
 
@@ -59,6 +59,12 @@ pub enum SetupProblem {
     ReplicationPrivilege {
         /// The role, quoted for SQL.
         role: String,
+    },
+    /// The configuration wants what the server cannot do.
+    #[error("Postgres {found} cannot keep slots on standbys, 17 and newer can: set `failover` to auto or false")]
+    Failover {
+        /// The server's version.
+        found: String,
     },
     /// There is no publication.
     #[error("publication {name} does not exist: run `{sql}`")]
@@ -171,6 +177,7 @@ impl SetupProblem {
             Self::ColumnsDiffer { .. } => "PG-0212",
             Self::PartitionsApart { .. } => "PG-0213",
             Self::EqualRows { .. } => "PG-0214",
+            Self::Failover { .. } => "PG-0220",
         }
     }
 
@@ -183,6 +190,8 @@ impl SetupProblem {
 /// What was found on a source.
 #[derive(Debug, Clone, Default)]
 pub struct Inspection {
+    /// The server's version as a number, 150004 for 15.4.
+    pub server_version: u32,
     /// The publications to read, sorted; empty where one is missing.
     pub publications: Vec<String>,
     /// Its tables which the rules read.
@@ -206,6 +215,10 @@ pub async fn inspect(
     let mut found = Inspection::default();
     let role = quote_identifier(&source.user);
     let server_version = inspect_server(client, &role, slot, &mut found.problems).await?;
+    if source.failover == Failover::On && server_version < Failover::SERVER_VERSION_MIN {
+        found.problems.push(SetupProblem::Failover { found: (server_version / 10_000).to_string() });
+    }
+    found.server_version = server_version;
     found.publications = find_publications(client, source, patterns, &mut found.problems).await?;
     let Some(first) = found.publications.first().filter(|_| server_version >= SERVER_VERSION_MIN) else {
         return Ok(found);

@@ -15,6 +15,32 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+/// Whether the slot is to be kept on standbys as well, which Postgres can from 17 on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Failover {
+    /// Wherever the server can. Without standbys that synchronise slots it changes nothing.
+    #[default]
+    Auto,
+    /// Always; a server that cannot is refused.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Failover {
+    /// The oldest server that can, as [`server_version`](crate::postgres::preflight::server_version) has it.
+    pub const SERVER_VERSION_MIN: u32 = 170_000;
+
+    /// Whether a slot on a server of this version is to have it.
+    pub fn is_wanted(self, server_version: u32) -> bool {
+        match self {
+            Self::Auto => server_version >= Self::SERVER_VERSION_MIN,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
 /// The source Postgres, and what to read from it.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
@@ -44,6 +70,10 @@ pub struct SourceConfig {
     pub slot_prefix: String,
     /// How often a message is written so that an idle source's slot moves; `None`: never.
     pub heartbeat: Option<Duration>,
+    /// Whether the slot is kept on standbys as well.
+    pub failover: Failover,
+    /// WAL bytes that may be kept for the slot before a warning is due, where the server has no bound of its own.
+    pub slot_wal_budget: Option<NonZeroU64>,
     /// How tables are copied.
     pub snapshot: SnapshotOptions,
 }

@@ -42,7 +42,7 @@ pub(super) async fn start_session(framed: &mut Framed, source: &SourceConfig) ->
 }
 
 fn refusal(source: &SourceConfig, fields: ErrorFields<'_>) -> PgError {
-    PgError::while_connecting(server_error(fields), &source.user, &source.database)
+    PgError::while_connecting(server_error(fields), source)
 }
 
 async fn authenticate(framed: &mut Framed, source: &SourceConfig) -> Result<(), PgError> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     postgres::{
         error::PgError,
-        source::{SnapshotOptions, SourceConfig, TlsMode},
+        source::{Failover, SnapshotOptions, SourceConfig, TlsMode},
     },
     secret::Secret,
 };
@@ -71,6 +71,8 @@ impl SourceConfig {
             publications: Vec::new(),
             slot_prefix: DEFAULT_SLOT_PREFIX.to_owned(),
             heartbeat: Some(DEFAULT_HEARTBEAT),
+            failover: Failover::default(),
+            slot_wal_budget: None,
             snapshot: SnapshotOptions::default(),
         };
         let mut tls = None;

@@ -6,11 +6,14 @@
 //! than decoding a change.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use postgres_protocol::message::backend::Message;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, mpsc::error::TryRecvError, oneshot, watch},
@@ -84,11 +87,17 @@ pub struct WalStream {
 pub struct EventReceiver {
     batches: mpsc::Receiver<EventBatch>,
     current: std::vec::IntoIter<Result<StreamEvent, PgError>>,
+    is_closing: Arc<AtomicBool>,
 }
 
 type EventBatch = Vec<Result<StreamEvent, PgError>>;
 
 impl EventReceiver {
+    /// Whether the stream is being closed on purpose: long work on what has been received should end.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
     /// The next event, once there is one; `None` after the last. Not to be called from asynchronous code.
     pub fn blocking_recv(&mut self) -> Option<Result<StreamEvent, PgError>> {
         while self.current.len() == 0 {
@@ -123,6 +132,7 @@ impl EventReceiver {
 #[derive(Debug)]
 pub struct StreamHandle {
     stop: oneshot::Sender<()>,
+    is_closing: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -130,6 +140,7 @@ impl StreamHandle {
     /// Stops reading. The consumer then sees the end of its events; once it has dropped its [`WalStream`], the server
     /// hears a last time what is durable, so that it repeats as little as possible.
     pub async fn close(self) {
+        self.is_closing.store(true, Ordering::Relaxed);
         // A task that has ended already needs no word.
         let _ = self.stop.send(());
         let abort = self.task.abort_handle();
@@ -151,6 +162,7 @@ pub(super) fn spawn(
     let (stop, stopped) = oneshot::channel();
     let reader = StreamReader {
         framed,
+        decoder: pgoutput::Decoder::default(),
         durable: confirmed,
         stopped,
         room: Arc::new(Semaphore::new(limits.bytes as usize)),
@@ -161,8 +173,9 @@ pub(super) fn spawn(
         silence_max,
     };
     let task = tokio::spawn(reader.run(sender));
-    let events = EventReceiver { batches, current: Vec::new().into_iter() };
-    (WalStream { events, durable }, StreamHandle { stop, task })
+    let is_closing = Arc::new(AtomicBool::new(false));
+    let events = EventReceiver { batches, current: Vec::new().into_iter(), is_closing: Arc::clone(&is_closing) };
+    (WalStream { events, durable }, StreamHandle { stop, is_closing, task })
 }
 
 fn status_interval() -> Interval {
@@ -174,6 +187,7 @@ fn status_interval() -> Interval {
 /// The task's state.
 struct StreamReader {
     framed: Framed,
+    decoder: pgoutput::Decoder,
     durable: watch::Receiver<Lsn>,
     stopped: oneshot::Receiver<()>,
     room: Arc<Semaphore>,
@@ -266,7 +280,7 @@ impl StreamReader {
         match body.first() {
             Some(b'w') if size >= XLOG_DATA_HEADER => {
                 body.advance(XLOG_DATA_HEADER);
-                match decode(body.freeze())? {
+                match self.decoder.decode(body).map_err(|_| PgError::Protocol("a malformed change"))? {
                     pgoutput::Message::Ignored => Ok(None),
                     message => Ok(Some((Decoded::Message(message), size))),
                 }
@@ -380,10 +394,6 @@ impl StreamReader {
     }
 }
 
-fn decode(message: Bytes) -> Result<pgoutput::Message, PgError> {
-    pgoutput::decode(message).map_err(|_| PgError::Protocol("a malformed change"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,7 +405,8 @@ mod tests {
     #[test]
     fn events_of_batches_come_one_by_one_and_their_end_is_told_from_a_pause() {
         let (sender, batches) = mpsc::channel(4);
-        let mut events = EventReceiver { batches, current: Vec::new().into_iter() };
+        let is_closing = Arc::default();
+        let mut events = EventReceiver { batches, current: Vec::new().into_iter(), is_closing };
         let position = |event| match event {
             Ok(StreamEvent::Keepalive { position, .. }) => position.get(),
             other => panic!("a keepalive, not {other:?}"),

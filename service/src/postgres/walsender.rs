@@ -24,8 +24,6 @@ use crate::{
 
 /// For commands the server answers at once.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-/// A slot is only created once all transactions that were running then have ended.
-const SLOT_DEADLINE: Duration = Duration::from_mins(10);
 /// `CopyBothResponse`, which `postgres-protocol` does not know.
 const COPY_BOTH_TAG: u8 = b'W';
 /// Silence after which a connection is dead, where the server has no `wal_sender_timeout`.
@@ -80,18 +78,43 @@ impl WalSender {
         Ok(SystemIdentity { system_id, timeline, head: parse_lsn(&head)? })
     }
 
-    /// Creates a logical slot and returns its consistent point: everything committed after it will be streamed.
-    /// Waits until the transactions that run now have ended.
+    /// The server process at the other end.
     ///
     /// # Errors
     /// [`PgError`].
-    pub async fn create_slot(&mut self, slot: &str) -> Result<Lsn, PgError> {
-        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", quote_identifier(slot));
-        let row = self.single_row(&command, SLOT_DEADLINE).await?;
-        match row.into_iter().nth(1).flatten() {
+    pub async fn backend_pid(&mut self) -> Result<i32, PgError> {
+        let row = self.single_row("SELECT pg_catalog.pg_backend_pid()", COMMAND_DEADLINE).await?;
+        let pid = row.into_iter().next().flatten().and_then(|text| text.parse().ok());
+        pid.ok_or(PgError::Protocol("a process id that is none"))
+    }
+
+    /// Creates a logical slot and returns its consistent point: everything committed after it will be streamed.
+    ///
+    /// With `failover`, which Postgres 17 and newer know, standbys may keep the slot as well.
+    ///
+    /// Waits until the transactions that run now have ended, which may take any time. The caller sets the bound, and
+    /// learns from [`blocker_of`](crate::postgres::blocker::blocker_of) what is waited for.
+    ///
+    /// # Errors
+    /// [`PgError`].
+    pub async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<Lsn, PgError> {
+        let options = if failover { "(SNAPSHOT 'nothing', FAILOVER true)" } else { "NOEXPORT_SNAPSHOT" };
+        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote_identifier(slot));
+        let row = self.query(&command).await?.into_iter().next();
+        match row.and_then(|row| row.into_iter().nth(1).flatten()) {
             Some(text) => parse_lsn(&text),
             None => Err(PgError::Protocol("CREATE_REPLICATION_SLOT without its consistent point")),
         }
+    }
+
+    /// Changes whether standbys may keep the slot. Postgres 17 and newer; nobody may be reading the slot.
+    ///
+    /// # Errors
+    /// [`PgError`].
+    pub async fn set_failover(&mut self, slot: &str, failover: bool) -> Result<(), PgError> {
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER {failover})", quote_identifier(slot));
+        let answered = timeout(COMMAND_DEADLINE, self.query(&command)).await;
+        answered.map_err(|_| deadline_missed(COMMAND_DEADLINE))?.map(drop)
     }
 
     /// Begins to stream everything committed after the later of `after` and what the slot has confirmed.
@@ -109,7 +132,7 @@ impl WalSender {
         let names: Vec<_> = publications.iter().map(|name| quote_identifier(name)).collect();
         let names = quote_literal(&names.join(","));
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {after} (proto_version '1', publication_names {names}, messages 'true')",
+            "START_REPLICATION SLOT {} LOGICAL {after} (proto_version '2', streaming 'on', publication_names {names}, messages 'true')",
             quote_identifier(slot)
         );
         timeout(COMMAND_DEADLINE, self.begin_copy(&command)).await.map_err(|_| deadline_missed(COMMAND_DEADLINE))??;

@@ -16,9 +16,9 @@ use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupKey};
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
     replication::{
-        copy::ledger::Touched,
+        copy::ledger::{Touched, Verdict},
         error::ReplicationError,
-        image::{CompleteRow, identity_key, subkey},
+        image::{CompleteRow, Image, identity_key, subkey},
         lookups::{Lookups, group},
         pending::PendingRows,
         relations::{Relations, SourceRelation},
@@ -44,7 +44,7 @@ pub(super) struct Applier<'s> {
     consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
     operations: Vec<NewOperation>,
     errors: Vec<EvaluationError>,
-    touched: Vec<(RowKey, Touched)>,
+    touched: Vec<Touched>,
     bytes: usize,
 }
 
@@ -83,7 +83,7 @@ impl<'s> Applier<'s> {
         std::mem::take(&mut self.errors)
     }
 
-    /// A row as the copy found it, under a layout of its own. `is_new`: it cannot be stored.
+    /// A row as the copy found it, under a layout of its own. `false` when it could not be stored.
     ///
     /// One that is stored with the same values stays as clients have it.
     pub(super) fn copied(
@@ -91,25 +91,63 @@ impl<'s> Applier<'s> {
         table: &SourceRelation,
         key: &RowKey,
         (layout, row): (usize, &CompleteRow),
-        is_new: bool,
+        verdict: Verdict,
+    ) -> Result<bool, ReplicationError> {
+        match verdict {
+            Verdict::Skip => return Ok(true),
+            Verdict::Complete => return self.completed(table, key, (layout, row)),
+            Verdict::New => self.rows.add_new(key),
+            Verdict::Compare => {
+                let stored = self.rows.get(key)?.cloned();
+                let decoded = stored.as_ref().map(|stored| Image::decode(&stored.image).ok_or_else(damaged_image));
+                if let (Some(stored), Some((stored_layout, Image::Complete(stored_row)))) =
+                    (stored, decoded.transpose()?)
+                {
+                    self.compared(table, key, (layout, row), stored, (stored_layout, &stored_row))?;
+                    return Ok(true);
+                }
+            }
+        }
+        self.evaluate(table, key, (layout, row), row.encode(layout), Emit::All)?;
+        Ok(true)
+    }
+
+    /// A copied row which the stream has touched since: what the stream did not send is as it was.
+    fn completed(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        (layout, row): (usize, &CompleteRow),
+    ) -> Result<bool, ReplicationError> {
+        let Some(stored) = self.rows.get(key)? else { return Ok(true) };
+        let (stored_layout, image) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
+        let Image::Partial(sent) = image else { return Ok(true) };
+        if !table.has_same_columns(layout, stored_layout) {
+            return Ok(false);
+        }
+        let row = sent.completed_by(row);
+        self.evaluate(table, key, (layout, &row), row.encode(layout), Emit::All)?;
+        Ok(true)
+    }
+
+    /// A copied row that is stored already.
+    fn compared(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        (layout, row): (usize, &CompleteRow),
+        stored: Arc<StoredRow>,
+        (stored_layout, stored_row): (usize, &CompleteRow),
     ) -> Result<(), ReplicationError> {
         let image = row.encode(layout);
-        if is_new {
-            self.rows.add_new(key);
-            return self.evaluate(table, key, (layout, row), image, Emit::All);
-        }
-        let Some(stored) = self.rows.get(key)?.cloned() else {
-            return self.evaluate(table, key, (layout, row), image, Emit::All);
-        };
-        let (stored_layout, stored_row) = CompleteRow::decode(&stored.image).ok_or_else(damaged_image)?;
-        if stored_row == *row && table.has_same_columns(stored_layout, layout) {
+        if stored_row == row && table.has_same_columns(stored_layout, layout) {
             if stored_layout != layout {
                 self.bytes += image.len() + key.identity.len();
                 self.rows.set(key, Some(StoredRow { image, ..Arc::unwrap_or_clone(stored) }))?;
             }
             return Ok(());
         }
-        let same = self.outputs_now(table, (stored_layout, &stored_row), &stored)?;
+        let same = self.outputs_now(table, (stored_layout, stored_row), &stored)?;
         self.evaluate(table, key, (layout, row), image, Emit::Except(&same))
     }
 
@@ -131,22 +169,27 @@ impl<'s> Applier<'s> {
     }
 
     /// Forgets a row that is no longer in the source: one that was written under an older layout than `first_layout`.
+    /// Of one that the copy did not complete, gives the identifying values.
     pub(super) fn sweep(
         &mut self,
         table: &SourceRelation,
         key: &RowKey,
         first_layout: usize,
-    ) -> Result<(), ReplicationError> {
-        let Some(stored) = self.rows.get(key)? else { return Ok(()) };
-        let (layout, _) = CompleteRow::decode(&stored.image).ok_or_else(damaged_image)?;
+    ) -> Result<Option<Vec<Bytes>>, ReplicationError> {
+        let Some(stored) = self.rows.get(key)? else { return Ok(None) };
+        let (layout, image) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
         if layout < first_layout {
             self.delete_key(table, key)?;
+            return Ok(None);
         }
-        Ok(())
+        match image {
+            Image::Complete(_) => Ok(None),
+            Image::Partial(row) => Ok(Some(row.identity(table.identity(layout)).ok_or_else(damaged_image)?)),
+        }
     }
 
     /// What the stream did to rows of tables that are being copied, since the last call.
-    pub(super) fn take_touched(&mut self) -> Vec<(RowKey, Touched)> {
+    pub(super) fn take_touched(&mut self) -> Vec<Touched> {
         std::mem::take(&mut self.touched)
     }
 
@@ -167,54 +210,64 @@ impl<'s> Applier<'s> {
         };
         // Columns of the identity are known by now, even while others are not.
         let key = tuple_key(table, &new);
-        let sent = table.is_being_copied.then(|| new.clone());
-        let row = self.complete(table, new, old_key.as_ref(), &key)?;
-        if let Some(old_key) = old_key.filter(|old_key| *old_key != key) {
+        let image = Image::of(self.fill(table, new, old_key.as_ref(), &key)?);
+        let old_key = old_key.filter(|old_key| *old_key != key);
+        self.touch(table, &key, old_key.is_some());
+        if let Some(old_key) = old_key {
+            self.touch(table, &old_key, false);
             self.delete_key(table, &old_key)?;
-            self.touch(table, &old_key, Touched::Known);
         }
-        let Some(row) = row else {
-            if let Some(sent) = sent {
-                self.touch(table, &key, Touched::Incomplete(sent));
+        let layout = table.current_layout();
+        match image {
+            Image::Complete(row) => {
+                self.evaluate(table, &key, (layout, &row), row.encode(layout), Emit::All)?;
+                Ok(Upserted::Done)
             }
-            return Ok(Upserted::RowMissing);
-        };
-        self.touch(table, &key, Touched::Known);
-        let image = row.encode(table.current_layout());
-        self.evaluate(table, &key, (table.current_layout(), &row), image, Emit::All)?;
-        Ok(Upserted::Done)
+            Image::Partial(row) => {
+                if table.is_being_copied {
+                    self.keep_partial(&key, row.encode(layout))?;
+                }
+                Ok(Upserted::Partly)
+            }
+        }
+    }
+
+    /// Stores what is known of a row. Clients keep what they have of it.
+    fn keep_partial(&mut self, key: &RowKey, image: Bytes) -> Result<(), StorageError> {
+        let stored = self.rows.get(key)?.cloned().map_or_else(no_row, Arc::unwrap_or_clone);
+        self.bytes += image.len() + key.identity.len();
+        self.rows.set(key, Some(StoredRow { image, ..stored }))
     }
 
     /// A row that is gone.
     pub(super) fn delete(&mut self, table: &SourceRelation, old: OldTuple) -> Result<(), StorageError> {
         let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old;
         let key = tuple_key(table, &tuple);
-        self.touch(table, &key, Touched::Known);
+        self.touch(table, &key, false);
         self.delete_key(table, &key)
     }
 
-    fn touch(&mut self, table: &SourceRelation, key: &RowKey, kind: Touched) {
+    fn touch(&mut self, table: &SourceRelation, key: &RowKey, has_moved_here: bool) {
         if table.is_being_copied {
-            self.touched.push((key.clone(), kind));
+            self.touched.push(Touched { key: key.clone(), has_moved_here });
         }
     }
 
-    /// All rows of a table are gone.
+    /// All rows of a table are gone that are in the batch. Those in the store follow by [`Self::truncate_page`].
     pub(super) fn truncate(&mut self, table: &SourceRelation) -> Result<(), StorageError> {
-        for key in self.rows.keys_of_table(table.id) {
-            self.delete_key(table, &key)?;
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.rows_of_table(table.id, after.as_ref(), PAGE)?;
-            let Some(last) = page.last().cloned() else {
-                return Ok(());
-            };
-            for key in page {
-                self.delete_key(table, &key)?;
-            }
-            after = Some(last);
-        }
+        self.rows.keys_of_table(table.id).iter().try_for_each(|key| self.delete_key(table, key))
+    }
+
+    /// Removes rows that are in the store, in the order of their keys. Gives the last one's key; `None` when there are
+    /// no more after `after`.
+    pub(super) fn truncate_page(
+        &mut self,
+        table: &SourceRelation,
+        after: Option<&RowKey>,
+    ) -> Result<Option<RowKey>, StorageError> {
+        let page = self.store.rows_of_table(table.id, after, PAGE)?;
+        page.iter().try_for_each(|key| self.delete_key(table, key))?;
+        Ok(page.last().cloned())
     }
 
     /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.
@@ -278,37 +331,39 @@ impl<'s> Applier<'s> {
             return Ok(());
         };
         let image = stored.image.clone();
-        let (layout, row) = CompleteRow::decode(&image).ok_or_else(damaged_image)?;
+        let (layout, decoded) = Image::decode(&image).ok_or_else(damaged_image)?;
+        // One that is not complete is evaluated when it is.
+        let Image::Complete(row) = decoded else { return Ok(()) };
         self.evaluate(table, key, (layout, &row), image, Emit::Differences)
     }
 
-    /// Fills in the columns that were not sent because they did not change. `None` when the row is not stored.
-    fn complete(
+    /// Fills in the columns that were not sent because they did not change, as far as the stored row has them.
+    fn fill(
         &mut self,
         table: &SourceRelation,
         new: Tuple,
         old_key: Option<&RowKey>,
         key: &RowKey,
-    ) -> Result<Option<CompleteRow>, ReplicationError> {
+    ) -> Result<Tuple, ReplicationError> {
         if !new.0.contains(&TupleValue::Unchanged) {
-            return Ok(Some(known_values(new)));
+            return Ok(new);
         }
         // A row may be stored under its new key already, when the copy saw it after the key had changed.
-        let mut stored = None;
+        let mut known = None;
         for candidate in old_key.into_iter().chain([key]) {
-            if stored.is_none() {
-                stored = self.rows.get(candidate)?.and_then(|row| CompleteRow::decode(&row.image));
+            if known.is_none()
+                && let Some(stored) = self.rows.get(candidate)?
+            {
+                let (layout, image) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
+                known = (layout >= table.trusted_from).then_some((layout, image));
             }
         }
-        let Some((layout, stored)) = stored else {
-            return Ok(None);
-        };
+        let Some((layout, image)) = known else { return Ok(new) };
         let fill = |(position, value)| match value {
-            TupleValue::Unchanged => table.carry_over(position, layout, &stored),
+            TupleValue::Unchanged => table.carry_over(position, layout, &image),
             value => value,
         };
-        let filled = Tuple(new.0.into_iter().enumerate().map(fill).collect());
-        Ok(Some(filled).filter(|row| !row.0.contains(&TupleValue::Unchanged)).map(known_values))
+        Ok(Tuple(new.0.into_iter().enumerate().map(fill).collect()))
     }
 
     fn delete_key(&mut self, table: &SourceRelation, key: &RowKey) -> Result<(), StorageError> {
@@ -375,7 +430,7 @@ impl<'s> Applier<'s> {
         emit: Emit<'_>,
     ) -> Result<(), StorageError> {
         let before = self.rows.get(key)?.cloned();
-        let empty = StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] };
+        let empty = no_row();
         let (old, new) = (before.as_deref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
         self.emit(&subkey(&table.schema, &table.name, key), &old.outputs, outputs, emit);
         self.change_lookups(key, old, new)?;
@@ -445,8 +500,8 @@ impl<'s> Applier<'s> {
 pub(super) enum Upserted {
     /// It is in the batch.
     Done,
-    /// It left values out, and the row they belong to is not stored.
-    RowMissing,
+    /// It left values out which are not stored. While the table is being copied, what is known is kept.
+    Partly,
 }
 
 /// Where outputs of a row are in a list of them.
@@ -488,9 +543,8 @@ fn damaged_image() -> StorageError {
     StorageError::Damaged { what: "a row image".to_owned() }
 }
 
-fn known_values(tuple: Tuple) -> CompleteRow {
-    let text = |value| if let TupleValue::Text(text) = value { Some(text) } else { None };
-    CompleteRow(tuple.0.into_iter().map(text).collect())
+fn no_row() -> StoredRow {
+    StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] }
 }
 
 fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {

@@ -1,7 +1,10 @@
 //! Why replication stopped, and what to do about it.
 
+use std::{io, path::PathBuf};
+
 use crate::{
     postgres::{PgError, preflight::SetupProblem},
+    replication::discontinuity::Discontinuity,
     storage::StorageError,
 };
 
@@ -41,6 +44,21 @@ pub enum ReplicationError {
         /// Schema and name.
         table: String,
     },
+    /// A transaction of which parts were stored was not sent again.
+    #[error("a transaction that was half applied did not come again; tables will be compared with the source")]
+    TransactionLost,
+    /// A large transaction could not be kept until its end.
+    #[error("a large transaction cannot be kept in {} until it ends: free space there, or check the disk", .folder.display())]
+    Spool {
+        /// Where.
+        folder: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The slot cannot be streamed from.
+    #[error(transparent)]
+    Discontinuity(#[from] Discontinuity),
     /// Part of the WAL is of a time when a publication was not there: Postgres does not stream it.
     #[error("a publication was missing for a while; tables will be compared with the source")]
     PublicationGap(#[source] PgError),
@@ -83,12 +101,15 @@ impl ReplicationError {
             Self::Postgres(error) => error.code(),
             Self::Setup(problem) => problem.code(),
             Self::Storage(error) => error.code(),
+            Self::Discontinuity(reason) => reason.code(),
             Self::State(_) => "REPL-0101",
             Self::SchemaChanged { .. } => "REPL-0102",
             Self::RowMissing { .. } => "REPL-0103",
             Self::RowShape { .. } => "REPL-0104",
             Self::EndlessLookups => "REPL-0105",
             Self::Worker => "REPL-0106",
+            Self::TransactionLost => "REPL-0107",
+            Self::Spool { .. } => "REPL-0108",
             Self::PublicationGap(_) => "REPL-0109",
         }
     }
@@ -97,9 +118,13 @@ impl ReplicationError {
         match self {
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
-            Self::Setup(_) | Self::EndlessLookups => Recovery::RetrySlowly,
+            Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
-            Self::RowMissing { .. } | Self::RowShape { .. } | Self::PublicationGap(_) => Recovery::Compare,
+            Self::RowMissing { .. }
+            | Self::RowShape { .. }
+            | Self::TransactionLost
+            | Self::PublicationGap(_)
+            | Self::Discontinuity(_) => Recovery::Compare,
             Self::Storage(_) | Self::Worker => Recovery::Stop,
         }
     }

@@ -1,7 +1,8 @@
 //! Rows and their identities as bytes.
 //!
-//! A row image is the number of the column layout it was written under, then each column: 0 for NULL, else the length
-//! plus one and the text. Numbers are LEB128. An identity is written like a row, without the layout.
+//! A row image is the number of the column layout it was written under, then each column: 0 for NULL, the largest number
+//! for a value that is not known yet, else the length plus one and the text. Numbers are LEB128. An identity is written
+//! like a row, without the layout.
 
 use std::sync::Arc;
 
@@ -9,7 +10,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
 
-use crate::storage::{RowKey, TableId};
+use crate::{
+    postgres::pgoutput::{Tuple, TupleValue},
+    storage::{RowKey, TableId},
+};
+
+/// Stands in place of a length for a value that is not known yet.
+const UNKNOWN: usize = usize::MAX;
 
 /// 96 bits: no two of a billion rows are expected to share one.
 const SUBKEY_BYTES: usize = 12;
@@ -30,25 +37,107 @@ impl CompleteRow {
         image.into()
     }
 
+    /// The key of this row; `identity` are the positions of the columns that identify it.
+    pub(super) fn key(&self, table: TableId, identity: &[usize]) -> RowKey {
+        identity_key(table, identity, |position| self.0.get(position).and_then(Option::as_deref))
+    }
+}
+
+/// A row of which the stream has sent parts, while the rest is still to be copied. What was not sent is unchanged since
+/// the copy began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PartialRow(pub(super) Tuple);
+
+impl PartialRow {
+    /// The image to store, as of a complete row.
+    pub(super) fn encode(&self, layout: usize) -> Bytes {
+        let mut image = Vec::new();
+        put_number(&mut image, layout);
+        for value in &self.0.0 {
+            match value {
+                TupleValue::Text(text) => put_value(&mut image, Some(text)),
+                TupleValue::Null => put_value(&mut image, None),
+                TupleValue::Unchanged => put_number(&mut image, UNKNOWN),
+            }
+        }
+        image.into()
+    }
+
+    /// The row with what was not sent taken from `row`, a state of it with the same columns.
+    pub(super) fn completed_by(self, row: &CompleteRow) -> CompleteRow {
+        let newest = |(sent, copied): (TupleValue, &Option<Bytes>)| match sent {
+            TupleValue::Unchanged => copied.clone(),
+            TupleValue::Null => None,
+            TupleValue::Text(text) => Some(text),
+        };
+        CompleteRow(self.0.0.into_iter().zip(&row.0).map(newest).collect())
+    }
+
+    /// Its identifying values, which are always sent; `None` if one is missing or NULL.
+    pub(super) fn identity(&self, positions: &[usize]) -> Option<Vec<Bytes>> {
+        let text = |position: &usize| match self.0.0.get(*position) {
+            Some(TupleValue::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        positions.iter().map(text).collect()
+    }
+}
+
+/// What is stored of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Image {
+    Complete(CompleteRow),
+    Partial(PartialRow),
+}
+
+impl Image {
+    /// The row that a tuple gives.
+    pub(super) fn of(tuple: Tuple) -> Self {
+        if tuple.0.contains(&TupleValue::Unchanged) {
+            return Self::Partial(PartialRow(tuple));
+        }
+        let text = |value| if let TupleValue::Text(text) = value { Some(text) } else { None };
+        Self::Complete(CompleteRow(tuple.0.into_iter().map(text).collect()))
+    }
+
     /// Layout and row of a stored image; `None` if it is damaged.
     pub(super) fn decode(image: &Bytes) -> Option<(usize, Self)> {
         let mut rest = image.clone();
         let layout = take_number(&mut rest)?;
-        let mut values = Vec::new();
+        let (mut values, mut unknown) = (Vec::new(), Vec::new());
         while rest.has_remaining() {
-            let value = match take_number(&mut rest)?.checked_sub(1) {
-                None => None,
-                Some(length) if length <= rest.len() => Some(rest.split_to(length)),
-                Some(_) => return None,
+            let value = match take_number(&mut rest)? {
+                0 => None,
+                UNKNOWN => {
+                    unknown.push(values.len());
+                    None
+                }
+                length if length - 1 <= rest.len() => Some(rest.split_to(length - 1)),
+                _ => return None,
             };
             values.push(value);
         }
-        Some((layout, Self(values)))
+        if unknown.is_empty() {
+            return Some((layout, Self::Complete(CompleteRow(values))));
+        }
+        let mut tuple: Vec<_> =
+            values.into_iter().map(|value| value.map_or(TupleValue::Null, TupleValue::Text)).collect();
+        for position in unknown {
+            tuple[position] = TupleValue::Unchanged;
+        }
+        Some((layout, Self::Partial(PartialRow(Tuple(tuple)))))
     }
 
-    /// The key of this row; `identity` are the positions of the columns that identify it.
-    pub(super) fn key(&self, table: TableId, identity: &[usize]) -> RowKey {
-        identity_key(table, identity, |position| self.0.get(position).and_then(Option::as_deref))
+    /// The value of a column; unchanged where it is not known.
+    pub(super) fn value(&self, position: usize) -> TupleValue {
+        match self {
+            Self::Complete(row) => match row.0.get(position) {
+                Some(Some(text)) => TupleValue::Text(text.clone()),
+                Some(None) => TupleValue::Null,
+                None => TupleValue::Unchanged,
+            },
+            Self::Partial(row) => row.0.0.get(position).cloned().unwrap_or(TupleValue::Unchanged),
+        }
     }
 }
 
@@ -146,12 +235,29 @@ mod tests {
         #[test]
         fn images_round_trip(layout in 0..1_000_000_usize, values in prop::collection::vec(prop::option::of(".{0,300}"), 0..8)) {
             let row = CompleteRow(values.into_iter().map(|value| value.map(Bytes::from)).collect());
-            prop_assert_eq!(CompleteRow::decode(&row.encode(layout)), Some((layout, row)));
+            prop_assert_eq!(Image::decode(&row.encode(layout)), Some((layout, Image::Complete(row))));
+        }
+
+        #[test]
+        fn images_of_parts_round_trip(
+            layout in 0..1_000_000_usize,
+            values in prop::collection::vec(prop_oneof![
+                Just(TupleValue::Null),
+                Just(TupleValue::Unchanged),
+                ".{0,300}".prop_map(|text| TupleValue::Text(text.into()))
+            ], 1..8)
+        ) {
+            let image = Image::of(Tuple(values));
+            let bytes = match &image {
+                Image::Complete(row) => row.encode(layout),
+                Image::Partial(row) => row.encode(layout),
+            };
+            prop_assert_eq!(Image::decode(&bytes), Some((layout, image)));
         }
 
         #[test]
         fn no_image_panics(image: Vec<u8>) {
-            let _ = CompleteRow::decode(&image.into());
+            let _ = Image::decode(&image.into());
         }
     }
 }

@@ -6,14 +6,15 @@
 //! ```
 //!
 //! [`Replicator`] connects, settles what to go on from (`prepare`), then follows the stream (`stream`) while tables that
-//! need it are copied (`copy`), and begins again when something fails. `apply` turns one row change into operations; it
+//! need it are copied (`copy`), and begins again when something fails. Large transactions come in parts while they run and
+//! are put together first (`streamed`). `apply` turns one row change into operations; it
 //! is pure over a store to read from.
 //!
 //! **Invariants**
 //!
 //! - The source is told to forget only what the store has made durable; the slot is never ahead of our own state.
-//! - A store commit holds whole source transactions, several if they come quickly. At first nothing is visible before
-//!   all tables are copied.
+//! - What becomes visible is whole source transactions, several if they come quickly; a very large one is stored in
+//!   several commits, of which only the last is visible. At first nothing is visible before all tables are copied.
 //! - Transactions are recognised by their commit position: what comes twice is applied once.
 //! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
 //!   stored, so that clients get the differences; when the rules change, everything begins afresh.
@@ -23,18 +24,26 @@
 
 mod apply;
 mod copy;
+mod discontinuity;
 mod error;
+mod heartbeat;
 mod image;
 mod lookups;
 mod pending;
 mod prepare;
 mod relations;
 pub mod replicator;
+mod slot_creation;
 mod state;
 pub mod status;
 mod stream;
+mod streamed;
 mod types;
+mod verdict;
+mod wal_budget;
 
+pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;
 pub use status::{Phase, ReplicationStatus, StatusSnapshot};
+pub use wal_budget::{Budget, SlotWal};

@@ -12,7 +12,7 @@ use crate::{
     },
     replication::{
         error::ReplicationError,
-        image::CompleteRow,
+        image::{CompleteRow, Image},
         state::{ColumnState, TableState},
         types::Types,
     },
@@ -38,6 +38,8 @@ pub(super) struct SourceRelation {
     pub(super) name: String,
     /// Whether its copy has not ended: the stream's changes are noted then.
     pub(super) is_being_copied: bool,
+    /// Rows under earlier layouts may have changed unseen: nothing is taken from them.
+    pub(super) trusted_from: usize,
     /// Number of the layout in which the stream sends rows.
     current: usize,
     layouts: Vec<Layout>,
@@ -114,6 +116,7 @@ impl<'p> Relations<'p> {
             schema: table.schema.clone(),
             name: table.name.clone(),
             is_being_copied: table.copy.is_some(),
+            trusted_from: table.copy.as_ref().map_or(0, |copy| copy.trusted_from),
             current: known.map_or(layouts.len().saturating_sub(1), |known| known.current),
             layouts,
         }
@@ -283,14 +286,10 @@ impl SourceRelation {
     }
 
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.
-    pub(super) fn carry_over(&self, position: usize, layout: usize, row: &CompleteRow) -> TupleValue {
+    pub(super) fn carry_over(&self, position: usize, layout: usize, row: &Image) -> TupleValue {
         // Under another type the same value may be another text.
         let wanted = self.columns().get(position);
         let old_position = self.columns_of(layout).iter().position(|old| Some(old) == wanted);
-        match old_position.and_then(|position| row.0.get(position)) {
-            Some(Some(text)) => TupleValue::Text(text.clone()),
-            Some(None) => TupleValue::Null,
-            None => TupleValue::Unchanged,
-        }
+        old_position.map_or(TupleValue::Unchanged, |position| row.value(position))
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,11 +25,12 @@ use crate::{
     },
     replication::{
         copy,
+        discontinuity::Discontinuity,
         error::{Recovery, ReplicationError},
         prepare::Prepared,
         state::ReplicationState,
         status::{Phase, ReplicationStatus},
-        stream::{MESSAGE_PREFIX, apply_stream},
+        stream::apply_stream,
     },
     storage::{Batch, BucketStore, Commit, StorageError},
 };
@@ -39,12 +41,10 @@ const RETRY_BOUND_FIRST: Duration = Duration::from_millis(200);
 const RETRY_BOUND_MAX: Duration = Duration::from_secs(4);
 /// While a person has to act; also slow enough not to look like an attack on passwords.
 const RETRY_SLOWLY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
-/// An attempt that ran for so long was a success at first.
+/// An attempt that streamed for so long was a success at first. To wait for a slot is none.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// For questions to the source which it answers from its catalog.
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
-/// How often the source's head is asked for where no heartbeat is wanted.
-const HEAD_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the list of tables is compared with the catalog.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
 /// What may be read ahead of the store.
@@ -66,6 +66,8 @@ pub struct Replicator {
     pub(super) progress: Arc<ReplicationStatus>,
     /// Rule failures that have been logged. Locked for one look at a time.
     logged_failures: Mutex<HashSet<(String, String)>>,
+    /// For what does not fit into memory.
+    pub(super) spool_folder: PathBuf,
     /// Set when what is stored cannot be continued as it is; cleared once that has been seen to.
     remedy: Mutex<Option<Remedy>>,
 }
@@ -73,8 +75,8 @@ pub struct Replicator {
 /// What to do with what is stored before going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Compare it with the source.
-    Compare,
+    /// Compare it with the source, because of the error of this code.
+    Compare(&'static str),
     /// Forget it.
     StartOver,
 }
@@ -105,8 +107,16 @@ impl Replicator {
             on_commit,
             progress,
             logged_failures: Mutex::default(),
+            spool_folder: std::env::temp_dir(),
             remedy: Mutex::default(),
         }
+    }
+
+    /// Keeps transactions that are too large for memory in this folder while they run, instead of the system's for
+    /// temporary files, which may be in memory itself. It must exist; nothing is left there.
+    #[must_use]
+    pub fn spooling_to(self, spool_folder: PathBuf) -> Self {
+        Self { spool_folder, ..self }
     }
 
     /// Runs until `shutdown` becomes true. Failures of the source are retried for ever.
@@ -117,8 +127,8 @@ impl Replicator {
         let replicator = Arc::new(self);
         let mut bound = RETRY_BOUND_FIRST;
         while !*shutdown.borrow() {
-            let started = Instant::now();
-            let outcome = Box::pin(replicator.attempt(&mut shutdown)).await;
+            let mut streaming_since = None;
+            let outcome = Box::pin(replicator.attempt(&mut shutdown, &mut streaming_since)).await;
             replicator.metrics.replication_connected.set(0);
             let Err(error) = outcome else {
                 break;
@@ -126,12 +136,12 @@ impl Replicator {
             replicator.progress.failed(&error);
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(code = error.code(), cause = source, "replication: {error}");
-            if started.elapsed() > HEALTHY_AFTER {
+            if streaming_since.is_some_and(|since: Instant| since.elapsed() > HEALTHY_AFTER) {
                 bound = RETRY_BOUND_FIRST;
             }
             let recovery = error.recovery();
             match recovery {
-                Recovery::Compare => replicator.set_remedy(Some(Remedy::Compare)),
+                Recovery::Compare => replicator.set_remedy(Some(Remedy::Compare(error.code()))),
                 Recovery::StartOver => replicator.set_remedy(Some(Remedy::StartOver)),
                 Recovery::Retry | Recovery::RetrySlowly | Recovery::Stop => {}
             }
@@ -150,7 +160,11 @@ impl Replicator {
     }
 
     /// Connects, copies what is missing, follows the stream. `Ok` when told to stop.
-    async fn attempt(self: &Arc<Self>, shutdown: &mut watch::Receiver<bool>) -> Result<(), ReplicationError> {
+    async fn attempt(
+        self: &Arc<Self>,
+        shutdown: &mut watch::Receiver<bool>,
+        streaming_since: &mut Option<Instant>,
+    ) -> Result<(), ReplicationError> {
         self.progress.set_phase(Phase::Connecting);
         let prepared = tokio::select! {
             prepared = Box::pin(self.prepare()) => prepared?,
@@ -158,26 +172,34 @@ impl Replicator {
         };
         self.progress.set_slot(&prepared.start.state.slot);
         self.set_resume(prepared.start.state.resume);
-        Box::pin(self.follow(prepared, shutdown)).await
+        Box::pin(self.follow(prepared, shutdown, streaming_since)).await
     }
 
     async fn follow(
         self: &Arc<Self>,
         prepared: Prepared,
         shutdown: &mut watch::Receiver<bool>,
+        streaming_since: &mut Option<Instant>,
     ) -> Result<(), ReplicationError> {
         let Prepared { client, tables, start } = prepared;
         let (client, state) = (&client, &start.state);
-        let publications = state.publications.clone();
+        let (slot, publications) = (state.slot.clone(), state.publications.clone());
         let open = async {
+            self.foresee_copy(client, state).await?;
             within_deadline(release(client, &state.slot)).await?;
             let walsender = WalSender::connect(&self.source).await?;
-            walsender.start(&state.slot, state.resume, &publications, STREAM_LIMITS).await
+            let opened = walsender.start(&state.slot, state.resume, &publications, STREAM_LIMITS).await;
+            opened.map_err(|error| match Discontinuity::of_refusal(&state.slot, error) {
+                Ok(reason) => ReplicationError::from(reason),
+                Err(error) => error.into(),
+            })
         };
         let (wal, handle) = tokio::select! {
             opened = Box::pin(open) => opened?,
             () = stopped(shutdown) => return Ok(()),
         };
+        *streaming_since = Some(Instant::now());
+        self.progress.opened();
         self.metrics.replication_connected.set(1);
         let (desk, readers) = copy::channels(&state.tables, state.resume);
         let replicator = Arc::clone(self);
@@ -188,7 +210,7 @@ impl Replicator {
                 let applied = applied.map_err(|_| ReplicationError::Worker)?.map_err(ReplicationError::in_stream);
                 return applied.and_then(|()| Err(stream_ended()));
             }
-            failure = self.watch_source(client) => Err(failure.into()),
+            failure = self.watch_source(client, &slot) => Err(failure.into()),
             failure = Box::pin(copy::reader::run(self, client, &publications, readers)) => Err(failure),
             failure = self.watch_catalog(client, &publications, &tables) => Err(failure),
             () = stopped(shutdown) => Ok(()),
@@ -197,34 +219,6 @@ impl Replicator {
         // Nobody else may write to the store before the worker has ended.
         worker.await.map_err(|_| ReplicationError::Worker)??;
         outcome
-    }
-
-    /// Asks for the source's head now and then, which keeps the lag honest while nothing arrives; and writes the
-    /// heartbeat, so that the slot of an idle source moves. Returns what went wrong.
-    async fn watch_source(&self, client: &Client) -> PgError {
-        // In a transaction of its own, because only a commit is flushed at once.
-        let greet = format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', 'ping')");
-        // What was copied becomes visible when the stream has passed the copies: give it something to pass with.
-        if let Err(error) = within_deadline(async { Ok(client.batch_execute(&greet).await?) }).await {
-            return error;
-        }
-        let mut ticks = interval(self.source.heartbeat.unwrap_or(HEAD_INTERVAL));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let ask = async {
-                let head = current_position(client).await?;
-                if self.source.heartbeat.is_some() {
-                    client.batch_execute(&greet).await?;
-                }
-                Ok(head)
-            };
-            match within_deadline(ask).await {
-                Ok(head) => self.progress.saw_head(head),
-                Err(error) => return error,
-            }
-            self.set_lag();
-        }
     }
 
     /// Compares the published tables with those found at the start. What the stream does not tell of a change is met
@@ -261,8 +255,12 @@ impl Replicator {
     /// Commits a batch and tells who waits for it.
     pub(super) fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let timer = self.metrics.commit_seconds.start_timer();
+        let is_visible = batch.visible_at.is_some();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();
+        if is_visible {
+            self.progress.published();
+        }
         (self.on_commit)(&commit);
         Ok(())
     }
@@ -281,7 +279,7 @@ impl Replicator {
         self.set_lag();
     }
 
-    fn set_lag(&self) {
+    pub(super) fn set_lag(&self) {
         let lag = self.progress.snapshot().lag_bytes();
         self.metrics.replication_lag_bytes.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }

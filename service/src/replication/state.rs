@@ -41,6 +41,19 @@ pub(super) struct ReplicationState {
     pub(super) consistent_from: Lsn,
     /// Transactions whose commit lies before this position are in the store.
     pub(super) resume: Lsn,
+    /// What is in the store of the next transaction. Clients see nothing while there is something.
+    #[serde(default)]
+    pub(super) partial: Option<PartialTransaction>,
+}
+
+/// A transaction too large for one commit, part of which is in the store. The source sends it again from its beginning,
+/// with the same changes in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartialTransaction {
+    /// Where its commit is.
+    pub(super) commit_lsn: Lsn,
+    /// How many of its changes are stored.
+    pub(super) change_count: u64,
 }
 
 /// A table being read.
@@ -93,6 +106,13 @@ pub(super) struct TableCopy {
     pub(super) parts: Vec<PartCopy>,
     /// Whether everything has been read, and only rows from before are left to be forgotten.
     pub(super) is_read: bool,
+    /// Rows under earlier layouts may have changed unseen.
+    #[serde(default)]
+    pub(super) trusted_from: usize,
+    /// Whether rows may be stored of which the stream sent only parts. If the copy does not meet them, because they lie in
+    /// pages by now that had been read before, they are fetched in the end.
+    #[serde(default)]
+    pub(super) has_gaps: bool,
 }
 
 /// What has been read of one heap: the table's own, or that of a partition.
@@ -146,6 +166,7 @@ impl ReplicationState {
             hides: !tables.is_empty(),
             consistent_from: Lsn::ZERO,
             resume: Lsn::ZERO,
+            partial: None,
         };
         state.follow_catalog(tables, Lsn::ZERO);
         state
@@ -168,7 +189,8 @@ impl ReplicationState {
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
     pub(super) fn visible_at(&self) -> Option<Lsn> {
-        (!self.hides && self.resume >= self.consistent_from).then_some(self.resume)
+        let is_whole = !self.hides && self.partial.is_none();
+        (is_whole && self.resume >= self.consistent_from).then_some(self.resume)
     }
 
     /// Takes in which tables there are now, or were when the source's WAL ended at `seen_at`. What changed is copied; the
@@ -206,7 +228,15 @@ impl ReplicationState {
         for table in self.tables.iter_mut().filter(|table| !table.is_gone && !is_begun(table)) {
             let due = table.due.as_ref().map(|due| &due.columns);
             let columns = due.or(table.layouts.last()).cloned().unwrap_or_default();
-            table.begin_copy(columns);
+            table.begin_copy_of_unseen(columns);
+        }
+    }
+
+    /// A row of the table is stored of which the stream sent only parts.
+    pub(super) fn has_gaps(&mut self, table: TableId) {
+        let table = self.tables.iter_mut().find(|known| known.id() == table);
+        if let Some(copy) = table.and_then(|table| table.copy.as_mut()) {
+            copy.has_gaps = true;
         }
     }
 }
@@ -287,13 +317,22 @@ impl TableState {
     /// Begins the copy that is due at this position of the stream. Whether there was one.
     pub(super) fn begin_due(&mut self, position: Lsn) -> bool {
         let due = self.due.take_if(|due| due.at <= position);
-        due.map(|due| self.begin_copy(due.columns)).is_some()
+        due.map(|due| self.begin_copy_of_unseen(due.columns)).is_some()
+    }
+
+    /// [`Self::begin_copy`] of rows that may have changed without the stream telling it.
+    fn begin_copy_of_unseen(&mut self, columns: Vec<ColumnState>) {
+        self.begin_copy(columns);
+        if let Some(copy) = &mut self.copy {
+            copy.trusted_from = copy.first_layout;
+        }
     }
 
     /// From now on rows are written under a layout of their own, so that those not met again can be told.
     pub(super) fn begin_copy(&mut self, columns: Vec<ColumnState>) {
         self.due = None;
-        self.copy = Some(TableCopy::from_layout(self.layouts.len()));
+        let trusted_from = self.copy.as_ref().map_or(0, |copy| copy.trusted_from);
+        self.copy = Some(TableCopy { trusted_from, ..TableCopy::from_layout(self.layouts.len()) });
         self.layouts.push(columns);
     }
 
@@ -328,7 +367,7 @@ impl TableState {
 
 impl TableCopy {
     fn from_layout(first_layout: usize) -> Self {
-        Self { first_layout, parts: Vec::new(), is_read: false }
+        Self { first_layout, parts: Vec::new(), is_read: false, trusted_from: 0, has_gaps: false }
     }
 
     /// Takes in that pages were read.

@@ -2,10 +2,14 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
-use crate::{lsn::Lsn, replication::error::ReplicationError};
+use crate::{
+    lsn::Lsn,
+    postgres::blocker::Blocker,
+    replication::{discontinuity::Discontinuity, error::ReplicationError, wal_budget::SlotWal},
+};
 
 /// What replication does at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub enum Phase {
     /// Reaching the source and deciding what to do; also waiting to try again.
     #[default]
     Connecting,
+    /// Waiting until the slot is there; for the end of this transaction, as far as is known.
+    CreatingSlot(Option<Blocker>),
     /// Copying a table, while the stream is followed.
     Snapshot(CopyStatus),
     /// Following the stream.
@@ -45,14 +51,22 @@ pub struct StatusSnapshot {
     pub phase: Phase,
     /// Code and message of what went wrong last; `None` once the stream runs again.
     pub last_error: Option<(&'static str, String)>,
+    /// Code and reason of the last time that all tables had to be compared, since the service was started.
+    pub last_comparison: Option<(&'static str, String)>,
     /// The slot's name, once there is one.
     pub slot: Option<String>,
+    /// WAL that the source keeps for the slot, once it was asked.
+    pub slot_wal: Option<SlotWal>,
     /// Everything before is durable here.
     pub resume: Lsn,
     /// Where the source's WAL ended when it was last heard of.
     pub source_head: Lsn,
     /// When something was last received from the source, be it a keepalive.
     pub last_message: Option<SystemTime>,
+    /// When a checkpoint last became visible, since the service was started.
+    pub last_checkpoint: Option<SystemTime>,
+    /// From when on the next checkpoint is due: when the last one became visible, or the stream was opened after that.
+    pub fresh_at: Option<Instant>,
 }
 
 impl StatusSnapshot {
@@ -88,6 +102,23 @@ impl ReplicationStatus {
         });
     }
 
+    pub(super) fn compares(&self, reason: &Discontinuity) {
+        self.update(|status| status.last_comparison = Some((reason.code(), reason.to_string())));
+    }
+
+    /// The stream is open: something new may come from now on.
+    pub(super) fn opened(&self) {
+        self.update(|status| status.fresh_at = Some(Instant::now()));
+    }
+
+    /// A checkpoint became visible.
+    pub(super) fn published(&self) {
+        self.update(|status| {
+            status.last_checkpoint = Some(SystemTime::now());
+            status.fresh_at = Some(Instant::now());
+        });
+    }
+
     pub(super) fn set_slot(&self, slot: &str) {
         self.update(|status| status.slot = Some(slot.to_owned()));
     }
@@ -97,6 +128,10 @@ impl ReplicationStatus {
             status.last_error = None;
             status.phase = Phase::Snapshot(copy.clone());
         });
+    }
+
+    pub(super) fn set_slot_wal(&self, wal: SlotWal) {
+        self.update(|status| status.slot_wal = Some(wal));
     }
 
     pub(super) fn set_resume(&self, resume: Lsn) {

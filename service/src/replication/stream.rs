@@ -1,24 +1,30 @@
 //! Following the stream: whole transactions, several to a store commit when they come quickly.
 //!
+//! A transaction that is too large for one commit is stored in parts, of which clients see nothing before the last one.
+//! How many of its changes are stored is stored with them, and that the source sends the same changes again after an
+//! interruption makes it enough: they are passed over then.
+//!
 //! Runs on a thread of its own, because the store blocks. Another task reads the socket meanwhile and answers
 //! keepalives; see [`crate::postgres::wal_stream`].
 
 use std::{
     collections::BTreeSet,
+    mem,
     time::{Duration, Instant},
 };
 
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, mpsc::error::TryRecvError},
+    sync::{mpsc::error::TryRecvError, watch},
 };
 
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
     postgres::{
         PgError,
-        pgoutput::{LogicalMessage, Message, Relation, Truncate, Tuple},
-        wal_stream::{StreamEvent, WalStream},
+        pgoutput::{Begin, Commit, LogicalMessage, Message, Relation, Truncate, Tuple},
+        wal_stream::WalStream,
     },
     replication::{
         apply::{Applier, Upserted},
@@ -29,7 +35,8 @@ use crate::{
         error::ReplicationError,
         relations::{Described, Relations, SourceRelation},
         replicator::Replicator,
-        state::ReplicationState,
+        state::{PartialTransaction, ReplicationState},
+        streamed::{Inbox, Incoming},
         types::Types,
     },
 };
@@ -39,6 +46,8 @@ pub(super) const MESSAGE_PREFIX: &str = "kairos";
 /// A store commit takes no further transactions once it has run for so long, or holds so much.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// A transaction is stored in parts of about so many bytes. Each takes several times as much memory while it is stored.
+const PART_BYTES: usize = 8 * 1024 * 1024;
 /// How often a position that moved without any change for us is stored.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -55,15 +64,18 @@ pub(super) fn apply_stream(
     let types = Types::new(&replicator.source, &state.tables);
     let work = Work { replicator, relations: &mut relations, state: &mut state };
     let desk = Desk::new(copies, &work)?;
+    let WalStream { events, durable } = wal;
+    let inbox = Inbox::new(events, &replicator.metrics, &replicator.progress, &replicator.spool_folder);
+    let idle_since = Instant::now();
     let mut follower =
-        Follower { replicator, relations, types, state, catalog_seen_at, wal, desk, idle_since: Instant::now() };
+        Follower { replicator, relations, types, state, catalog_seen_at, inbox, durable, desk, idle_since };
     let mut prefers_stream = true;
     loop {
         // In turns, so that neither waits for the other.
         prefers_stream = !prefers_stream;
         match follower.next(prefers_stream) {
-            Next::Event(event) => {
-                if !follower.apply_group(event?)? {
+            Next::Incoming(incoming) => {
+                if !follower.apply_group(incoming?)? {
                     return Ok(());
                 }
             }
@@ -91,7 +103,7 @@ pub(super) struct Start {
 
 /// What there is to do.
 enum Next {
-    Event(Result<StreamEvent, PgError>),
+    Incoming(Result<Incoming, ReplicationError>),
     Copy(CopyMessage),
     Sweep,
     End,
@@ -103,7 +115,9 @@ struct Follower<'r> {
     types: Types<'r>,
     state: ReplicationState,
     catalog_seen_at: Lsn,
-    wal: WalStream,
+    inbox: Inbox<'r>,
+    /// What the source is told to be durable.
+    durable: watch::Sender<Lsn>,
     desk: Desk,
     /// When the last position was stored.
     idle_since: Instant,
@@ -114,6 +128,10 @@ struct Group<'r> {
     applier: Applier<'r>,
     started: Instant,
     transaction: Transaction,
+    /// Changes of the current transaction that are in the group or in the store.
+    change_count: u64,
+    /// Changes of the current transaction that an earlier attempt has stored.
+    stored_count: u64,
     /// Everything before it is in the group.
     position: Option<Lsn>,
     /// Whether the position alone is worth a commit: somebody may wait for it.
@@ -141,9 +159,12 @@ impl<'r> Follower<'r> {
     /// Waits until there is something to do.
     fn next(&mut self, prefers_stream: bool) -> Next {
         let mut copy = if prefers_stream { None } else { self.desk.try_recv() };
+        if copy.is_none() && !prefers_stream && self.desk.has_sweeps() {
+            return Next::Sweep;
+        }
         if copy.is_none() {
-            match self.wal.events.try_recv() {
-                Ok(event) => return Next::Event(event),
+            match self.inbox.try_recv() {
+                Ok(incoming) => return Next::Incoming(incoming),
                 Err(TryRecvError::Disconnected) => return Next::End,
                 Err(TryRecvError::Empty) => copy = self.desk.try_recv(),
             }
@@ -154,10 +175,10 @@ impl<'r> Follower<'r> {
         if self.desk.has_sweeps() {
             return Next::Sweep;
         }
-        let (events, desk) = (&mut self.wal.events, &mut self.desk);
+        let (inbox, desk) = (&mut self.inbox, &mut self.desk);
         Handle::current().block_on(async {
             tokio::select! {
-                event = events.recv() => event.map_or(Next::End, Next::Event),
+                incoming = inbox.recv() => incoming.map_or(Next::End, Next::Incoming),
                 message = desk.recv() => Next::Copy(message),
             }
         })
@@ -165,11 +186,13 @@ impl<'r> Follower<'r> {
 
     /// Applies whole transactions until there is enough for a commit, or nothing more has arrived. `false` when the
     /// stream was closed; an unfinished transaction is forgotten then, and comes again.
-    fn apply_group(&mut self, first: StreamEvent) -> Result<bool, ReplicationError> {
+    fn apply_group(&mut self, first: Incoming) -> Result<bool, ReplicationError> {
         let mut group = Group {
             applier: Applier::new(self.replicator.store.as_ref()),
             started: Instant::now(),
             transaction: Transaction::None,
+            change_count: 0,
+            stored_count: 0,
             position: None,
             is_awaited: false,
             transaction_count: 0,
@@ -180,16 +203,16 @@ impl<'r> Follower<'r> {
                 if group.started.elapsed() >= GROUP_TIME_MAX || group.applier.bytes() >= GROUP_BYTES_MAX {
                     break;
                 }
-                match self.wal.events.try_recv() {
-                    Ok(event) => Some(event),
+                match self.inbox.try_recv() {
+                    Ok(incoming) => Some(incoming),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => None,
                 }
             } else {
-                self.wal.events.blocking_recv()
+                self.inbox.blocking_recv()
             };
             match next {
-                Some(event) => self.handle(&mut group, event?)?,
+                Some(incoming) => self.handle(&mut group, incoming?)?,
                 None if group.transaction == Transaction::None => break,
                 None => return Ok(false),
             }
@@ -198,47 +221,25 @@ impl<'r> Follower<'r> {
         Ok(true)
     }
 
-    fn handle(&mut self, group: &mut Group<'r>, event: StreamEvent) -> Result<(), ReplicationError> {
-        match event {
-            StreamEvent::Keepalive { position, is_urgent } => {
-                self.replicator.progress.heard(position);
-                // Inside a transaction the position may lie beyond what has been sent of it.
-                if group.transaction == Transaction::None {
-                    group.advance(position);
-                    group.is_awaited |= is_urgent;
-                }
+    fn handle(&mut self, group: &mut Group<'r>, incoming: Incoming) -> Result<(), ReplicationError> {
+        match incoming {
+            Incoming::Message(message) => self.handle_message(group, message),
+            // Inside a transaction the position may lie beyond what has been sent of it.
+            Incoming::Position { position, is_urgent } if group.transaction == Transaction::None => {
+                fault_point("reader.at-keepalive");
+                group.advance(position);
+                group.is_awaited |= is_urgent;
                 Ok(())
             }
-            StreamEvent::Message { message, size, room } => {
-                self.replicator.metrics.bytes_replicated.inc_by(size as u64);
-                self.handle_message(group, message, room)
-            }
+            Incoming::Position { .. } | Incoming::Kept => Ok(()),
         }
     }
 
-    /// `_room` is held until the change is in the batch, where it is counted anew.
-    fn handle_message(
-        &mut self,
-        group: &mut Group<'r>,
-        message: Message,
-        _room: OwnedSemaphorePermit,
-    ) -> Result<(), ReplicationError> {
+    fn handle_message(&mut self, group: &mut Group<'r>, message: Message) -> Result<(), ReplicationError> {
         match message {
-            Message::Begin(begin) => {
-                self.desk.ledger.applied(begin.xid);
-                let is_known = begin.commit_lsn < self.state.resume.max(group.position.unwrap_or_default());
-                group.transaction =
-                    if is_known { Transaction::Skipping } else { Transaction::Applying(begin.commit_lsn) };
-                Ok(())
-            }
+            Message::Begin(begin) => self.begin(group, &begin),
             Message::Commit(commit) => {
-                if group.transaction != Transaction::Skipping {
-                    group.transaction_count += 1;
-                    group.is_awaited = true;
-                }
-                group.transaction = Transaction::None;
-                group.advance(commit.end_lsn);
-                self.replicator.progress.heard(commit.end_lsn);
+                self.end(group, &commit);
                 Ok(())
             }
             Message::Relation(relation) => self.describe(group, &relation),
@@ -247,11 +248,49 @@ impl<'r> Follower<'r> {
                 Ok(())
             }
             change => match group.transaction {
-                Transaction::Applying(commit_lsn) => self.apply(group, change, commit_lsn),
+                Transaction::Applying(_) => {
+                    if group.change_count >= group.stored_count {
+                        self.apply(group, change)?;
+                    }
+                    group.change_count += 1;
+                    fault_point("reader.in-transaction");
+                    self.store_part(group)
+                }
                 Transaction::Skipping => Ok(()),
                 Transaction::None => Err(PgError::Protocol("a change outside of a transaction").into()),
             },
         }
+    }
+
+    fn begin(&mut self, group: &mut Group<'r>, begin: &Begin) -> Result<(), ReplicationError> {
+        self.desk.ledger.applied(begin.xid);
+        (group.change_count, group.stored_count) = (0, 0);
+        if begin.commit_lsn < self.state.resume.max(group.position.unwrap_or_default()) {
+            group.transaction = Transaction::Skipping;
+            return Ok(());
+        }
+        group.transaction = Transaction::Applying(begin.commit_lsn);
+        fault_point("reader.after-begin");
+        if let Some(partial) = self.state.partial {
+            if partial.commit_lsn != begin.commit_lsn {
+                return Err(ReplicationError::TransactionLost);
+            }
+            group.stored_count = partial.change_count;
+            // What it did to tables being copied is not known here.
+            self.desk.ledger.lost_track();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, group: &mut Group<'r>, commit: &Commit) {
+        if group.transaction != Transaction::Skipping {
+            group.transaction_count += 1;
+            group.is_awaited = true;
+            self.state.partial = None;
+        }
+        group.transaction = Transaction::None;
+        group.advance(commit.end_lsn);
+        self.replicator.progress.heard(commit.end_lsn);
     }
 
     fn describe(&mut self, group: &Group<'r>, relation: &Relation) -> Result<(), ReplicationError> {
@@ -275,7 +314,7 @@ impl<'r> Follower<'r> {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group<'r>, change: Message, commit_lsn: Lsn) -> Result<(), ReplicationError> {
+    fn apply(&mut self, group: &mut Group<'r>, change: Message) -> Result<(), ReplicationError> {
         self.replicator.metrics.rows_replicated.inc();
         match change {
             Message::Insert(insert) => {
@@ -287,10 +326,13 @@ impl<'r> Follower<'r> {
                 self.look_at_types(group, update.relation, &update.new)?;
                 let Some(table) = self.table(update.relation)? else { return Ok(()) };
                 let outcome = group.applier.upsert(table, update.old, update.new)?;
-                // While its table is copied the row comes with the copy.
-                let is_expected = table.is_being_copied || commit_lsn < self.state.consistent_from;
-                if outcome == Upserted::RowMissing && !is_expected {
-                    return Err(ReplicationError::RowMissing { table: table.full_name() });
+                if outcome == Upserted::Partly {
+                    // While its table is copied the rest comes with the copy.
+                    if !table.is_being_copied {
+                        return Err(ReplicationError::RowMissing { table: table.full_name() });
+                    }
+                    let id = table.id;
+                    self.state.has_gaps(id);
                 }
             }
             Message::Delete(delete) => {
@@ -299,17 +341,28 @@ impl<'r> Follower<'r> {
             }
             Message::Truncate(Truncate { relations }) => {
                 for oid in relations {
-                    if let Some(table) = self.table(oid)? {
-                        let id = table.id;
-                        group.applier.truncate(table)?;
-                        self.desk.ledger.truncate(id);
-                    }
+                    self.truncate(group, oid)?;
                 }
             }
             _ => {}
         }
-        for (key, kind) in group.applier.take_touched() {
-            self.desk.ledger.touch(key, kind);
+        for touched in group.applier.take_touched() {
+            self.desk.ledger.touch(touched);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, group: &mut Group<'r>, oid: u32) -> Result<(), ReplicationError> {
+        let Some(table) = self.table(oid)? else { return Ok(()) };
+        group.applier.truncate(table)?;
+        self.desk.ledger.truncate(table.id);
+        let mut after = None;
+        while let Some(table) = self.table(oid)? {
+            after = group.applier.truncate_page(table, after.as_ref())?;
+            if after.is_none() {
+                break;
+            }
+            self.store_part(group)?;
         }
         Ok(())
     }
@@ -336,28 +389,53 @@ impl<'r> Follower<'r> {
         }
     }
 
-    fn commit(&mut self, mut group: Group<'r>) -> Result<(), ReplicationError> {
+    /// Stores what there is of a transaction that is too large for one commit, and goes on with it.
+    fn store_part(&mut self, group: &mut Group<'r>) -> Result<(), ReplicationError> {
+        let Transaction::Applying(commit_lsn) = group.transaction else { return Ok(()) };
+        if group.applier.bytes() < PART_BYTES {
+            return Ok(());
+        }
+        self.state.partial = Some(PartialTransaction { commit_lsn, change_count: group.change_count });
+        let applier = mem::replace(&mut group.applier, Applier::new(self.replicator.store.as_ref()));
+        self.store(applier, group.position.unwrap_or_default())?;
+        fault_point("reader.after-part");
+        Ok(())
+    }
+
+    fn commit(&mut self, group: Group<'r>) -> Result<(), ReplicationError> {
         let Some(position) = group.position.filter(|position| *position > self.state.resume) else {
             return Ok(());
         };
+        if self.state.partial.is_some_and(|partial| position > partial.commit_lsn) {
+            return Err(ReplicationError::TransactionLost);
+        }
         if !group.is_awaited && self.idle_since.elapsed() < IDLE_COMMIT_INTERVAL {
             return Ok(());
         }
-        group.applier.settle(&self.relations)?;
-        self.replicator.report(&group.applier.take_errors());
-        self.state.resume = position;
-        let mut batch = group.applier.finish();
-        batch.replication_state = Some(self.state.to_bytes());
-        batch.visible_at = self.state.visible_at();
-        self.replicator.commit(batch)?;
-        // Only now may the source forget it.
-        self.wal.durable.send_replace(position);
-        self.desk.passed(position);
+        self.store(group.applier, position)?;
         self.idle_since = Instant::now();
         self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
-        self.replicator.set_resume(position);
         let (desk, mut work) = self.desk();
         desk.begin_due(&mut work)
+    }
+
+    /// Commits to the store: everything before `position` is there then.
+    fn store(&mut self, mut applier: Applier<'r>, position: Lsn) -> Result<(), ReplicationError> {
+        applier.settle(&self.relations)?;
+        self.replicator.report(&applier.take_errors());
+        let resume = position.max(self.state.resume);
+        self.state.resume = resume;
+        let mut batch = applier.finish();
+        batch.replication_state = Some(self.state.to_bytes());
+        batch.visible_at = self.state.visible_at();
+        fault_point("reader.before-store-commit");
+        self.replicator.commit(batch)?;
+        fault_point("reader.before-feedback");
+        // Only now may the source forget it.
+        self.durable.send_replace(resume);
+        self.desk.passed(resume);
+        self.replicator.set_resume(resume);
+        Ok(())
     }
 }
 

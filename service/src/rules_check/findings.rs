@@ -128,6 +128,7 @@ fn of_setup(problem: &SetupProblem, source: &Source, places: &Places) -> Diagnos
         | SetupProblem::WalLevel { .. }
         | SetupProblem::NoWalSenders
         | SetupProblem::NoFreeSlot { .. }
+        | SetupProblem::Failover { .. }
         | SetupProblem::ReplicationPrivilege { .. }
         | SetupProblem::PublicationMissing { .. }
         | SetupProblem::PublicationPartial { .. } => None,

@@ -109,14 +109,15 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), 
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
     let metrics = Arc::new(Metrics::new());
+    let status = Arc::new(ReplicationStatus::default());
     let hub = Hub::new(store.view().map_err(ServerError::Store)?.checkpoint());
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
     let (stop, stopped) = follow(shutdown);
-    let state = api_state(&config, &plan, &store, &hub, &metrics, stopped.clone())?;
+    let state = api_state(&config, &plan, &store, &hub, &metrics, &status, stopped.clone())?;
     let shutdown = stopped.clone();
-    let replicator = replicator(&config, &plan, &store, &hub, &metrics);
+    let replicator = replicator(&config, &plan, &store, &hub, &metrics, &status);
     let replicating = tokio::spawn(async move {
         let ended = replicator.run(stopped).await;
         // Without replication nothing fresh comes any more, and it only ends by itself when an operator must look.
@@ -161,6 +162,7 @@ fn replicator(
     store: &Arc<dyn BucketStore>,
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
+    status: &Arc<ReplicationStatus>,
 ) -> Replicator {
     let hub = Arc::clone(hub);
     Replicator::new(
@@ -170,8 +172,9 @@ fn replicator(
         Arc::clone(store),
         Arc::clone(metrics),
         Arc::new(move |commit: &Commit| hub.publish(commit)),
-        Arc::new(ReplicationStatus::default()),
+        Arc::clone(status),
     )
+    .spooling_to(config.data_dir.clone())
 }
 
 fn api_state(
@@ -180,6 +183,7 @@ fn api_state(
     store: &Arc<dyn BucketStore>,
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
+    status: &Arc<ReplicationStatus>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<ApiState, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
@@ -210,6 +214,8 @@ fn api_state(
     Ok(ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(hub),
+        replication: Arc::clone(status),
+        heartbeat: config.source.heartbeat,
         authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
         write_checkpoints,
         uploads: Arc::new(uploads),

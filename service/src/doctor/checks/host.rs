@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bytes;
 use crate::{
+    byte_size::ByteSize,
     doctor::{
         check::Check,
         facts::{Clock, Ledger, Store, Write, WriteRole},
@@ -101,7 +101,7 @@ pub(super) fn store(store: &Store) -> Check {
             .help("give the service's user the folder, or set `data_dir`");
     }
     let Some(free) = store.free_bytes else { return Check::pass("store", format!("{folder} can be written")) };
-    let message = format!("{folder} can be written, {} are free", bytes(free));
+    let message = format!("{folder} can be written, {} are free", ByteSize(free));
     match free {
         0..FREE_BYTES_LEAST => Check::fail("store", "STORE-0101", message).help("free space"),
         FREE_BYTES_LEAST..FREE_BYTES_MIN => Check::warn("store", "disk_nearly_full", message).help("free space"),

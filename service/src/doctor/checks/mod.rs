@@ -20,13 +20,5 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// A number of bytes for people.
-fn bytes(number: u64) -> String {
-    const UNITS: [&str; 4] = ["GB", "MB", "kB", "bytes"];
-    let unit = UNITS.iter().zip([30, 20, 10, 0]).find(|(_, shift)| number >> shift > 0);
-    let (unit, shift) = unit.unwrap_or((&"bytes", 0));
-    format!("{} {unit}", number >> shift)
-}
-
 #[cfg(test)]
 mod tests;

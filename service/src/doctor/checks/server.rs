@@ -47,11 +47,9 @@ fn tls(connection: &Connection) -> Check {
 
 /// A pooler hands a session's statements to several servers' sessions, and most know no replication.
 fn pooler(connection: &Connection) -> Option<Check> {
-    let refuses_parameter = |message: &str| message.contains("unsupported startup parameter");
     let name = match (&connection.pooler, &connection.replication) {
         (Some(name), _) => name.as_str(),
-        // The words of PgBouncer before 1.23; Postgres itself knows the parameter.
-        (None, Some(refusal)) if refuses_parameter(&refusal.message) => "PgBouncer",
+        (None, Some(refusal)) if refusal.code == "PG-0114" => "PgBouncer",
         (None, _) => return None,
     };
     let message = format!("a pooler is between here and Postgres: {name}");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bytes;
 use crate::{
+    byte_size::ByteSize,
     doctor::{
         check::Check,
         facts::{Server, Slot},
@@ -32,13 +32,13 @@ fn keep_size(server: &Server) -> Check {
     let rate = server.wal_bytes_per_second;
     let needed = rate.saturating_mul(OUTAGE.as_secs());
     let proposed = format!("{}GB", KEEP_GIGABYTES_PROPOSED.max((needed >> 30) + 1));
-    let now = format!("at present {} of WAL are written per second", bytes(rate));
+    let now = format!("at present {} of WAL are written per second", ByteSize(rate));
     let Some(keep) = server.slot_wal_bytes_max else {
         let message = format!("max_slot_wal_keep_size is unlimited: a slot that nobody reads fills the disk; {now}");
         return Check::warn("slot_wal_keep_size", "slot_wal_unlimited", message)
             .set("max_slot_wal_keep_size", &proposed);
     };
-    let size = format!("max_slot_wal_keep_size is {}", bytes(keep));
+    let size = format!("max_slot_wal_keep_size is {}", ByteSize(keep));
     if keep < needed.max(KEEP_BYTES_MIN) {
         let message = format!("{size}: a slot may be lost in an outage of less than an hour; {now}");
         return Check::warn("slot_wal_keep_size", "slot_wal_small", message).set("max_slot_wal_keep_size", &proposed);
@@ -92,7 +92,7 @@ fn idle_slot(slot: &Slot) -> Check {
         let help = "its service makes another one; drop this one if it has no service any more";
         return Check::warn("slots", "slot_lost", message).help(help).run([drop]);
     }
-    let message = format!("nobody reads slot {}, which keeps {} of WAL", slot.name, bytes(slot.retained_bytes));
+    let message = format!("nobody reads slot {}, which keeps {} of WAL", slot.name, ByteSize(slot.retained_bytes));
     let help = "start its service again; drop the slot only if that is gone for good";
     Check::warn("slots", "slot_idle", message).help(help).run([drop])
 }

@@ -1,26 +1,32 @@
-//! The messages of the `pgoutput` plugin, protocol version 1: bytes in, messages out.
+//! The messages of the `pgoutput` plugin, protocol version 2: bytes in, messages out.
 //!
 //! Values stay slices of the received message; nothing is copied. One file per kind of message, named as the Postgres
 //! manual names them ("Logical Replication Message Formats").
+//!
+//! A transaction that is large is *streamed*: sent in parts while it still runs. Between [`Message::PartStart`] and
+//! [`Message::PartStop`] every change names the (sub)transaction it belongs to and is left undecoded, because it may
+//! wait long for a commit that may never come.
 //!
 //! **Invariants**
 //!
 //! - Pure, and no input panics: a malformed message is a [`Malformed`], which ends the connection.
 //! - Knows no catalog: relations are the numbers Postgres gives them.
 //!
-//! Start reading at [`decode`].
+//! Start reading at [`Decoder`].
 
 mod reader;
 mod relation;
 mod row;
+mod streamed;
 mod transaction;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 pub use reader::Malformed;
 use reader::Reader;
 pub use relation::{IdentitySetting, Relation, RelationColumn};
 pub use row::{Delete, Insert, OldTuple, Truncate, Tuple, TupleValue, Update};
+pub use streamed::{PartStart, StreamAbort, StreamCommit, StreamedChange};
 pub use transaction::{Begin, Commit, LogicalMessage};
 
 /// One message of the stream.
@@ -42,11 +48,54 @@ pub enum Message {
     Truncate(Truncate),
     /// Something written by `pg_logical_emit_message`.
     Logical(LogicalMessage),
+    /// A part of a streamed transaction begins.
+    PartStart(PartStart),
+    /// The part ends.
+    PartStop,
+    /// A change in a part.
+    Streamed(StreamedChange),
+    /// A streamed transaction is complete.
+    StreamCommit(StreamCommit),
+    /// A streamed transaction, or part of it, was rolled back.
+    StreamAbort(StreamAbort),
     /// A custom type, or the origin of a change: neither changes what is done.
     Ignored,
 }
 
-/// Decodes one message.
+/// Takes the messages of a stream apart, in their order.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// Whether a part of a streamed transaction has begun and not ended.
+    in_part: bool,
+}
+
+impl Decoder {
+    /// Decodes the next message.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not what the manual describes, or stands where it may not.
+    pub fn decode(&mut self, mut message: BytesMut) -> Result<Message, Malformed> {
+        const XID_BYTES: usize = 4;
+        let kind = message.first().copied().ok_or(Malformed)?;
+        if self.in_part && b"RYIUDTM".contains(&kind) {
+            // Behind its kind the message names its transaction; without that it is an ordinary one.
+            let xid = message[1..].first_chunk().copied().map(u32::from_be_bytes).ok_or(Malformed)?;
+            message.advance(XID_BYTES);
+            message[0] = kind;
+            return Ok(Message::Streamed(StreamedChange { xid, change: message.freeze() }));
+        }
+        let decoded = decode(message.freeze())?;
+        let may_stand_here = match decoded {
+            Message::PartStart(_) => !std::mem::replace(&mut self.in_part, true),
+            Message::PartStop => std::mem::replace(&mut self.in_part, false),
+            Message::Ignored => true,
+            _ => !self.in_part,
+        };
+        if may_stand_here { Ok(decoded) } else { Err(Malformed) }
+    }
+}
+
+/// Decodes one message that is not in a part of a streamed transaction, or has been taken out of it.
 ///
 /// # Errors
 /// [`Malformed`] when it is not what the manual describes.
@@ -61,6 +110,10 @@ pub fn decode(message: Bytes) -> Result<Message, Malformed> {
         b'D' => Message::Delete(Delete::read(&mut reader)?),
         b'T' => Message::Truncate(Truncate::read(&mut reader)?),
         b'M' => Message::Logical(LogicalMessage::read(&mut reader)?),
+        b'S' => Message::PartStart(PartStart::read(&mut reader)?),
+        b'E' => Message::PartStop,
+        b'c' => Message::StreamCommit(StreamCommit::read(&mut reader)?),
+        b'A' => Message::StreamAbort(StreamAbort::read(&mut reader)?),
         b'Y' | b'O' => return Ok(Message::Ignored),
         _ => return Err(Malformed),
     };
@@ -98,12 +151,36 @@ mod tests {
         assert_eq!(decode(Bytes::from_static(b"T\0\0\0\x01\0\0\0\0\x07\0")), Err(Malformed));
     }
 
+    #[test]
+    fn changes_in_parts_name_their_transaction_and_are_ordinary_messages_otherwise() {
+        let mut decoder = Decoder::default();
+        let mut next = |bytes: &[u8]| decoder.decode(bytes.into());
+        assert_eq!(next(b"S\0\0\0\x09\x01"), Ok(Message::PartStart(PartStart { xid: 9 })));
+        let Ok(Message::Streamed(StreamedChange { xid: 10, change })) = next(b"T\0\0\0\x0a\0\0\0\x01\0\0\0\0\x07")
+        else {
+            panic!("a change of a subtransaction")
+        };
+        assert_eq!(decode(change), Ok(Message::Truncate(Truncate { relations: vec![7] })));
+        assert_eq!(next(b"I\0\0"), Err(Malformed), "no room for a transaction");
+        assert_eq!(next(b"E"), Ok(Message::PartStop));
+        assert_eq!(next(b"E"), Err(Malformed), "none has begun");
+        assert!(matches!(next(b"T\0\0\0\x01\0\0\0\0\x07"), Ok(Message::Truncate(_))));
+        let abort = StreamAbort { xid: 9, subxid: 10 };
+        assert_eq!(next(b"A\0\0\0\x09\0\0\0\x0a"), Ok(Message::StreamAbort(abort)));
+    }
+
     proptest! {
         #[test]
-        fn no_message_panics(kind in prop::sample::select(b"BCRIUDTMYOS?".to_vec()), body: Vec<u8>) {
-            let mut message = vec![kind];
-            message.extend(body);
-            let _ = decode(message.into());
+        fn no_message_panics(
+            messages in prop::collection::vec((prop::sample::select(b"BCRIUDTMYOSEcA?".to_vec()), any::<Vec<u8>>()), 1..4)
+        ) {
+            let mut decoder = Decoder::default();
+            for (kind, body) in messages {
+                let mut message = vec![kind];
+                message.extend(body);
+                let _ = decoder.decode(message.as_slice().into());
+                let _ = decode(message.into());
+            }
         }
 
         #[test]

@@ -160,7 +160,13 @@ fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamCha
             applier.upsert(table(oid), old, new).map(|outcome| assert_eq!(outcome, Upserted::Done)).expect("applies");
         }
         StreamChange::Delete { table: oid, old } => applier.delete(table(oid), old).expect("applies"),
-        StreamChange::Truncate { table: oid } => applier.truncate(table(oid)).expect("applies"),
+        StreamChange::Truncate { table: oid } => {
+            applier.truncate(table(oid)).expect("applies");
+            let mut after = None;
+            while let Some(last) = applier.truncate_page(table(oid), after.as_ref()).expect("applies") {
+                after = Some(last);
+            }
+        }
     }
 }
 

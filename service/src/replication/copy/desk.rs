@@ -13,33 +13,57 @@ use super::{
         replicator::Replicator,
         state::{ColumnState, ReplicationState, TableState},
     },
-    Begun, ChunkEnd, CopyKey, CopyMessage, DeskChannels,
-    ledger::{ChunkId, Ledger, Verdict},
+    Begun, ChunkEnd, CopyKey, CopyMessage, CopyOrder, DeskChannels, What,
+    ledger::{ChunkId, Ledger},
     orders_of,
 };
 use crate::{
+    fault_point::fault_point,
     lsn::Lsn,
-    postgres::{
-        copy::fields,
-        pgoutput::{Tuple, TupleValue},
-    },
+    postgres::copy::fields,
     storage::{Batch, RowKey, TableId},
 };
 
 /// Rows looked at in one commit of a sweep.
 const SWEEP_ROWS: usize = 1_000;
+/// How often rows are asked for that the stream keeps touching; more means that the source does not find them.
+const FETCHES_MAX: u32 = 100;
 
 /// The worker's side of all copies.
 pub(in super::super) struct Desk {
     channels: DeskChannels,
     pub(in super::super) ledger: Ledger,
     sweeps: VecDeque<Sweep>,
+    /// Counts the orders for single rows.
+    round: u64,
 }
 
-/// Forgets rows that the copy did not meet.
+/// Looks at the rows of a table after it was read: those from before that the copy did not meet are forgotten, those of
+/// which only parts are known are fetched.
 struct Sweep {
     key: CopyKey,
     after: Option<RowKey>,
+    /// Rows that must come before it goes on, with the number of the order for them.
+    awaited: Option<(u64, Vec<Vec<Bytes>>)>,
+    /// How often it has asked for rows at this place.
+    attempts: u32,
+}
+
+impl Sweep {
+    fn new(key: CopyKey) -> Self {
+        Self { key, after: None, awaited: None, attempts: 0 }
+    }
+
+    fn order(&self, tables: &[TableState]) -> Option<CopyOrder> {
+        let table = tables.iter().find(|table| table.id() == self.key.table)?;
+        let (round, identities) = self.awaited.clone()?;
+        Some(CopyOrder {
+            key: self.key,
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            what: What::Rows { round, identities },
+        })
+    }
 }
 
 /// What the desk works on: the follower's parts.
@@ -51,7 +75,7 @@ pub(in super::super) struct Work<'w, 'r> {
 
 impl Desk {
     pub(in super::super) fn new(channels: DeskChannels, work: &Work<'_, '_>) -> Result<Self, ReplicationError> {
-        let mut desk = Self { channels, ledger: Ledger::default(), sweeps: VecDeque::new() };
+        let mut desk = Self { channels, ledger: Ledger::default(), sweeps: VecDeque::new(), round: 0 };
         for table in &work.state.tables {
             desk.prepare(work.replicator, table)?;
         }
@@ -94,7 +118,7 @@ impl Desk {
         let key = CopyKey { table: id, first_layout: copy.first_layout };
         self.sweeps.retain(|sweep| sweep.key.table != id);
         if copy.is_read {
-            self.sweeps.push_back(Sweep { key, after: None });
+            self.sweeps.push_back(Sweep::new(key));
         }
         let is_empty = replicator.store.rows_of_table(id, None, 1)?.is_empty();
         self.ledger.begin_table(id, is_empty, !copy.parts.is_empty());
@@ -121,7 +145,7 @@ impl Desk {
 
     /// Whether [`Self::sweep`] has something to do.
     pub(in super::super) fn has_sweeps(&self) -> bool {
-        !self.sweeps.is_empty()
+        self.sweeps.iter().any(|sweep| sweep.awaited.is_none())
     }
 
     pub(in super::super) fn handle(
@@ -170,15 +194,9 @@ impl Desk {
         for line in lines {
             let row = read_row(table, layout, line)?;
             let row_key = row.key(key.table, table.identity(layout));
-            match self.ledger.judge(chunk, &row_key) {
-                Verdict::Skip => {}
-                verdict @ (Verdict::New | Verdict::Compare) => {
-                    applier.copied(table, &row_key, (layout, &row), verdict == Verdict::New)?;
-                }
-                Verdict::Complete(sent) if table.has_same_columns(layout, table.current_layout()) => {
-                    applier.copied(table, &row_key, (layout, &overlaid(row, sent)), false)?;
-                }
-                Verdict::Complete(_) => self.ledger.spoil(key.table, chunk),
+            let verdict = self.ledger.judge(chunk, &row_key);
+            if !applier.copied(table, &row_key, (layout, &row), verdict)? {
+                self.ledger.spoil(key.table, chunk);
             }
         }
         applier.settle(work.relations)?;
@@ -188,14 +206,16 @@ impl Desk {
         if let Some(end) = end {
             let is_stored = self.ledger.end_chunk(key.table, chunk);
             let table = work.state.tables.iter_mut().find(|table| table.id() == key.table);
-            if let Some(copy) = table.and_then(|table| table.copy.as_mut()).filter(|_| is_stored) {
+            if let Some(copy) = table.and_then(|table| table.copy.as_mut()).filter(|copy| is_stored && !copy.is_read) {
                 copy.read(end.oid, end.filenode, end.pages);
                 batch.replication_state = Some(work.state.to_bytes());
             }
             counts = Some((end.counts, is_stored));
         }
         batch.visible_at = work.state.visible_at();
+        fault_point("copy.before-rows");
         work.replicator.commit(batch)?;
+        fault_point("copy.after-rows");
         if let Some((sender, is_stored)) = counts {
             // A reader that was stopped asks no more.
             let _ = sender.send(is_stored);
@@ -210,32 +230,51 @@ impl Desk {
         if copy.first_layout != key.first_layout {
             return Ok(());
         }
+        if copy.is_read {
+            // These were single rows, and the sweep looks at them again.
+            self.sweeps.iter_mut().filter(|sweep| sweep.key == key).for_each(|sweep| sweep.awaited = None);
+            self.publish_orders(work.state);
+            return Ok(());
+        }
         copy.is_read = true;
-        if key.first_layout == 0 {
+        if key.first_layout == 0 && !copy.has_gaps {
             return self.end(work, key);
         }
-        self.sweeps.push_back(Sweep { key, after: None });
+        self.sweeps.push_back(Sweep::new(key));
         self.publish_orders(work.state);
         Ok(work.replicator.save(work.state)?)
     }
 
-    /// Goes on forgetting, for one commit.
+    /// Goes on with a sweep, for one commit.
     pub(in super::super) fn sweep(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
-        let Some(Sweep { key, after }) = self.sweeps.pop_front() else { return Ok(()) };
+        let next = self.sweeps.iter().position(|sweep| sweep.awaited.is_none());
+        let Some(Sweep { key, after, attempts, .. }) = next.and_then(|index| self.sweeps.remove(index)) else {
+            return Ok(());
+        };
         let Some(table) = work.relations.by_id(key.table) else { return Ok(()) };
         let page = work.replicator.store.rows_of_table(key.table, after.as_ref(), SWEEP_ROWS)?;
         let Some(last) = page.last().cloned() else {
             return self.end(work, key);
         };
         let mut applier = Applier::new(work.replicator.store.as_ref());
+        let mut missing = Vec::new();
         for row in &page {
-            applier.sweep(table, row, key.first_layout)?;
+            missing.extend(applier.sweep(table, row, key.first_layout)?);
         }
         applier.settle(work.relations)?;
         work.replicator.report(&applier.take_errors());
         let batch = Batch { visible_at: work.state.visible_at(), ..applier.finish() };
         work.replicator.commit(batch)?;
-        self.sweeps.push_front(Sweep { key, after: Some(last) });
+        if missing.is_empty() {
+            self.sweeps.push_front(Sweep { after: Some(last), ..Sweep::new(key) });
+            return Ok(());
+        }
+        if attempts == FETCHES_MAX {
+            return Err(ReplicationError::RowMissing { table: table.full_name() });
+        }
+        self.round += 1;
+        self.sweeps.push_front(Sweep { key, after, awaited: Some((self.round, missing)), attempts: attempts + 1 });
+        self.publish_orders(work.state);
         Ok(())
     }
 
@@ -254,24 +293,17 @@ impl Desk {
         if work.state.is_copied() {
             work.state.hides = false;
         }
+        fault_point("copy.before-end");
         work.replicator.save(work.state)?;
         self.publish_orders(work.state);
         Ok(())
     }
 
     fn publish_orders(&self, state: &ReplicationState) {
-        self.channels.orders.send_replace(orders_of(&state.tables));
+        let mut orders = orders_of(&state.tables);
+        orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(&state.tables)));
+        self.channels.orders.send_replace(orders);
     }
-}
-
-/// The row with the columns that were sent later.
-fn overlaid(row: CompleteRow, sent: Tuple) -> CompleteRow {
-    let newest = |(copied, sent)| match sent {
-        TupleValue::Unchanged => copied,
-        TupleValue::Null => None,
-        TupleValue::Text(text) => Some(text),
-    };
-    CompleteRow(row.0.into_iter().zip(sent.0).map(newest).collect())
 }
 
 fn read_row(table: &SourceRelation, layout: usize, line: &Bytes) -> Result<CompleteRow, ReplicationError> {

@@ -8,15 +8,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{
-    postgres::pgoutput::{Tuple, TupleValue},
-    storage::{RowKey, TableId},
-};
+use crate::storage::{RowKey, TableId};
 
 /// Keys remembered for one table. More make the chunks being read be read again.
 const KEYS_MAX: usize = 100_000;
-/// Bytes of values remembered for one table, likewise.
-const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Transactions remembered. A transaction is visible to others a moment after its commit is in the stream; there cannot
 /// be more in between than there are connections.
 const RECENT_MAX: usize = 4_096;
@@ -37,8 +32,6 @@ struct TableLedger {
     /// Number of the last change or chunk.
     clock: u64,
     touched: HashMap<RowKey, Touch>,
-    /// Bytes of the values in `touched`.
-    value_bytes: usize,
     /// When all rows were removed at once, or when keys had to be forgotten.
     all_touched_at: u64,
     /// Chunks being read.
@@ -52,16 +45,16 @@ struct TableLedger {
 #[derive(Debug)]
 struct Touch {
     at: u64,
-    kind: Touched,
+    /// Whether, since the copy began, another row may have had this key.
+    may_be_another: bool,
 }
 
-/// What a change left of a row.
+/// A row which the stream changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Touched {
-    /// The stored row, or its absence, is as the stream left it.
-    Known,
-    /// Not all of the row was sent, and nothing was stored: the columns that were, in the stream's current layout.
-    Incomplete(Tuple),
+pub(in super::super) struct Touched {
+    pub(in super::super) key: RowKey,
+    /// Whether it had another key before.
+    pub(in super::super) has_moved_here: bool,
 }
 
 /// Names a chunk within one run.
@@ -77,16 +70,16 @@ struct Chunk {
 }
 
 /// What to do with a copied row.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Verdict {
     /// It cannot be stored yet: write it.
     New,
     /// It may be stored: compare.
     Compare,
-    /// The stream has it already.
+    /// The stream has touched it since: take from it at most what the stream did not send.
+    Complete,
+    /// It says nothing any more.
     Skip,
-    /// The stream has changed these of its columns, and not those it did not send.
-    Complete(Tuple),
 }
 
 impl Ledger {
@@ -109,7 +102,6 @@ impl Ledger {
         let ledger = TableLedger {
             clock: 0,
             touched: HashMap::new(),
-            value_bytes: 0,
             all_touched_at: 0,
             chunks: HashMap::new(),
             knows_all: is_empty,
@@ -129,16 +121,14 @@ impl Ledger {
     }
 
     /// The stream changed a row.
-    pub(in super::super) fn touch(&mut self, key: RowKey, kind: Touched) {
+    pub(in super::super) fn touch(&mut self, Touched { key, has_moved_here }: Touched) {
         let Some(ledger) = self.tables.get_mut(&key.table) else { return };
         ledger.clock += 1;
-        let before = ledger.touched.remove(&key).map(|touch| touch.kind);
-        ledger.value_bytes -= before.as_ref().map_or(0, Touched::value_bytes);
-        let kind = kind.after(before);
-        ledger.value_bytes += kind.value_bytes();
-        let touch = Touch { at: ledger.clock, kind };
-        ledger.touched.insert(key, touch);
-        if ledger.touched.len() > KEYS_MAX || ledger.value_bytes > VALUE_BYTES_MAX {
+        let at = ledger.clock;
+        let touch = ledger.touched.entry(key).or_insert(Touch { at, may_be_another: false });
+        touch.at = at;
+        touch.may_be_another |= has_moved_here;
+        if ledger.touched.len() > KEYS_MAX {
             ledger.forget_old();
         }
     }
@@ -149,6 +139,11 @@ impl Ledger {
             ledger.clock += 1;
             ledger.all_touched_at = ledger.clock;
         }
+    }
+
+    /// The stream may have changed any row: what is being read must be read again.
+    pub(in super::super) fn lost_track(&mut self) {
+        self.tables.values_mut().for_each(TableLedger::lose_track);
     }
 
     /// A chunk is about to be read; its rows will have this layout. `None` for a table that is not being copied.
@@ -175,10 +170,8 @@ impl Ledger {
             return Verdict::Skip;
         }
         match ledger.touched.get(key) {
-            Some(Touch { at, kind }) if *at > chunk.begun_at => match kind {
-                Touched::Known => Verdict::Skip,
-                Touched::Incomplete(sent) => Verdict::Complete(sent.clone()),
-            },
+            Some(touch) if touch.at > chunk.begun_at && touch.may_be_another => Verdict::Skip,
+            Some(touch) if touch.at > chunk.begun_at => Verdict::Complete,
             None if ledger.knows_all => Verdict::New,
             _ => Verdict::Compare,
         }
@@ -198,38 +191,22 @@ impl Ledger {
     }
 }
 
-impl Touched {
-    /// Of a row of which columns were sent several times, the last of each count.
-    fn after(self, before: Option<Self>) -> Self {
-        let (Self::Incomplete(Tuple(now)), Some(Self::Incomplete(Tuple(before)))) = (&self, before) else {
-            return self;
-        };
-        let newest = |(now, before): (&TupleValue, TupleValue)| {
-            if *now == TupleValue::Unchanged { before } else { now.clone() }
-        };
-        Self::Incomplete(Tuple(now.iter().zip(before).map(newest).collect()))
-    }
-
-    fn value_bytes(&self) -> usize {
-        let Self::Incomplete(Tuple(values)) = self else { return 0 };
-        let text = |value: &TupleValue| if let TupleValue::Text(text) = value { text.len() } else { 0 };
-        values.iter().map(|value| text(value) + size_of::<TupleValue>()).sum()
-    }
-}
-
 impl TableLedger {
     /// Forgets what no chunk can meet any more; if that is not enough, chunks being read must be read again.
     fn forget_old(&mut self) {
         self.knows_all = false;
         let oldest = self.chunks.values().map(|chunk| chunk.begun_at).min().unwrap_or(u64::MAX);
         self.touched.retain(|_, touch| touch.at > oldest);
-        self.value_bytes = self.touched.values().map(|touch| touch.kind.value_bytes()).sum();
-        if self.touched.len() > KEYS_MAX / 2 || self.value_bytes > VALUE_BYTES_MAX / 2 {
-            self.touched.clear();
-            self.value_bytes = 0;
-            self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
-            self.all_touched_at = self.clock;
+        if self.touched.len() > KEYS_MAX / 2 {
+            self.lose_track();
         }
+    }
+
+    fn lose_track(&mut self) {
+        self.knows_all = false;
+        self.touched.clear();
+        self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
+        self.all_touched_at = self.clock;
     }
 }
 
@@ -249,47 +226,22 @@ mod tests {
         ledger
     }
 
+    fn touched(number: u32) -> Touched {
+        Touched { key: key(number), has_moved_here: false }
+    }
+
     #[test]
-    fn what_the_stream_touched_after_the_chunk_was_announced_is_skipped() {
+    fn what_the_stream_touched_after_the_chunk_was_announced_is_left_to_the_stream() {
         let mut ledger = ledger(true);
-        ledger.touch(key(1), Touched::Known);
+        ledger.touch(touched(1));
         let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        ledger.touch(key(2), Touched::Known);
-        let verdicts = [1, 2, 3].map(|number| ledger.judge(chunk, &key(number)));
-        assert_eq!(verdicts, [Verdict::Compare, Verdict::Skip, Verdict::New]);
+        ledger.touch(touched(2));
+        ledger.touch(Touched { key: key(3), has_moved_here: true });
+        ledger.touch(touched(3));
+        let verdicts = [1, 2, 3, 4].map(|number| ledger.judge(chunk, &key(number)));
+        assert_eq!(verdicts, [Verdict::Compare, Verdict::Complete, Verdict::Skip, Verdict::New]);
         assert!(ledger.end_chunk(TABLE, chunk), "nothing was lost");
         assert!(!ledger.end_chunk(TABLE, chunk), "it has ended");
-    }
-
-    #[test]
-    fn a_row_of_which_parts_were_sent_is_completed() {
-        let text = |text: &'static str| TupleValue::Text(text.into());
-        let mut ledger = ledger(true);
-        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        for sent in
-            [[text("a"), text("b"), TupleValue::Unchanged], [text("c"), TupleValue::Null, TupleValue::Unchanged]]
-        {
-            ledger.touch(key(1), Touched::Incomplete(Tuple(sent.into())));
-        }
-        let sent = Tuple(vec![text("c"), TupleValue::Null, TupleValue::Unchanged]);
-        assert_eq!(ledger.judge(chunk, &key(1)), Verdict::Complete(sent));
-        assert!(ledger.end_chunk(TABLE, chunk));
-        let later = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        assert_eq!(ledger.judge(later, &key(1)), Verdict::Compare, "its snapshot has what was sent before");
-        ledger.touch(key(1), Touched::Known);
-        assert_eq!(ledger.judge(later, &key(1)), Verdict::Skip);
-    }
-
-    #[test]
-    fn large_values_are_bounded() {
-        let mut ledger = ledger(true);
-        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        for number in 0..40 {
-            let value = TupleValue::Text(vec![b'x'; VALUE_BYTES_MAX / 20].into());
-            ledger.touch(key(number), Touched::Incomplete(Tuple(vec![value])));
-            assert!(ledger.tables[&TABLE].value_bytes <= VALUE_BYTES_MAX);
-        }
-        assert!(!ledger.end_chunk(TABLE, chunk), "something was forgotten");
     }
 
     #[test]
@@ -313,7 +265,7 @@ mod tests {
         let mut ledger = ledger(true);
         let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
         for number in 0..=u32::try_from(KEYS_MAX).expect("small") {
-            ledger.touch(key(number), Touched::Known);
+            ledger.touch(touched(number));
         }
         assert!(ledger.tables[&TABLE].touched.len() <= KEYS_MAX);
         assert_eq!(ledger.judge(chunk, &key(0)), Verdict::Skip, "it was touched, though that was forgotten");

@@ -18,6 +18,8 @@
 //! - Pages count only for the file they were read from: a rewritten table is read again.
 //! - Rows copied earlier are compared; what is the same gives clients nothing to download. Rows that were not met
 //!   again are forgotten in the end.
+//! - A row of which the stream sent only parts is stored as such, and completed when it is met; if it is not, because it
+//!   moved to pages that had been read, it is fetched in the end.
 //!
 //! Start reading at [`reader`], then [`desk`].
 
@@ -50,27 +52,50 @@ pub(super) struct CopyOrder {
     key: CopyKey,
     schema: String,
     name: String,
-    /// What has been read already.
-    parts: Vec<PartCopy>,
-    /// Whether the stream has yet to come to where it can begin.
-    is_due_later: bool,
+    what: What,
+}
+
+/// Which rows of a table are to be copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// All but those in pages that have been read already.
+    Pages { read: Vec<PartCopy> },
+    /// Those of which only parts are known, by their identifying values. Numbered, because it may have to be asked for
+    /// them again.
+    Rows { round: u64, identities: Vec<Vec<Bytes>> },
+    /// All, once the stream has come to where the copy may begin.
+    Later,
 }
 
 impl CopyOrder {
+    /// Whether it cannot begin yet.
+    fn is_for_later(&self) -> bool {
+        self.what == What::Later
+    }
+
+    /// Whether it is the same piece of work, however far it has come.
+    fn is_same_work(&self, other: &Self) -> bool {
+        self.key == other.key
+            && match (&self.what, &other.what) {
+                (What::Pages { .. }, What::Pages { .. }) => true,
+                (What::Rows { round, .. }, What::Rows { round: other, .. }) => round == other,
+                _ => false,
+            }
+    }
+
     /// `None` for a table that is copied, or of which only old rows are left to be forgotten.
     fn of(table: &TableState) -> Option<Self> {
         if table.due.is_some() {
             let key = CopyKey { table: table.id(), first_layout: usize::MAX };
             let (schema, name) = (table.schema.clone(), table.name.clone());
-            return Some(Self { key, schema, name, parts: Vec::new(), is_due_later: true });
+            return Some(Self { key, schema, name, what: What::Later });
         }
         let copy = table.copy.as_ref().filter(|copy| !copy.is_read)?;
         Some(Self {
-            is_due_later: false,
             key: CopyKey { table: table.id(), first_layout: copy.first_layout },
             schema: table.schema.clone(),
             name: table.name.clone(),
-            parts: copy.parts.clone(),
+            what: What::Pages { read: copy.parts.clone() },
         })
     }
 }
@@ -82,7 +107,7 @@ pub(super) enum CopyMessage {
     Begin { key: CopyKey, columns: Vec<ColumnState>, begun: oneshot::Sender<Begun> },
     /// Rows of a chunk.
     Rows { key: CopyKey, chunk: ChunkId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
-    /// Everything has been read.
+    /// Everything that was ordered has been read.
     Read { key: CopyKey },
 }
 

@@ -1,5 +1,6 @@
 //! Which pages of which heaps are left to read, cut into chunks.
 
+use bytes::Bytes;
 use tokio_postgres::Client;
 
 use super::super::state::{PageRange, PartCopy};
@@ -18,6 +19,8 @@ pub(super) struct Chunk {
     /// The heap's file when the plan was made; zero where there is none.
     pub(super) filenode: u32,
     pub(super) pages: PageRange,
+    /// If given, only rows with these identifying values.
+    pub(super) identities: Vec<Vec<Bytes>>,
     /// About how many bytes it has.
     pub(super) byte_count: u64,
 }
@@ -39,6 +42,14 @@ struct Part {
     filenode: u32,
     page_count: u32,
     page_bytes: u64,
+}
+
+/// Only rows with these identifying values, wherever they are.
+pub(super) fn plan_of_rows(table: &Table, identities: Vec<Vec<Bytes>>) -> Plan {
+    let pages = PageRange { first: 0, end: u32::MAX };
+    let heap = if table.is_partitioned { Heap::Whole } else { Heap::Own(table.sql_name()) };
+    let chunk = Chunk { heap, oid: table.oid, filenode: 0, pages, identities, byte_count: 0 };
+    Plan { chunks: vec![chunk], byte_count: 0, bytes_left: 0 }
 }
 
 /// Looks at the table's heaps and leaves out what has been read.
@@ -120,6 +131,7 @@ impl Part {
             oid: self.oid,
             filenode: self.filenode,
             pages,
+            identities: Vec::new(),
             byte_count: u64::from(page_count) * self.page_bytes,
         }
     }

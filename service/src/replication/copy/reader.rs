@@ -18,7 +18,7 @@ use super::{
         status::Phase,
         stream::MESSAGE_PREFIX,
     },
-    Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels,
+    Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels, What,
     pages::{self, Chunk, Plan},
     progress::Progress,
 };
@@ -50,7 +50,7 @@ pub(in super::super) async fn run(
 ) -> ReplicationError {
     loop {
         let orders = channels.orders.borrow_and_update().clone();
-        let Some(order) = orders.iter().find(|order| !order.is_due_later).cloned() else {
+        let Some(order) = orders.iter().find(|order| !order.is_for_later()).cloned() else {
             if orders.is_empty() {
                 replicator.progress.set_phase(Phase::Streaming);
             }
@@ -63,7 +63,7 @@ pub(in super::super) async fn run(
             return error;
         }
         let is_another = |orders: &Vec<CopyOrder>| {
-            orders.iter().find(|next| !next.is_due_later).is_none_or(|next| next.key != order.key)
+            orders.iter().find(|next| !next.is_for_later()).is_none_or(|next| !next.is_same_work(&order))
         };
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
@@ -108,7 +108,7 @@ async fn copy_table(
     channels: &ReaderChannels,
     order: &CopyOrder,
 ) -> Result<(), ReplicationError> {
-    let mut parts = order.parts.clone();
+    let mut what = order.what.clone();
     loop {
         let is_wanted = |schema: &str, name: &str| (schema, name) == (&*order.schema, &*order.name);
         let look = async { published_tables(client, publications, server_version(client).await?, is_wanted).await };
@@ -116,7 +116,11 @@ async fn copy_table(
             // Whoever compares the catalog will find that it is gone.
             return Ok(());
         };
-        let Plan { chunks, byte_count, bytes_left } = within_deadline(pages::plan(client, &table, &parts)).await?;
+        let Plan { chunks, byte_count, bytes_left } = match &what {
+            What::Pages { read } => within_deadline(pages::plan(client, &table, read)).await?,
+            What::Rows { identities, .. } => pages::plan_of_rows(&table, identities.clone()),
+            What::Later => return Ok(()),
+        };
         let progress = Progress::new(replicator, &table, byte_count, bytes_left, channels.orders.borrow().len());
         let columns = columns_of(&table);
         let chunks = Mutex::new(chunks.into());
@@ -128,7 +132,11 @@ async fn copy_table(
                 return Ok(());
             }
             Read::Abandoned => return Ok(()),
-            Read::Again | Read::Rewritten => parts.clear(),
+            Read::Again | Read::Rewritten => {
+                if let What::Pages { read } = &mut what {
+                    read.clear();
+                }
+            }
         }
     }
 }
@@ -209,7 +217,8 @@ impl TableReader<'_> {
     }
 
     async fn copy(&self, session: &Client, chunk: &Chunk, begun: &Begun) -> Result<Read, ReplicationError> {
-        let statement = copy_statement(&self.table, &chunk.heap, chunk.pages.first, chunk.pages.end);
+        let Chunk { heap, pages, identities, .. } = chunk;
+        let statement = copy_statement(&self.table, heap, pages.first, pages.end, identities);
         // A lock on the table holds the first answer up.
         let lines = timeout(ROW_DEADLINE, copy_lines(session, &statement)).await.map_err(|_| silent())??;
         let mut lines = std::pin::pin!(lines);

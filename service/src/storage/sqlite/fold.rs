@@ -19,6 +19,7 @@ use super::{
     rows::RowState,
     writer::{Durability, Writer},
 };
+use crate::fault_point::fault_point;
 
 /// Most compressed bytes one slice writes, but at least one bucket.
 const SLICE_BYTES: usize = 512 << 10;
@@ -86,6 +87,7 @@ impl Inner {
             FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
         };
         let folded = self.fold_operations(upto)? && self.fold_rows(upto)?;
+        fault_point("store.before-forgetting");
         while folded && self.delete_blocks(upto)? {}
         Ok(())
     }
@@ -127,6 +129,7 @@ impl Inner {
             writer.transaction(Durability::Later, |change| {
                 rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
             })?;
+            fault_point("store.rows-placed");
             self.row_reader.table_changed();
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for (key, _) in rows {
@@ -154,6 +157,7 @@ impl Inner {
                 change.head.version += 1;
                 plans.iter().try_for_each(|plan| plan.store(change.tx))
             })?;
+            fault_point("store.operations-folded");
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
             for plan in plans {
                 tail.remove(plan.bucket(), upto.op_id);
@@ -208,6 +212,7 @@ impl Inner {
         }
         let maintenance = self.maintenance();
         let copied = copy_log(&maintenance).and_then(|()| {
+            fault_point("store.log-half-copied");
             let _writer = self.writer();
             copy_log(&maintenance)
         });

@@ -77,7 +77,7 @@ use super::{
     Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
     StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
 };
-use crate::lsn::Lsn;
+use crate::{fault_point::fault_point, lsn::Lsn};
 
 /// The tail may grow to this percentage of its threshold while a fold runs; then commits wait.
 const TAIL_FULL_PERCENT: usize = 200;
@@ -267,6 +267,7 @@ impl Inner {
             recent.or_else(|| (!self.placed.may_have(key)).then_some(false))
         };
         let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
+        fault_point("store.before-publishing");
         let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         for (bucket, operation) in appended.operations {

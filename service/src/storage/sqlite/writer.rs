@@ -20,6 +20,7 @@ use super::{
     head::Head,
     rows::{RowState, RowsBuilder},
 };
+use crate::fault_point::fault_point;
 
 /// Bytes of JSON after which the tail begins a new block. Bounds what opening a store and a fold hold at once.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -108,6 +109,7 @@ impl Writer {
         let value = change(&mut change_state)?;
         let head = change_state.head;
         head.write(&tx)?;
+        fault_point("store.before-sync");
         if let Err(error) = tx.commit() {
             self.notice(&error);
             return Err(error.into());

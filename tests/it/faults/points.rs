@@ -1,0 +1,139 @@
+//! The service ends at each of its fault points, several times. Needs a binary of its own, so only with
+//! `KAIROS_FAULT_POINTS=1`.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use kairos_sync::migrate::Migrations;
+use kairos_tests::service::{TestService, connect};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{task::JoinHandle, time::sleep};
+
+use super::{acknowledged::Watch, device::Devices, load::Load, number, seed, service_schema};
+use crate::{
+    replica::RULES,
+    tidy::{root, rust_files},
+};
+
+/// Between two transactions of a session.
+const LOAD_PAUSE: Duration = Duration::from_millis(20);
+/// Between two pairs of large transactions: a service without optimisation must keep up, or its copies wait for ever.
+const MUCH_PAUSE: Duration = Duration::from_secs(6);
+/// How long it may take until the point is passed, and until everything is equal afterwards.
+const PATIENCE: Duration = Duration::from_mins(3);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A binary that has the points, in a folder of its own so that the usual one stays as it is.
+fn build() -> PathBuf {
+    let folder = root().join("target/fault-points");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--locked", "--package", "kairos-sync", "--bin", "kairos-sync"]);
+    command.args(["--features", "fault-points", "--target-dir"]).arg(&folder).current_dir(root());
+    assert!(command.status().expect("cargo runs").success(), "the service with fault points does not build");
+    folder.join("debug/kairos-sync")
+}
+
+/// All points in the source.
+fn points() -> Vec<String> {
+    let mut points = Vec::new();
+    for file in rust_files(&root().join("service/src")) {
+        let text = fs::read_to_string(&file).expect("readable");
+        let calls = text.split("fault_point(\"").skip(1);
+        points.extend(calls.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    points.sort_unstable();
+    points
+}
+
+/// How often a point may be passed before the process ends there.
+fn passes_max(point: &str) -> usize {
+    match point.split('.').next() {
+        Some("reader") if point.ends_with("part") => 2,
+        Some("reader") => 50,
+        Some("copy") => 3,
+        Some("store") if point.contains("before-sync") || point.contains("before-publishing") => 50,
+        Some("store") => 2,
+        _ => 1,
+    }
+}
+
+/// Large transactions, one after the other: they come in parts, and are stored in parts; and they fill what is folded.
+fn write_much(uri: String) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let client = connect(&uri).await;
+        for round in 0.. {
+            let insert = format!(
+                "INSERT INTO items SELECT '{round}-' || n, 'large', repeat('x', 300) FROM generate_series(1, 14000) n"
+            );
+            client.batch_execute(&insert).await.expect("inserts");
+            let delete = format!("DELETE FROM items WHERE starts_with(id, '{round}-')");
+            client.batch_execute(&delete).await.expect("deletes");
+            sleep(MUCH_PAUSE).await;
+        }
+    })
+}
+
+/// Ends the service, and takes its store and slot away: it begins anew.
+async fn forget(service: &mut TestService) {
+    service.process.kill().expect("it runs");
+    fs::remove_dir_all(&service.data_dir).expect("removable");
+    let drop_slots =
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database();
+                      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                       WHERE database = current_database()";
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = service.sql.batch_execute(drop_slots).await {
+        assert!(Instant::now() < deadline, "{error}");
+        sleep(POLL).await;
+    }
+    service.sql.batch_execute("TRUNCATE items, habits, completions").await.expect("empties the tables");
+    let rows = "INSERT INTO items SELECT 'i' || n, 'first', repeat('x', 100) FROM generate_series(1, 5000) n;
+                INSERT INTO habits SELECT 'h' || n, 'ada' FROM generate_series(1, 100) n;
+                INSERT INTO completions SELECT 'c' || n, 'h' || n % 100 FROM generate_series(1, 1000) n";
+    service.sql.batch_execute(rows).await.expect("fills");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
+    if number("KAIROS_FAULT_POINTS", 0) == 0 {
+        println!("skipped: KAIROS_FAULT_POINTS is not 1");
+        return;
+    }
+    let (seed, rounds) = (seed(), number("KAIROS_FAULT_ROUNDS", 2));
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut service = TestService::prepare_with(&build(), Migrations::Service, RULES, async |sql| {
+        sql.batch_execute(&service_schema()).await.expect("the test's schema is valid");
+        let streams = "ALTER ROLE kairos_replication SET logical_decoding_work_mem = '64kB'";
+        sql.batch_execute(streams).await.expect("a setting");
+    })
+    .await;
+    let devices = Devices::open(&service, "device").await;
+    let uri = service.cluster.uri("postgres", &service.database);
+    for point in points() {
+        for round in 0..rounds {
+            let passes = random.random_range(1..=passes_max(&point));
+            let context = format!("seed {seed}, {point}, round {round}, pass {passes}");
+            forget(&mut service).await;
+            let watch = Watch::start(&service).await;
+            let order = format!("{point}:{passes}");
+            service.process.restart_with(&[("KAIROS_FAULT_POINT", &order)]).expect("it can be started");
+            let load = Load::start(&uri, seed.wrapping_add(1_000 * round), 2, LOAD_PAUSE);
+            let much = write_much(uri.clone());
+            let started = Instant::now();
+            while !service.process.has_ended().expect("the system tells") {
+                assert!(started.elapsed() < PATIENCE, "{context}: never passed\n{}", service.process.log_tail());
+                sleep(POLL).await;
+            }
+            println!("{context}: ended after {:?}", started.elapsed());
+            service.process.restart().await.unwrap_or_else(|error| panic!("{context}: {error}"));
+            much.abort();
+            load.stop().await;
+            devices.wait_until_equal(&service, PATIENCE, &context).await;
+            watch.assert_held().await;
+        }
+    }
+}

@@ -79,6 +79,12 @@ pub(crate) async fn write_segments(client: &Client, count: u32) {
     }
 }
 
+/// Where the source's WAL ends.
+async fn head(client: &Client) -> Lsn {
+    let head: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a position").get(0);
+    head.parse().expect("a position")
+}
+
 pub(crate) async fn connect(cluster: &PgCluster) -> Client {
     let (client, connection) =
         tokio_postgres::connect(&cluster.uri("postgres", "postgres"), NoTls).await.expect("a connection");
@@ -166,10 +172,16 @@ impl Replica {
         Stopped { store: self.store, buckets: self.buckets, rules: self.rules }
     }
 
+    /// Waits until at most so many bytes of WAL are left to be stored.
+    pub(crate) async fn keep_within(&self, bytes: u64, client: &Client) {
+        let head = head(client).await;
+        let lag = |replica: &Self| head.bytes_since(replica.status.snapshot().resume);
+        self.wait_until(|replica| lag(replica) <= bytes).await;
+    }
+
     /// Waits until everything the source has committed by now is visible.
     pub(crate) async fn catch_up(&self, client: &Client) {
-        let head: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a position").get(0);
-        let head: Lsn = head.parse().expect("a position");
+        let head = head(client).await;
         client.batch_execute("SELECT pg_logical_emit_message(true, 'kairos', 'test')").await.expect("a message");
         self.wait_until(|replica| replica.visible_at().is_some_and(|lsn| lsn >= head)).await;
     }

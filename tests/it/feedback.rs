@@ -19,7 +19,9 @@ async fn an_upload_is_followed_by_silence_though_everything_is_published() {
     let replica = Replica::start_reading(source, RULES);
     replica.catch_up(&desk.admin).await;
     replica.wait_for_stream().await;
-    assert_eq!(desk.outcome("anna", habit("h1", "anna")).await, "");
+    let mut write = habit("h1", "anna");
+    write["op_id"] = 1.into();
+    assert_eq!(desk.outcome("anna", serde_json::json!({ "client_id": "phone", "batch": [write] })).await, "");
     assert_eq!(desk.count("SELECT count(*) FROM kairos.write_ledger").await, 1, "the ledger is in this database");
     replica.catch_up(&desk.admin).await;
     replica.wait_for_ids("everything", &["h1"]).await;

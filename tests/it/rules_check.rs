@@ -116,12 +116,15 @@ async fn every_fault_is_named_at_its_place_and_the_sql_named_mends_it() {
     ];
     assert_eq!(found.iter().map(|(code, word)| (*code, word.as_str())).collect::<Vec<_>>(), expected);
 
+    // What no SQL of ours can mend: only who owns the table knows what its key should be.
+    let is_for_a_person = |code: &str| code == "PG-0214";
     let mut rounds = 0;
     let mut report = report;
-    while !findings(&report, &text).is_empty() {
+    while findings(&report, &text).iter().any(|(code, _)| !is_for_a_person(code)) {
         rounds += 1;
         assert!(rounds < 5, "{report:#}");
-        for finding in report["diagnostics"].as_array().expect("a list") {
+        let found = report["diagnostics"].as_array().expect("a list").iter();
+        for finding in found.filter(|finding| !finding["code"].as_str().is_some_and(is_for_a_person)) {
             let help = finding["help"].as_str().expect("a remedy");
             let sql = help.split_once("run `").and_then(|(_, rest)| rest.split_once('`')).expect("the SQL").0;
             admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -131,6 +134,7 @@ async fn every_fault_is_named_at_its_place_and_the_sql_named_mends_it() {
         report = next;
     }
     assert_eq!(report["ok"], Value::Bool(true));
+    assert_eq!(findings(&report, &text), [("PG-0214", "keyless".to_owned())]);
     assert_eq!(report["definitions"], serde_json::json!(["mine"]));
     assert_eq!(report["tables"].as_array().map(Vec::len), Some(QUERIES.len()));
 }

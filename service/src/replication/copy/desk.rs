@@ -1,6 +1,6 @@
 //! The copy as the stream's thread sees it: chunks are announced here, their rows applied and counted.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use bytes::Bytes;
 
@@ -21,10 +21,10 @@ use crate::{
     fault_point::fault_point,
     lsn::Lsn,
     postgres::copy::fields,
-    storage::{Batch, RowKey, TableId},
+    storage::{Batch, BucketStore, RowKey, StorageError, TableId},
 };
 
-/// Rows looked at in one commit of a sweep.
+/// Rows looked at in one commit of a sweep, and about as many are fetched at once.
 const SWEEP_ROWS: usize = 1_000;
 /// How often rows are asked for that the stream keeps touching; more means that the source does not find them.
 const FETCHES_MAX: u32 = 100;
@@ -39,29 +39,52 @@ pub(in super::super) struct Desk {
 }
 
 /// Looks at the rows of a table after it was read: those from before that the copy did not meet are forgotten, those of
-/// which only parts are known are fetched.
+/// which only parts are known are fetched, many at once.
 struct Sweep {
     key: CopyKey,
+    /// The last row it has looked at.
     after: Option<RowKey>,
-    /// Rows that must come before it goes on, with the number of the order for them.
-    awaited: Option<(u64, Vec<Vec<Bytes>>)>,
-    /// How often it has asked for rows at this place.
+    has_seen_all: bool,
+    /// Rows of which only parts are known, with their identifying values.
+    gaps: Vec<(RowKey, Vec<Bytes>)>,
+    /// The number of the order for these, while it runs.
+    awaited: Option<u64>,
+    /// How often they were asked for.
     attempts: u32,
 }
 
 impl Sweep {
     fn new(key: CopyKey) -> Self {
-        Self { key, after: None, awaited: None, attempts: 0 }
+        Self { key, after: None, has_seen_all: false, gaps: Vec::new(), awaited: None, attempts: 0 }
+    }
+
+    /// The rows to look at next: those that were fetched, or else those that follow.
+    fn next_rows(&mut self, store: &dyn BucketStore) -> Result<Vec<RowKey>, StorageError> {
+        if self.attempts > 0 {
+            return Ok(mem::take(&mut self.gaps).into_iter().map(|(row, _)| row).collect());
+        }
+        let page = store.rows_of_table(self.key.table, self.after.as_ref(), SWEEP_ROWS)?;
+        self.has_seen_all = page.len() < SWEEP_ROWS;
+        self.after = page.last().cloned().or(self.after.take());
+        Ok(page)
+    }
+
+    /// Whether there are rows to be fetched before it goes on.
+    fn must_fetch(&mut self) -> bool {
+        if self.gaps.is_empty() {
+            self.attempts = 0;
+        }
+        !self.gaps.is_empty() && (self.attempts > 0 || self.has_seen_all || self.gaps.len() >= SWEEP_ROWS)
     }
 
     fn order(&self, tables: &[TableState]) -> Option<CopyOrder> {
         let table = tables.iter().find(|table| table.id() == self.key.table)?;
-        let (round, identities) = self.awaited.clone()?;
+        let identities = self.gaps.iter().map(|(_, identity)| identity.clone()).collect();
         Some(CopyOrder {
             key: self.key,
             schema: table.schema.clone(),
             name: table.name.clone(),
-            what: What::Rows { round, identities },
+            what: What::Rows { round: self.awaited?, identities },
         })
     }
 }
@@ -248,33 +271,35 @@ impl Desk {
     /// Goes on with a sweep, for one commit.
     pub(in super::super) fn sweep(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
         let next = self.sweeps.iter().position(|sweep| sweep.awaited.is_none());
-        let Some(Sweep { key, after, attempts, .. }) = next.and_then(|index| self.sweeps.remove(index)) else {
-            return Ok(());
-        };
+        let Some(mut sweep) = next.and_then(|index| self.sweeps.remove(index)) else { return Ok(()) };
+        let key = sweep.key;
         let Some(table) = work.relations.by_id(key.table) else { return Ok(()) };
-        let page = work.replicator.store.rows_of_table(key.table, after.as_ref(), SWEEP_ROWS)?;
-        let Some(last) = page.last().cloned() else {
-            return self.end(work, key);
-        };
+        let rows = sweep.next_rows(work.replicator.store.as_ref())?;
         let mut applier = Applier::new(work.replicator.store.as_ref());
-        let mut missing = Vec::new();
-        for row in &page {
-            missing.extend(applier.sweep(table, row, key.first_layout)?);
+        for row in rows {
+            if let Some(identity) = applier.sweep(table, &row, key.first_layout)? {
+                sweep.gaps.push((row, identity));
+            }
         }
         applier.settle(work.relations)?;
         work.replicator.report(&applier.take_errors());
         let batch = Batch { visible_at: work.state.visible_at(), ..applier.finish() };
         work.replicator.commit(batch)?;
-        if missing.is_empty() {
-            self.sweeps.push_front(Sweep { after: Some(last), ..Sweep::new(key) });
+        if sweep.must_fetch() {
+            if sweep.attempts == FETCHES_MAX {
+                return Err(ReplicationError::RowMissing { table: table.full_name() });
+            }
+            self.round += 1;
+            sweep.awaited = Some(self.round);
+            sweep.attempts += 1;
+            self.sweeps.push_front(sweep);
+            self.publish_orders(work.state);
             return Ok(());
         }
-        if attempts == FETCHES_MAX {
-            return Err(ReplicationError::RowMissing { table: table.full_name() });
+        if sweep.has_seen_all {
+            return self.end(work, key);
         }
-        self.round += 1;
-        self.sweeps.push_front(Sweep { key, after, awaited: Some((self.round, missing)), attempts: attempts + 1 });
-        self.publish_orders(work.state);
+        self.sweeps.push_front(sweep);
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 mod fault_point;
+#[cfg(test)]
+mod fuzz;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

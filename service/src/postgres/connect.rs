@@ -4,9 +4,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 
 use crate::postgres::{
-    dial::dial,
-    error::{PgError, ServerError},
-    source::SourceConfig,
+    dial::dial, error::PgError, frame::Framed, handover::Handover, source::SourceConfig, startup::start_session,
 };
 
 /// How sessions name themselves in `pg_stat_activity`; also how a walsender is recognised as ours.
@@ -38,31 +36,14 @@ impl SourceConfig {
     }
 
     async fn open_session(&self) -> Result<Client, PgError> {
-        let transport = dial(self).await?;
-        let mut config = Config::new();
-        config.user(&self.user).dbname(&self.database).application_name(APPLICATION_NAME);
-        // TLS, where wanted, is already on the transport.
-        config.ssl_mode(SslMode::Disable);
-        if let Some(password) = &self.password {
-            config.password(password.reveal());
-        }
-        let (client, connection) = config.connect_raw(transport, NoTls).await.map_err(|error| self.refusal(error))?;
+        let mut framed = Framed::new(dial(self).await?);
+        let said = start_session(&mut framed, self, &[("client_encoding", "UTF8")]).await?;
+        let (client, connection) = begun_as(&self.user).connect_raw(Handover::new(framed, &said), NoTls).await?;
         // The connection's end shows in the client's next call, with its reason.
         tokio::spawn(connection);
         let settings: Vec<_> = SESSION_SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'")).collect();
         client.batch_execute(&settings.join("; ")).await?;
         Ok(client)
-    }
-
-    fn refusal(&self, error: tokio_postgres::Error) -> PgError {
-        match error.as_db_error() {
-            Some(server) => {
-                let error =
-                    ServerError { sqlstate: server.code().code().to_owned(), message: server.message().to_owned() };
-                PgError::while_connecting(error, self)
-            }
-            None => error.into(),
-        }
     }
 
     /// Where the server is, for messages.
@@ -72,4 +53,11 @@ impl SourceConfig {
             None => format!("{}:{}", self.host, self.port),
         }
     }
+}
+
+/// A session that has begun: there is nothing to negotiate any more.
+fn begun_as(user: &str) -> Config {
+    let mut config = Config::new();
+    config.user(user).ssl_mode(SslMode::Disable);
+    config
 }

@@ -55,11 +55,14 @@ pub(super) async fn dial(source: &SourceConfig) -> Result<Transport, PgError> {
     let name = ServerName::try_from(name.clone()).map_err(|_| {
         PgError::Certificates("the host's name cannot be in a certificate: set `tls_servername`".into())
     })?;
-    if !accepts_tls(&mut stream).await.map_err(unreachable)? {
-        return Err(PgError::TlsRefused { address });
+    match answer_to_tls(&mut stream).await.map_err(PgError::Lost)? {
+        b'S' => {}
+        b'N' => return Err(PgError::TlsRefused { address }),
+        // An error, from a server that is short of something; or not from a server at all.
+        _ => return Err(PgError::Protocol("neither yes nor no to TLS")),
     }
     let connected = TlsConnector::from(Arc::clone(&tls)).connect(name, stream).await;
-    let stream = connected.map_err(|source| PgError::Tls { address, source })?;
+    let stream = connected.map_err(|error| tls::failure(address, error))?;
     Ok(Transport::Tls(Box::new(stream)))
 }
 
@@ -72,11 +75,12 @@ fn watch_peer(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn accepts_tls(stream: &mut TcpStream) -> io::Result<bool> {
+async fn answer_to_tls(stream: &mut TcpStream) -> io::Result<u8> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     stream.write_all(&request).await?;
-    Ok(stream.read_u8().await? == b'S')
+    // Not a byte more: what comes unprotected before the handshake must not count as protected.
+    stream.read_u8().await
 }
 
 macro_rules! on_stream {

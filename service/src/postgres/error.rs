@@ -36,13 +36,12 @@ pub enum PgError {
         address: String,
     },
     /// TLS failed, most often because the certificate is not trusted or names another host.
-    #[error(
-        "TLS with Postgres at {address} failed: give the authority's certificate (`cacert`), or the name the \
-         certificate has (`tls_servername`)"
-    )]
+    #[error("TLS with Postgres at {address} failed: {problem}")]
     Tls {
         /// Host and port.
         address: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
         /// What rustls said.
         #[source]
         source: io::Error,
@@ -51,10 +50,12 @@ pub enum PgError {
     #[error("certificates: {0}")]
     Certificates(String),
     /// The server refuses the role or its password.
-    #[error("Postgres refuses role \"{user}\" (SQLSTATE {sqlstate}): check role, password and pg_hba.conf")]
+    #[error("Postgres refuses role \"{user}\": {reason} (SQLSTATE {sqlstate}); check role, password and pg_hba.conf")]
     Authentication {
         /// The role.
         user: String,
+        /// The server's message.
+        reason: String,
         /// 28P01 or 28000.
         sqlstate: String,
     },
@@ -151,7 +152,9 @@ impl PgError {
     /// Gives the errors of connecting their own kinds.
     pub(super) fn while_connecting(error: ServerError, source: &SourceConfig) -> Self {
         match error.sqlstate.as_str() {
-            "28P01" | "28000" => Self::Authentication { user: source.user.clone(), sqlstate: error.sqlstate },
+            "28P01" | "28000" => {
+                Self::Authentication { user: source.user.clone(), reason: error.message, sqlstate: error.sqlstate }
+            }
             "3D000" => Self::Database { database: source.database.clone() },
             // The words of PgBouncer before 1.23. Postgres itself knows every parameter that is sent.
             "08P01" if error.message.starts_with("unsupported startup parameter") => {

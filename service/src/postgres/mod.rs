@@ -1,8 +1,8 @@
 //! Postgres, as far as replication needs it: connections, the replication protocol, catalog, types.
 //!
 //! ```text
-//! source (where) ─► dial (bytes, TLS) ─► connect (SQL sessions) ─► preflight, catalog, type_catalog, copy
-//!                                    └─► walsender (commands) ─► wal_stream (task) ─► pgoutput (messages)
+//! source (where) ─► dial (bytes, TLS) ─► startup (who) ┬► connect (SQL sessions) ─► preflight, catalog, type_catalog, copy
+//!                                                      └► walsender (commands) ─► wal_stream (task) ─► pgoutput (messages)
 //! text of a value, from snapshot or stream ─► value ─► SqlValue
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod copy;
 pub mod dial;
 pub mod error;
 mod frame;
+mod handover;
 pub mod membership;
 pub mod pgoutput;
 pub mod preflight;

@@ -1,4 +1,4 @@
-//! Start-up and authentication of a replication connection.
+//! Start-up and authentication, the same for all connections.
 
 use bytes::BytesMut;
 use postgres_protocol::{
@@ -12,31 +12,39 @@ use postgres_protocol::{
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::postgres::{
-    connect::{APPLICATION_NAME, SESSION_SETTINGS},
+    connect::APPLICATION_NAME,
     error::PgError,
     frame::{Framed, server_error},
     source::SourceConfig,
 };
 
-/// Brings a fresh connection to the point where it takes commands.
-pub(super) async fn start_session(framed: &mut Framed, source: &SourceConfig) -> Result<(), PgError> {
+/// Brings a fresh connection to the point where it takes commands. Gives what the server said of the session, as it
+/// was sent.
+pub(super) async fn start_session(
+    framed: &mut Framed,
+    source: &SourceConfig,
+    further: &[(&str, &str)],
+) -> Result<BytesMut, PgError> {
     let mut parameters = vec![
         ("user", source.user.as_str()),
         ("database", source.database.as_str()),
-        ("replication", "database"),
         ("application_name", APPLICATION_NAME),
     ];
-    parameters.extend_from_slice(SESSION_SETTINGS);
+    parameters.extend_from_slice(further);
     let mut request = BytesMut::new();
     frontend::startup_message(parameters, &mut request).map_err(|_| PgError::Uri("a zero byte".to_owned()))?;
     framed.write(&request).await?;
     authenticate(framed, source).await?;
+    framed.begun();
+    let mut said = BytesMut::new();
     loop {
-        match framed.read().await?.parse()? {
-            Message::ReadyForQuery(_) => return Ok(()),
+        let frame = framed.read().await?;
+        said.extend_from_slice(frame.as_bytes());
+        match frame.parse()? {
+            Message::ReadyForQuery(_) => return Ok(said),
             Message::ErrorResponse(body) => return Err(refusal(source, body.fields())),
-            // Parameters, the cancel key and notices say nothing that is needed.
-            _ => {}
+            Message::ParameterStatus(_) | Message::BackendKeyData(_) | Message::NoticeResponse(_) => {}
+            _ => return Err(PgError::Protocol("one out of order at the start of a session")),
         }
     }
 }

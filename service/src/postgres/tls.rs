@@ -1,6 +1,6 @@
 //! TLS towards Postgres.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -38,6 +38,38 @@ pub(super) fn client_config(source: &SourceConfig) -> Result<Option<Arc<ClientCo
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
     };
     Ok(Some(Arc::new(config)))
+}
+
+/// Why no TLS came about.
+pub(super) fn failure(address: String, source: io::Error) -> PgError {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    // Anything else is an end of the connection, which TLS did not cause.
+    let Some(error) = source.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
+        return PgError::Lost(source);
+    };
+    let problem = match error {
+        Error::InvalidCertificate(UnknownIssuer) => {
+            "its certificate comes from an authority that is not trusted here; give that authority's certificate \
+             (`cacert`)"
+        }
+        Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "its certificate is for another name; connect to a name it has, or give one of them (`tls_servername`)"
+        }
+        Error::InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            "its certificate, or the authority's, has expired; renew it"
+        }
+        Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            "its certificate, or the authority's, is not valid yet; check the clocks of both hosts"
+        }
+        Error::InvalidCertificate(_) => {
+            "its certificate cannot be used; give the authority's certificate, not the server's own (`cacert`)"
+        }
+        _ => "the two sides do not agree; see the cause in the log",
+    };
+    PgError::Tls { address, problem, source }
 }
 
 fn trusted_roots(pem: Option<&str>) -> Result<RootCertStore, PgError> {

@@ -181,7 +181,8 @@ pub(super) fn spawn(
 /// Reads the stream from a socket at whose other end no server is.
 #[cfg(test)]
 pub(crate) fn read_socket(socket: tokio::net::UnixStream, limits: StreamLimits) -> (WalStream, StreamHandle) {
-    let framed = Framed::new(crate::postgres::dial::Transport::Unix(socket));
+    let mut framed = Framed::new(crate::postgres::dial::Transport::Unix(socket));
+    framed.begun();
     spawn(framed, Lsn::ZERO, Duration::from_mins(5), limits)
 }
 

@@ -13,6 +13,7 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 use crate::{
     lsn::Lsn,
     postgres::{
+        connect::SESSION_SETTINGS,
         dial::dial,
         error::PgError,
         frame::{Framed, server_error},
@@ -60,7 +61,8 @@ impl WalSender {
         let deadline = source.connect_timeout;
         let open = async {
             let mut framed = Framed::new(dial(source).await?);
-            start_session(&mut framed, source).await?;
+            let parameters = [&[("replication", "database")], SESSION_SETTINGS].concat();
+            start_session(&mut framed, source, &parameters).await?;
             Ok(Self { framed })
         };
         timeout(deadline, open).await.map_err(|_| PgError::Timeout { doing: "connecting", after: deadline })?

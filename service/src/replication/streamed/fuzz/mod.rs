@@ -1,9 +1,10 @@
 //! Streams of all kinds, from the socket to the follower.
 //!
-//! A made-up [`server`] says what must arrive; [`mutate`] brings in faults. Whatever comes: no panic, no memory out of
+//! A made-up [`server`], with made-up [`content`], says what must arrive; [`mutate`] brings in faults. Whatever comes: no panic, no memory out of
 //! proportion, whole transactions only, the error has a code, and nothing is delivered after it. What was sent before
 //! the first fault is delivered as it was meant.
 
+mod content;
 mod encode;
 mod mutate;
 mod server;

@@ -5,14 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::encode;
+use super::{content, encode};
 use crate::{
     fuzz::Random,
     lsn::Lsn,
-    postgres::pgoutput::{
-        Begin, Commit, Delete, IdentitySetting, Insert, LogicalMessage, Message, OldTuple, PartStart, Relation,
-        RelationColumn, StreamAbort, StreamCommit, Truncate, Tuple, TupleValue, Update,
-    },
+    postgres::pgoutput::{Begin, Commit, Message, PartStart, Relation, StreamAbort, StreamCommit},
 };
 
 /// Transactions that are streamed at a time.
@@ -50,7 +47,7 @@ pub(super) fn tables_of(message: &Message) -> Vec<u32> {
 
 /// What is sent in `steps` steps.
 pub(super) fn sent(random: &mut Random, steps: usize) -> Vec<Sent> {
-    let tables = (0..3).map(|number| Table::new(random, 16_400 + number)).collect();
+    let tables = (0..3).map(|number| Table::described_as(content::relation(random, 16_400 + number))).collect();
     let mut server = Server { random, tables, open: BTreeMap::new(), xid: 700, lsn: 1 << 24, sent: Vec::new() };
     for _ in 0..steps {
         server.step();
@@ -63,6 +60,12 @@ struct Table {
     is_described: bool,
     /// Streamed transactions that it was described to.
     described_to: BTreeSet<u32>,
+}
+
+impl Table {
+    fn described_as(description: Relation) -> Self {
+        Self { description, is_described: false, described_to: BTreeSet::new() }
+    }
 }
 
 /// A streamed transaction that has not ended.
@@ -111,7 +114,7 @@ impl Server<'_> {
             8 => self.stream_abort(),
             9 => self.keepalive(true),
             10 => {
-                let message = self.logical_message(false);
+                let message = content::logical_message(self.random, Lsn::new(self.lsn), false);
                 self.send(&message, None, vec![Delivery::Message { message: message.clone(), described: vec![] }]);
             }
             // The publication has other columns of a table now, whoever is writing to it.
@@ -188,7 +191,12 @@ impl Server<'_> {
 
     /// Sends a change, with the description it needs.
     fn describe_and_send(&mut self, place: Place) -> Delivery {
-        let message = self.change();
+        let message = if self.random.chance(10) {
+            content::logical_message(self.random, Lsn::new(self.lsn), true)
+        } else {
+            let tables: Vec<_> = self.tables.iter().map(|table| &table.description).collect();
+            content::change(self.random, &tables)
+        };
         for oid in tables_of(&message) {
             self.describe(self.table(oid), place);
         }
@@ -222,7 +230,7 @@ impl Server<'_> {
 
     fn describe_anew(&mut self, table: usize) {
         let oid = self.tables[table].description.oid;
-        self.tables[table] = Table::new(self.random, oid);
+        self.tables[table] = Table::described_as(content::relation(self.random, oid));
     }
 
     fn part(&mut self) {
@@ -298,7 +306,7 @@ impl Server<'_> {
         // Undone backwards. What is left was altered before it.
         let undone: Vec<_> = open.altered.extract_if(.., |(of, _, _)| is_gone(*of)).collect();
         for (_, table, before) in undone.into_iter().rev() {
-            self.tables[table] = Table { description: before, is_described: false, described_to: BTreeSet::new() };
+            self.tables[table] = Table::described_as(before);
         }
         if subxid == xid {
             self.open.remove(&xid);
@@ -308,68 +316,8 @@ impl Server<'_> {
         }
         self.send(&Message::StreamAbort(StreamAbort { xid, subxid }), None, Vec::new());
     }
-
-    fn change(&mut self) -> Message {
-        let table = self.random.below(self.tables.len());
-        let (relation, width) = (self.tables[table].description.oid, self.tables[table].description.columns.len());
-        match self.random.below(10) {
-            0..=4 => Message::Insert(Insert { relation, new: self.tuple(width, false) }),
-            5 | 6 => {
-                let old = if self.random.chance(50) { None } else { Some(self.old(width)) };
-                Message::Update(Update { relation, old, new: self.tuple(width, true) })
-            }
-            7 => Message::Delete(Delete { relation, old: self.old(width) }),
-            8 => {
-                let count = self.random.below(self.tables.len() + 1);
-                let relations = self.tables.iter().take(count).map(|table| table.description.oid).collect();
-                Message::Truncate(Truncate { relations })
-            }
-            _ => self.logical_message(true),
-        }
-    }
-
-    fn logical_message(&mut self, is_transactional: bool) -> Message {
-        let prefix = self.random.text(&["kairos", "other", ""]).to_owned();
-        Message::Logical(LogicalMessage { is_transactional, lsn: Lsn::new(self.lsn), prefix, content: self.text() })
-    }
-
-    fn old(&mut self, width: usize) -> OldTuple {
-        let tuple = self.tuple(width, false);
-        if self.random.chance(50) { OldTuple::Key(tuple) } else { OldTuple::Full(tuple) }
-    }
-
-    fn tuple(&mut self, width: usize, may_be_unchanged: bool) -> Tuple {
-        let value = |server: &mut Self| match server.random.below(6) {
-            0 => TupleValue::Null,
-            1 if may_be_unchanged => TupleValue::Unchanged,
-            _ => TupleValue::Text(server.text()),
-        };
-        Tuple((0..width).map(|_| value(self)).collect())
-    }
-
-    fn text(&mut self) -> bytes::Bytes {
-        let length = *self.random.pick(&[0, 1, 3, 20, 20, 300]);
-        (0..length).map(|_| self.random.next().to_be_bytes()[0]).collect()
-    }
 }
 
 fn plain(message: Message) -> Delivery {
     Delivery::Message { message, described: Vec::new() }
-}
-
-impl Table {
-    /// A table that differs from all others, and from itself before.
-    fn new(random: &mut Random, oid: u32) -> Self {
-        use IdentitySetting::{Default, Full, Index, Nothing};
-        let column = |random: &mut Random, number: usize| RelationColumn {
-            is_identity: random.chance(40),
-            name: format!("column {number} {:x}", random.next()),
-            type_oid: *random.pick(&[25, 23, 1184, 16_399]),
-        };
-        let columns = (0..random.below(6)).map(|number| column(random, number)).collect();
-        let schema = random.text(&["public", "pg_catalog", "Schéma"]).to_owned();
-        let identity = *random.pick(&[Default, Nothing, Full, Index]);
-        let description = Relation { oid, schema, name: format!("table {:x}", random.next()), identity, columns };
-        Self { description, is_described: false, described_to: BTreeSet::new() }
-    }
 }

@@ -76,6 +76,12 @@ impl Framed {
         matches!(self.transport, Transport::Tls(_) | Transport::Unix(_))
     }
 
+    /// The server's certificate, in DER.
+    pub(super) fn server_certificate(&self) -> Option<&[u8]> {
+        let Transport::Tls(stream) = &self.transport else { return None };
+        stream.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     /// The next message. Cancelling loses nothing: bytes read so far stay in the buffer.
     pub(super) async fn read(&mut self) -> Result<Frame, PgError> {
         loop {

@@ -16,6 +16,7 @@
 
 pub mod blocker;
 pub mod catalog;
+mod channel_binding;
 pub mod connect;
 pub mod copy;
 pub mod dial;

@@ -12,6 +12,7 @@ use postgres_protocol::{
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::postgres::{
+    channel_binding::tls_server_end_point,
     connect::APPLICATION_NAME,
     error::PgError,
     frame::{Framed, server_error},
@@ -88,13 +89,23 @@ async fn send_password(framed: &mut Framed, text: &[u8]) -> Result<(), PgError> 
 }
 
 async fn scram(framed: &mut Framed, source: &SourceConfig, offer: &AuthenticationSaslBody) -> Result<(), PgError> {
-    if !offer.mechanisms().any(|name| Ok(name == sasl::SCRAM_SHA_256)).unwrap_or(false) {
+    let offers = |wanted: &str| offer.mechanisms().any(|name| Ok(name == wanted)).unwrap_or(false);
+    let binding = framed.server_certificate().and_then(tls_server_end_point);
+    let (mechanism, binding) = match binding {
+        Some(hash) if offers(sasl::SCRAM_SHA_256_PLUS) => {
+            (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
+        }
+        // Tells the server, so that it notices when somebody between took its offer away.
+        Some(_) => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
+        None => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
+    };
+    if !offers(mechanism) {
         return Err(PgError::AuthenticationMethod("a SASL mechanism other than SCRAM-SHA-256"));
     }
     let lied = |_| PgError::Protocol("a SCRAM message which proves that the server does not know the password");
-    let mut exchange = sasl::ScramSha256::new(password(source)?, sasl::ChannelBinding::unsupported());
+    let mut exchange = sasl::ScramSha256::new(password(source)?, binding);
     let mut answer = BytesMut::new();
-    frontend::sasl_initial_response(sasl::SCRAM_SHA_256, exchange.message(), &mut answer).map_err(lied)?;
+    frontend::sasl_initial_response(mechanism, exchange.message(), &mut answer).map_err(lied)?;
     framed.write(&answer).await?;
     match framed.read().await?.parse()? {
         Message::AuthenticationSaslContinue(body) => exchange.update(body.data()).map_err(lied)?,

@@ -14,10 +14,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{DEADLINE, Server, assert_refused, outcome};
+use super::{DEADLINE, PASSWORD, Server, assert_refused, outcome};
 use crate::replica::Replica;
-
-const PASSWORD: &str = "s3cret";
 
 /// A role for each way; all have the same password.
 const ROLES: &str = "

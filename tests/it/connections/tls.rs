@@ -1,13 +1,21 @@
 //! Whose certificate is accepted, and what a refusal says; and what comes in place of TLS.
 
-use kairos_sync::postgres::{SourceConfig, TlsMode};
-use rcgen::{CertificateParams, date_time_ymd};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
+use std::{io, sync::Arc};
 
-use super::{Authority, HOST, Server, assert_refused, outcome};
+use kairos_sync::postgres::{SourceConfig, TlsMode};
+use rcgen::{CertificateParams, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, date_time_ymd};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::{Authority, HOST, PASSWORD, Server, assert_refused, outcome};
 
 const ROLE: &str = "postgres";
 
@@ -77,5 +85,67 @@ async fn what_is_no_answer_to_tls_is_told_from_a_refusal_of_it() {
     ] {
         let source = SourceConfig { port: answering(answer).await, ..server.source(ROLE, None, tls) };
         assert_refused(outcome(&source).await, code, "", case);
+    }
+}
+
+/// Takes TLS off, with a certificate of its own, and speaks TLS with the server itself.
+async fn between(server: &Server, (certificate, key): (String, String)) -> u16 {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(|der| der.expect("PEM")).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+    let provider = Arc::new(ring::default_provider());
+    let ours = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let ours = ours.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("a key of its own");
+    let mut roots = RootCertStore::empty();
+    let authority = server.authority.certificate();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("an authority");
+    let theirs = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let theirs = theirs.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let (acceptor, connector) = (TlsAcceptor::from(Arc::new(ours)), TlsConnector::from(Arc::new(theirs)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (port, server) = (listener.local_addr().expect("an address").port(), server.cluster.port());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, connector) = (acceptor.clone(), connector.clone());
+            tokio::spawn(async move { drop(relay(client, server, acceptor, connector).await) });
+        }
+    });
+    port
+}
+
+async fn relay(mut client: TcpStream, server: u16, acceptor: TlsAcceptor, connector: TlsConnector) -> io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+    let mut request = [0; 8];
+    client.read_exact(&mut request).await?;
+    server.write_all(&request).await?;
+    client.write_u8(server.read_u8().await?).await?;
+    let mut client = acceptor.accept(client).await?;
+    let mut server = connector.connect(ServerName::try_from(HOST).expect("a name"), server).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_password_is_tied_to_the_certificate_of_the_server() {
+    let mut server = Server::start().await;
+    let role = format!("CREATE ROLE app LOGIN REPLICATION PASSWORD '{PASSWORD}'");
+    server.client.batch_execute(&role).await.expect("creates the role");
+    server.write("pg_hba.conf", "host all app all scram-sha-256\nhost all all all trust").await;
+    for (name, algorithm, is_tied) in [
+        ("sha256", &PKCS_ECDSA_P256_SHA256, true),
+        ("sha384", &PKCS_ECDSA_P384_SHA384, true),
+        // For which no hash is defined: the password is proven without.
+        ("ed25519", &PKCS_ED25519, false),
+    ] {
+        server.authority = Authority::signing_with(algorithm);
+        let (certificate, key) = server.authority.certify(&[HOST], |_| {});
+        server.install(name, &certificate, &key).await;
+        let source = server.source("app", Some(PASSWORD), TlsMode::VerifyFull);
+        assert_eq!(outcome(&source).await, Ok(()), "{name}");
+        let port = between(&server, server.authority.certify(&[HOST], |_| {})).await;
+        let outcome = outcome(&SourceConfig { port, ..source }).await;
+        if is_tied {
+            assert_refused(outcome, "PG-0106", "channel binding", name);
+        } else {
+            assert_eq!(outcome, Ok(()), "{name}");
+        }
     }
 }

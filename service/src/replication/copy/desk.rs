@@ -1,4 +1,4 @@
-//! The copy as the stream's thread sees it: chunks are announced here, their rows applied and counted.
+//! The copy as the stream's thread sees it: snapshots are announced here, their rows applied and chunks counted.
 
 use std::{collections::VecDeque, mem};
 
@@ -14,7 +14,7 @@ use super::{
         state::{ColumnState, ReplicationState, TableState},
     },
     Begun, ChunkEnd, CopyKey, CopyMessage, CopyOrder, DeskChannels, What,
-    ledger::{ChunkId, Ledger},
+    ledger::{Ledger, SnapshotId},
     orders_of,
 };
 use crate::{
@@ -178,19 +178,23 @@ impl Desk {
     ) -> Result<(), ReplicationError> {
         match message {
             CopyMessage::Begin { key, columns, begun } => {
-                if let Some(answer) = self.begin_chunk(work, key, &columns) {
+                if let Some(answer) = self.begin_snapshot(work, key, &columns) {
                     // A reader that was stopped asks no more.
                     let _ = begun.send(answer);
                 }
                 Ok(())
             }
-            CopyMessage::Rows { key, chunk, lines, end } => self.rows(work, key, chunk, &lines, end),
+            CopyMessage::Rows { key, snapshot, lines, end } => self.rows(work, key, snapshot, &lines, end),
+            CopyMessage::End { key, snapshot } => {
+                self.ledger.end_snapshot(key.table, snapshot);
+                Ok(())
+            }
             CopyMessage::Read { key } => self.read(work, key),
         }
     }
 
     /// `None` when the copy was begun anew.
-    fn begin_chunk(&mut self, work: &mut Work<'_, '_>, key: CopyKey, columns: &[ColumnState]) -> Option<Begun> {
+    fn begin_snapshot(&mut self, work: &mut Work<'_, '_>, key: CopyKey, columns: &[ColumnState]) -> Option<Begun> {
         let table = work.state.tables.iter_mut().find(|table| table.id() == key.table)?;
         table.copy.as_ref().filter(|copy| copy.first_layout == key.first_layout)?;
         let layout_count = table.layouts.len();
@@ -198,28 +202,28 @@ impl Desk {
         if layout_count != table.layouts.len() {
             work.relations.set(table);
         }
-        let chunk = self.ledger.begin_chunk(key.table, layout)?;
-        Some(Begun { chunk, recent: self.ledger.recent() })
+        let snapshot = self.ledger.begin_snapshot(key.table, layout)?;
+        Some(Begun { snapshot, recent: self.ledger.recent() })
     }
 
     fn rows(
         &mut self,
         work: &mut Work<'_, '_>,
         key: CopyKey,
-        chunk: ChunkId,
+        snapshot: SnapshotId,
         lines: &[Bytes],
         end: Option<ChunkEnd>,
     ) -> Result<(), ReplicationError> {
         // One of a copy that was begun anew: the reader learns it from its channel's end.
-        let Some(layout) = self.ledger.layout(key.table, chunk) else { return Ok(()) };
+        let Some(layout) = self.ledger.layout(key.table, snapshot) else { return Ok(()) };
         let Some(table) = work.relations.by_id(key.table) else { return Ok(()) };
         let mut applier = Applier::new(work.replicator.store.as_ref());
         for line in lines {
             let row = read_row(table, layout, line)?;
             let row_key = row.key(key.table, table.identity(layout));
-            let verdict = self.ledger.judge(chunk, &row_key);
+            let verdict = self.ledger.judge(snapshot, &row_key);
             if !applier.copied(table, &row_key, (layout, &row), verdict)? {
-                self.ledger.spoil(key.table, chunk);
+                self.ledger.spoil(key.table, snapshot);
             }
         }
         applier.settle(work.relations)?;
@@ -227,7 +231,7 @@ impl Desk {
         let mut batch = applier.finish();
         let mut counts = None;
         if let Some(end) = end {
-            let is_stored = self.ledger.end_chunk(key.table, chunk);
+            let is_stored = self.ledger.is_whole(key.table, snapshot);
             let table = work.state.tables.iter_mut().find(|table| table.id() == key.table);
             if let Some(copy) = table.and_then(|table| table.copy.as_mut()).filter(|copy| is_stored && !copy.is_read) {
                 copy.read(end.oid, end.filenode, end.pages);

@@ -102,6 +102,7 @@ impl Desk {
         for table in &work.state.tables {
             desk.prepare(work.replicator, table)?;
         }
+        work.replicator.progress.tables_to_copy(work.state.tables.iter().filter_map(TableState::copy_progress));
         Ok(desk)
     }
 
@@ -110,7 +111,7 @@ impl Desk {
         if let Some(table) = work.state.tables.iter().find(|table| table.id() == id) {
             self.prepare(work.replicator, table)?;
         }
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl Desk {
         if is_begun {
             // Rows of the copy name its layouts, so these are stored first.
             work.replicator.save(work.state)?;
-            self.publish_orders(work.state);
+            self.publish_orders(work);
         }
         Ok(())
     }
@@ -260,7 +261,7 @@ impl Desk {
         if copy.is_read {
             // These were single rows, and the sweep looks at them again.
             self.sweeps.iter_mut().filter(|sweep| sweep.key == key).for_each(|sweep| sweep.awaited = None);
-            self.publish_orders(work.state);
+            self.publish_orders(work);
             return Ok(());
         }
         copy.is_read = true;
@@ -268,7 +269,7 @@ impl Desk {
             return self.end(work, key);
         }
         self.sweeps.push_back(Sweep::new(key));
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(work.replicator.save(work.state)?)
     }
 
@@ -297,7 +298,7 @@ impl Desk {
             sweep.awaited = Some(self.round);
             sweep.attempts += 1;
             self.sweeps.push_front(sweep);
-            self.publish_orders(work.state);
+            self.publish_orders(work);
             return Ok(());
         }
         if sweep.has_seen_all {
@@ -324,13 +325,15 @@ impl Desk {
         }
         fault_point("copy.before-end");
         work.replicator.save(work.state)?;
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(())
     }
 
-    fn publish_orders(&self, state: &ReplicationState) {
-        let mut orders = orders_of(&state.tables);
-        orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(&state.tables)));
+    fn publish_orders(&self, work: &Work<'_, '_>) {
+        let tables = &work.state.tables;
+        let mut orders = orders_of(tables);
+        orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(tables)));
+        work.replicator.progress.tables_to_copy(tables.iter().filter_map(TableState::copy_progress));
         self.channels.orders.send_replace(orders);
     }
 }

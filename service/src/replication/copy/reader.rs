@@ -23,7 +23,7 @@ use super::{
     },
     Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels, What,
     ledger::SnapshotId,
-    pages::{self, Chunk, Plan},
+    pages::{self, Chunk},
     progress::Progress,
     snapshot::{self, Snapshot},
 };
@@ -119,12 +119,17 @@ async fn copy_table(
             // Whoever compares the catalog will find that it is gone.
             return Ok(());
         };
-        let Plan { chunks, byte_count, bytes_left } = match &what {
-            What::Pages { read } => within_deadline(pages::plan(client, &table, read)).await?,
-            What::Rows { identities, .. } => pages::plan_of_rows(&table, identities.clone()),
+        let (chunks, progress) = match &what {
+            What::Pages { read } => {
+                let plan = within_deadline(pages::plan(client, &table, read)).await?;
+                (plan.chunks, Progress::of_pages(replicator, &table, plan.byte_count, plan.bytes_left))
+            }
+            What::Rows { identities, .. } => {
+                let chunk = pages::chunk_of_rows(&table, identities.clone());
+                (vec![chunk], Progress::of_rows(replicator, &table))
+            }
             What::Later => return Ok(()),
         };
-        let progress = Progress::new(replicator, &table, byte_count, bytes_left, channels.orders.borrow().len());
         let columns = columns_of(&table);
         let chunks = Mutex::new(chunks.into());
         let reader = TableReader { replicator, client, channels, order, table, columns, progress, chunks };
@@ -186,7 +191,10 @@ impl TableReader<'_> {
                 *current = self.begin_snapshot(session).await?;
             }
             let Some(snapshot) = &*current else { return Ok(Read::Abandoned) };
-            match self.copy(session, chunk, snapshot.id).await? {
+            self.progress.reads();
+            let read = self.copy(session, chunk, snapshot.id).await?;
+            self.progress.pauses();
+            match read {
                 Read::Again => tracing::debug!(table = self.order.name, "a chunk is read again"),
                 read => return Ok(read),
             }

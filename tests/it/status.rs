@@ -12,7 +12,7 @@ use std::{
 use kairos_sync::{
     demo::cluster::{PgCluster, free_port},
     postgres::{SnapshotOptions, SourceConfig},
-    replication::CopyStage,
+    replication::{CopyStage, StatusSnapshot},
 };
 use kairos_tests::service::{PATIENCE, connect, service_binary};
 use serde_json::Value;
@@ -174,12 +174,12 @@ async fn a_copy_that_waits_for_the_stream_says_so() {
     let mut config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
     config.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(2_000_000) };
     let replica = Replica::start_from(config);
-    let stage = |replica: &Replica| replica.status.snapshot().current_copy().map(|copy| copy.stage);
-    replica.wait_until(|replica| stage(replica) == Some(CopyStage::Copying)).await;
+    let stage = |status: &StatusSnapshot| status.current_copy().map(|copy| copy.stage);
+    replica.wait_until(|replica| stage(&replica.status.snapshot()) == Some(CopyStage::Copying)).await;
     let much = "INSERT INTO completions SELECT n, 'h' FROM generate_series(1, 150000) n";
     client.batch_execute(much).await.expect("inserts");
-    replica.wait_until(|replica| stage(replica) == Some(CopyStage::WaitingForStream)).await;
-    assert!(replica.status.snapshot().lag_bytes() > 0);
+    let waits = |status: &StatusSnapshot| stage(status) == Some(CopyStage::WaitingForStream) && status.lag_bytes() > 0;
+    replica.wait_until(|replica| waits(&replica.status.snapshot())).await;
     replica.catch_up(&client).await;
     replica.wait_for_stream().await;
     assert_eq!(replica.status.snapshot().copies, []);

@@ -211,6 +211,8 @@ impl TableReader<'_> {
         }
         let Ok(Begun { snapshot, recent }) = announced.await else { return Ok(None) };
         let end = snapshot::take(session, &recent).await?;
+        // Says how far the stream is behind, if it is.
+        self.replicator.progress.saw_head(end);
         let asked = Instant::now();
         if !self.wait_for_stream(end).await? {
             return Ok(None);

@@ -32,8 +32,10 @@ async fn an_upload_is_followed_by_silence_though_everything_is_published() {
     for _ in 0..rounds {
         replica.catch_up(&desk.admin).await;
     }
-    // Each round writes one message and waits for it; whatever else there was would have been read before it.
-    assert_eq!(replica.transaction_count() - read, rounds);
+    // Each round writes one message and waits for it; whatever else there was would have been read before it. Both counts
+    // may miss the last transaction, which is seen before it is counted.
+    let more = replica.transaction_count() - read;
+    assert!((rounds - 1..=rounds + 1).contains(&more), "{more} transactions in {rounds} rounds");
     assert_eq!(replica.operation_count(), written);
     replica.stop().await;
 }

@@ -2,7 +2,10 @@
 
 use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::replication::{CopyStage, CopyStatus, copy_status::seconds_left};
+use crate::replication::{
+    CopyStage, CopyStatus,
+    copy_status::{current, seconds_left},
+};
 
 /// Names one who looks at them; lines of a table are as long as the terminal allows.
 const STYLE: &str = "{bar:24} {percent:>3} %  {msg}";
@@ -29,8 +32,7 @@ impl CopyBars {
 
     /// Draws how far the copies are.
     pub fn show(&mut self, copies: &[CopyStatus]) {
-        let current = copies.iter().find(|copy| copy.stage != CopyStage::Waiting);
-        let position = current.map(|copy| (copy.bytes_done, copy.bytes_total, describe(copy)));
+        let position = current(copies).map(|copy| (copy.bytes_done, copy.bytes_total, describe(copy)));
         draw(&self.screen, &mut self.current, position);
         let (done, total) = copies.iter().fold((0_u64, 0_u64), |(done, total), copy| {
             (done.saturating_add(copy.bytes_done), total.saturating_add(copy.bytes_total))

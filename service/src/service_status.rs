@@ -1,11 +1,12 @@
 //! `kairos-sync status`: how a running service is, asked over HTTP.
 
 use std::{
+    error::Error,
     io::{self, IsTerminal, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -18,8 +19,12 @@ use crate::{
 
 /// A service that does not answer by then is taken for gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is asked while it is watched.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is asked while bars are drawn,
+const BARS_INTERVAL: Duration = Duration::from_millis(500);
+/// and while lines are printed.
+const TEXT_INTERVAL: Duration = Duration::from_secs(2);
+/// How long it may not answer while it is watched.
+const AWAY_MAX: Duration = Duration::from_mins(1);
 
 /// What `status` is to do.
 #[derive(Debug)]
@@ -36,6 +41,13 @@ pub struct StatusOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatusError {
+    /// No URL.
+    #[error("`--url` must be like http://127.0.0.1:8080")]
+    Url {
+        /// What is wrong with it.
+        #[source]
+        source: <Url as std::str::FromStr>::Err,
+    },
     /// The service does not answer.
     #[error(
         "no status from {url}: is the service running there? `--url`, or the configuration's `port`, says where it is"
@@ -48,13 +60,13 @@ pub enum StatusError {
         source: reqwest::Error,
     },
     /// What answers is another release, or something else.
-    #[error("what {url} answers is not the status of this release; `--json` prints it")]
+    #[error("what {url} answers is not the status of this release: use the `kairos-sync` that runs there")]
     Answer {
         /// Where it was asked.
         url: String,
         /// What is not understood.
         #[source]
-        source: serde_json::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
@@ -62,6 +74,7 @@ impl StatusError {
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Url { .. } => "CONF-0300",
             Self::Unreachable { .. } => "CONF-0301",
             Self::Answer { .. } => "CONF-0302",
         }
@@ -101,32 +114,74 @@ impl Replication {
 /// Prints the status, once or until everything is copied. `true` if replication reports no error.
 ///
 /// # Errors
-/// [`StatusError`] if the service does not answer, or not as expected.
+/// [`StatusError`] if the service does not answer, or not as expected; while it is watched it may be away for a moment.
 pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
-    let url = options.url.trim_end_matches('/');
-    let unreachable =
-        |source: reqwest::Error| StatusError::Unreachable { url: url.to_owned(), source: source.without_url() };
-    // It is asked directly: it runs here, or where the operator says.
-    let client = Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build().map_err(unreachable)?;
-    let ask = async || client.get(format!("{url}/status")).send().await?.error_for_status()?.json::<Value>().await;
+    let place = Place::new(&options.url)?;
     let mut bars = CopyBars::new();
+    let mut away_since = None;
     loop {
-        let value = ask().await.map_err(unreachable)?;
+        let value = match place.ask().await {
+            // It may be restarted meanwhile.
+            Err(StatusError::Unreachable { .. })
+                if away_since.is_some_and(|since: Instant| since.elapsed() < AWAY_MAX) && options.watch =>
+            {
+                sleep(TEXT_INTERVAL).await;
+                continue;
+            }
+            answer => answer?,
+        };
+        away_since = Some(Instant::now());
         if options.json {
             print(&format!("{value}\n"));
         }
-        let answer: Answer =
-            serde_json::from_value(value).map_err(|source| StatusError::Answer { url: url.to_owned(), source })?;
+        let answer: Answer = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
         let goes_on = options.watch && answer.replication.may_copy();
-        let is_drawn = goes_on && io::stderr().is_terminal();
+        let is_drawn = goes_on && !answer.replication.copies.is_empty() && io::stderr().is_terminal();
         bars.show(if is_drawn { &answer.replication.copies } else { &[] });
         if !options.json && !is_drawn {
-            print(&text_of(url, &answer));
+            print(&text_of(&place.shown, &answer));
         }
         if !goes_on {
             return Ok(answer.replication.error.is_none());
         }
-        sleep(WATCH_INTERVAL).await;
+        sleep(if is_drawn { BARS_INTERVAL } else { TEXT_INTERVAL }).await;
+    }
+}
+
+/// Where a service is asked.
+struct Place {
+    client: Client,
+    url: Url,
+    /// As it is printed: without a password.
+    shown: String,
+}
+
+impl Place {
+    fn new(url: &str) -> Result<Self, StatusError> {
+        let invalid = |source| StatusError::Url { source };
+        let mut url = Url::parse(url).map_err(invalid)?;
+        let mut shown = url.clone();
+        // A URL that cannot have them has none.
+        let _ = (shown.set_password(None), shown.set_username(""));
+        let shown = shown.as_str().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{}/status", url.path().trim_end_matches('/')));
+        // It is asked directly: it runs here, or where the operator says.
+        let client = Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build();
+        let client = client.map_err(|source| StatusError::Unreachable { url: shown.clone(), source })?;
+        Ok(Self { client, url, shown })
+    }
+
+    async fn ask(&self) -> Result<Value, StatusError> {
+        let unreachable =
+            |error: reqwest::Error| StatusError::Unreachable { url: self.shown.clone(), source: error.without_url() };
+        let response = self.client.get(self.url.clone()).send().await.map_err(unreachable)?;
+        let response = response.error_for_status().map_err(|error| self.not_understood(error.without_url()))?;
+        let body = response.bytes().await.map_err(unreachable)?;
+        serde_json::from_slice(&body).map_err(|error| self.not_understood(error))
+    }
+
+    fn not_understood(&self, source: impl Into<Box<dyn Error + Send + Sync>>) -> StatusError {
+        StatusError::Answer { url: self.shown.clone(), source: source.into() }
     }
 }
 

@@ -18,6 +18,8 @@ use kairos_tests::service::{PATIENCE, connect, service_binary};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
     process::{Child, Command},
     time::{sleep, timeout},
 };
@@ -157,6 +159,14 @@ async fn where_there_is_no_terminal_there_are_no_bars() {
     assert!(log.contains("copying a table") && !log.contains('\u{1b}') && !log.contains("%  public"), "{log}");
 }
 
+/// Answers one request as a service of another kind would.
+async fn answer_not_found(listener: TcpListener) {
+    let (mut socket, _) = listener.accept().await.expect("a request");
+    let mut request = [0; 4];
+    socket.read_exact(&mut request).await.expect("a request");
+    socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.expect("answers");
+}
+
 #[tokio::test]
 async fn a_service_that_does_not_answer_is_no_good_news() {
     let site = Site::open().await;
@@ -164,6 +174,15 @@ async fn a_service_that_does_not_answer_is_no_good_news() {
     let message = String::from_utf8_lossy(&silent.stderr).into_owned();
     assert_eq!((silent.status.code(), silent.stdout.len()), (Some(2), 0));
     assert!(message.starts_with("error CONF-0301: no status from http://127.0.0.1:"), "{message}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let url = format!("http://me:secret@{address}");
+    let arguments = ["--url", &*url];
+    let (other, ()) = tokio::join!(site.status(&arguments), answer_not_found(listener));
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(message.starts_with("error CONF-0302: ") && !message.contains("secret"), "{message}");
+    let none = site.status(&["--url", "nowhere"]).await;
+    assert!(String::from_utf8_lossy(&none.stderr).starts_with("error CONF-0300: "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,12 @@ impl CopyStatus {
     }
 }
 
+/// The copy that runs: one that reads or wants to, else one that is almost over.
+pub fn current(copies: &[CopyStatus]) -> Option<&CopyStatus> {
+    let reads = |copy: &&CopyStatus| matches!(copy.stage, CopyStage::Copying | CopyStage::WaitingForStream);
+    copies.iter().find(reads).or_else(|| copies.iter().find(|copy| copy.stage == CopyStage::Finishing))
+}
+
 /// Seconds until all is copied, if the other tables are as fast as the one being copied; `None` before anything can be
 /// said.
 pub fn seconds_left(copies: &[CopyStatus]) -> Option<u64> {
@@ -85,6 +91,16 @@ mod tests {
         assert_eq!(seconds_left(&[current.clone(), waiting.clone()]), Some(40));
         assert_eq!(seconds_left(&[waiting]), None);
         assert_eq!(seconds_left(&[copy("a", 100, 100, Some(0))]), None, "what is left cannot be foreseen");
+    }
+
+    #[test]
+    fn the_copy_that_reads_is_the_current_one() {
+        let staged = |table: &str, stage| CopyStatus { stage, ..copy(table, 0, 0, None) };
+        let finishing = staged("a", CopyStage::Finishing);
+        let copies = [finishing.clone(), staged("b", CopyStage::Waiting), staged("c", CopyStage::Copying)];
+        assert_eq!(current(&copies), Some(&copies[2]));
+        assert_eq!(current(&copies[..2]), Some(&finishing));
+        assert_eq!(current(&copies[1..2]), None);
     }
 
     #[test]

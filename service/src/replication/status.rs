@@ -9,7 +9,7 @@ use crate::{
     lsn::Lsn,
     postgres::blocker::Blocker,
     replication::{
-        copy_status::{self, CopyStage, CopyStatus},
+        copy_status::{self, CopyStatus},
         discontinuity::Discontinuity,
         error::ReplicationError,
         wal_budget::SlotWal,
@@ -65,7 +65,7 @@ impl StatusSnapshot {
 
     /// The copy that runs.
     pub fn current_copy(&self) -> Option<&CopyStatus> {
-        self.copies.iter().find(|copy| copy.stage != CopyStage::Waiting)
+        copy_status::current(&self.copies)
     }
 }
 

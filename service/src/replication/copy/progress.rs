@@ -29,8 +29,10 @@ struct State {
     /// Bytes that were left when it began or went on.
     bytes_left_at_first: u64,
     bytes_read: usize,
-    /// Sessions that read rows just now, and do not wait for the stream.
+    /// Sessions that read rows just now.
     sessions_reading: usize,
+    /// Sessions that wait for the stream, and so do not read.
+    sessions_waiting: usize,
     logged_at: Instant,
 }
 
@@ -39,7 +41,7 @@ impl<'r> Progress<'r> {
     pub(super) fn of_pages(replicator: &'r Replicator, table: &Table, byte_count: u64, bytes_left: u64) -> Self {
         let status = CopyStatus {
             table: format!("{}.{}", table.schema, table.name),
-            stage: CopyStage::WaitingForStream,
+            stage: CopyStage::Copying,
             rows_done: 0,
             rows_estimated: table.rows_estimated,
             bytes_done: byte_count - bytes_left,
@@ -60,28 +62,44 @@ impl<'r> Progress<'r> {
 
     fn new(replicator: &'r Replicator, status: CopyStatus, bytes_left_at_first: u64) -> Self {
         replicator.progress.copying(&status);
-        let (bytes_read, sessions_reading) = (0, 0);
         let started = Instant::now();
-        let state = State { status, bytes_left_at_first, bytes_read, sessions_reading, logged_at: started };
+        let state = State {
+            status,
+            bytes_left_at_first,
+            bytes_read: 0,
+            sessions_reading: 0,
+            sessions_waiting: 0,
+            logged_at: started,
+        };
         Self { replicator, started, state: Mutex::new(state) }
     }
 
     /// A session begins to read; it ends with [`Self::pauses`].
     pub(super) fn reads(&self) {
-        self.set_sessions(|count| count + 1);
+        self.update_sessions(|state| state.sessions_reading += 1);
     }
 
     /// A session reads no more for now.
     pub(super) fn pauses(&self) {
-        self.set_sessions(|count| count.saturating_sub(1));
+        self.update_sessions(|state| state.sessions_reading -= 1);
     }
 
-    fn set_sessions(&self, change: impl FnOnce(usize) -> usize) {
+    /// A session waits until the stream has passed its snapshot; it ends with [`Self::has_passed`].
+    pub(super) fn waits(&self) {
+        self.update_sessions(|state| state.sessions_waiting += 1);
+    }
+
+    /// A session waits no more.
+    pub(super) fn has_passed(&self) {
+        self.update_sessions(|state| state.sessions_waiting -= 1);
+    }
+
+    fn update_sessions(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        state.sessions_reading = change(state.sessions_reading);
+        change(&mut state);
         if state.status.stage != CopyStage::Finishing {
-            let is_reading = state.sessions_reading > 0;
-            state.status.stage = if is_reading { CopyStage::Copying } else { CopyStage::WaitingForStream };
+            let all_wait = state.sessions_waiting > 0 && state.sessions_reading == 0;
+            state.status.stage = if all_wait { CopyStage::WaitingForStream } else { CopyStage::Copying };
             self.replicator.progress.copying(&state.status);
         }
     }

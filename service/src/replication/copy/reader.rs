@@ -234,7 +234,13 @@ impl TableReader<'_> {
         // The stream passes a position when something is committed behind it.
         let nudge = format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', 'copy')");
         within_deadline(async { Ok(self.client.batch_execute(&nudge).await?) }).await?;
-        Ok(self.channels.passed.clone().wait_for(|passed| *passed >= position).await.is_ok())
+        if *self.channels.passed.borrow() >= position {
+            return Ok(true);
+        }
+        self.progress.waits();
+        let has_passed = self.channels.passed.clone().wait_for(|passed| *passed >= position).await.is_ok();
+        self.progress.has_passed();
+        Ok(has_passed)
     }
 
     async fn copy(&self, session: &Client, chunk: &Chunk, snapshot: SnapshotId) -> Result<Read, ReplicationError> {

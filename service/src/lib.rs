@@ -26,6 +26,8 @@ pub mod copy_bars;
 pub mod demo;
 pub mod doctor;
 mod fault_point;
+#[cfg(test)]
+mod fuzz;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

@@ -135,6 +135,9 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

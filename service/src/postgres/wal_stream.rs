@@ -178,6 +178,13 @@ pub(super) fn spawn(
     (WalStream { events, durable }, StreamHandle { stop, is_closing, task })
 }
 
+/// Reads the stream from a socket at whose other end no server is.
+#[cfg(test)]
+pub(crate) fn read_socket(socket: tokio::net::UnixStream, limits: StreamLimits) -> (WalStream, StreamHandle) {
+    let framed = Framed::new(crate::postgres::dial::Transport::Unix(socket));
+    spawn(framed, Lsn::ZERO, Duration::from_mins(5), limits)
+}
+
 fn status_interval() -> Interval {
     let mut ticks = interval(STATUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,7 +1,9 @@
 //! Runs a target on one input after the other, within bounds.
 //!
 //! `FUZZ_SEED` is where the inputs begin, `FUZZ_SECONDS` how long to go on; `FUZZ_SEED=n FUZZ_SECONDS=0` is the one
-//! input `n`. The input at work is kept in the target directory, so that it is at hand even if the process dies.
+//! input `n`. The input at work is kept in a file, so that it is at hand even if the process dies.
+//!
+//! The service's fuzz targets use this file, too.
 
 use std::{
     fs,
@@ -12,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::random::Random;
+use super::random::Random;
 
 /// Where the inputs of a run begin.
 const SEED_DEFAULT: u64 = 1;
 /// How long a target runs.
-const SECONDS_DEFAULT: u64 = 8;
+const SECONDS_DEFAULT: u64 = 4;
 /// How long a core may work on one input: a second in a release build, whose code is several times faster. Waiting for
 /// the core does not count, since others use the machine too.
 const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
@@ -67,26 +69,33 @@ pub(crate) fn in_bounds(what: &str, check: &(dyn Fn() + Sync)) -> Duration {
     time
 }
 
+/// Where inputs are kept: only integration tests are told of a folder of their own.
+fn folder() -> PathBuf {
+    option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
 /// Runs a target. `input` makes an input of a seed's random choices; `check` must return for it, and says whether the
 /// input was accepted. Both get the same random choices each time.
-pub(crate) fn run(
+pub(crate) fn run<I: AsRef<[u8]> + Sync>(
     target: &str,
-    input: &dyn Fn(&mut Random) -> String,
-    check: &(dyn Fn(&str, &mut Random) -> bool + Sync),
+    input: &dyn Fn(&mut Random) -> I,
+    check: &(dyn Fn(&I, &mut Random) -> bool + Sync),
 ) {
     let seed = number("FUZZ_SEED").unwrap_or(SEED_DEFAULT);
     let length = Duration::from_secs(number("FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT));
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{target}.txt"));
+    let path = folder().join(format!("fuzz-{target}-{}.txt", std::process::id()));
     report(&format!("fuzz {target}: from FUZZ_SEED={seed} for {length:?}; the input at work is in {}", path.display()));
     let (start, mut count, mut accepted) = (Instant::now(), 0, 0u64);
     let mut slowest = (Duration::ZERO, seed);
     loop {
         let number = seed + count;
-        let text = input(&mut Random::new(number));
-        let what = format!("FUZZ_SEED={number} FUZZ_SECONDS=0, {} bytes, kept in {}", text.len(), path.display());
-        fs::write(&path, format!("FUZZ_SEED={number}\n{text}")).expect("the target directory can be written");
+        let made = input(&mut Random::new(number));
+        let bytes = made.as_ref();
+        let what = format!("FUZZ_SEED={number} FUZZ_SECONDS=0, {} bytes, kept in {}", bytes.len(), path.display());
+        let kept = [format!("FUZZ_SEED={number}\n").as_bytes(), bytes].concat();
+        fs::write(&path, kept).expect("the folder can be written to");
         let is_accepted = AtomicBool::new(false);
-        let once = || is_accepted.store(check(&text, &mut Random::new(!number)), Ordering::Relaxed);
+        let once = || is_accepted.store(check(&made, &mut Random::new(!number)), Ordering::Relaxed);
         let time = in_bounds(&what, &once);
         slowest = slowest.max((time, number));
         accepted += u64::from(is_accepted.load(Ordering::Relaxed));

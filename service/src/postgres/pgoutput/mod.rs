@@ -29,6 +29,8 @@ pub use row::{Delete, Insert, OldTuple, Truncate, Tuple, TupleValue, Update};
 pub use streamed::{PartStart, StreamAbort, StreamCommit, StreamedChange};
 pub use transaction::{Begin, Commit, LogicalMessage};
 
+use crate::lsn::Lsn;
+
 /// One message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -65,8 +67,48 @@ pub enum Message {
 /// Takes the messages of a stream apart, in their order.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Whether a part of a streamed transaction has begun and not ended.
-    in_part: bool,
+    place: Place,
+}
+
+/// Where in the stream the next message stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Neither in a transaction nor in a part of one.
+    #[default]
+    Between,
+    /// In a transaction, the commit of which is here.
+    Transaction(Lsn),
+    /// In a part of a streamed transaction.
+    Part,
+}
+
+impl Place {
+    /// Where the message after this one stands. A message that may not stand here shows that others are missing, and to
+    /// go on would be to lose them.
+    fn after(self, message: &Message) -> Result<Self, Malformed> {
+        match (message, self) {
+            (Message::Begin(begin), Self::Between) => Ok(Self::Transaction(begin.commit_lsn)),
+            (Message::Commit(commit), Self::Transaction(begun)) if commit.commit_lsn == begun => Ok(Self::Between),
+            (Message::PartStart(_), Self::Between) => Ok(Self::Part),
+            (Message::PartStop, Self::Part) => Ok(Self::Between),
+            _ if self.has_room_for(message) => Ok(self),
+            _ => Err(Malformed),
+        }
+    }
+
+    /// Whether the message may stand here and leads nowhere else.
+    fn has_room_for(self, message: &Message) -> bool {
+        match message {
+            Message::Insert(_) | Message::Update(_) | Message::Delete(_) | Message::Truncate(_) => {
+                matches!(self, Self::Transaction(_))
+            }
+            Message::Relation(_) | Message::Logical(_) => self != Self::Part,
+            Message::StreamCommit(_) | Message::StreamAbort(_) => self == Self::Between,
+            Message::Streamed(_) => self == Self::Part,
+            Message::Ignored => true,
+            Message::Begin(_) | Message::Commit(_) | Message::PartStart(_) | Message::PartStop => false,
+        }
+    }
 }
 
 impl Decoder {
@@ -74,25 +116,23 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Malformed`] when it is not what the manual describes, or stands where it may not.
-    pub fn decode(&mut self, mut message: BytesMut) -> Result<Message, Malformed> {
-        const XID_BYTES: usize = 4;
+    pub fn decode(&mut self, message: BytesMut) -> Result<Message, Malformed> {
         let kind = message.first().copied().ok_or(Malformed)?;
-        if self.in_part && b"RYIUDTM".contains(&kind) {
-            // Behind its kind the message names its transaction; without that it is an ordinary one.
-            let xid = message[1..].first_chunk().copied().map(u32::from_be_bytes).ok_or(Malformed)?;
-            message.advance(XID_BYTES);
-            message[0] = kind;
-            return Ok(Message::Streamed(StreamedChange { xid, change: message.freeze() }));
-        }
-        let decoded = decode(message.freeze())?;
-        let may_stand_here = match decoded {
-            Message::PartStart(_) => !std::mem::replace(&mut self.in_part, true),
-            Message::PartStop => std::mem::replace(&mut self.in_part, false),
-            Message::Ignored => true,
-            _ => !self.in_part,
-        };
-        if may_stand_here { Ok(decoded) } else { Err(Malformed) }
+        let is_change_in_part = self.place == Place::Part && b"RYIUDTM".contains(&kind);
+        let decoded = if is_change_in_part { streamed(message)? } else { decode(message.freeze())? };
+        self.place = self.place.after(&decoded)?;
+        Ok(decoded)
     }
+}
+
+/// A change in a part: behind its kind it names its transaction; without that it is an ordinary one.
+fn streamed(mut message: BytesMut) -> Result<Message, Malformed> {
+    const XID_BYTES: usize = 4;
+    let kind = message[0];
+    let xid = message[1..].first_chunk().copied().map(u32::from_be_bytes).ok_or(Malformed)?;
+    message.advance(XID_BYTES);
+    message[0] = kind;
+    Ok(Message::Streamed(StreamedChange { xid, change: message.freeze() }))
 }
 
 /// Decodes one message that is not in a part of a streamed transaction, or has been taken out of it.
@@ -164,9 +204,38 @@ mod tests {
         assert_eq!(next(b"I\0\0"), Err(Malformed), "no room for a transaction");
         assert_eq!(next(b"E"), Ok(Message::PartStop));
         assert_eq!(next(b"E"), Err(Malformed), "none has begun");
-        assert!(matches!(next(b"T\0\0\0\x01\0\0\0\0\x07"), Ok(Message::Truncate(_))));
         let abort = StreamAbort { xid: 9, subxid: 10 };
         assert_eq!(next(b"A\0\0\0\x09\0\0\0\x0a"), Ok(Message::StreamAbort(abort)));
+    }
+
+    #[test]
+    fn messages_stand_only_where_they_may() {
+        const BEGIN: &[u8] = b"B\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\x01";
+        const COMMIT: &[u8] = b"C\0\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\0";
+        const OTHER_COMMIT: &[u8] = b"C\0\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0";
+        const CHANGE: &[u8] = b"T\0\0\0\x01\0\0\0\0\x07";
+        const PARTS: [&[u8]; 3] = [b"S\0\0\0\x09\x01", b"E", b"A\0\0\0\x09\0\0\0\x09"];
+        let [part, part_stop, abort] = PARTS;
+        let is_read = |messages: &[&[u8]]| {
+            let mut decoder = Decoder::default();
+            messages.iter().all(|message| decoder.decode((*message).into()).is_ok())
+        };
+        assert!(is_read(&[BEGIN, CHANGE, COMMIT, part, part_stop, BEGIN, COMMIT, part, part_stop, abort]));
+        for misplaced in [
+            &[CHANGE][..],
+            &[COMMIT],
+            &[BEGIN, BEGIN],
+            &[BEGIN, CHANGE, OTHER_COMMIT],
+            &[BEGIN, COMMIT, COMMIT],
+            &[BEGIN, part],
+            &[BEGIN, abort],
+            &[part, BEGIN],
+            &[part, part],
+            &[part, abort],
+            &[part_stop],
+        ] {
+            assert!(!is_read(misplaced), "{misplaced:?}");
+        }
     }
 
     proptest! {

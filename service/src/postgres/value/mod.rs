@@ -13,6 +13,8 @@
 
 mod array;
 mod composite;
+#[cfg(test)]
+mod fuzz;
 mod part;
 mod range;
 mod time;

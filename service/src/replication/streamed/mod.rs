@@ -8,11 +8,14 @@
 //!
 //! - Memory is bounded: beyond [`MEMORY_MAX`] the largest spool goes to a file.
 //! - A position inside a part is no position: the source may be further on than what it has sent.
+//! - Nothing follows an error.
 //! - Nothing kept here counts as received. After a lost connection the source sends it again.
 //!
 //! Start reading at [`Inbox`].
 
 mod descriptions;
+#[cfg(test)]
+mod fuzz;
 mod spool;
 
 use std::{
@@ -68,13 +71,16 @@ pub(super) struct Inbox<'r> {
     /// Where spools go that are too large for memory.
     folder: &'r Path,
     open: HashMap<u32, OpenTransaction>,
-    /// Bytes of the spools that are in memory.
+    /// Bytes of the spools that are in memory, and how many may be.
     memory_bytes: usize,
+    memory_max: usize,
     /// The transaction a part of which is being received.
     part_of: Option<u32>,
     descriptions: Descriptions,
     /// The committed transaction that is being handed out.
     replay: Option<Replay>,
+    /// Set by the first error: what comes after it cannot be relied on.
+    has_failed: bool,
 }
 
 /// A streamed transaction that has not ended.
@@ -110,18 +116,24 @@ impl<'r> Inbox<'r> {
             folder,
             open: HashMap::new(),
             memory_bytes: 0,
+            memory_max: MEMORY_MAX,
             part_of: None,
             descriptions: Descriptions::default(),
             replay: None,
+            has_failed: false,
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_failed || self.events.is_closing()
     }
 
     /// What has arrived. [`TryRecvError::Disconnected`] after the last.
     pub(super) fn try_recv(&mut self) -> Result<Result<Incoming, ReplicationError>, TryRecvError> {
-        if self.events.is_closing() {
+        if self.is_over() {
             return Err(TryRecvError::Disconnected);
         }
-        if let Some(message) = self.next_of_replay().transpose() {
+        if let Some(message) = self.next_of_replay() {
             return Ok(message);
         }
         let event = self.events.try_recv()?;
@@ -130,10 +142,10 @@ impl<'r> Inbox<'r> {
 
     /// What comes next, once it has arrived; `None` after the last. Not to be called from asynchronous code.
     pub(super) fn blocking_recv(&mut self) -> Option<Result<Incoming, ReplicationError>> {
-        if self.events.is_closing() {
+        if self.is_over() {
             return None;
         }
-        if let Some(message) = self.next_of_replay().transpose() {
+        if let Some(message) = self.next_of_replay() {
             return Some(message);
         }
         let event = self.events.blocking_recv()?;
@@ -142,10 +154,10 @@ impl<'r> Inbox<'r> {
 
     /// What comes next, once it has arrived; `None` after the last. Cancelling loses nothing.
     pub(super) async fn recv(&mut self) -> Option<Result<Incoming, ReplicationError>> {
-        if self.events.is_closing() {
+        if self.is_over() {
             return None;
         }
-        if let Some(message) = self.next_of_replay().transpose() {
+        if let Some(message) = self.next_of_replay() {
             return Some(message);
         }
         let event = self.events.recv().await?;
@@ -153,7 +165,13 @@ impl<'r> Inbox<'r> {
     }
 
     fn take(&mut self, event: Result<StreamEvent, PgError>) -> Result<Incoming, ReplicationError> {
-        match event? {
+        let taken = event.map_err(ReplicationError::from).and_then(|event| self.take_event(event));
+        self.has_failed |= taken.is_err();
+        taken
+    }
+
+    fn take_event(&mut self, event: StreamEvent) -> Result<Incoming, ReplicationError> {
+        match event {
             StreamEvent::Keepalive { position, is_urgent } => {
                 self.status.heard(position);
                 let is_between_parts = self.part_of.is_none();
@@ -205,7 +223,7 @@ impl<'r> Inbox<'r> {
                 _ => return Err(malformed()),
             }
         }
-        if self.memory_bytes > MEMORY_MAX
+        if self.memory_bytes > self.memory_max
             && let Some(largest) = self.open.values_mut().max_by_key(|transaction| transaction.spool.memory_bytes())
         {
             self.memory_bytes -= largest.spool.memory_bytes();
@@ -226,22 +244,25 @@ impl<'r> Inbox<'r> {
     fn commit(&mut self, StreamCommit { xid, commit }: StreamCommit) -> Result<(), ReplicationError> {
         let described_again = self.descriptions.commit(xid).into_iter().map(Message::Relation);
         let end = described_again.chain([Message::Commit(commit.clone())]).collect();
-        let OpenTransaction { spool, aborted } = self.end(xid);
+        // To take it for an empty one would be to lose it.
+        let Some(OpenTransaction { spool, aborted }) = self.end(xid) else {
+            return Err(PgError::Protocol("the commit of a transaction of which nothing was sent").into());
+        };
         let changes = spool.into_changes().map_err(|source| spool_failed(self.folder, source))?;
         let begin = Message::Begin(Begin { commit_lsn: commit.commit_lsn, xid });
         self.replay = Some(Replay { begin: Some(begin), changes, aborted, end });
         Ok(())
     }
 
-    /// The transaction is no longer open.
-    fn end(&mut self, xid: u32) -> OpenTransaction {
-        let transaction = self.open.remove(&xid).unwrap_or_default();
+    /// The transaction is no longer open; `None` if it never was.
+    fn end(&mut self, xid: u32) -> Option<OpenTransaction> {
+        let transaction = self.open.remove(&xid)?;
         self.memory_bytes -= transaction.spool.memory_bytes();
         if self.open.is_empty() {
             self.descriptions.clear();
         }
         self.count();
-        transaction
+        Some(transaction)
     }
 
     fn count(&self) {
@@ -249,13 +270,13 @@ impl<'r> Inbox<'r> {
         self.metrics.open_transaction_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    fn next_of_replay(&mut self) -> Result<Option<Incoming>, ReplicationError> {
-        let Some(replay) = &mut self.replay else { return Ok(None) };
-        let message = replay.next(self.folder)?;
-        if message.is_none() {
-            self.replay = None;
+    fn next_of_replay(&mut self) -> Option<Result<Incoming, ReplicationError>> {
+        let message = self.replay.as_mut()?.next(self.folder).transpose();
+        match &message {
+            None => self.replay = None,
+            Some(message) => self.has_failed |= message.is_err(),
         }
-        Ok(message.map(Incoming::Message))
+        message.map(|message| message.map(Incoming::Message))
     }
 }
 

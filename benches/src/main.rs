@@ -40,10 +40,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if arguments.next_if(|argument| argument == "large").is_some() {
         return large_transaction(arguments.next().map_or(Ok(LARGE_ROW_COUNT), |text| text.parse())?).await;
     }
-    let only_replication = arguments.next_if(|argument| argument == "replication").is_some();
+    let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
+    let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();
     let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
     let source = BenchSource::start(row_count).await?;
-    let stages = replication::measure(&source).await?;
+    let scope = if only_snapshot { replication::Scope::Snapshot } else { replication::Scope::All };
+    let stages = replication::measure(&source, scope).await?;
     let figures = if only_replication { Vec::new() } else { paths::measure_all(&source).await? };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", replication::table_of(&stages))?;

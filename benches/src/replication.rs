@@ -41,6 +41,7 @@ pub(crate) struct Stage {
 }
 
 /// Changes to be streamed.
+#[derive(Clone)]
 struct Workload {
     name: String,
     sql: String,
@@ -48,8 +49,17 @@ struct Workload {
     count: u64,
 }
 
-/// Measures all workloads, on one server and the same rows.
-pub(crate) async fn measure(source: &BenchSource) -> Result<Vec<Stage>, Box<dyn Error>> {
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The snapshot alone.
+    Snapshot,
+    /// All workloads.
+    All,
+}
+
+/// Measures on one server and the same rows.
+pub(crate) async fn measure(source: &BenchSource, scope: Scope) -> Result<Vec<Stage>, Box<dyn Error>> {
     let mut stages = vec![raw_copy(source).await?, read_copy(source).await?];
     let stores: [(&'static str, &str, Arc<dyn BucketStore>); 2] = [
         ("null store", "null", Arc::new(NullStore::default())),
@@ -62,7 +72,8 @@ pub(crate) async fn measure(source: &BenchSource) -> Result<Vec<Stage>, Box<dyn 
         stages.push(clock.stop("snapshot, rows/s", stage, source.row_count));
         replica.stop().await?;
     }
-    for workload in workloads(source.row_count) {
+    let workloads = if scope == Scope::All { workloads(source.row_count).to_vec() } else { Vec::new() };
+    for workload in workloads {
         let end = prepare(source, &workload.sql).await?;
         let mut stop = |clock: StageClock, stage| stages.push(clock.stop(&workload.name, stage, workload.count));
         let clock = StageClock::start();

@@ -4,6 +4,8 @@ use std::{
     io::{self, BufRead, Read, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use kairos_sync_rules::eval_case;
@@ -13,27 +15,72 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, ProcessEnvironment},
+    config::{Config, DEFAULT_PORT, ProcessEnvironment},
+    copy_bars::CopyBars,
     demo::{self, DemoOptions},
     doctor::{self, DoctorOptions},
     migrate::{self, Migrations},
+    replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
     rules_explain, server,
+    service_status::{self, StatusOptions},
 };
 
 /// Longest line `rules eval` reads, its end not counted: rules and rows for a test, with room to spare.
 const CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// `serve`: runs the service until SIGTERM or Ctrl-C.
-pub async fn serve(config: Option<&Path>) -> ExitCode {
+/// How often bars of copies are drawn.
+const BARS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// `serve`: runs the service until SIGTERM or Ctrl-C. Draws bars while tables are copied, if any are given.
+pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>) -> ExitCode {
     let Some(config) = load_config(config) else { return ExitCode::FAILURE };
+    let status = Arc::new(ReplicationStatus::default());
+    let drawing = bars.map(|bars| tokio::spawn(draw_copies(bars, Arc::clone(&status))));
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         wait_for_end_signal().await;
         tracing::info!("stopping");
         let _ = stop.send(true);
     });
-    finish(server::run(config, stopped).await.map_err(|error| (error.code(), server::chain(&error))))
+    let ended = server::run(config, status, stopped).await;
+    if let Some(drawing) = drawing {
+        drawing.abort();
+    }
+    finish(ended.map_err(|error| (error.code(), server::chain(&error))))
+}
+
+/// Runs until it is aborted.
+async fn draw_copies(mut bars: CopyBars, status: Arc<ReplicationStatus>) {
+    loop {
+        bars.show(&status.snapshot().copies);
+        tokio::time::sleep(BARS_INTERVAL).await;
+    }
+}
+
+/// `status`: prints how a running service is. Exits with 0 if replication reports no error, 1 if it does, 2 if the
+/// service does not answer. Without a URL, it is asked on this host, at the configured port.
+pub async fn status(url: Option<String>, config: Option<&Path>, json: bool, watch: bool) -> ExitCode {
+    let url = match url {
+        Some(url) => url,
+        None => match Config::load(config, &ProcessEnvironment) {
+            Ok(config) => format!("http://127.0.0.1:{}", config.port),
+            // Whoever asks may have no configuration at hand.
+            Err(_) if config.is_none() => format!("http://127.0.0.1:{DEFAULT_PORT}"),
+            Err(error) => {
+                finish(Err((error.code(), error.to_string())));
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match service_status::run(&StatusOptions { url, json, watch }).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Completes at SIGTERM or Ctrl-C.

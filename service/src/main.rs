@@ -1,13 +1,14 @@
 //! The `kairos-sync` binary: arguments, logging, exit code; nothing else.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{self, IsTerminal, Write, stderr},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
-use kairos_sync::{commands, demo::DemoOptions, doctor::DoctorOptions, rules_check::CheckOptions};
+use indicatif::MultiProgress;
+use kairos_sync::{commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions, rules_check::CheckOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Rows wait in memory for their fold in many small pieces, freed on another thread than the one that made them, which
@@ -26,7 +27,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service.
-    Serve(ConfigArguments),
+    Serve(ServeArguments),
+    /// Say how a running service is: replication, lag, copies of tables. Exits with 0 if replication reports no error, 1
+    /// if it does, 2 if the service does not answer.
+    Status(StatusArguments),
     /// Prepare the source database: write ledger, roles and publication. Safe to repeat.
     Migrate(ConfigArguments),
     /// Check everything the service needs of its source and its host, and say with which SQL to mend it. Exits with 0
@@ -46,6 +50,30 @@ struct ConfigArguments {
     /// Configuration file; the keys of a PowerSync service's file work.
     #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ServeArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Draw no progress bars. There are none either where standard error is no terminal.
+    #[arg(long)]
+    no_progress: bool,
+}
+
+#[derive(Args)]
+struct StatusArguments {
+    /// Where the service answers; otherwise on this host, at the port of the configuration.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Go on until all tables are copied; with progress bars in a terminal.
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Args)]
@@ -128,11 +156,15 @@ async fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Serve(options) => {
-            start_logging("info");
-            commands::serve(options.config.as_deref()).await
+            let bars = (stderr().is_terminal() && !options.no_progress).then(CopyBars::new);
+            start_logging("info", bars.as_ref().map(CopyBars::screen));
+            commands::serve(options.config.config.as_deref(), bars).await
+        }
+        Command::Status(StatusArguments { url, config, json, watch }) => {
+            commands::status(url, config.config.as_deref(), json, watch).await
         }
         Command::Migrate(options) => {
-            start_logging("warn");
+            start_logging("warn", None);
             commands::migrate(options.config.as_deref()).await
         }
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
@@ -145,7 +177,7 @@ async fn main() -> ExitCode {
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Demo(options) => {
-            start_logging("error");
+            start_logging("error", None);
             commands::demo(DemoOptions {
                 once: options.once,
                 postgres_bin: options.postgres_bin,
@@ -157,13 +189,31 @@ async fn main() -> ExitCode {
     }
 }
 
+/// A line of the log, printed above the bars if there are any.
+struct LogLine(Option<MultiProgress>);
+
+impl Write for LogLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &self.0 {
+            Some(screen) => screen.suspend(|| stderr().write(line)),
+            None => stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        stderr().flush()
+    }
+}
+
 /// Logs go to stderr. `PS_LOG_LEVEL` or `RUST_LOG` choose what is logged, `PS_LOG_FORMAT=json` how.
-fn start_logging(default_level: &str) {
+fn start_logging(default_level: &str, screen: Option<MultiProgress>) {
     let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let filter = setting("RUST_LOG").or_else(|| setting("PS_LOG_LEVEL")).unwrap_or_else(|| default_level.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(move || LogLine(screen.clone()));
     if setting("PS_LOG_FORMAT").as_deref() == Some("json") {
         builder.json().init();
     } else {

@@ -2,7 +2,9 @@
 //!
 //! Names follow the Prometheus convention; those which operators of a PowerSync service already watch keep their names.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// The metrics of one service. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -26,8 +28,12 @@ pub struct Metrics {
     pub slot_retained_bytes: IntGauge,
     /// WAL bytes that it may keep; 0 where no bound is known.
     pub slot_budget_bytes: IntGauge,
-    /// Bytes of the table being copied that are still to be read.
-    pub copy_bytes_left: IntGauge,
+    /// Bytes that are still to be copied, by table; nothing once all is copied.
+    pub copy_bytes_left: IntGaugeVec,
+    /// Rows read by copies that run, by table.
+    pub copy_rows_done: IntGaugeVec,
+    /// Seconds until all is copied, at the speed so far; 0 before it is known, and afterwards.
+    pub copy_seconds_left: IntGauge,
     /// Bytes kept of large transactions that the source sends while they still run.
     pub open_transaction_bytes: IntGauge,
     /// Times that all tables had to be compared, by the code of the reason.
@@ -70,6 +76,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone())).expect("registered once");
             metric
         };
+        let gauges = |name: &str, help: &str, label: &str| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &[label]).expect("a constant, valid name");
+            registry.register(Box::new(metric.clone())).expect("registered once");
+            metric
+        };
         let commit_seconds = Histogram::with_opts(
             HistogramOpts::new("kairos_store_commit_seconds", "Time of a store commit, fsync included")
                 .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
@@ -95,7 +106,9 @@ impl Metrics {
             ),
             slot_retained_bytes: gauge("kairos_slot_retained_bytes", "WAL bytes the source keeps for the slot"),
             slot_budget_bytes: gauge("kairos_slot_budget_bytes", "WAL bytes it may keep; 0 when no bound is known"),
-            copy_bytes_left: gauge("kairos_copy_bytes_left", "Bytes of the table being copied still to be read"),
+            copy_bytes_left: gauges("kairos_copy_bytes_left", "Bytes still to be copied", "table"),
+            copy_rows_done: gauges("kairos_copy_rows_done", "Rows read by copies that run", "table"),
+            copy_seconds_left: gauge("kairos_copy_seconds_left", "Time until all is copied; 0 when not known"),
             open_transaction_bytes: gauge(
                 "kairos_open_transaction_bytes",
                 "Bytes kept of large transactions that have not ended in the source",

@@ -53,7 +53,7 @@ async fn write(client: &Client, round: u32) {
 }
 
 fn is_copying(replica: &Replica) -> bool {
-    matches!(replica.status.snapshot().phase, Phase::Snapshot(_))
+    matches!(replica.status.snapshot().phase, Phase::Snapshot)
 }
 
 /// A source whose items are being copied.
@@ -94,9 +94,9 @@ async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
     let store = Arc::new(SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store"));
     let slow = slow(&cluster, 1_500_000);
     let mut replica = Replica::start_with(slow.clone(), store, "rules-1", Arc::default());
-    let progress = |replica: &Replica| match replica.status.snapshot().phase {
-        Phase::Snapshot(copy) if copy.table == "public.items" => copy.bytes_done,
-        _ => 0,
+    let progress = |replica: &Replica| {
+        let copies = replica.status.snapshot().copies;
+        copies.iter().find(|copy| copy.table == "public.items").map_or(0, |copy| copy.bytes_done)
     };
     let mut done = 0;
     for round in 0..2 {
@@ -162,9 +162,7 @@ async fn rows_that_move_to_pages_already_read_are_not_lost() {
         .expect("fills");
     client.batch_execute("VACUUM items").await.expect("frees the first pages");
     let replica = Replica::start_from(slow(&cluster, 2_000_000));
-    replica
-        .wait_until(|replica| matches!(replica.status.snapshot().phase, Phase::Snapshot(copy) if copy.bytes_done > 0))
-        .await;
+    replica.wait_until(|replica| replica.status.snapshot().copies.iter().any(|copy| copy.bytes_done > 0)).await;
     let last = "id IN (SELECT 'i' || n FROM generate_series(2500, 2600) n)";
     client.batch_execute(&format!("UPDATE items SET title = upper(title) WHERE {last}")).await.expect("updates");
     client.batch_execute("UPDATE items SET id = 'new ' || id WHERE id = 'i2600'").await.expect("updates");

@@ -15,7 +15,9 @@ async fn an_upload_is_followed_by_silence_though_everything_is_published() {
     let desk = Desk::alone().await;
     let publish = "DROP PUBLICATION kairos_sync; CREATE PUBLICATION kairos_sync FOR ALL TABLES";
     desk.admin.batch_execute(publish).await.expect("publishes");
-    let source = SourceConfig::from_uri(&desk.cluster.uri("postgres", &desk.database)).expect("a usable URI");
+    let mut source = SourceConfig::from_uri(&desk.cluster.uri("postgres", &desk.database)).expect("a usable URI");
+    // A heartbeat would be counted.
+    source.heartbeat = None;
     let replica = Replica::start_reading(source, RULES);
     replica.catch_up(&desk.admin).await;
     replica.wait_for_stream().await;
@@ -30,8 +32,10 @@ async fn an_upload_is_followed_by_silence_though_everything_is_published() {
     for _ in 0..rounds {
         replica.catch_up(&desk.admin).await;
     }
-    // Each round writes one message and waits for it; whatever else there was would have been read before it.
-    assert_eq!(replica.transaction_count() - read, rounds);
+    // Each round writes one message and waits for it; whatever else there was would have been read before it. Both counts
+    // may miss the last transaction, which is seen before it is counted.
+    let more = replica.transaction_count() - read;
+    assert!((rounds - 1..=rounds + 1).contains(&more), "{more} transactions in {rounds} rounds");
     assert_eq!(replica.operation_count(), written);
     replica.stop().await;
 }

@@ -20,6 +20,7 @@ mod rules_check;
 mod slots;
 mod source_setup;
 mod statements;
+mod status;
 mod streams;
 mod tidy;
 mod transactions;

@@ -118,6 +118,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/probes/liveness", get(probes::liveness))
         .route("/probes/readiness", get(probes::readiness))
         .route("/health", get(probes::readiness))
+        .route("/status", get(probes::status))
         .route("/metrics", get(probes::metrics))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())

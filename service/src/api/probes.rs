@@ -14,7 +14,10 @@ use super::{
     ApiState,
     readiness::{phase_name, unready},
 };
-use crate::replication::{Budget, StatusSnapshot};
+use crate::{
+    metrics::Metrics,
+    replication::{Budget, CopyStatus, StatusSnapshot, copy_status::seconds_left},
+};
 
 /// As the PowerSync service answers, and how replication is.
 #[derive(Serialize)]
@@ -28,6 +31,14 @@ struct Probe {
     replication: ReplicationView,
 }
 
+/// How the service is.
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    #[serde(flatten)]
+    probe: Probe,
+}
+
 /// The status of replication without what only the log should say.
 #[derive(Serialize)]
 struct ReplicationView {
@@ -37,10 +48,15 @@ struct ReplicationView {
     lag_bytes: u64,
     last_message_at: Option<String>,
     checkpoint_at: Option<String>,
+    slot: Option<String>,
     slot_retained_bytes: Option<u64>,
     slot_budget_bytes: Option<u64>,
     /// Code of the reason why all tables were compared last.
     last_comparison: Option<&'static str>,
+    /// Tables that are not copied yet.
+    copies: Vec<CopyStatus>,
+    /// Seconds until all are, at the speed so far.
+    copy_seconds_left: Option<u64>,
 }
 
 impl ReplicationView {
@@ -52,9 +68,12 @@ impl ReplicationView {
             lag_bytes: status.lag_bytes(),
             last_message_at: status.last_message.map(iso8601),
             checkpoint_at: status.last_checkpoint.map(iso8601),
+            slot: status.slot.clone(),
             slot_retained_bytes: status.slot_wal.map(|wal| wal.retained_bytes),
             slot_budget_bytes: status.slot_wal.and_then(|wal| wal.budget).map(Budget::bytes),
             last_comparison: code(&status.last_comparison),
+            copies: status.copies.clone(),
+            copy_seconds_left: seconds_left(&status.copies),
         }
     }
 }
@@ -76,13 +95,32 @@ pub(super) async fn readiness(State(state): State<ApiState>) -> Response {
     (status, Json(probe)).into_response()
 }
 
+/// How the service is, whether it is ready or not.
+pub(super) async fn status(State(state): State<ApiState>) -> Response {
+    let status = Status { version: env!("CARGO_PKG_VERSION"), probe: probe(&state) };
+    (StatusCode::OK, Json(status)).into_response()
+}
+
 /// Metrics in the Prometheus text format.
 pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
     let status = state.parts.replication.snapshot();
     let metrics = &state.parts.metrics;
     metrics.last_message_timestamp.set(unix_seconds(status.last_message));
     metrics.checkpoint_timestamp.set(unix_seconds(status.last_checkpoint));
+    show_copies(metrics, &status.copies);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
+}
+
+/// Of tables that are copied nothing is shown any more.
+fn show_copies(metrics: &Metrics, copies: &[CopyStatus]) {
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.copy_bytes_left.reset();
+    metrics.copy_rows_done.reset();
+    for copy in copies {
+        metrics.copy_bytes_left.with_label_values(&[&copy.table]).set(whole(copy.bytes_left()));
+        metrics.copy_rows_done.with_label_values(&[&copy.table]).set(whole(copy.rows_done));
+    }
+    metrics.copy_seconds_left.set(whole(seconds_left(copies).unwrap_or_default()));
 }
 
 fn probe(state: &ApiState) -> Probe {

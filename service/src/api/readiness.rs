@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     byte_size::ByteSize,
-    replication::{Phase, StatusSnapshot},
+    replication::{CopyStage, CopyStatus, Phase, StatusSnapshot},
 };
 
 /// Heartbeats that may pass without a checkpoint.
@@ -50,15 +50,23 @@ fn doing(status: &StatusSnapshot) -> String {
         },
         Phase::CreatingSlot(None) => "the replication slot is being created".to_owned(),
         Phase::CreatingSlot(Some(blocker)) => format!("the replication slot waits for {blocker}"),
-        Phase::Snapshot(copy) => format!(
-            "{} is being copied, {} of {} are done, tables left: {}",
-            copy.table,
-            ByteSize(copy.bytes_done),
-            ByteSize(copy.bytes_total),
-            copy.tables_left
-        ),
+        Phase::Snapshot => match status.current_copy() {
+            Some(copy) => copying(copy, status.copies.len()),
+            None => "tables are to be copied".to_owned(),
+        },
         Phase::Streaming => "the stream has not passed the copies yet".to_owned(),
     }
+}
+
+fn copying(copy: &CopyStatus, tables_left: usize) -> String {
+    let waits =
+        if copy.stage == CopyStage::WaitingForStream { ", and waits for the stream, which is behind" } else { "" };
+    format!(
+        "{} is being copied, {} of {} are done{waits}, tables left: {tables_left}",
+        copy.table,
+        ByteSize(copy.bytes_done),
+        ByteSize(copy.bytes_total),
+    )
 }
 
 /// The phase as one word.
@@ -66,7 +74,7 @@ pub(super) fn phase_name(phase: &Phase) -> &'static str {
     match phase {
         Phase::Connecting => "connecting",
         Phase::CreatingSlot(_) => "creating_slot",
-        Phase::Snapshot(_) => "copying",
+        Phase::Snapshot => "copying",
         Phase::Streaming => "streaming",
     }
 }
@@ -97,9 +105,9 @@ mod tests {
     #[test]
     fn without_a_checkpoint_the_reason_is_what_replication_does() {
         let blocker = Blocker::Session { pid: 7, application: "x".to_owned(), state: None, age: None };
-        let copy = crate::replication::status::CopyStatus {
+        let copy = CopyStatus {
             table: "public.items".to_owned(),
-            tables_left: 2,
+            stage: CopyStage::WaitingForStream,
             bytes_done: 1 << 20,
             bytes_total: 3 << 20,
             ..Default::default()
@@ -108,10 +116,11 @@ mod tests {
             (Phase::Connecting, None, "connecting to the source"),
             (Phase::Connecting, Some(("PG-0102", "secret.host".to_owned())), "failed with PG-0102"),
             (Phase::CreatingSlot(Some(blocker)), None, "pg_terminate_backend(7)"),
-            (Phase::Snapshot(copy), None, "public.items is being copied, 1 MB of 3 MB"),
+            (Phase::Snapshot, None, "public.items is being copied, 1 MB of 3 MB are done, and waits"),
             (Phase::Streaming, None, "has not passed"),
         ] {
-            let status = StatusSnapshot { phase, last_error: error, ..StatusSnapshot::default() };
+            let copies = vec![copy.clone()];
+            let status = StatusSnapshot { phase, copies, last_error: error, ..StatusSnapshot::default() };
             let reason = unready(&status, false, None, Instant::now()).expect("not ready");
             assert!(reason.contains(expected) && !reason.contains("secret"), "{reason}");
         }

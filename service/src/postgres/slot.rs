@@ -1,5 +1,7 @@
 //! Replication slots, as SQL shows and changes them.
 
+use std::collections::HashMap;
+
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -127,15 +129,18 @@ pub async fn slot_wal_max(client: &Client) -> Result<Option<u64>, PgError> {
     Ok(u64::try_from(megabytes).ok().map(|megabytes| megabytes << 20))
 }
 
-/// Bytes of these tables and their partitions, TOAST included.
+/// Bytes of each of these tables, with its partitions and TOAST; by object id.
 ///
 /// # Errors
 /// [`PgError`].
-pub async fn bytes_of_tables(client: &Client, tables: &[u32]) -> Result<u64, PgError> {
-    let sql = "SELECT coalesce(sum(pg_table_size(part)), 0)::bigint
-                 FROM (SELECT unnest($1::oid[]) AS part
-                        UNION SELECT p.relid FROM unnest($1::oid[]) AS root, pg_partition_tree(root) AS p) AS parts";
-    Ok(client.query_one(sql, &[&tables]).await?.try_get::<_, i64>(0)?.unsigned_abs())
+pub async fn sizes_of_tables(client: &Client, tables: &[u32]) -> Result<HashMap<u32, u64>, PgError> {
+    let sql = "SELECT root, sum(pg_table_size(part))::bigint
+                 FROM (SELECT root, root AS part FROM unnest($1::oid[]) AS root
+                        UNION SELECT root, p.relid FROM unnest($1::oid[]) AS root, pg_partition_tree(root) AS p) AS parts
+                WHERE pg_table_size(part) IS NOT NULL
+                GROUP BY root";
+    let rows = client.query(sql, &[&tables]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<_, i64>(1)?.unsigned_abs()))).collect()
 }
 
 /// A slot that nobody reads.

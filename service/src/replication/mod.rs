@@ -24,6 +24,7 @@
 
 mod apply;
 mod copy;
+pub mod copy_status;
 mod discontinuity;
 mod error;
 mod heartbeat;
@@ -42,6 +43,7 @@ mod types;
 mod verdict;
 mod wal_budget;
 
+pub use copy_status::{CopyStage, CopyStatus};
 pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;

@@ -116,7 +116,7 @@ impl Replicator {
         state.copy_everything_again();
         (state.system_id, state.timeline) = (found.system.system_id.clone(), found.system.timeline.clone());
         state.publications.clone_from(&found.inspection.publications);
-        (state.slot_created_at, state.resume, state.consistent_from) = (None, Lsn::ZERO, Lsn::ZERO);
+        (state.slot_created_at, state.resume) = (None, Lsn::ZERO);
         state.partial = None;
         let stored = state.clone();
         self.blocking(move |replicator| {
@@ -178,7 +178,7 @@ impl Replicator {
         fault_point("slot.before-creation");
         let position = self.wait_for_slot(client, &mut walsender, &state.slot, failover).await?;
         fault_point("slot.created");
-        (state.slot_created_at, state.resume, state.consistent_from) = (Some(position), position, position);
+        (state.slot_created_at, state.resume) = (Some(position), position);
         let stored = state.clone();
         self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
         fault_point("slot.stored");

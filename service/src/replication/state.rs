@@ -37,8 +37,6 @@ pub(super) struct ReplicationState {
     next_table_id: u32,
     /// Whether clients see nothing until all tables are copied: at first, and when changes were missed.
     pub(super) hides: bool,
-    /// Clients see nothing before the stream has passed this position.
-    pub(super) consistent_from: Lsn,
     /// Transactions whose commit lies before this position are in the store.
     pub(super) resume: Lsn,
     /// What is in the store of the next transaction. Clients see nothing while there is something.
@@ -164,7 +162,6 @@ impl ReplicationState {
             tables: Vec::new(),
             next_table_id: 1,
             hides: !tables.is_empty(),
-            consistent_from: Lsn::ZERO,
             resume: Lsn::ZERO,
             partial: None,
         };
@@ -189,8 +186,7 @@ impl ReplicationState {
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
     pub(super) fn visible_at(&self) -> Option<Lsn> {
-        let is_whole = !self.hides && self.partial.is_none();
-        (is_whole && self.resume >= self.consistent_from).then_some(self.resume)
+        (!self.hides && self.partial.is_none()).then_some(self.resume)
     }
 
     /// Takes in which tables there are now, or were when the source's WAL ended at `seen_at`. What changed is copied; the
@@ -326,6 +322,12 @@ impl TableState {
         if let Some(copy) = &mut self.copy {
             copy.trusted_from = copy.first_layout;
         }
+    }
+
+    /// Its full name and whether all its pages are read, if it is to be copied.
+    pub(super) fn copy_progress(&self) -> Option<(String, bool)> {
+        let is_read = self.due.is_none() && self.copy.as_ref().is_some_and(|copy| copy.is_read);
+        (self.due.is_some() || self.copy.is_some()).then(|| (self.full_name(), is_read))
     }
 
     /// From now on rows are written under a layout of their own, so that those not met again can be told.

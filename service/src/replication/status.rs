@@ -8,7 +8,12 @@ use std::{
 use crate::{
     lsn::Lsn,
     postgres::blocker::Blocker,
-    replication::{discontinuity::Discontinuity, error::ReplicationError, wal_budget::SlotWal},
+    replication::{
+        copy_status::{self, CopyStatus},
+        discontinuity::Discontinuity,
+        error::ReplicationError,
+        wal_budget::SlotWal,
+    },
 };
 
 /// What replication does at the moment.
@@ -19,29 +24,10 @@ pub enum Phase {
     Connecting,
     /// Waiting until the slot is there; for the end of this transaction, as far as is known.
     CreatingSlot(Option<Blocker>),
-    /// Copying a table, while the stream is followed.
-    Snapshot(CopyStatus),
+    /// Copying tables, while the stream is followed.
+    Snapshot,
     /// Following the stream.
     Streaming,
-}
-
-/// How far the copy of a table is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CopyStatus {
-    /// Schema and name.
-    pub table: String,
-    /// Tables that are not copied yet, this one included.
-    pub tables_left: usize,
-    /// Rows read since the copy began or went on.
-    pub rows_done: u64,
-    /// Rows the source believes the table has; may be far off.
-    pub rows_estimated: u64,
-    /// Bytes of the table's pages that are copied, those of earlier runs included.
-    pub bytes_done: u64,
-    /// Bytes of all its pages.
-    pub bytes_total: u64,
-    /// Time the rest will take at the speed so far; `None` before anything can be said.
-    pub remaining: Option<std::time::Duration>,
 }
 
 /// One moment of replication.
@@ -49,6 +35,8 @@ pub struct CopyStatus {
 pub struct StatusSnapshot {
     /// What it does.
     pub phase: Phase,
+    /// Tables that are not copied yet, in the order of the work.
+    pub copies: Vec<CopyStatus>,
     /// Code and message of what went wrong last; `None` once the stream runs again.
     pub last_error: Option<(&'static str, String)>,
     /// Code and reason of the last time that all tables had to be compared, since the service was started.
@@ -73,6 +61,11 @@ impl StatusSnapshot {
     /// WAL that is not durable here yet.
     pub fn lag_bytes(&self) -> u64 {
         self.source_head.bytes_since(self.resume)
+    }
+
+    /// The copy that runs.
+    pub fn current_copy(&self) -> Option<&CopyStatus> {
+        copy_status::current(&self.copies)
     }
 }
 
@@ -123,10 +116,28 @@ impl ReplicationStatus {
         self.update(|status| status.slot = Some(slot.to_owned()));
     }
 
+    /// A table's copy goes on.
     pub(super) fn copying(&self, copy: &CopyStatus) {
         self.update(|status| {
             status.last_error = None;
-            status.phase = Phase::Snapshot(copy.clone());
+            status.phase = Phase::Snapshot;
+            if let Some(known) = status.copies.iter_mut().find(|known| known.table == copy.table) {
+                known.clone_from(copy);
+            }
+        });
+    }
+
+    /// These are to be copied, in this order; with each whether all pages are read.
+    pub(super) fn tables_to_copy(&self, tables: impl Iterator<Item = (String, bool)>) {
+        self.update(|status| copy_status::follow(&mut status.copies, tables));
+    }
+
+    /// So large is a table of which nothing is copied yet.
+    pub(super) fn set_copy_size(&self, table: &str, bytes: u64) {
+        self.update(|status| {
+            if let Some(copy) = status.copies.iter_mut().find(|copy| copy.table == table && copy.bytes_total == 0) {
+                copy.bytes_total = bytes;
+            }
         });
     }
 

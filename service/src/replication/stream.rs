@@ -264,6 +264,8 @@ impl<'r> Follower<'r> {
 
     fn begin(&mut self, group: &mut Group<'r>, begin: &Begin) -> Result<(), ReplicationError> {
         self.desk.ledger.applied(begin.xid);
+        // A large one is applied for a while.
+        self.replicator.progress.saw_head(begin.commit_lsn);
         (group.change_count, group.stored_count) = (0, 0);
         if begin.commit_lsn < self.state.resume.max(group.position.unwrap_or_default()) {
             group.transaction = Transaction::Skipping;

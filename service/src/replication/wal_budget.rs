@@ -9,11 +9,11 @@ use crate::{
     byte_size::ByteSize,
     postgres::{
         PgError,
-        slot::{RetainedWal, bytes_of_tables, retained_wal, slot_wal_max},
+        slot::{RetainedWal, retained_wal, sizes_of_tables, slot_wal_max},
     },
     replication::{
         replicator::{Replicator, within_deadline},
-        state::ReplicationState,
+        state::{ReplicationState, TableState},
     },
 };
 
@@ -140,18 +140,19 @@ impl Replicator {
 
     /// Says before a copy begins how large it is, and whether the server's bound may be too small for it.
     pub(super) async fn foresee_copy(&self, client: &Client, state: &ReplicationState) -> Result<(), PgError> {
-        let is_to_be_read = |copy: &super::state::TableCopy| !copy.is_read;
-        let tables: Vec<u32> = state
-            .tables
-            .iter()
-            .filter(|table| table.copy.as_ref().is_some_and(is_to_be_read))
-            .map(|table| table.oid)
-            .collect();
+        self.progress.tables_to_copy(state.tables.iter().filter_map(TableState::copy_progress));
+        let is_to_be_read = |table: &&TableState| table.copy.as_ref().is_some_and(|copy| !copy.is_read);
+        let tables: Vec<_> = state.tables.iter().filter(is_to_be_read).collect();
         if tables.is_empty() {
             return Ok(());
         }
-        let ask = async { Ok((bytes_of_tables(client, &tables).await?, slot_wal_max(client).await?)) };
-        let (bytes, keep) = within_deadline(ask).await?;
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let ask = async { Ok((sizes_of_tables(client, &oids).await?, slot_wal_max(client).await?)) };
+        let (sizes, keep) = within_deadline(ask).await?;
+        for table in &tables {
+            self.progress.set_copy_size(&table.full_name(), sizes.get(&table.oid).copied().unwrap_or_default());
+        }
+        let bytes = sizes.values().sum();
         tracing::info!(tables = tables.len(), bytes, "tables are to be copied");
         if let Some(keep) = keep.filter(|keep| *keep < bytes) {
             tracing::warn!(

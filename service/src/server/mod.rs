@@ -95,21 +95,24 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Runs the service until `shutdown` becomes true.
+/// Runs the service until `shutdown` becomes true. Meanwhile `status` says how replication is.
 ///
 /// # Errors
 /// [`ServerError`] when it cannot start, or when replication cannot go on.
 ///
 /// # Panics
 /// When a task of the service panics, which is a fault of ours.
-pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), ServerError> {
+pub async fn run(
+    config: Config,
+    status: Arc<ReplicationStatus>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), ServerError> {
     let plan = Arc::new(compile_rules(&config.rules)?);
     let folder = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, SqliteOptions::default())).await;
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
     let metrics = Arc::new(Metrics::new());
-    let status = Arc::new(ReplicationStatus::default());
     let hub = Hub::new(store.view().map_err(ServerError::Store)?.checkpoint());
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
     let listener =

@@ -1,4 +1,4 @@
-//! The copy as the stream's thread sees it: chunks are announced here, their rows applied and counted.
+//! The copy as the stream's thread sees it: snapshots are announced here, their rows applied and chunks counted.
 
 use std::{collections::VecDeque, mem};
 
@@ -14,7 +14,7 @@ use super::{
         state::{ColumnState, ReplicationState, TableState},
     },
     Begun, ChunkEnd, CopyKey, CopyMessage, CopyOrder, DeskChannels, What,
-    ledger::{ChunkId, Ledger},
+    ledger::{Ledger, SnapshotId},
     orders_of,
 };
 use crate::{
@@ -102,6 +102,7 @@ impl Desk {
         for table in &work.state.tables {
             desk.prepare(work.replicator, table)?;
         }
+        work.replicator.progress.tables_to_copy(work.state.tables.iter().filter_map(TableState::copy_progress));
         Ok(desk)
     }
 
@@ -110,7 +111,7 @@ impl Desk {
         if let Some(table) = work.state.tables.iter().find(|table| table.id() == id) {
             self.prepare(work.replicator, table)?;
         }
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl Desk {
         if is_begun {
             // Rows of the copy name its layouts, so these are stored first.
             work.replicator.save(work.state)?;
-            self.publish_orders(work.state);
+            self.publish_orders(work);
         }
         Ok(())
     }
@@ -178,19 +179,23 @@ impl Desk {
     ) -> Result<(), ReplicationError> {
         match message {
             CopyMessage::Begin { key, columns, begun } => {
-                if let Some(answer) = self.begin_chunk(work, key, &columns) {
+                if let Some(answer) = self.begin_snapshot(work, key, &columns) {
                     // A reader that was stopped asks no more.
                     let _ = begun.send(answer);
                 }
                 Ok(())
             }
-            CopyMessage::Rows { key, chunk, lines, end } => self.rows(work, key, chunk, &lines, end),
+            CopyMessage::Rows { key, snapshot, lines, end } => self.rows(work, key, snapshot, &lines, end),
+            CopyMessage::End { key, snapshot } => {
+                self.ledger.end_snapshot(key.table, snapshot);
+                Ok(())
+            }
             CopyMessage::Read { key } => self.read(work, key),
         }
     }
 
     /// `None` when the copy was begun anew.
-    fn begin_chunk(&mut self, work: &mut Work<'_, '_>, key: CopyKey, columns: &[ColumnState]) -> Option<Begun> {
+    fn begin_snapshot(&mut self, work: &mut Work<'_, '_>, key: CopyKey, columns: &[ColumnState]) -> Option<Begun> {
         let table = work.state.tables.iter_mut().find(|table| table.id() == key.table)?;
         table.copy.as_ref().filter(|copy| copy.first_layout == key.first_layout)?;
         let layout_count = table.layouts.len();
@@ -198,28 +203,28 @@ impl Desk {
         if layout_count != table.layouts.len() {
             work.relations.set(table);
         }
-        let chunk = self.ledger.begin_chunk(key.table, layout)?;
-        Some(Begun { chunk, recent: self.ledger.recent() })
+        let snapshot = self.ledger.begin_snapshot(key.table, layout)?;
+        Some(Begun { snapshot, recent: self.ledger.recent() })
     }
 
     fn rows(
         &mut self,
         work: &mut Work<'_, '_>,
         key: CopyKey,
-        chunk: ChunkId,
+        snapshot: SnapshotId,
         lines: &[Bytes],
         end: Option<ChunkEnd>,
     ) -> Result<(), ReplicationError> {
         // One of a copy that was begun anew: the reader learns it from its channel's end.
-        let Some(layout) = self.ledger.layout(key.table, chunk) else { return Ok(()) };
+        let Some(layout) = self.ledger.layout(key.table, snapshot) else { return Ok(()) };
         let Some(table) = work.relations.by_id(key.table) else { return Ok(()) };
         let mut applier = Applier::new(work.replicator.store.as_ref());
         for line in lines {
             let row = read_row(table, layout, line)?;
             let row_key = row.key(key.table, table.identity(layout));
-            let verdict = self.ledger.judge(chunk, &row_key);
+            let verdict = self.ledger.judge(snapshot, &row_key);
             if !applier.copied(table, &row_key, (layout, &row), verdict)? {
-                self.ledger.spoil(key.table, chunk);
+                self.ledger.spoil(key.table, snapshot);
             }
         }
         applier.settle(work.relations)?;
@@ -227,7 +232,7 @@ impl Desk {
         let mut batch = applier.finish();
         let mut counts = None;
         if let Some(end) = end {
-            let is_stored = self.ledger.end_chunk(key.table, chunk);
+            let is_stored = self.ledger.is_whole(key.table, snapshot);
             let table = work.state.tables.iter_mut().find(|table| table.id() == key.table);
             if let Some(copy) = table.and_then(|table| table.copy.as_mut()).filter(|copy| is_stored && !copy.is_read) {
                 copy.read(end.oid, end.filenode, end.pages);
@@ -256,7 +261,7 @@ impl Desk {
         if copy.is_read {
             // These were single rows, and the sweep looks at them again.
             self.sweeps.iter_mut().filter(|sweep| sweep.key == key).for_each(|sweep| sweep.awaited = None);
-            self.publish_orders(work.state);
+            self.publish_orders(work);
             return Ok(());
         }
         copy.is_read = true;
@@ -264,7 +269,7 @@ impl Desk {
             return self.end(work, key);
         }
         self.sweeps.push_back(Sweep::new(key));
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(work.replicator.save(work.state)?)
     }
 
@@ -293,7 +298,7 @@ impl Desk {
             sweep.awaited = Some(self.round);
             sweep.attempts += 1;
             self.sweeps.push_front(sweep);
-            self.publish_orders(work.state);
+            self.publish_orders(work);
             return Ok(());
         }
         if sweep.has_seen_all {
@@ -320,13 +325,15 @@ impl Desk {
         }
         fault_point("copy.before-end");
         work.replicator.save(work.state)?;
-        self.publish_orders(work.state);
+        self.publish_orders(work);
         Ok(())
     }
 
-    fn publish_orders(&self, state: &ReplicationState) {
-        let mut orders = orders_of(&state.tables);
-        orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(&state.tables)));
+    fn publish_orders(&self, work: &Work<'_, '_>) {
+        let tables = &work.state.tables;
+        let mut orders = orders_of(tables);
+        orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(tables)));
+        work.replicator.progress.tables_to_copy(tables.iter().filter_map(TableState::copy_progress));
         self.channels.orders.send_replace(orders);
     }
 }

@@ -1,7 +1,7 @@
 //! What the stream did to tables while they are being copied: decides which copied rows still count.
 //!
-//! A chunk is read in one snapshot of the source, and only once the stream has passed that snapshot. So a copied row is
-//! the row as the stream left it, unless the stream has touched it since the chunk was announced: then the stream knows
+//! Rows are read in snapshots of the source, and only once the stream has passed the snapshot. So a copied row is the row
+//! as the stream left it, unless the stream has touched it since the snapshot was announced: then the stream knows
 //! better. Announced means before the snapshot was taken, so nothing falls between the two.
 //!
 //! Pure: no store, no source.
@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::storage::{RowKey, TableId};
 
-/// Keys remembered for one table. More make the chunks being read be read again.
+/// Keys remembered for one table. More make the snapshots being read worthless.
 const KEYS_MAX: usize = 100_000;
 /// Transactions remembered. A transaction is visible to others a moment after its commit is in the stream; there cannot
 /// be more in between than there are connections.
@@ -22,20 +22,20 @@ pub(in super::super) struct Ledger {
     tables: HashMap<TableId, TableLedger>,
     /// The latest transactions applied.
     recent: VecDeque<u32>,
-    /// The last chunk's number, never used twice: chunks of a copy that was begun anew must not be taken for others.
-    last_chunk: u64,
+    /// The last snapshot's number, never used twice: those of a copy that was begun anew must not be taken for others.
+    last_snapshot: u64,
 }
 
 /// What the stream did to a table since its copy began in this process.
 #[derive(Debug)]
 struct TableLedger {
-    /// Number of the last change or chunk.
+    /// Number of the last change or snapshot.
     clock: u64,
     touched: HashMap<RowKey, Touch>,
     /// When all rows were removed at once, or when keys had to be forgotten.
     all_touched_at: u64,
-    /// Chunks being read.
-    chunks: HashMap<ChunkId, Chunk>,
+    /// Those being read.
+    snapshots: HashMap<SnapshotId, Snapshot>,
     /// Whether a row that was never touched cannot be stored yet.
     knows_all: bool,
     /// Whether rows of this copy are stored.
@@ -57,15 +57,15 @@ pub(in super::super) struct Touched {
     pub(in super::super) has_moved_here: bool,
 }
 
-/// Names a chunk within one run.
+/// Names a snapshot within one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in super::super) struct ChunkId(u64);
+pub(in super::super) struct SnapshotId(u64);
 
 #[derive(Debug)]
-struct Chunk {
+struct Snapshot {
     begun_at: u64,
     layout: usize,
-    /// A row of it was lost: it must be read again.
+    /// A row of it was lost: what does not count yet must be read in another one.
     is_spoiled: bool,
 }
 
@@ -103,7 +103,7 @@ impl Ledger {
             clock: 0,
             touched: HashMap::new(),
             all_touched_at: 0,
-            chunks: HashMap::new(),
+            snapshots: HashMap::new(),
             knows_all: is_empty,
             has_rows,
         };
@@ -146,56 +146,63 @@ impl Ledger {
         self.tables.values_mut().for_each(TableLedger::lose_track);
     }
 
-    /// A chunk is about to be read; its rows will have this layout. `None` for a table that is not being copied.
-    pub(in super::super) fn begin_chunk(&mut self, table: TableId, layout: usize) -> Option<ChunkId> {
+    /// A snapshot is about to be taken; its rows will have this layout. `None` for a table that is not being copied.
+    pub(in super::super) fn begin_snapshot(&mut self, table: TableId, layout: usize) -> Option<SnapshotId> {
         let ledger = self.tables.get_mut(&table)?;
-        self.last_chunk += 1;
-        let id = ChunkId(self.last_chunk);
+        self.last_snapshot += 1;
+        let id = SnapshotId(self.last_snapshot);
         ledger.clock += 1;
-        ledger.chunks.insert(id, Chunk { begun_at: ledger.clock, layout, is_spoiled: false });
+        ledger.snapshots.insert(id, Snapshot { begun_at: ledger.clock, layout, is_spoiled: false });
         Some(id)
     }
 
-    /// The layout of a chunk's rows; `None` for a chunk that no longer counts.
-    pub(in super::super) fn layout(&self, table: TableId, chunk: ChunkId) -> Option<usize> {
-        Some(self.tables.get(&table)?.chunks.get(&chunk)?.layout)
+    /// The layout of a snapshot's rows; `None` for one that no longer counts.
+    pub(in super::super) fn layout(&self, table: TableId, snapshot: SnapshotId) -> Option<usize> {
+        Some(self.tables.get(&table)?.snapshots.get(&snapshot)?.layout)
     }
 
-    /// What to do with a row of a chunk.
-    pub(in super::super) fn judge(&mut self, chunk: ChunkId, key: &RowKey) -> Verdict {
+    /// What to do with a row of a snapshot.
+    pub(in super::super) fn judge(&mut self, snapshot: SnapshotId, key: &RowKey) -> Verdict {
         let Some(ledger) = self.tables.get_mut(&key.table) else { return Verdict::Skip };
-        let Some(chunk) = ledger.chunks.get_mut(&chunk) else { return Verdict::Skip };
+        let Some(snapshot) = ledger.snapshots.get(&snapshot) else { return Verdict::Skip };
         ledger.has_rows = true;
-        if ledger.all_touched_at > chunk.begun_at {
+        if ledger.all_touched_at > snapshot.begun_at {
             return Verdict::Skip;
         }
         match ledger.touched.get(key) {
-            Some(touch) if touch.at > chunk.begun_at && touch.may_be_another => Verdict::Skip,
-            Some(touch) if touch.at > chunk.begun_at => Verdict::Complete,
+            Some(touch) if touch.at > snapshot.begun_at && touch.may_be_another => Verdict::Skip,
+            Some(touch) if touch.at > snapshot.begun_at => Verdict::Complete,
             None if ledger.knows_all => Verdict::New,
             _ => Verdict::Compare,
         }
     }
 
-    /// A row of a chunk could not be stored: the chunk is to be read again.
-    pub(in super::super) fn spoil(&mut self, table: TableId, chunk: ChunkId) {
-        if let Some(chunk) = self.tables.get_mut(&table).and_then(|ledger| ledger.chunks.get_mut(&chunk)) {
-            chunk.is_spoiled = true;
+    /// A row of a snapshot could not be stored.
+    pub(in super::super) fn spoil(&mut self, table: TableId, snapshot: SnapshotId) {
+        if let Some(snapshot) = self.tables.get_mut(&table).and_then(|ledger| ledger.snapshots.get_mut(&snapshot)) {
+            snapshot.is_spoiled = true;
         }
     }
 
-    /// A chunk has been read; whether all its rows are stored.
-    pub(in super::super) fn end_chunk(&mut self, table: TableId, chunk: ChunkId) -> bool {
-        let ended = self.tables.get_mut(&table).and_then(|ledger| ledger.chunks.remove(&chunk));
-        ended.is_some_and(|chunk| !chunk.is_spoiled)
+    /// Whether all rows that were read in a snapshot so far are stored.
+    pub(in super::super) fn is_whole(&self, table: TableId, snapshot: SnapshotId) -> bool {
+        let snapshot = self.tables.get(&table).and_then(|ledger| ledger.snapshots.get(&snapshot));
+        snapshot.is_some_and(|snapshot| !snapshot.is_spoiled)
+    }
+
+    /// Nothing more is read in a snapshot.
+    pub(in super::super) fn end_snapshot(&mut self, table: TableId, snapshot: SnapshotId) {
+        if let Some(ledger) = self.tables.get_mut(&table) {
+            ledger.snapshots.remove(&snapshot);
+        }
     }
 }
 
 impl TableLedger {
-    /// Forgets what no chunk can meet any more; if that is not enough, chunks being read must be read again.
+    /// Forgets what no snapshot can meet any more; if that is not enough, those being read are worthless.
     fn forget_old(&mut self) {
         self.knows_all = false;
-        let oldest = self.chunks.values().map(|chunk| chunk.begun_at).min().unwrap_or(u64::MAX);
+        let oldest = self.snapshots.values().map(|snapshot| snapshot.begun_at).min().unwrap_or(u64::MAX);
         self.touched.retain(|_, touch| touch.at > oldest);
         if self.touched.len() > KEYS_MAX / 2 {
             self.lose_track();
@@ -205,7 +212,7 @@ impl TableLedger {
     fn lose_track(&mut self) {
         self.knows_all = false;
         self.touched.clear();
-        self.chunks.values_mut().for_each(|chunk| chunk.is_spoiled = true);
+        self.snapshots.values_mut().for_each(|snapshot| snapshot.is_spoiled = true);
         self.all_touched_at = self.clock;
     }
 }
@@ -231,46 +238,49 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_touched_after_the_chunk_was_announced_is_left_to_the_stream() {
+    fn what_the_stream_touched_after_the_snapshot_was_announced_is_left_to_the_stream() {
         let mut ledger = ledger(true);
         ledger.touch(touched(1));
-        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
         ledger.touch(touched(2));
         ledger.touch(Touched { key: key(3), has_moved_here: true });
         ledger.touch(touched(3));
-        let verdicts = [1, 2, 3, 4].map(|number| ledger.judge(chunk, &key(number)));
+        let verdicts = [1, 2, 3, 4].map(|number| ledger.judge(snapshot, &key(number)));
         assert_eq!(verdicts, [Verdict::Compare, Verdict::Complete, Verdict::Skip, Verdict::New]);
-        assert!(ledger.end_chunk(TABLE, chunk), "nothing was lost");
-        assert!(!ledger.end_chunk(TABLE, chunk), "it has ended");
+        assert!(ledger.is_whole(TABLE, snapshot), "nothing was lost");
+        ledger.touch(touched(4));
+        assert_eq!(ledger.judge(snapshot, &key(4)), Verdict::Complete, "what follows is read in the same snapshot");
+        ledger.end_snapshot(TABLE, snapshot);
+        assert_eq!((ledger.is_whole(TABLE, snapshot), ledger.layout(TABLE, snapshot)), (false, None), "it has ended");
     }
 
     #[test]
-    fn a_truncate_makes_chunks_that_were_announced_before_worthless() {
+    fn a_truncate_makes_snapshots_that_were_announced_before_worthless() {
         let mut ledger = ledger(true);
-        let before = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        let before = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
         ledger.truncate(TABLE);
-        let after = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        assert_eq!([before, after].map(|chunk| ledger.judge(chunk, &key(1))), [Verdict::Skip, Verdict::New]);
+        let after = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        assert_eq!([before, after].map(|snapshot| ledger.judge(snapshot, &key(1))), [Verdict::Skip, Verdict::New]);
     }
 
     #[test]
     fn rows_of_before_are_compared() {
         let mut ledger = ledger(false);
-        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
-        assert_eq!(ledger.judge(chunk, &key(1)), Verdict::Compare);
+        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        assert_eq!(ledger.judge(snapshot, &key(1)), Verdict::Compare);
     }
 
     #[test]
     fn memory_is_bounded_and_nothing_is_taken_for_untouched() {
         let mut ledger = ledger(true);
-        let chunk = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
         for number in 0..=u32::try_from(KEYS_MAX).expect("small") {
             ledger.touch(touched(number));
         }
         assert!(ledger.tables[&TABLE].touched.len() <= KEYS_MAX);
-        assert_eq!(ledger.judge(chunk, &key(0)), Verdict::Skip, "it was touched, though that was forgotten");
-        assert!(!ledger.end_chunk(TABLE, chunk), "so the chunk is read again");
-        let again = ledger.begin_chunk(TABLE, 0).expect("it is being copied");
+        assert_eq!(ledger.judge(snapshot, &key(0)), Verdict::Skip, "it was touched, though that was forgotten");
+        assert!(!ledger.is_whole(TABLE, snapshot), "so another one is needed");
+        let again = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
         assert_eq!(ledger.judge(again, &key(0)), Verdict::Compare);
     }
 

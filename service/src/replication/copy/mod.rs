@@ -1,9 +1,9 @@
 //! The copy of tables: at first, after changes were missed, and when a table changed.
 //!
 //! ```text
-//! reader (async): plan of pages ─► announce chunk ─► snapshot ─► wait until the stream has passed it ─► COPY ─► rows
-//!                                       │                                                                  │
-//! worker (the stream's thread):     ledger: what the stream touches from now on                  desk: apply, commit
+//! reader (async): plan of pages ─► announce snapshot ─► take it ─► wait until the stream has passed it ─► COPY ─► rows
+//!                                       │                                                                   │
+//! worker (the stream's thread):     ledger: what the stream touches from now on                   desk: apply, commit
 //! ```
 //!
 //! A table is read in chunks of pages, several at once, while the stream goes on. Both end on the stream's thread, which
@@ -11,8 +11,8 @@
 //!
 //! **Invariants**
 //!
-//! - A chunk's rows are applied when the stream has passed the chunk's snapshot, and only those that the stream has not
-//!   touched since the chunk was announced. So the store equals the source at the stream's position for all that was
+//! - Rows are applied when the stream has passed the snapshot they were read in, and only those that the stream has not
+//!   touched since it was announced. So the store equals the source at the stream's position for all that was
 //!   copied, at every commit.
 //! - A chunk counts as read in the commit of its last rows. After a crash the chunks not counted are read again.
 //! - Pages count only for the file they were read from: a rewritten table is read again.
@@ -28,11 +28,12 @@ pub(super) mod ledger;
 mod pages;
 mod progress;
 pub(super) mod reader;
+mod snapshot;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::ledger::ChunkId;
+use self::ledger::SnapshotId;
 use super::state::{ColumnState, PageRange, PartCopy, TableState};
 use crate::{lsn::Lsn, storage::TableId};
 
@@ -103,10 +104,12 @@ impl CopyOrder {
 /// From a reader to the worker.
 #[derive(Debug)]
 pub(super) enum CopyMessage {
-    /// A chunk is about to be read, with these columns. No answer: the copy was begun anew.
+    /// A snapshot is about to be taken, to read these columns. No answer: the copy was begun anew.
     Begin { key: CopyKey, columns: Vec<ColumnState>, begun: oneshot::Sender<Begun> },
-    /// Rows of a chunk.
-    Rows { key: CopyKey, chunk: ChunkId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
+    /// Rows of a chunk, read in a snapshot.
+    Rows { key: CopyKey, snapshot: SnapshotId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
+    /// Nothing more is read in a snapshot.
+    End { key: CopyKey, snapshot: SnapshotId },
     /// Everything that was ordered has been read.
     Read { key: CopyKey },
 }
@@ -114,8 +117,8 @@ pub(super) enum CopyMessage {
 /// The worker has begun to note what the stream touches.
 #[derive(Debug)]
 pub(super) struct Begun {
-    chunk: ChunkId,
-    /// Transactions applied of late: in the chunk's snapshot they must have ended.
+    snapshot: SnapshotId,
+    /// Transactions applied of late: in the snapshot they must have ended.
     recent: Vec<u32>,
 }
 

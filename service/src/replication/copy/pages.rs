@@ -45,11 +45,10 @@ struct Part {
 }
 
 /// Only rows with these identifying values, wherever they are.
-pub(super) fn plan_of_rows(table: &Table, identities: Vec<Vec<Bytes>>) -> Plan {
+pub(super) fn chunk_of_rows(table: &Table, identities: Vec<Vec<Bytes>>) -> Chunk {
     let pages = PageRange { first: 0, end: u32::MAX };
     let heap = if table.is_partitioned { Heap::Whole } else { Heap::Own(table.sql_name()) };
-    let chunk = Chunk { heap, oid: table.oid, filenode: 0, pages, identities, byte_count: 0 };
-    Plan { chunks: vec![chunk], byte_count: 0, bytes_left: 0 }
+    Chunk { heap, oid: table.oid, filenode: 0, pages, identities, byte_count: 0 }
 }
 
 /// Looks at the table's heaps and leaves out what has been read.

@@ -1,0 +1,208 @@
+//! How far copies of tables are, as an operator sees it: in `/status`, in `kairos-sync status`, in metrics, and as bars
+//! on a terminal.
+
+use std::{
+    fs,
+    num::NonZeroU64,
+    path::Path,
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use kairos_sync::{
+    demo::cluster::{PgCluster, free_port},
+    postgres::{SnapshotOptions, SourceConfig},
+    replication::{CopyStage, StatusSnapshot},
+};
+use kairos_tests::service::{PATIENCE, connect, service_binary};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+use crate::replica::{Replica, source};
+
+const RULES: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items, SELECT * FROM notes]}}";
+const TABLES: &str = "
+    CREATE TABLE items (id text PRIMARY KEY, title text);
+    CREATE TABLE notes (id text PRIMARY KEY);
+    INSERT INTO items SELECT n, repeat('x', 200) FROM generate_series(1, 30000) n;
+    INSERT INTO notes SELECT n FROM generate_series(1, 3000) n;
+    ANALYZE;
+    CREATE PUBLICATION kairos_sync FOR TABLE items, notes;";
+/// So that the copy takes some seconds.
+const BYTES_PER_SECOND: u64 = 1_000_000;
+
+/// A source to be copied slowly, and a configuration for it.
+struct Site {
+    _cluster: PgCluster,
+    folder: TempDir,
+    url: String,
+}
+
+impl Site {
+    async fn open() -> Self {
+        // A second call would find the provider installed, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let cluster = PgCluster::start(None).expect("a server");
+        let uri = cluster.uri("postgres", "postgres");
+        connect(&uri).await.batch_execute(TABLES).await.expect("fills");
+        let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port().expect("a free port"));
+        let config = format!(
+            "replication: {{ connections: [{{ uri: '{uri}', snapshot_bytes_per_second: {BYTES_PER_SECOND} }}] }}\n\
+             sync_config: {{ path: rules.yaml }}\nclient_auth: {{ audience: app }}\ndata_dir: data\nport: {port}\n"
+        );
+        fs::write(folder.path().join("kairos.yaml"), config).expect("writes the configuration");
+        fs::write(folder.path().join("rules.yaml"), RULES).expect("writes the rules");
+        Self { _cluster: cluster, folder, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path()).env_remove("PS_LOG_LEVEL").env_remove("RUST_LOG").kill_on_drop(true);
+        command
+    }
+
+    /// Runs the service with a terminal, whose content goes into a file of the folder.
+    fn serve_on_terminal(&self, file: &str) -> Child {
+        let serve = format!("exec '{}' serve --config kairos.yaml", service_binary().display());
+        let mut command = self.command(Path::new("script"));
+        command.args(["--quiet", "--flush", "--command", &serve, file]).env("TERM", "xterm");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("util-linux has `script`")
+    }
+
+    /// Runs the service with its log in a file of the folder.
+    fn serve_into(&self, file: &str) -> Child {
+        let log = fs::File::create(self.folder.path().join(file)).expect("a file");
+        self.command(&service_binary()).args(["serve", "-c", "kairos.yaml"]).stderr(log).spawn().expect("starts")
+    }
+
+    fn read(&self, file: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.path().join(file)).expect("it was written")).into_owned()
+    }
+
+    async fn status(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(&service_binary());
+        let run = command.arg("status").args(arguments).output();
+        timeout(PATIENCE, run).await.expect("in time").expect("it runs")
+    }
+
+    /// The answer of the service once this holds.
+    async fn answer(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let printed = self.status(&["--json", "--url", &self.url]).await;
+            let answer = serde_json::from_slice(&printed.stdout).unwrap_or_default();
+            if holds(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{answer:#}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn copy<'a>(answer: &'a Value, table: &str) -> Option<&'a Value> {
+    answer["replication"]["copies"].as_array()?.iter().find(|copy| copy["table"] == table)
+}
+
+#[tokio::test]
+async fn copies_are_shown_wherever_an_operator_looks() {
+    let site = Site::open().await;
+    let service = site.serve_on_terminal("terminal");
+    let done = |answer: &Value| copy(answer, "public.items").and_then(|copy| copy["bytes_done"].as_u64());
+    let begun = site.answer(|answer| done(answer) > Some(0)).await;
+    let items = copy(&begun, "public.items").expect("it is copied");
+    assert_eq!((&begun["ready"], &items["rows_estimated"]), (&Value::Bool(false), &30_000.into()), "{begun:#}");
+    assert!(items["seconds_left"].is_u64() && begun["replication"]["copy_seconds_left"].is_u64(), "{begun:#}");
+    assert!(items["bytes_total"].as_u64() > done(&begun), "{begun:#}");
+    let notes = copy(&begun, "public.notes").expect("it is to be copied");
+    assert_eq!((&notes["stage"], &notes["bytes_done"]), (&"waiting".into(), &0.into()));
+    assert!(notes["bytes_total"].as_u64() > Some(0), "its size is known before");
+    site.answer(|answer| done(answer) > done(&begun)).await;
+
+    let metrics = reqwest::get(format!("{}/metrics", site.url)).await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("kairos_copy_bytes_left{table=\"public.notes\"}"), "{metrics}");
+    let printed = site.status(&["--config", "kairos.yaml"]).await;
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert_eq!(printed.status.code(), Some(0), "{text}");
+    assert!(text.contains("not ready, copying\n") && text.contains("of about 30,000 rows"), "{text}");
+
+    let watched = site.status(&["--watch", "--url", &site.url]).await;
+    let text = String::from_utf8_lossy(&watched.stdout).into_owned();
+    assert_eq!(watched.status.code(), Some(0), "{text}");
+    assert!(text.matches("public.items: ").count() > 1, "it goes on until all is copied: {text}");
+    assert!(
+        text.lines().rev().find(|line| line.starts_with("kairos-sync")).is_some_and(|line| line.ends_with("streaming"))
+    );
+    assert_eq!(site.answer(|_| true).await["replication"]["copies"], serde_json::json!([]));
+    let metrics = reqwest::get(format!("{}/metrics", site.url)).await.expect("an answer").text().await.expect("text");
+    assert!(!metrics.contains("kairos_copy_bytes_left{"), "nothing is left of a copy that is over");
+
+    drop(service);
+    let terminal = site.read("terminal");
+    assert!(terminal.contains("%  public.items: ") && terminal.contains("%  2 tables, "), "{terminal}");
+    assert!(terminal.contains("copying a table"), "the log is there, too: {terminal}");
+}
+
+#[tokio::test]
+async fn where_there_is_no_terminal_there_are_no_bars() {
+    let site = Site::open().await;
+    let service = site.serve_into("log");
+    site.answer(|answer| answer["replication"]["phase"] == "streaming").await;
+    drop(service);
+    let log = site.read("log");
+    assert!(log.contains("copying a table") && !log.contains('\u{1b}') && !log.contains("%  public"), "{log}");
+}
+
+/// Answers one request as a service of another kind would.
+async fn answer_not_found(listener: TcpListener) {
+    let (mut socket, _) = listener.accept().await.expect("a request");
+    let mut request = [0; 4];
+    socket.read_exact(&mut request).await.expect("a request");
+    socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.expect("answers");
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_is_no_good_news() {
+    let site = Site::open().await;
+    let silent = site.status(&["--url", &site.url]).await;
+    let message = String::from_utf8_lossy(&silent.stderr).into_owned();
+    assert_eq!((silent.status.code(), silent.stdout.len()), (Some(2), 0));
+    assert!(message.starts_with("error CONF-0301: no status from http://127.0.0.1:"), "{message}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let url = format!("http://me:secret@{address}");
+    let arguments = ["--url", &*url];
+    let (other, ()) = tokio::join!(site.status(&arguments), answer_not_found(listener));
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(message.starts_with("error CONF-0302: ") && !message.contains("secret"), "{message}");
+    let none = site.status(&["--url", "nowhere"]).await;
+    assert!(String::from_utf8_lossy(&none.stderr).starts_with("error CONF-0300: "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_waits_for_the_stream_says_so() {
+    let (cluster, client) = source().await;
+    let fill = "INSERT INTO items SELECT 'i' || n, repeat('x', 200) FROM generate_series(1, 60000) n";
+    client.batch_execute(fill).await.expect("fills");
+    let mut config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+    config.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(2_000_000) };
+    let replica = Replica::start_from(config);
+    let stage = |status: &StatusSnapshot| status.current_copy().map(|copy| copy.stage);
+    replica.wait_until(|replica| stage(&replica.status.snapshot()) == Some(CopyStage::Copying)).await;
+    let much = "DO $$ BEGIN FOR n IN 1..40000 LOOP INSERT INTO completions VALUES (n, 'h'); COMMIT; END LOOP; END $$";
+    for sql in ["SET synchronous_commit = off", much] {
+        client.batch_execute(sql).await.expect("writes faster than can be read");
+    }
+    let waits = |status: &StatusSnapshot| stage(status) == Some(CopyStage::WaitingForStream) && status.lag_bytes() > 0;
+    replica.wait_until(|replica| waits(&replica.status.snapshot())).await;
+    replica.catch_up(&client).await;
+    replica.wait_for_stream().await;
+    assert_eq!(replica.status.snapshot().copies, []);
+    replica.stop().await;
+}

@@ -109,7 +109,7 @@ impl Framed {
     fn buffered(&mut self) -> Result<Option<Frame>, PgError> {
         let header = Header::parse(&self.buffer).map_err(|_| PgError::Protocol("one with an impossible length"))?;
         let Some(header) = header else {
-            self.buffer.reserve(READ_BUFFER_BYTES);
+            self.make_room(READ_BUFFER_BYTES);
             return Ok(None);
         };
         let size = usize::try_from(header.len()).unwrap_or(usize::MAX);
@@ -124,10 +124,18 @@ impl Framed {
         if self.buffer.len() < total {
             // At most twice what is there: the length is only what the other side says.
             let held = self.buffer.len();
-            self.buffer.reserve((total - held).min(held).max(READ_BUFFER_BYTES));
+            self.make_room((total - held).min(held).max(READ_BUFFER_BYTES));
             return Ok(None);
         }
         Ok(Some(Frame { tag: header.tag(), bytes: self.buffer.split_to(total) }))
+    }
+
+    /// Room for the next read. Messages are slices of the buffer and keep all of it while they are held, so a new one is
+    /// begun only once this one is used up by half: or else each message that comes by itself would have one.
+    fn make_room(&mut self, wanted: usize) {
+        if self.buffer.capacity() - self.buffer.len() < READ_BUFFER_BYTES / 2 {
+            self.buffer.reserve(wanted);
+        }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), PgError> {
@@ -157,6 +165,7 @@ mod tests {
     use tokio::{net::UnixStream, time::timeout};
 
     use super::*;
+    use crate::fuzz::bounded;
 
     /// Only a reader that hangs takes so long.
     const DEADLINE: Duration = Duration::from_mins(1);
@@ -256,6 +265,23 @@ mod tests {
             }
             assert!(!framed.has_next(b'd'));
         }
+    }
+
+    #[test]
+    fn messages_that_come_one_by_one_share_their_memory() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let bytes = message(b'd', &[7; 20]);
+        let held = bounded(200 * bytes.len(), || {
+            runtime.block_on(async {
+                let ((mut ours, mut framed), mut held) = (pair(), Vec::new());
+                for _ in 0..200 {
+                    ours.write_all(&bytes).await.expect("room");
+                    held.push(framed.read().await.expect("it has arrived"));
+                }
+                held
+            })
+        });
+        assert!(held.iter().all(|frame| frame.as_bytes() == bytes));
     }
 
     #[tokio::test]

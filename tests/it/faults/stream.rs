@@ -85,11 +85,14 @@ impl Scene {
     }
 }
 
-/// Strikes one message of this kind, after `skipped` others.
+/// Strikes one message of this kind, after `skipped` others. Changes in parts of streamed transactions do not count:
+/// they are looked at late, so other errors come first.
 fn once(kind: u8, skipped: usize, strike: impl FnOnce(&Frame) -> Action + Send + 'static) -> Fault {
-    let (mut strike, mut left) = (Some(strike), skipped);
+    let (mut strike, mut left, mut is_in_part) = (Some(strike), skipped, false);
     Box::new(move |frame| {
-        if frame.kind() != kind || strike.is_none() {
+        let was_in_part = is_in_part;
+        is_in_part = (was_in_part || frame.kind() == b'S') && frame.kind() != b'E';
+        if frame.kind() != kind || (was_in_part && is_in_part) || strike.is_none() {
             return Action::Pass;
         }
         if left > 0 {

@@ -1,20 +1,18 @@
 //! Tables are copied while they change: what clients would see equals SQL, whatever happens to the copy.
 
 use std::{
-    num::NonZeroU64,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use kairos_sync::{
     demo::cluster::PgCluster,
-    postgres::{SnapshotOptions, SourceConfig},
     replication::Phase,
     storage::{SqliteOptions, SqliteStore},
 };
 use tokio_postgres::Client;
 
-use crate::replica::{Replica, source};
+use crate::replica::{Replica, slow, source};
 
 /// More pages than a chunk has, several times.
 const ROW_COUNT: u32 = 60_000;
@@ -139,13 +137,6 @@ async fn a_table_truncated_while_it_is_copied_is_empty() {
     assert_equal(&replica, &client).await;
     assert_eq!(replica.contents("everything").len(), 1);
     replica.stop().await;
-}
-
-/// A source read so slowly that there is time for changes between two chunks.
-fn slow(cluster: &PgCluster, bytes_per_second: u64) -> SourceConfig {
-    let mut slow = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-    slow.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(bytes_per_second) };
-    slow
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,7 @@
 use kairos_sync::demo::cluster::PgCluster;
 use tokio_postgres::Client;
 
-use crate::replica::{Replica, connect, source};
-
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-}
+use crate::replica::{Replica, connect, run, source};
 
 async fn run_and_compare(replica: &Replica, client: &Client, changes: &[&str]) {
     for change in changes {

@@ -1,10 +1,10 @@
 //! Partitioned tables, published by partition or as one table: clients have what SQL says, also of what Postgres does
 //! not stream.
 
-use kairos_sync::{demo::cluster::PgCluster, postgres::SourceConfig};
+use kairos_sync::demo::cluster::PgCluster;
 use tokio_postgres::Client;
 
-use crate::replica::{Replica, connect};
+use crate::replica::{Replica, config, connect, run};
 
 const SCHEMA: &str = "
     CREATE TABLE items (id text, region text, title text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
@@ -20,10 +20,6 @@ const ROOT: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items
 const PARTS: &str = "bucket_definitions: {everything: {data: ['SELECT * FROM \"items_%\"']}}";
 const ONE_PART: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items_eu]}}";
 
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-}
-
 async fn source(publication: &str) -> (PgCluster, Client) {
     let cluster = PgCluster::start(None).expect("a server");
     let client = connect(&cluster).await;
@@ -33,8 +29,7 @@ async fn source(publication: &str) -> (PgCluster, Client) {
 }
 
 fn start(cluster: &PgCluster, rules: &'static str) -> Replica {
-    let config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-    Replica::start_reading(config, rules)
+    Replica::start_reading(config(cluster), rules)
 }
 
 /// Changes, and what the table has afterwards.
@@ -144,7 +139,7 @@ async fn rules_for_a_partition_get_its_rows_where_it_is_published_and_none_where
 async fn the_root_counts_where_one_of_several_publications_has_it() {
     let (cluster, client) = source("FOR TABLE items WITH (publish_via_partition_root = true)").await;
     run(&client, "CREATE PUBLICATION parts FOR TABLE items_eu").await;
-    let mut config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+    let mut config = config(&cluster);
     config.publications = ["parts", "kairos_sync"].map(str::to_owned).to_vec();
     let replica = Replica::start_reading(config.clone(), ROOT);
     replica.wait_for_ids("everything", &["austin", "paris", "rome"]).await;

@@ -1,18 +1,14 @@
 //! What publications offer, and how that changes: clients have the rows and columns that are published, no others.
 
 use kairos_sync::{demo::cluster::PgCluster, postgres::SourceConfig};
-use tokio_postgres::Client;
 
-use crate::replica::{Replica, connect, source};
+use crate::replica::{Replica, config, connect, run, source};
 
-fn config(cluster: &PgCluster, publications: &[&str]) -> SourceConfig {
-    let mut config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
+/// Reads these publications.
+fn reading(cluster: &PgCluster, publications: &[&str]) -> SourceConfig {
+    let mut config = config(cluster);
     config.publications = publications.iter().map(|name| (*name).to_owned()).collect();
     config
-}
-
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
 const FILTERED: &str = "ALTER PUBLICATION kairos_sync SET TABLE items WHERE (id = 'a'), habits, completions";
@@ -143,7 +139,7 @@ async fn several_publications_are_read_as_one() {
          INSERT INTO habits VALUES ('h', 'ann'); INSERT INTO completions VALUES ('done', 'h')",
     )
     .await;
-    let replica = Replica::start_from(config(&cluster, &["second", "First one"]));
+    let replica = Replica::start_from(reading(&cluster, &["second", "First one"]));
     replica.wait_for_ids("everything", &["a", "b"]).await;
     replica.wait_for_ids("ann", &["h", "done"]).await;
     for (change, ids) in [
@@ -160,7 +156,7 @@ async fn several_publications_are_read_as_one() {
     }
     // Read with one of them less, the other's tables go.
     let stopped = replica.stop().await;
-    let replica = stopped.start_again_from(config(&cluster, &["First one"]), "rules-1");
+    let replica = stopped.start_again_from(reading(&cluster, &["First one"]), "rules-1");
     replica.wait_for_ids("ann", &["h"]).await;
     replica.stop().await;
 }
@@ -186,7 +182,7 @@ async fn what_is_wrong_with_publications_is_named_and_its_sql_mends_it() {
     let names = ["narrow", "wide", "keyless", "to come"];
     let mut codes = Vec::new();
     loop {
-        let replica = Replica::start_from(config(&cluster, &names));
+        let replica = Replica::start_from(reading(&cluster, &names));
         let outcome = replica.outcome().await;
         let Err((code, message)) = outcome else {
             replica.wait_for_ids("everything", &["a"]).await;

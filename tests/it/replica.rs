@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use kairos_sync::{
     demo::cluster::PgCluster,
     lsn::Lsn,
     metrics::Metrics,
-    postgres::SourceConfig,
+    postgres::{SnapshotOptions, SourceConfig},
     replication::{Phase, ReplicationStatus, Replicator, StatusSnapshot},
     storage::{BucketStore, Commit, MemoryStore},
 };
@@ -79,6 +80,23 @@ pub(crate) async fn write_segments(client: &Client, count: u32) {
     }
 }
 
+/// Runs SQL that must succeed.
+pub(crate) async fn run(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// A server's database, read by the superuser.
+pub(crate) fn config(cluster: &PgCluster) -> SourceConfig {
+    SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI")
+}
+
+/// A source read so slowly that there is time for changes between two chunks.
+pub(crate) fn slow(cluster: &PgCluster, bytes_per_second: u64) -> SourceConfig {
+    let mut slow = config(cluster);
+    slow.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(bytes_per_second) };
+    slow
+}
+
 /// Where the source's WAL ends.
 async fn head(client: &Client) -> Lsn {
     let head: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("a position").get(0);
@@ -109,8 +127,7 @@ impl Replica {
     }
 
     pub(crate) fn start_on(cluster: &PgCluster, store: Arc<dyn BucketStore>, fingerprint: &str) -> Self {
-        let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-        Self::start_with(source, store, fingerprint, Arc::default())
+        Self::start_with(config(cluster), store, fingerprint, Arc::default())
     }
 
     /// As another role than the superuser.
@@ -311,8 +328,7 @@ pub(crate) struct Stopped {
 
 impl Stopped {
     pub(crate) fn start_again(self, cluster: &PgCluster, fingerprint: &str) -> Replica {
-        let source = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-        self.start_again_from(source, fingerprint)
+        self.start_again_from(config(cluster), fingerprint)
     }
 
     pub(crate) fn start_again_from(self, source: SourceConfig, fingerprint: &str) -> Replica {

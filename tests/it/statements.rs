@@ -1,12 +1,6 @@
 //! What the stream has besides changes of single rows: emptied tables, messages, changes of other origins, inheritance.
 
-use tokio_postgres::Client;
-
-use crate::replica::{Replica, source};
-
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-}
+use crate::replica::{Replica, run, source};
 
 const FILL: &str = "
     INSERT INTO items VALUES ('a', 'one', NULL), ('b', 'two', NULL); INSERT INTO habits VALUES ('h', 'ann');

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    num::NonZeroU64,
     path::Path,
     process::{Output, Stdio},
     time::{Duration, Instant},
@@ -11,7 +10,6 @@ use std::{
 
 use kairos_sync::{
     demo::cluster::{PgCluster, free_port},
-    postgres::{SnapshotOptions, SourceConfig},
     replication::{CopyStage, StatusSnapshot},
 };
 use kairos_tests::service::{PATIENCE, connect, service_binary};
@@ -24,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::replica::{Replica, source};
+use crate::replica::{Replica, slow, source};
 
 const RULES: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items, SELECT * FROM notes]}}";
 const TABLES: &str = "
@@ -190,9 +188,7 @@ async fn a_copy_that_waits_for_the_stream_says_so() {
     let (cluster, client) = source().await;
     let fill = "INSERT INTO items SELECT 'i' || n, repeat('x', 200) FROM generate_series(1, 60000) n";
     client.batch_execute(fill).await.expect("fills");
-    let mut config = SourceConfig::from_uri(&cluster.uri("postgres", "postgres")).expect("a usable URI");
-    config.snapshot = SnapshotOptions { connections: 1, bytes_per_second: NonZeroU64::new(2_000_000) };
-    let replica = Replica::start_from(config);
+    let replica = Replica::start_from(slow(&cluster, 2_000_000));
     let stage = |status: &StatusSnapshot| status.current_copy().map(|copy| copy.stage);
     replica.wait_until(|replica| stage(&replica.status.snapshot()) == Some(CopyStage::Copying)).await;
     let much = "DO $$ BEGIN FOR n IN 1..40000 LOOP INSERT INTO completions VALUES (n, 'h'); COMMIT; END LOOP; END $$";

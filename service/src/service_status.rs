@@ -7,14 +7,13 @@ use std::{
 };
 
 use reqwest::{Client, Url};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
+    api::{Probe, ReplicationView, Status},
     byte_size::ByteSize,
     copy_bars::{CopyBars, describe, describe_all},
-    replication::CopyStatus,
 };
 
 /// A service that does not answer by then is taken for gone.
@@ -81,34 +80,9 @@ impl StatusError {
     }
 }
 
-/// The parts of the answer that are shown.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    version: String,
-    ready: bool,
-    reason: Option<String>,
-    replication: Replication,
-}
-
-#[derive(Debug, Deserialize)]
-struct Replication {
-    phase: String,
-    error: Option<String>,
-    lag_bytes: u64,
-    last_message_at: Option<String>,
-    checkpoint_at: Option<String>,
-    slot: Option<String>,
-    slot_retained_bytes: Option<u64>,
-    slot_budget_bytes: Option<u64>,
-    last_comparison: Option<String>,
-    copies: Vec<CopyStatus>,
-}
-
-impl Replication {
-    /// Whether tables are still to be copied, or may turn out to be.
-    fn may_copy(&self) -> bool {
-        self.phase != "streaming" || !self.copies.is_empty()
-    }
+/// Whether tables are still to be copied, or may turn out to be.
+fn may_copy(replication: &ReplicationView) -> bool {
+    replication.phase != "streaming" || !replication.copies.is_empty()
 }
 
 /// Prints the status, once or until everything is copied. `true` if replication reports no error.
@@ -134,15 +108,16 @@ pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
         if options.json {
             print(&format!("{value}\n"));
         }
-        let answer: Answer = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
-        let goes_on = options.watch && answer.replication.may_copy();
-        let is_drawn = goes_on && !answer.replication.copies.is_empty() && io::stderr().is_terminal();
-        bars.show(if is_drawn { &answer.replication.copies } else { &[] });
+        let Status { version, probe } = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
+        let replication = &probe.replication;
+        let goes_on = options.watch && may_copy(replication);
+        let is_drawn = goes_on && !replication.copies.is_empty() && io::stderr().is_terminal();
+        bars.show(if is_drawn { &replication.copies } else { &[] });
         if !options.json && !is_drawn {
-            print(&text_of(&place.shown, &answer));
+            print(&text_of(&place.shown, &version, &probe));
         }
         if !goes_on {
-            return Ok(answer.replication.error.is_none());
+            return Ok(replication.error.is_none());
         }
         sleep(if is_drawn { BARS_INTERVAL } else { TEXT_INTERVAL }).await;
     }
@@ -191,8 +166,8 @@ fn print(text: &str) {
 }
 
 /// The status for people.
-fn text_of(url: &str, answer: &Answer) -> String {
-    let Answer { version, ready, reason, replication } = answer;
+fn text_of(url: &str, version: &str, probe: &Probe) -> String {
+    let Probe { ready, reason, replication, .. } = probe;
     let mut text = String::new();
     let readiness = if *ready { "ready" } else { "not ready" };
     let mut line = |line: String| {
@@ -234,9 +209,9 @@ mod tests {
 
     use super::*;
 
-    fn answer(phase: &str, copies: &Value) -> Answer {
+    fn answer(phase: &str, copies: &Value) -> Status {
         let answer = json!({
-            "version": "1.2.3", "ready": false, "reason": "no checkpoint is visible yet", "touched_at": "now",
+            "version": "1.2.3", "ready": false, "reason": "no checkpoint is visible yet", "started": true, "touched_at": "now",
             "replication": {
                 "phase": phase, "error": null, "lag_bytes": 2048, "last_message_at": "2026-01-01T00:00:00.000Z",
                 "checkpoint_at": null, "slot": "kairos_1", "slot_retained_bytes": 1024, "slot_budget_bytes": null,
@@ -259,15 +234,16 @@ mod tests {
   all tables were compared because of REPL-0201
   public.items: 1.00 KiB of 2.00 KiB, 5 of about 10 rows, 3 s left
 ";
-        assert_eq!(text_of("here", &answer("creating_slot", &json!([copy]))), expected);
+        let Status { version, probe } = answer("creating_slot", &json!([copy]));
+        assert_eq!(text_of("here", &version, &probe), expected);
     }
 
     #[test]
     fn it_is_watched_until_nothing_is_left_to_copy() {
         let waiting = json!({ "table": "t", "stage": "waiting", "rows_done": 0, "rows_estimated": 0, "bytes_done": 0,
                               "bytes_total": 0, "seconds_left": null });
-        assert!(answer("connecting", &json!([])).replication.may_copy());
-        assert!(answer("streaming", &json!([waiting])).replication.may_copy());
-        assert!(!answer("streaming", &json!([])).replication.may_copy());
+        assert!(may_copy(&answer("connecting", &json!([])).probe.replication));
+        assert!(may_copy(&answer("streaming", &json!([waiting])).probe.replication));
+        assert!(!may_copy(&answer("streaming", &json!([])).probe.replication));
     }
 }

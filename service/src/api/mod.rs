@@ -39,6 +39,7 @@ use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
 pub use error::{ApiError, ErrorCode};
+pub(crate) use probes::{Probe, ReplicationView, Status};
 pub use serve::serve;
 pub use upload::Upload;
 

@@ -1,6 +1,9 @@
 //! For operators: probes and metrics. No authentication, and nothing secret in the answers.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     Json,
@@ -8,7 +11,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     ApiState,
@@ -20,50 +23,50 @@ use crate::{
 };
 
 /// As the PowerSync service answers, and how replication is.
-#[derive(Serialize)]
-struct Probe {
-    ready: bool,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    pub(crate) ready: bool,
     started: bool,
     touched_at: String,
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    replication: ReplicationView,
+    pub(crate) reason: Option<String>,
+    pub(crate) replication: ReplicationView,
 }
 
-/// How the service is.
-#[derive(Serialize)]
-struct Status {
-    version: &'static str,
+/// How the service is: what `/status` answers, and `kairos-sync status` reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: Cow<'static, str>,
     #[serde(flatten)]
-    probe: Probe,
+    pub(crate) probe: Probe,
 }
 
 /// The status of replication without what only the log should say.
-#[derive(Serialize)]
-struct ReplicationView {
-    phase: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReplicationView {
+    pub(crate) phase: Cow<'static, str>,
     /// Code of what went wrong last, until the stream runs again.
-    error: Option<&'static str>,
-    lag_bytes: u64,
-    last_message_at: Option<String>,
-    checkpoint_at: Option<String>,
-    slot: Option<String>,
-    slot_retained_bytes: Option<u64>,
-    slot_budget_bytes: Option<u64>,
+    pub(crate) error: Option<Cow<'static, str>>,
+    pub(crate) lag_bytes: u64,
+    pub(crate) last_message_at: Option<String>,
+    pub(crate) checkpoint_at: Option<String>,
+    pub(crate) slot: Option<String>,
+    pub(crate) slot_retained_bytes: Option<u64>,
+    pub(crate) slot_budget_bytes: Option<u64>,
     /// Code of the reason why all tables were compared last.
-    last_comparison: Option<&'static str>,
+    pub(crate) last_comparison: Option<Cow<'static, str>>,
     /// Tables that are not copied yet.
-    copies: Vec<CopyStatus>,
+    pub(crate) copies: Vec<CopyStatus>,
     /// Seconds until all are, at the speed so far.
     copy_seconds_left: Option<u64>,
 }
 
 impl ReplicationView {
     fn new(status: &StatusSnapshot) -> Self {
-        let code = |told: &Option<(&'static str, String)>| told.as_ref().map(|(code, _)| *code);
+        let code = |told: &Option<(&'static str, String)>| told.as_ref().map(|(code, _)| Cow::Borrowed(*code));
         Self {
-            phase: phase_name(&status.phase),
+            phase: phase_name(&status.phase).into(),
             error: code(&status.last_error),
             lag_bytes: status.lag_bytes(),
             last_message_at: status.last_message.map(iso8601),
@@ -97,7 +100,7 @@ pub(super) async fn readiness(State(state): State<ApiState>) -> Response {
 
 /// How the service is, whether it is ready or not.
 pub(super) async fn status(State(state): State<ApiState>) -> Response {
-    let status = Status { version: env!("CARGO_PKG_VERSION"), probe: probe(&state) };
+    let status = Status { version: env!("CARGO_PKG_VERSION").into(), probe: probe(&state) };
     (StatusCode::OK, Json(status)).into_response()
 }
 

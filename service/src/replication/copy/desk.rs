@@ -102,7 +102,6 @@ impl Desk {
         for table in &work.state.tables {
             desk.prepare(work.replicator, table)?;
         }
-        work.replicator.progress.tables_to_copy(work.state.tables.iter().filter_map(TableState::copy_progress));
         Ok(desk)
     }
 

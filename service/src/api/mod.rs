@@ -2,7 +2,8 @@
 //!
 //! | Path | What |
 //! | --- | --- |
-//! | `POST /sync/stream` | a client's stream, newline-delimited JSON |
+//! | `POST /sync/stream` | a client's stream, newline-delimited JSON or BSON |
+//! | `GET /sync/stream` with an upgrade | the same as RSocket over a WebSocket |
 //! | `GET /write-checkpoint2.json` | a write checkpoint |
 //! | `POST /api/sync/data`, `/api/data` | local writes of a client |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
@@ -18,8 +19,10 @@
 
 mod body;
 mod error;
+mod negotiation;
 mod probes;
 mod readiness;
+mod rsocket;
 mod serve;
 mod sync_stream;
 mod upload;
@@ -97,10 +100,15 @@ impl ApiState {
 
     async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.authenticate(header).await.map_err(ApiError::unauthorized)
+    }
+
+    /// Who shows this `Token …` or `Bearer …`; otherwise the code of the reason. All else about it is in the log only.
+    async fn authenticate(&self, header: Option<&str>) -> Result<Principal, &'static str> {
         let result = self.parts.authenticator.authenticate(header).await;
         result.map_err(|error| {
             tracing::info!(code = error.code(), %error, "request refused");
-            ApiError::unauthorized(error.code())
+            error.code()
         })
     }
 }
@@ -109,7 +117,7 @@ impl ApiState {
 pub fn router(state: ApiState) -> Router {
     let upload = || post(upload::upload);
     Router::new()
-        .route("/sync/stream", post(sync_stream::sync_stream))
+        .route("/sync/stream", post(sync_stream::sync_stream).get(rsocket::upgrade))
         .route("/write-checkpoint2.json", get(write_checkpoint::write_checkpoint))
         .route("/api/sync/data", upload())
         .route("/api/sync/data/", upload())

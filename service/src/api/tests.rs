@@ -1,5 +1,8 @@
 //! The routes over real sockets, with the store in memory.
 
+mod carriers;
+mod rsocket;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -99,7 +102,7 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
-    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4 };
+    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
         Arc::clone(&dyn_store),
         Arc::new(plan),

@@ -304,6 +304,7 @@ fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
         connection_count_max: limit("connections_max", 1_000_000, defaults.connection_count_max)?,
         bucket_count_max: limit("buckets_per_connection_max", 1_000_000, defaults.bucket_count_max)?,
         fetch_concurrency_max: limit("fetch_concurrency_max", 1000, defaults.fetch_concurrency_max)?,
+        shared_bytes_max: limit("shared_bytes_max", 1 << 34, defaults.shared_bytes_max)?,
         body_bytes_max: limit("body_bytes_max", 1 << 30, defaults.body_bytes_max)?,
     };
     section.finish()?;

@@ -21,7 +21,7 @@ use tokio::{
 use super::{Hub, SyncError};
 use crate::{
     lsn::Lsn,
-    storage::{BucketStore, StorageError, WriteCheckpointKey},
+    storage::{BucketStore, StorageError, WriteCheckpoint, WriteCheckpointKey},
 };
 
 /// How long the source may take to tell its position, or to take a message.
@@ -141,7 +141,7 @@ impl Shared {
         let ids = task::spawn_blocking(move || {
             let record = |key: WriteCheckpointKey| {
                 let id = shared.store.put_write_checkpoint(&key, head)?;
-                shared.hub.write_checkpoint_created(&key, head);
+                shared.hub.write_checkpoint_created(&key, WriteCheckpoint { id, lsn: head });
                 Ok(id)
             };
             keys.into_iter().map(record).collect()

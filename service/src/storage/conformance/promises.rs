@@ -4,7 +4,8 @@ use kairos_sync_protocol::operation::OpKind;
 
 use super::{
     super::{
-        BucketTotals, Checkpoint, Dependency, RANGE_OPERATIONS_MAX, StoreStats, WriteCheckpoint, WriteCheckpointKey,
+        BucketGrowth, BucketTotals, Checkpoint, Dependency, RANGE_OPERATIONS_MAX, StoreStats, WriteCheckpoint,
+        WriteCheckpointKey,
     },
     *,
 };
@@ -220,9 +221,14 @@ pub(in crate::storage) fn a_commit_names_what_it_changed<E: Engine>(new: &dyn Fn
         ..batch(vec![put("b2", "1"), put("b1", "2"), put("b2", "3")])
     };
     let mut commit = store.commit(first).unwrap();
-    commit.buckets.sort();
     commit.lookups.sort();
-    assert_eq!(commit.buckets, [name("b1"), name("b2")]);
+    let grown = |bucket: &str, first, last, operations: &[NewOperation]| {
+        let checksum = operations.iter().map(|operation| operation.checksum).sum();
+        let added = BucketTotals { count: operations.len() as u64, checksum, last_op_id: op_id(last) };
+        BucketGrowth { bucket: name(bucket), first_op_id: op_id(first), added }
+    };
+    let b2 = [put("b2", "1"), put("b2", "3")];
+    assert_eq!(commit.buckets, [grown("b1", 2, 2, &[put("b1", "2")]), grown("b2", 1, 3, &b2)]);
     assert_eq!(commit.lookups, [lookup("l1"), lookup("l2")]);
     let second = Batch { lookups: vec![entry("l1", &["y", "x", "y"]), entry("l2", &["z"])], ..batch(Vec::new()) };
     let commit = store.commit(second).unwrap();

@@ -167,7 +167,7 @@ impl Replica {
         let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
         let on_commit = move |commit: &Commit| {
-            seen.lock().expect("not poisoned").extend(commit.buckets.iter().map(|growth| growth.bucket.clone()))
+            seen.lock().expect("not poisoned").extend(commit.buckets.iter().map(|growth| growth.bucket.clone()));
         };
         let replicator = Replicator::new(
             source,

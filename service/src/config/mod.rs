@@ -39,6 +39,9 @@ pub struct Config {
     pub rules: RulesText,
     /// Port of the HTTP server.
     pub port: u16,
+    /// Under which everything is served as well: `/sync-api` behind a proxy that keeps it. Begins with a slash and does
+    /// not end with one.
+    pub base_path: Option<String>,
     /// Folder of the embedded bucket store.
     pub data_dir: PathBuf,
     /// Whose tokens are accepted.

@@ -48,6 +48,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
     let config = Config {
         rules: context.rules(&mut root)?,
         port: context.port(&mut root)?,
+        base_path: context.base_path(&mut root)?,
         data_dir: context.data_dir(&mut root)?,
         auth: context.auth(&mut root)?,
         write: write(&mut root, &source)?,
@@ -208,6 +209,30 @@ impl Context<'_> {
             place: self.whole.clone(),
             problem: Problem::InvalidValue { key: "PS_PORT".to_owned(), expected: "must be a port".to_owned() },
         })
+    }
+
+    fn base_path(&self, root: &mut Section) -> Result<Option<String>, ConfigError> {
+        let expected = "must be a path such as /sync-api: letters, digits and -._~ between slashes";
+        let (path, invalid) = if let Some(node) = root.take("base_path") {
+            let invalid = node.invalid(expected);
+            (node.into_text()?, invalid)
+        } else {
+            let problem = Problem::InvalidValue { key: "KAIROS_BASE_PATH".to_owned(), expected: expected.to_owned() };
+            let path = self.environment.variable("KAIROS_BASE_PATH").unwrap_or_default();
+            (path, ConfigError { place: self.whole.clone(), problem })
+        };
+        let path = path.trim_end_matches('/');
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let is_plain = |segment: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+            !segment.is_empty() && segment.chars().all(plain)
+        };
+        if !path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain)) {
+            return Err(invalid);
+        }
+        Ok(Some(path.to_owned()))
     }
 
     fn data_dir(&self, root: &mut Section) -> Result<PathBuf, ConfigError> {

@@ -224,6 +224,7 @@ fn api_state(
         write_checkpoints,
         uploads: Arc::new(uploads),
         metrics: Arc::clone(metrics),
+        base_path: config.base_path.clone(),
         limits: ApiLimits {
             connection_count_max: config.limits.connection_count_max,
             body_bytes_max: config.limits.body_bytes_max,

@@ -216,11 +216,16 @@ impl BucketStore for MemoryStore {
         Ok(generation::bucket_prefix(&self.creation_id, self.state().generation))
     }
 
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
         let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = checkpoints.get(&key.0).map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
-        checkpoints.insert(key.0.clone(), WriteCheckpoint { id, lsn: head });
-        Ok(id)
+        let stored = WriteCheckpoint::after(checkpoints.get(&key.0).copied(), head, requested);
+        checkpoints.insert(key.0.clone(), stored);
+        Ok(stored)
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

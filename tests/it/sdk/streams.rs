@@ -1,13 +1,10 @@
 //! Streams of edition 3 with the official SDK: default ones, subscriptions with parameters, joins at write time.
 
-use std::collections::BTreeSet;
-
 use kairos_tests::{
-    official::OfficialClient,
-    service::{TestService, eventually},
+    official::{OfficialClient, Sdk},
+    service::TestService,
 };
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 const SCHEMA: &str = "
     CREATE TABLE lists (id text PRIMARY KEY, owner text NOT NULL, name text NOT NULL);
@@ -45,42 +42,30 @@ streams:
          AND list_id IN (SELECT id FROM lists WHERE owner = auth.user_id())
 ";
 
-/// What SQL on Postgres says a device holds: the user's lists and notes, folders in the user's folders, and the todos of
-/// lists it subscribes to.
-async fn expected(service: &TestService, user: &str, lists: &[&str]) -> BTreeSet<String> {
-    let rows = service
-        .sql
-        .query(
-            "SELECT 'list ' || id || ' ' || name FROM lists WHERE owner = $1 UNION ALL \
-             SELECT 'note ' || n.id || ' ' || body FROM notes n JOIN lists l ON l.id = n.list_id WHERE owner = $1 UNION ALL \
-             SELECT 'folder ' || c.id || ' ' || p.id FROM folders c JOIN folders p ON c.parent = p.id WHERE p.owner = $1 UNION ALL \
-             SELECT 'todo ' || t.id || ' ' || title FROM todos t JOIN lists l ON l.id = t.list_id \
-             WHERE l.owner = $1 AND l.id = ANY($2)",
-            &[&user, &lists],
-        )
-        .await
-        .expect("valid SQL");
-    rows.iter().map(|row| row.get(0)).collect()
+/// What SQL on Postgres says ann's device holds: her lists and notes, folders in her folders, and the todos of lists that
+/// she subscribes to.
+const IN_SOURCE: &str = "
+    SELECT 'list ' || id || ' ' || name FROM lists WHERE owner = 'ann' UNION ALL
+    SELECT 'note ' || n.id || ' ' || body FROM notes n JOIN lists l ON l.id = n.list_id WHERE owner = 'ann' UNION ALL
+    SELECT 'folder ' || c.id || ' ' || p.id FROM folders c JOIN folders p ON c.parent = p.id WHERE p.owner = 'ann' UNION ALL
+    SELECT 'todo ' || t.id || ' ' || title FROM todos t JOIN lists l ON l.id = t.list_id
+    WHERE l.owner = 'ann' AND l.id = ANY($1)";
+
+const ON_DEVICE: &str = "
+    SELECT 'list ' || id || ' ' || name FROM lists UNION ALL SELECT 'note ' || id || ' ' || body FROM notes UNION ALL
+    SELECT 'folder ' || id || ' ' || parent FROM child UNION ALL SELECT 'todo ' || id || ' ' || title FROM todos";
+
+async fn converges(service: &TestService, client: &OfficialClient, lists: &[&str]) {
+    client.converges(service, IN_SOURCE, &[&lists], ON_DEVICE).await;
 }
 
-async fn converges(service: &TestService, client: &Mutex<OfficialClient>, lists: &[&str]) {
-    let difference = async || {
-        let rows = client
-            .lock()
-            .await
-            .query(
-                "SELECT 'list ' || id || ' ' || name AS row FROM lists UNION ALL SELECT 'note ' || id || ' ' || body FROM notes \
-                 UNION ALL SELECT 'folder ' || id || ' ' || parent FROM child UNION ALL SELECT 'todo ' || id || ' ' || title FROM todos",
-            )
-            .await;
-        let held: BTreeSet<_> = rows.iter().filter_map(|row| row["row"].as_str().map(str::to_owned)).collect();
-        expected(service, "ann", lists).await.symmetric_difference(&held).cloned().collect::<Vec<_>>()
-    };
-    eventually(Vec::new(), difference).await;
+async fn subscribe(client: &OfficialClient, list: &str) {
+    let command = json!({"do": "subscribe", "stream": "todos", "parameters": {"list": list}, "seconds": 30});
+    let status = client.call(command).await;
+    assert_eq!(status["hasSynced"], Value::Bool(true), "{status}");
 }
 
-#[tokio::test]
-async fn the_official_sdk_subscribes_to_streams() {
+async fn subscribes_to_streams(sdk: Sdk) {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
     let tables = json!({
@@ -89,20 +74,15 @@ async fn the_official_sdk_subscribes_to_streams() {
         "notes": {"list_id": "text", "body": "text"},
         "child": {"parent": "text", "owner": "text"},
     });
-    let client = Mutex::new(OfficialClient::open(service.folder.path(), "streams.db", tables).await);
-    client.lock().await.connect(service.process.endpoint(), &service.token("ann")).await;
+    let client = OfficialClient::open(sdk, service.folder.path(), "phone", &tables).await;
+    client.connect(service.process.endpoint(), &service.token("ann")).await;
     converges(&service, &client, &[]).await;
 
-    let subscribe = async |list: &str| {
-        let command = json!({"do": "subscribe", "stream": "todos", "parameters": {"list": list}, "seconds": 30});
-        let status = client.lock().await.call(command).await;
-        assert_eq!(status["hasSynced"], Value::Bool(true), "{status}");
-    };
-    subscribe("list-2").await;
+    subscribe(&client, "list-2").await;
     converges(&service, &client, &["list-2"]).await;
-    subscribe("list-4").await;
+    subscribe(&client, "list-4").await;
     // Not ann's: the subscription is answered, with nothing in it.
-    subscribe("list-3").await;
+    subscribe(&client, "list-3").await;
     converges(&service, &client, &["list-2", "list-4", "list-3"]).await;
 
     for sql in [
@@ -114,11 +94,21 @@ async fn the_official_sdk_subscribes_to_streams() {
         "BEGIN; DELETE FROM folders WHERE id = 'a'; INSERT INTO folders VALUES ('a', 'b', 'ann'); COMMIT",
         "UPDATE folders SET id = 'trunk' WHERE id = 'root'",
     ] {
-        service.sql.batch_execute(sql).await.expect("valid SQL");
+        service.run(sql).await;
         converges(&service, &client, &["list-2", "list-4", "list-3"]).await;
     }
     // However many lists there are: the notes are in one bucket.
-    let rows = client.lock().await.query("SELECT count(*) AS n FROM ps_buckets WHERE name LIKE '%notes|0%'").await;
+    let rows = client.query("SELECT count(*) AS n FROM ps_buckets WHERE name LIKE '%notes|0%'").await;
     assert_eq!(rows[0]["n"], json!(1));
-    client.lock().await.call(json!({"do": "close"})).await;
+    client.call(json!({"do": "close"})).await;
+}
+
+#[tokio::test]
+async fn over_http_the_official_sdk_subscribes_to_streams() {
+    subscribes_to_streams(Sdk::HTTP).await;
+}
+
+#[tokio::test]
+async fn over_a_web_socket_the_official_sdk_subscribes_to_streams() {
+    subscribes_to_streams(Sdk::WEB_SOCKET).await;
 }

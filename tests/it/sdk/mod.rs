@@ -1,0 +1,5 @@
+//! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
+
+mod basics;
+mod isolation;
+mod streams;

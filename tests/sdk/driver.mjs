@@ -6,8 +6,13 @@
 // A device is a database of its own; commands run side by side. The test decides what is right; nothing is checked here.
 
 import { createInterface } from 'node:readline';
+import { Worker } from 'node:worker_threads';
 
 const { column, PowerSyncDatabase, Schema, Table } = await import(process.argv[2] ?? '@powersync/node');
+
+const older = process.argv[2] !== undefined;
+const openWorker = (_, options) => new Worker(new URL('javascript-worker.mjs', import.meta.url), options);
+const sqlite = older ? { implementation: { type: 'better-sqlite3' }, openWorker } : { implementation: { type: 'node:sqlite' } };
 
 // Standard output is for answers alone; what the SDK logs goes to standard error.
 for (const level of ['log', 'info', 'debug', 'trace']) console[level] = console.error;
@@ -63,8 +68,8 @@ class Device {
     const log = ({ level, message, error }) => level >= 30 && this.logged.push(`${message} ${error ?? ''}`);
     this.db = new PowerSyncDatabase({
       schema: schemaOf(tables),
-      database: { dbFilename: file, dbLocation: folder, implementation: { type: 'node:sqlite' }, readWorkerCount: 1 },
-      ...(process.argv[2] ? {} : { logger: { log } }),
+      database: { dbFilename: file, dbLocation: folder, readWorkerCount: 1, ...sqlite },
+      ...(older ? {} : { logger: { log } }),
       ...(Object.keys(headers).length > 0 ? { remoteOptions: { customFetch: fetchWith } } : {}),
     });
     this.db.registerListener({ statusChanged: () => this.remember() });

@@ -31,6 +31,7 @@ class Connector {
     this.tokens = tokens;
     this.fetchCount = 0;
     this.uploads = [];
+    this.refuses = false;
   }
 
   get token() {
@@ -43,6 +44,7 @@ class Connector {
   }
 
   async uploadData(database) {
+    if (this.refuses) throw new Error('the app does not upload now');
     const transaction = await database.getNextCrudTransaction();
     if (!transaction) return;
     const response = await fetch(`${this.endpoint}/api/data`, {
@@ -76,8 +78,8 @@ class Device {
   }
 
   remember() {
-    const { connected, hasSynced, priorities } = this.status();
-    const entry = JSON.stringify({ connected, hasSynced, priorities });
+    const { lastSyncedAt, ...lasting } = this.status();
+    const entry = JSON.stringify(lasting);
     if (this.history.at(-1) !== entry) this.history.push(entry);
   }
 
@@ -147,6 +149,10 @@ const commands = {
   },
   async logged(device) {
     return device.logged;
+  },
+  // From now on the app uploads nothing, or does again.
+  async refuse_uploads(device, { refuses }) {
+    device.connector.refuses = refuses;
   },
   async uploads(device) {
     return device.connector.uploads;

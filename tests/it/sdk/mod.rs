@@ -1,5 +1,11 @@
 //! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
 mod basics;
+mod gate;
+mod interruptions;
 mod isolation;
+mod priorities;
 mod streams;
+mod subscriptions;
+mod tokens;
+mod writers;

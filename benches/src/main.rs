@@ -44,8 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     if arguments.next_if(|argument| argument == "serving").is_some() {
         let largest = arguments.next().map_or(Ok(serving::CLIENT_COUNT), |text| text.parse())?;
-        let figures = serving::measure(largest).await?;
-        return print_figures(&figures);
+        print_header()?;
+        return serving::measure(largest, print_figure).await;
     }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();
@@ -60,17 +60,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     drop(out);
-    print_figures(&figures)
+    print_header()?;
+    figures.iter().try_for_each(print_figure)
 }
 
-fn print_figures(figures: &[Figure]) -> Result<(), Box<dyn Error>> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<52} {:>34} {:>34} {:>8}", "path", "measured", "limit beside it", "ratio")?;
-    for Figure { path, measured, limit, ratio } in figures {
-        let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        writeln!(out, "{path:<52} {measured:>34} {limit:>34} {ratio:>8}")?;
-    }
-    Ok(())
+fn print_header() -> Result<(), Box<dyn Error>> {
+    Ok(writeln!(std::io::stdout(), "{:<52} {:>36} {:>32} {:>7}", "path", "measured", "limit beside it", "ratio")?)
+}
+
+fn print_figure(figure: &Figure) -> Result<(), Box<dyn Error>> {
+    let Figure { path, measured, limit, ratio } = figure;
+    let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    Ok(writeln!(std::io::stdout(), "{path:<52} {measured:>36} {limit:>32} {ratio:>7}")?)
 }
 
 async fn large_transaction(row_count: u64) -> Result<(), Box<dyn Error>> {

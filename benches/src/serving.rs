@@ -135,23 +135,25 @@ fn many_lists(first: u64, count: u64) -> String {
     format!("INSERT INTO lists SELECT {first} + n, 'many{count}' FROM generate_series(1, {count}) n;")
 }
 
-/// Measures with up to so many clients.
-pub(crate) async fn measure(client_count: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
-    let mut figures = vec![household().await?];
+/// Measures with up to so many clients, and tells each figure when it is known.
+pub(crate) async fn measure(
+    client_count: usize,
+    tell: impl Fn(&Figure) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    tell(&household().await?)?;
     let mut stage = Stage::start(&schema(client_count, BULK_ROWS)).await?;
     // What filling the store took is given back by a new process.
     stage.service.kill()?;
     stage.service.restart().await?;
     wait_until_ready(&stage.service).await?;
-    figures.extend(initial_sync(&stage).await?);
-    figures.extend(many_buckets(&stage).await?);
+    initial_sync(&stage).await?.iter().try_for_each(&tell)?;
+    many_buckets(&stage).await?.iter().try_for_each(&tell)?;
     for count in [1, 100, 1_000, 5_000].into_iter().filter(|count| *count <= client_count) {
         for commits_per_second in [20, 1_000] {
-            figures.push(latency(&stage, count, commits_per_second).await?);
+            tell(&latency(&stage, count, commits_per_second).await?)?;
         }
     }
-    figures.extend(crowd(&mut stage, client_count).await?);
-    Ok(figures)
+    crowd(&mut stage, client_count).await?.iter().try_for_each(&tell)
 }
 
 /// What the service holds with a hundred users and a hundred thousand rows, once it runs as on any day.

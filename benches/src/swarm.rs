@@ -110,7 +110,7 @@ async fn follow(
         let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
         let at = Instant::now();
         for line in pending[..end].split(|byte| *byte == b'\n') {
-            change = change_in(line).unwrap_or(change);
+            change = changes_in(line).fold(change, u64::max);
             if line.starts_with(br#"{"checkpoint_complete""#) {
                 board.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { client, at, change });
                 board.complete_count.fetch_add(1, Ordering::Relaxed);
@@ -120,10 +120,12 @@ async fn follow(
     }
 }
 
-/// The last `"change":n` of a line of data, in which quotes of rows are escaped.
-fn change_in(line: &[u8]) -> Option<u64> {
+/// Each `"change":n` of a line of data, in which quotes of rows are escaped.
+fn changes_in(line: &[u8]) -> impl Iterator<Item = u64> {
     let name: &[u8] = br#"\"change\":"#;
-    let at = line.windows(name.len()).rposition(|window| window == name)? + name.len();
-    let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&line[at..at + digits]).ok()?.parse().ok()
+    let places = line.windows(name.len()).enumerate().filter(move |(_, window)| *window == name);
+    places.filter_map(move |(at, _)| {
+        let digits = line[at + name.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(&line[at + name.len()..][..digits]).ok()?.parse().ok()
+    })
 }

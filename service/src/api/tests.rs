@@ -28,7 +28,7 @@ use super::*;
 use crate::{
     auth::{AuthConfig, jwks::Jwk, jwt::TokenRules, test_keys},
     lsn::Lsn,
-    storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput},
+    storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
     write::UploadError,
 };
@@ -43,7 +43,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A service over a store in memory; tests play replication by committing to it.
 struct TestService {
     address: SocketAddr,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn BucketStore>,
     hub: Arc<Hub>,
     shutdown: watch::Sender<bool>,
     client: Client,
@@ -94,17 +94,19 @@ async fn start() -> TestService {
 }
 
 async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> TestService {
+    start_on(Arc::new(MemoryStore::new()), connection_count_max, bucket_count_max).await
+}
+
+async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, bucket_count_max: usize) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let store = Arc::new(MemoryStore::new());
-    let dyn_store: Arc<dyn BucketStore> = Arc::clone(&store) as _;
     let hub = Hub::new(None);
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
     let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
-        Arc::clone(&dyn_store),
+        Arc::clone(&store),
         Arc::new(plan),
         Arc::clone(&hub),
         Arc::clone(&metrics),
@@ -118,7 +120,7 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
-        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), dyn_store, Arc::clone(&hub)),
+        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub)),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,
@@ -321,6 +323,21 @@ async fn no_commit_is_missed_however_fast_they_come() {
     }
     committer.await.unwrap();
     assert_eq!(ids, (2..=500).map(|lsn| format!("a{lsn}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_share_one_reader_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { reader_count: 1, ..SqliteOptions::default() };
+    let store = Arc::new(SqliteStore::open(folder.path(), options).unwrap());
+    let service = start_on(store, 100, 10).await;
+    service.commit(1, &[("anna", "a1")]);
+    let clients = (0..50).map(|_| async {
+        let mut anna = service.stream("anna").await;
+        assert_eq!(anna.until_complete().await.0, ["a1"]);
+    });
+    let all = futures_util::future::join_all(clients);
+    tokio::time::timeout(DEADLINE, all).await.expect("nobody waits for a second reader");
 }
 
 #[tokio::test]

@@ -40,4 +40,5 @@ pub mod server;
 pub mod service_status;
 pub mod storage;
 pub mod sync;
+mod unambiguous_json;
 pub mod write;

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::{AuthConfig, jwks::Jwk, jwt::TokenRules, test_keys},
+    auth::{AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
     lsn::Lsn,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
@@ -109,8 +109,9 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
         stopping.clone(),
     );
     let jwk: Jwk = serde_json::from_value(test_keys::secret_jwk()).unwrap();
-    let rules = TokenRules { audience: vec!["test".to_owned()], lifetime_max: Duration::from_hours(24) };
-    let auth = AuthConfig { rules, keys: vec![jwk.to_key(0).unwrap()], jwks_uris: vec![] };
+    let rules = TokenRules { audience: vec!["test".to_owned()], ..TokenRules::default() };
+    let keys = KeyOrigin::Given(vec![jwk.to_key(0).unwrap()]);
+    let auth = AuthConfig { sources: vec![KeySource { keys, rules }], ..AuthConfig::default() };
     let state = ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),

@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod auth_check;
 pub mod byte_size;
 pub mod commands;
 pub mod config;

@@ -18,6 +18,8 @@
 
 mod body;
 mod error;
+mod idle;
+mod json_bounds;
 mod probes;
 mod readiness;
 mod serve;

@@ -4,8 +4,8 @@ use std::{io, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use futures_util::stream::try_unfold;
@@ -31,14 +31,13 @@ impl Drop for OpenStream {
 
 pub(super) async fn sync_stream(
     State(state): State<ApiState>,
-    Query(query): Query<ClientQuery>,
+    query: ClientQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let principal = state.principal(&headers).await?;
     let Ok(place) = Arc::clone(&state.streams).try_acquire_owned() else {
-        // Without a body, as clients know it.
-        return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+        return Ok(ApiError::too_many_streams());
     };
     let mut sync: SyncRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     sync.client_id = sync.client_id.or(query.client_id);

@@ -19,7 +19,7 @@ pub enum AuthError {
         alg: String,
     },
     /// No key fits.
-    #[error("no key fits the token (kid {kid:?}, alg {alg}): compare with client_auth.jwks and client_auth.jwks_uri")]
+    #[error("no key fits the token ({}, alg {alg}): compare with client_auth.jwks and client_auth.jwks_uri", name(kid.as_ref()))]
     UnknownKey {
         /// Key id the token names.
         kid: Option<String>,
@@ -37,7 +37,7 @@ pub enum AuthError {
         expected: String,
     },
     /// The signature is wrong.
-    #[error("the token's signature does not fit the key (kid {kid:?})")]
+    #[error("the token's signature does not fit the key ({})", name(kid.as_ref()))]
     Signature {
         /// Key id the token names.
         kid: Option<String>,
@@ -67,6 +67,10 @@ pub enum AuthError {
         /// Why not.
         cause: FetchError,
     },
+}
+
+fn name(kid: Option<&String>) -> String {
+    kid.map_or_else(|| "no kid".to_owned(), |kid| format!("kid {kid:?}"))
 }
 
 impl AuthError {

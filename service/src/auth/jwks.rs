@@ -66,6 +66,11 @@ impl Key {
         let decoding = DecodingKey::from_secret(secret.as_bytes());
         Ok(Self { kid: None, algorithms: vec![Algorithm::HS256], decoding })
     }
+
+    /// Names of the algorithms it may be used with, as tokens have them.
+    pub fn algorithm_names(&self) -> Vec<String> {
+        self.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect()
+    }
 }
 
 impl Jwk {

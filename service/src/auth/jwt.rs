@@ -119,12 +119,8 @@ pub(super) fn find_signer(token: &UnverifiedToken<'_>, sources: &[SourceKeys]) -
     let (kid, alg) = (token.kid.clone(), format!("{:?}", token.alg));
     if let Some((source, key)) = token.named_in(sources) {
         if !key.algorithms.contains(&token.alg) {
-            let expected = key.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect::<Vec<_>>();
-            return Err(AuthError::OtherAlgorithm {
-                kid: kid.unwrap_or_default(),
-                alg,
-                expected: expected.join(" or "),
-            });
+            let expected = key.algorithm_names().join(" or ");
+            return Err(AuthError::OtherAlgorithm { kid: kid.unwrap_or_default(), alg, expected });
         }
         return if token.is_signed_with(key) { Ok(source) } else { Err(AuthError::Signature { kid }) };
     }

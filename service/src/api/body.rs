@@ -73,8 +73,9 @@ async fn read_chunks(body: Body, bytes_max: usize, silence_max: Duration) -> Res
     if body.size_hint().lower() > bytes_max as u64 {
         return too_large(larger);
     }
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut chunks = body.into_data_stream();
-    let (mut bytes, mut bounds) = (Vec::new(), JsonBounds::new());
+    let (mut bytes, mut bounds) = (Vec::with_capacity(announced), JsonBounds::new());
     let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", "The body ended early");
     while let Some(chunk) = timeout(silence_max, chunks.try_next()).await.map_err(late)?.map_err(broken)? {
         if bytes.len() + chunk.len() > bytes_max {

@@ -7,6 +7,8 @@
 const DEPTH_MAX: usize = 128;
 /// Members of one object: Postgres has at most 1,600 columns in a table.
 const MEMBERS_MAX: u32 = 4096;
+/// Items of one list: ten times the writes of a batch, or the buckets of a client.
+const ITEMS_MAX: u32 = 1 << 17;
 /// Members and items in all: the largest batch of writes, with a hundred columns each.
 const VALUES_MAX: u32 = 1 << 20;
 /// Digits and signs of a number: as text, no number of SQLite is longer than 30.
@@ -17,6 +19,7 @@ const NUMBER_BYTES_MAX: usize = 1024;
 pub(super) enum Exceeded {
     Depth,
     Members,
+    Items,
     Values,
     NumberBytes,
 }
@@ -27,6 +30,7 @@ impl Exceeded {
         match self {
             Self::Depth => format!("The body has more than {DEPTH_MAX} levels of lists and objects"),
             Self::Members => format!("An object in the body has more than {MEMBERS_MAX} members"),
+            Self::Items => format!("A list in the body has more than {ITEMS_MAX} items"),
             Self::Values => format!("The body has more than {VALUES_MAX} values"),
             Self::NumberBytes => format!("A number in the body is longer than {NUMBER_BYTES_MAX} bytes"),
         }
@@ -42,11 +46,16 @@ enum Within {
     Number(usize),
 }
 
+/// A list or object that is open, and what it has had so far.
+enum Open {
+    List(u32),
+    Object(u32),
+}
+
 /// Reads a body as it arrives.
 pub(super) struct JsonBounds {
     within: Within,
-    /// Lists and objects that are open: the members an object has had; a list has none.
-    open: Vec<Option<u32>>,
+    open: Vec<Open>,
     values: u32,
 }
 
@@ -85,7 +94,7 @@ impl JsonBounds {
         };
         match byte {
             b'{' | b'[' => {
-                self.open.push((byte == b'{').then_some(1));
+                self.open.push(if byte == b'{' { Open::Object(1) } else { Open::List(1) });
                 self.count()?;
                 if self.open.len() > DEPTH_MAX {
                     return Err(Exceeded::Depth);
@@ -96,11 +105,14 @@ impl JsonBounds {
             }
             b',' => {
                 self.count()?;
-                if let Some(Some(members)) = self.open.last_mut() {
-                    *members += 1;
-                    if *members > MEMBERS_MAX {
-                        return Err(Exceeded::Members);
-                    }
+                let (count, max, exceeded) = match self.open.last_mut() {
+                    Some(Open::Object(count)) => (count, MEMBERS_MAX, Exceeded::Members),
+                    Some(Open::List(count)) => (count, ITEMS_MAX, Exceeded::Items),
+                    None => return Ok(()),
+                };
+                *count += 1;
+                if *count > max {
+                    return Err(exceeded);
                 }
             }
             _ => {}
@@ -145,8 +157,11 @@ mod tests {
         assert_eq!(feed(&"9".repeat(NUMBER_BYTES_MAX)), Ok(()));
         assert_eq!(feed(&format!("[-{}]", "9".repeat(NUMBER_BYTES_MAX))), Err(Exceeded::NumberBytes));
         assert_eq!(JsonBounds::new().feed("[1,".repeat(3).as_bytes()), Ok(()));
-        let values = "{},".repeat(VALUES_MAX as usize / 2 + 1);
-        assert_eq!(JsonBounds::new().feed(format!("[{values}").as_bytes()), Err(Exceeded::Values));
+        let items = "[],".repeat(ITEMS_MAX as usize - 1);
+        assert_eq!(JsonBounds::new().feed(format!("[{items}[]]").as_bytes()), Ok(()));
+        assert_eq!(JsonBounds::new().feed(format!("[{items}[],[]]").as_bytes()), Err(Exceeded::Items));
+        let lists = format!("[{items}[]],").repeat(5);
+        assert_eq!(JsonBounds::new().feed(format!("[{lists}").as_bytes()), Err(Exceeded::Values));
     }
 
     #[test]

@@ -353,6 +353,8 @@ async fn too_many_streams_are_refused_without_a_body() {
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.text().await.unwrap(), "");
+    let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2304"} 1"#), "{metrics}");
     drop(open);
     let deadline = Instant::now() + DEADLINE;
     while service.post("/sync/stream", "anna", &json!({})).send().await.unwrap().status() != StatusCode::OK {
@@ -439,7 +441,26 @@ async fn malformed_requests_are_answered_with_their_code() {
     let method = service.client.get(service.url("/sync/stream")).send().await.unwrap();
     assert_eq!(error_of(method).await, (405, "PSYNC_S2002".to_owned()));
     let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2001"} 5"#), "{metrics}");
+    for (code, count) in [
+        ("PSYNC_S2001", 5),
+        ("PSYNC_S2002", 2),
+        ("FST_ERR_CTP_INVALID_MEDIA_TYPE", 1),
+        ("FST_ERR_CTP_INVALID_JSON_BODY", 5),
+        ("FST_ERR_CTP_BODY_TOO_LARGE", 1),
+    ] {
+        let line = format!(r#"kairos_requests_refused_total{{code="{code}"}} {count}"#);
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_ambiguous_is_refused_with_a_code() {
+    let service = start().await;
+    for path in ["/sync/stream", "/api/data"] {
+        let path = format!("{path}?client_id=one&client_id=two");
+        let refused = service.post(&path, "anna", &json!({})).send().await.unwrap();
+        assert_eq!(error_of(refused).await, (400, "PSYNC_S2001".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]

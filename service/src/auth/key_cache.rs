@@ -44,8 +44,11 @@ impl KeyCache {
         fetched.map(|(keys, _)| Arc::clone(keys))
     }
 
-    /// Whether keys may be fetched now.
+    /// Whether keys are to be fetched now.
     pub(super) fn is_due(&self, wanted: Wanted, now: Instant) -> bool {
+        if wanted == Wanted::Any && self.keys(now).is_some() {
+            return false;
+        }
         let pause = match wanted {
             Wanted::Any => self.retry_pause(),
             Wanted::Fresh => REFRESH_AFTER,
@@ -88,6 +91,7 @@ mod tests {
         let mut cache = KeyCache::default();
         assert!(cache.is_due(Wanted::Any, now) && cache.keys(now).is_none());
         cache.record(Ok(Arc::default()), now);
+        assert!(!cache.is_due(Wanted::Any, now), "who waited for the fetch needs no other");
         cache
     }
 

@@ -64,9 +64,10 @@ impl RemoteKeys {
         })
     }
 
-    /// A token names a key that is not known: perhaps there are new ones. `None` where it is too early to look again.
+    /// A token names a key that is not known: perhaps there are new ones. `None` where it is too early to look again, or
+    /// where there were none a moment ago.
     pub(super) async fn look_again(self: &Arc<Self>) -> Option<Arc<KeySet>> {
-        if !self.is_due(Wanted::Unknown) {
+        if self.cached().is_none() || !self.is_due(Wanted::Unknown) {
             return None;
         }
         self.wait_for_fetch(Wanted::Unknown).await;

@@ -158,13 +158,10 @@ fn read_input() -> Result<String, AuthCheckError> {
     Ok(text)
 }
 
-/// The token itself, also where a whole header was copied.
+/// The token itself, also where a whole header was copied: the last word.
 fn bare_token(text: &str) -> Result<&str, AuthCheckError> {
-    let text = text.trim().trim_matches('"');
-    let text = text.strip_prefix("Authorization:").or_else(|| text.strip_prefix("authorization:")).unwrap_or(text);
-    let text = text.trim_start();
-    let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("Token ")).unwrap_or(text).trim();
-    if token.is_empty() { Err(AuthCheckError::NoToken) } else { Ok(token) }
+    let token = text.trim().trim_matches('"').split_whitespace().last().unwrap_or_default();
+    if ["", "Authorization:", "Bearer", "Token"].contains(&token) { Err(AuthCheckError::NoToken) } else { Ok(token) }
 }
 
 async fn examine(config: &Config, token: &str) -> Result<Report, AuthCheckError> {

@@ -1,23 +1,20 @@
 //! The HTTP server: sockets, their bounds, and a graceful end.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
-    response::Response,
-};
+use axum::{Router, http::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
+use tower::{ServiceExt, service_fn};
 
 use super::idle::Requests;
 
@@ -30,6 +27,8 @@ const HEAD_BYTES_MAX: u16 = 60 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long requests may take to end when the service stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may leave what was sent without acknowledgement before it counts as gone.
+const UNHEARD_MAX: Duration = Duration::from_mins(1);
 /// Pause after a failed accept, which most often means that no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -63,7 +62,16 @@ pub async fn serve(
         };
         let Some((socket, place)) = accepted else { continue };
         let requests = Requests::new();
-        let service = TowerToHyperService::new(router.clone().layer(from_fn_with_state(requests.clone(), counted)));
+        // Not a layer, which would be made anew for each route of each connection.
+        let service = service_fn({
+            let (router, requests) = (router.clone(), requests.clone());
+            move |request: Request<_>| {
+                let under_way = requests.begin();
+                let answer = router.clone().oneshot(request);
+                async move { answer.await.map(|response| under_way.until_sent(response)) }
+            }
+        });
+        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -82,9 +90,15 @@ pub async fn serve(
     }
 }
 
-async fn counted(State(requests): State<Requests>, request: Request, next: Next) -> Response {
-    let request_under_way = requests.begin();
-    request_under_way.until_sent(next.run(request).await)
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    // Lines are small and must not wait for each other's acknowledgement.
+    socket.set_nodelay(true)?;
+    // A device that went out of reach says no goodbye.
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(UNHEARD_MAX / 2).with_interval(UNHEARD_MAX / 6))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNHEARD_MAX))?;
+    Ok(())
 }
 
 async fn accept(
@@ -94,8 +108,7 @@ async fn accept(
     let place = Arc::clone(sockets).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((socket, _)) => {
-            // Lines are small and must not wait for each other's acknowledgement.
-            if let Err(error) = socket.set_nodelay(true) {
+            if let Err(error) = set_options(&socket) {
                 tracing::debug!(%error, "socket option not set");
             }
             Some((socket, place))

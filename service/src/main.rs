@@ -8,7 +8,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
-use kairos_sync::{commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions, rules_check::CheckOptions};
+use kairos_sync::{
+    auth_check::AuthCommand, commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions,
+    rules_check::CheckOptions,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Rows wait in memory for their fold in many small pieces, freed on another thread than the one that made them, which
@@ -40,6 +43,11 @@ enum Command {
     Rules {
         #[command(subcommand)]
         command: RulesCommand,
+    },
+    /// Work with tokens and the keys for them.
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
     },
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
@@ -170,6 +178,7 @@ async fn main() -> ExitCode {
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await
         }
+        Command::Auth { command } => command.run().await,
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }

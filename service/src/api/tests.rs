@@ -26,7 +26,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::{AuthConfig, jwks::Jwk, jwt::TokenRules, test_keys},
+    auth::{AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
     lsn::Lsn,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
@@ -114,8 +114,9 @@ async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, buck
         stopping.clone(),
     );
     let jwk: Jwk = serde_json::from_value(test_keys::secret_jwk()).unwrap();
-    let rules = TokenRules { audience: vec!["test".to_owned()], lifetime_max: Duration::from_hours(24) };
-    let auth = AuthConfig { rules, keys: vec![jwk.to_key(0).unwrap()], jwks_uris: vec![] };
+    let rules = TokenRules { audience: vec!["test".to_owned()], ..TokenRules::default() };
+    let keys = KeyOrigin::Given(vec![jwk.to_key(0).unwrap()]);
+    let auth = AuthConfig { sources: vec![KeySource { keys, rules }], ..AuthConfig::default() };
     let state = ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
@@ -398,6 +399,8 @@ async fn too_many_streams_are_refused_without_a_body() {
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.text().await.unwrap(), "");
+    let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2304"} 1"#), "{metrics}");
     drop(open);
     let deadline = Instant::now() + DEADLINE;
     while service.post("/sync/stream", "anna", &json!({})).send().await.unwrap().status() != StatusCode::OK {
@@ -484,7 +487,26 @@ async fn malformed_requests_are_answered_with_their_code() {
     let method = service.client.get(service.url("/sync/stream")).send().await.unwrap();
     assert_eq!(error_of(method).await, (405, "PSYNC_S2002".to_owned()));
     let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2001"} 5"#), "{metrics}");
+    for (code, count) in [
+        ("PSYNC_S2001", 5),
+        ("PSYNC_S2002", 2),
+        ("FST_ERR_CTP_INVALID_MEDIA_TYPE", 1),
+        ("FST_ERR_CTP_INVALID_JSON_BODY", 5),
+        ("FST_ERR_CTP_BODY_TOO_LARGE", 1),
+    ] {
+        let line = format!(r#"kairos_requests_refused_total{{code="{code}"}} {count}"#);
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_ambiguous_is_refused_with_a_code() {
+    let service = start().await;
+    for path in ["/sync/stream", "/api/data"] {
+        let path = format!("{path}?client_id=one&client_id=two");
+        let refused = service.post(&path, "anna", &json!({})).send().await.unwrap();
+        assert_eq!(error_of(refused).await, (400, "PSYNC_S2001".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -14,11 +14,16 @@ pub(super) struct WireOperation {
     pub(super) json: Bytes,
 }
 
+/// About how long the JSON of an operation will be.
+pub(super) fn json_bytes(operation: &NewOperation) -> usize {
+    128 + operation.data.as_ref().map_or(0, |data| data.len() + data.len() / 4)
+}
+
 /// Appends the JSON of an operation to `out`: as `kairos_sync_protocol::operation::Operation` serialises, written by
 /// hand because every operation passes here.
 pub(super) fn write_json(op_id: OpId, operation: &NewOperation, out: &mut Vec<u8>) {
     let data = operation.data.as_deref();
-    out.reserve(128 + data.map_or(0, |data| data.len() + data.len() / 4));
+    out.reserve(json_bytes(operation));
     out.extend_from_slice(b"{\"op_id\":\"");
     out.extend_from_slice(itoa::Buffer::new().format(op_id.get()).as_bytes());
     out.extend_from_slice(if data.is_some() { b"\",\"op\":\"PUT\"" } else { b"\",\"op\":\"REMOVE\"" });

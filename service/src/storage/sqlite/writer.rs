@@ -1,6 +1,9 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::{collections::HashSet, num::NonZeroUsize};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -11,14 +14,17 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use super::{
     super::{
         Batch, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError, StoredRow,
-        wire::{WireOperation, write_json},
+        wire::{json_bytes, write_json},
     },
-    BucketId,
-    block::BlockBuilder,
+    BucketId, StraightLimits,
+    block::{BlockBuilder, BlockOperations},
+    chunk::NewChunks,
     codec::{encode_row, encode_values},
     error::is_sync_failure,
     head::Head,
-    rows::{RowState, RowsBuilder},
+    placed::PlacedKeys,
+    rows::{RowStates, RowsBuilder},
+    tail::Tail,
 };
 use crate::fault_point::fault_point;
 
@@ -49,14 +55,23 @@ pub(super) struct Writer {
     failed: bool,
 }
 
-/// What a commit put into the tail.
+/// What a commit put into the tail, and what it changed.
 pub(super) struct Appended {
-    pub(super) operations: Vec<(BucketId, WireOperation)>,
-    pub(super) rows: Vec<(RowKey, RowState)>,
-    /// Each once.
+    pub(super) operations: BlockOperations,
+    pub(super) rows: RowStates,
+    /// Buckets of which everything is in chunks now.
+    pub(super) past_tail: Vec<BucketId>,
+    /// Of all operations, each once.
     pub(super) buckets: Vec<BucketName>,
     /// Each once.
     pub(super) lookups: Vec<LookupKey>,
+}
+
+/// What became of the operations of a commit.
+struct Operations {
+    in_tail: BlockOperations,
+    past_tail: Vec<BucketId>,
+    buckets: Vec<BucketName>,
 }
 
 impl Writer {
@@ -137,17 +152,31 @@ pub(super) struct Change<'a> {
     names: &'a mut BucketNumbers,
 }
 
+/// What memory knows beside the file when a commit is applied.
+pub(super) struct Memory<'a> {
+    pub(super) tail: &'a Tail,
+    pub(super) placed: &'a PlacedKeys,
+}
+
+impl Memory<'_> {
+    /// Whether a row is there; `None` if only the file knows.
+    fn has_row(&self, key: &RowKey) -> Option<bool> {
+        self.tail.rows.is_there(key).or_else(|| (!self.placed.may_have(key)).then_some(false))
+    }
+}
+
 impl Change<'_> {
-    /// `recent` says whether a row is there, for rows that changed lately.
+    /// Writes all of a batch. What is much goes where it is kept, the rest into the tail.
     pub(super) fn apply(
         &mut self,
         batch: Batch,
-        recent: impl Fn(&RowKey) -> Option<bool>,
+        memory: &Memory<'_>,
+        limits: &StraightLimits,
     ) -> Result<Appended, StorageError> {
-        let operations = self.append(&batch.operations)?;
-        let buckets = distinct_buckets(&operations, batch.operations);
+        let Operations { in_tail: operations, past_tail, buckets } =
+            self.append(batch.operations, memory.tail, limits)?;
         self.head.version += 1;
-        let rows = self.append_rows(batch.rows, recent)?;
+        let rows = self.append_rows(batch.rows, memory, limits)?;
         let mut lookups = Vec::new();
         for (key, row, values) in batch.lookups {
             if self.set_lookup(&key, &row, values)? {
@@ -163,18 +192,30 @@ impl Change<'_> {
             self.set_replication_state(&state)?;
         }
         self.head.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.head.last_op_id, lsn });
-        Ok(Appended { operations, rows, buckets, lookups })
+        Ok(Appended { operations, rows, past_tail, buckets, lookups })
     }
 
-    /// Appends operations to the tail.
-    fn append(&mut self, operations: &[NewOperation]) -> Result<Vec<(BucketId, WireOperation)>, StorageError> {
-        let mut appended = Vec::with_capacity(operations.len());
+    /// Appends operations.
+    fn append(
+        &mut self,
+        operations: Vec<NewOperation>,
+        tail: &Tail,
+        limits: &StraightLimits,
+    ) -> Result<Operations, StorageError> {
+        let ids: Vec<_> =
+            operations.iter().map(|operation| self.bucket_id(&operation.output.bucket)).collect::<Result<_, _>>()?;
+        let mut chunks = new_chunks(&operations, &ids, tail, limits)?;
+        let mut appended = Vec::new();
         let mut block = BlockBuilder::default();
-        let mut op_id = self.head.last_op_id;
-        for operation in operations {
-            op_id = op_id.next();
-            let bucket = self.bucket_id(&operation.output.bucket)?;
-            block.push(bucket.0, operation.checksum, |out| write_json(op_id, operation, out));
+        for (operation, bucket) in operations.iter().zip(&ids) {
+            let op_id = self.head.last_op_id.next();
+            self.head.last_op_id = op_id;
+            let write = |out: &mut Vec<u8>| write_json(op_id, operation, out);
+            if let Some(chunks) = chunks.get_mut(bucket) {
+                chunks.push(op_id, operation.checksum, write)?;
+                continue;
+            }
+            block.push(*bucket, op_id, operation.checksum, write);
             if block.json_bytes() >= BLOCK_BYTES {
                 self.append_block(std::mem::take(&mut block), &mut appended)?;
             }
@@ -182,26 +223,24 @@ impl Change<'_> {
         if !block.is_empty() {
             self.append_block(block, &mut appended)?;
         }
+        // In the order of their numbers, so that neighbours in the file are written together.
+        let mut chunks: Vec<_> = chunks.into_iter().collect();
+        chunks.sort_unstable_by_key(|(bucket, _)| *bucket);
+        let past_tail = chunks.iter().map(|(bucket, _)| *bucket).collect();
+        for (_, chunks) in chunks {
+            chunks.append(self.tx)?;
+        }
         self.head.operation_count += operations.len() as u64;
-        Ok(appended)
+        Ok(Operations { in_tail: appended, past_tail, buckets: distinct_buckets(&ids, operations) })
     }
 
-    fn append_block(
-        &mut self,
-        block: BlockBuilder,
-        appended: &mut Vec<(BucketId, WireOperation)>,
-    ) -> Result<(), StorageError> {
-        let (block, entries) = block.finish()?;
-        let first_op_id = self.head.last_op_id.next();
+    fn append_block(&mut self, block: BlockBuilder, appended: &mut BlockOperations) -> Result<(), StorageError> {
+        let first_op_id = block.first_op_id();
+        let (block, operations) = block.finish_shared()?;
         self.tx
             .prepare_cached("INSERT INTO tail (first_op_id, block) VALUES (?1, ?2)")?
             .execute((first_op_id.get().cast_signed(), block))?;
-        for entry in entries {
-            let op_id = self.head.last_op_id.next();
-            self.head.last_op_id = op_id;
-            let operation = WireOperation { op_id, checksum: entry.checksum, json: entry.json };
-            appended.push((BucketId(entry.key), operation));
-        }
+        appended.extend(operations);
         Ok(())
     }
 
@@ -227,39 +266,57 @@ impl Change<'_> {
         Ok(id)
     }
 
-    /// Appends states of rows to their tail.
+    /// Writes states of rows. Gives those that went to the tail.
     fn append_rows(
         &mut self,
-        rows: Vec<(RowKey, Option<StoredRow>)>,
-        recent: impl Fn(&RowKey) -> Option<bool>,
-    ) -> Result<Vec<(RowKey, RowState)>, StorageError> {
+        mut rows: Vec<(RowKey, Option<StoredRow>)>,
+        memory: &Memory<'_>,
+        limits: &StraightLimits,
+    ) -> Result<RowStates, StorageError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let mut builder = RowsBuilder::default();
-        let mut buckets = Vec::new();
+        let goes_straight = rows.len() >= limits.rows;
+        if goes_straight {
+            rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        }
+        let mut tail = RowsBuilder::default();
+        let (mut buckets, mut state) = (Vec::new(), Vec::new());
         for (key, row) in rows {
-            let was_there = recent(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
+            let was_there = memory.has_row(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
             buckets.clear();
             for output in row.iter().flat_map(|row| &row.outputs) {
                 buckets.push(self.bucket_id(&output.bucket)?);
             }
+            // The tail would hide an older state in its place.
+            if goes_straight && memory.tail.rows.is_there(&key).is_none() {
+                memory.placed.insert(&key);
+                state.clear();
+                if let Some(row) = &row {
+                    encode_row(row, &buckets, &mut state);
+                }
+                self.place_row(&key, row.is_some().then_some(&state))?;
+                continue;
+            }
             let buckets = &buckets;
-            builder.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
+            tail.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
         }
-        let (record, appended) = builder.finish()?;
+        if tail.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (record, appended) = tail.finish()?;
         let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
         self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), record))?;
         Ok(appended)
     }
 
-    /// Writes a state to its place in the row store.
-    pub(super) fn place_row(&mut self, key: &RowKey, state: &RowState) -> Result<(), StorageError> {
+    /// Writes a state to its place in the row store; `None` forgets the row.
+    pub(super) fn place_row(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
         if let Some(state) = state {
-            let sql = "INSERT INTO row (table_id, identity, state) VALUES (?1, ?2, ?3) \
-                       ON CONFLICT DO UPDATE SET state = excluded.state";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, &**state))?;
+            // Replacing is one search of the tree; with ON CONFLICT it would be two.
+            let sql = "REPLACE INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)";
+            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, state))?;
         } else {
             let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
             self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
@@ -312,12 +369,28 @@ impl Change<'_> {
     }
 }
 
-/// Names of the buckets of operations, each once, in order. `appended` are their numbers.
-fn distinct_buckets(appended: &[(BucketId, WireOperation)], operations: Vec<NewOperation>) -> Vec<BucketName> {
+/// Chunks for the buckets of which a commit has so much that it need not be collected first. They begin with what the tail
+/// has of these buckets, which comes before.
+fn new_chunks(
+    operations: &[NewOperation],
+    ids: &[BucketId],
+    tail: &Tail,
+    limits: &StraightLimits,
+) -> Result<HashMap<BucketId, NewChunks, RandomState>, StorageError> {
+    let mut bytes: HashMap<BucketId, usize, RandomState> = HashMap::default();
+    for (operation, bucket) in operations.iter().zip(ids) {
+        *bytes.entry(*bucket).or_default() += json_bytes(operation);
+    }
+    let buckets = bytes.into_iter().filter(|(_, bytes)| *bytes >= limits.chunk_bytes);
+    buckets.map(|(bucket, _)| Ok((bucket, NewChunks::of(bucket, tail.all(bucket))?))).collect()
+}
+
+/// Names of the buckets of operations, each once, in order. `ids` are their numbers.
+fn distinct_buckets(ids: &[BucketId], operations: Vec<NewOperation>) -> Vec<BucketName> {
     let mut seen: HashSet<BucketId, RandomState> = HashSet::default();
-    let named = appended.iter().zip(operations);
+    let named = ids.iter().zip(operations);
     let mut buckets: Vec<_> =
-        named.filter(|((bucket, _), _)| seen.insert(*bucket)).map(|(_, operation)| operation.output.bucket).collect();
+        named.filter(|(bucket, _)| seen.insert(**bucket)).map(|(_, operation)| operation.output.bucket).collect();
     buckets.sort_unstable();
     buckets
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     lsn::Lsn,
     postgres::{catalog, pgoutput::IdentitySetting, value::ColumnType, walsender::SystemIdentity},
-    replication::state::ReplicationState,
+    replication::{evaluated::distinct, state::ReplicationState},
     storage::MemoryStore,
 };
 
@@ -232,8 +232,6 @@ proptest! {
     /// Few outputs are searched and many are hashed: both are to give what a set gives.
     #[test]
     fn few_and_many_outputs_are_told_apart_alike(old in outputs(), new in outputs()) {
-        let store = MemoryStore::new();
-        let mut applier = Applier::new(&store);
         let rows = |part: &[RowOutput]| -> Vec<EvaluatedRow> {
             let row = |(number, output): (usize, &RowOutput)| EvaluatedRow {
                 bucket: output.bucket.clone(),
@@ -243,9 +241,9 @@ proptest! {
             };
             part.iter().enumerate().map(row).collect()
         };
-        let distinct = applier.distinct_outputs(rows(&new));
-        for (at, (output, data)) in distinct.iter().enumerate() {
-            prop_assert!(!distinct[..at].iter().any(|(earlier, _)| earlier == output), "{output:?} occurs twice");
+        let distinct = distinct(rows(&new), &mut Vec::new());
+        for (at, Put { output, data, .. }) in distinct.iter().enumerate() {
+            prop_assert!(!distinct[..at].iter().any(|earlier| earlier.output == *output), "{output:?} occurs twice");
             let last = new.iter().rposition(|each| each == output).expect("it was given");
             prop_assert_eq!(&**data, last.to_string(), "the last of several counts");
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::try_join_all};
 use tokio::{
     sync::{Mutex, oneshot},
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_postgres::Client;
@@ -22,7 +24,7 @@ use super::{
         stream::MESSAGE_PREFIX,
     },
     Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels, What,
-    ledger::SnapshotId,
+    copied::read_rows,
     pages::{self, Chunk},
     progress::Progress,
     snapshot::{self, Snapshot},
@@ -37,7 +39,8 @@ use crate::{
     },
 };
 
-const BATCH_ROWS_MAX: usize = 5_000;
+/// Rows of one commit: mostly a whole chunk, so that what goes to one place in the store goes there at once.
+const BATCH_ROWS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A copy that brings no row for so long is dead; a filter on a large table may be silent for a while.
 const ROW_DEADLINE: Duration = Duration::from_mins(5);
@@ -192,7 +195,7 @@ impl TableReader<'_> {
             }
             let Some(snapshot) = &*current else { return Ok(Read::Abandoned) };
             self.progress.reads();
-            let read = self.copy(session, chunk, snapshot.id).await?;
+            let read = self.copy(session, chunk, snapshot).await?;
             self.progress.pauses();
             match read {
                 Read::Again => tracing::debug!(table = self.order.name, "a chunk is read again"),
@@ -209,7 +212,7 @@ impl TableReader<'_> {
         if self.channels.worker.send(message).await.is_err() {
             return Ok(None);
         }
-        let Ok(Begun { snapshot, recent }) = announced.await else { return Ok(None) };
+        let Ok(Begun { snapshot, layout, recent }) = announced.await else { return Ok(None) };
         let end = snapshot::take(session, &recent).await?;
         // Says how far the stream is behind, if it is.
         self.replicator.progress.saw_head(end);
@@ -217,7 +220,7 @@ impl TableReader<'_> {
         if !self.wait_for_stream(end).await? {
             return Ok(None);
         }
-        Ok(Some(Snapshot::new(snapshot, asked.elapsed())))
+        Ok(Some(Snapshot::new(snapshot, layout, asked.elapsed())))
     }
 
     async fn end_snapshot(&self, session: &Client, snapshot: Option<Snapshot>) -> Result<(), ReplicationError> {
@@ -243,7 +246,7 @@ impl TableReader<'_> {
         Ok(has_passed)
     }
 
-    async fn copy(&self, session: &Client, chunk: &Chunk, snapshot: SnapshotId) -> Result<Read, ReplicationError> {
+    async fn copy(&self, session: &Client, chunk: &Chunk, snapshot: &Snapshot) -> Result<Read, ReplicationError> {
         let Chunk { heap, pages, identities, .. } = chunk;
         let statement = copy_statement(&self.table, heap, pages.first, pages.end, identities);
         // A lock on the table holds the first answer up.
@@ -254,7 +257,7 @@ impl TableReader<'_> {
             let line = line?;
             if batch.len() >= BATCH_ROWS_MAX || bytes + line.len() > BATCH_BYTES_MAX && !batch.is_empty() {
                 self.progress.rows(batch.len(), bytes).await;
-                if !self.send(snapshot, std::mem::take(&mut batch), None).await {
+                if !self.send(snapshot, std::mem::take(&mut batch), None).await? {
                     return Ok(Read::Abandoned);
                 }
                 bytes = 0;
@@ -268,7 +271,7 @@ impl TableReader<'_> {
         self.progress.rows(batch.len(), bytes).await;
         let (counts, counted) = oneshot::channel();
         let end = ChunkEnd { oid: chunk.oid, filenode: chunk.filenode, pages: chunk.pages, counts };
-        if !self.send(snapshot, batch, Some(end)).await {
+        if !self.send(snapshot, batch, Some(end)).await? {
             return Ok(Read::Abandoned);
         }
         Ok(match counted.await {
@@ -278,10 +281,17 @@ impl TableReader<'_> {
         })
     }
 
-    /// `false` when the worker has ended.
-    async fn send(&self, snapshot: SnapshotId, lines: Vec<Bytes>, end: Option<ChunkEnd>) -> bool {
-        let message = CopyMessage::Rows { key: self.order.key, snapshot, lines, end };
-        self.channels.worker.send(message).await.is_ok()
+    /// Evaluates rows and hands them over. `false` when the worker has ended.
+    async fn send(
+        &self,
+        snapshot: &Snapshot,
+        lines: Vec<Bytes>,
+        end: Option<ChunkEnd>,
+    ) -> Result<bool, ReplicationError> {
+        let layout = Arc::clone(&snapshot.layout);
+        let rows = spawn_blocking(move || read_rows(&layout, lines)).await.map_err(|_| ReplicationError::Worker)??;
+        let message = CopyMessage::Rows { key: self.order.key, snapshot: snapshot.id, rows, end };
+        Ok(self.channels.worker.send(message).await.is_ok())
     }
 }
 

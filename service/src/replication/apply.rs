@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::Checksum;
-use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey};
+use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey, Scratch};
 
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
@@ -38,6 +38,7 @@ const ROUNDS_MAX: usize = 64;
 pub(super) struct Applier<'s> {
     store: &'s dyn BucketStore,
     lookups: Lookups<'s>,
+    scratch: Scratch,
     rows: PendingRows<'s>,
     /// Rows of this batch by the lookups they asked; may name rows that no longer ask.
     consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
@@ -68,6 +69,7 @@ impl<'s> Applier<'s> {
         Self {
             store,
             lookups: Lookups::new(store),
+            scratch: Scratch::default(),
             rows: PendingRows::new(store, row_count),
             consulting: HashMap::default(),
             operations: Vec::with_capacity(row_count),
@@ -127,13 +129,14 @@ impl<'s> Applier<'s> {
     ) -> Result<(), ReplicationError> {
         let CopiedRow { key, found } = copied;
         match found {
-            Found::Evaluated(evaluated) => Ok(self.put(&key, place, *evaluated, emit)?),
+            Found::Evaluated(evaluated) => self.put(&key, place, evaluated, emit),
             Found::Image(image) => {
                 let (layout, row) = complete(&image)?;
                 let evaluated = self.evaluated(table, &key, (layout, &row), image)?;
-                Ok(self.put(&key, place, evaluated, emit)?)
+                self.put(&key, place, evaluated, emit);
             }
         }
+        Ok(())
     }
 
     /// A copied row which the stream has touched since: what the stream did not send is as it was.
@@ -182,7 +185,7 @@ impl<'s> Applier<'s> {
         let Some(layout) = table.layout(layout) else {
             return Ok(HashMap::new());
         };
-        let rows = layout.evaluate(row, &mut self.lookups)?.rows;
+        let rows = layout.evaluate(row, &mut self.lookups, &mut self.scratch)?.rows;
         let outputs = rows.into_iter().map(|EvaluatedRow { bucket, object_type, object_id, data }| {
             (RowOutput { bucket, object_type, object_id }, data)
         });
@@ -296,7 +299,10 @@ impl<'s> Applier<'s> {
     /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.
     pub(super) fn settle(&mut self, relations: &Relations<'_>) -> Result<(), ReplicationError> {
         for _ in 0..ROUNDS_MAX {
-            let changed = self.lookups.take_changed();
+            let (store, consulting) = (self.store, &self.consulting);
+            let changed = self
+                .lookups
+                .take_changed(|key| Ok(consulting.contains_key(key) || !store.dependents(key, None, 1)?.is_empty()))?;
             if changed.is_empty() {
                 return Ok(());
             }
@@ -396,7 +402,8 @@ impl<'s> Applier<'s> {
             return Ok(());
         }
         let subkey = subkey(&table.schema, &table.name, key);
-        self.replace(key, place, None, &subkey, Vec::new(), Emit::All)
+        self.replace(key, place, None, &subkey, Vec::new(), Emit::All);
+        Ok(())
     }
 
     /// Evaluates a row, given with the number of its layout and as an image, and brings it to that state.
@@ -410,7 +417,8 @@ impl<'s> Applier<'s> {
     ) -> Result<(), ReplicationError> {
         let evaluated = self.evaluated(table, key, row, image)?;
         let place = self.rows.place(key)?;
-        Ok(self.put(key, place, evaluated, emit)?)
+        self.put(key, place, evaluated, emit);
+        Ok(())
     }
 
     fn evaluated(
@@ -421,7 +429,7 @@ impl<'s> Applier<'s> {
         image: Bytes,
     ) -> Result<Evaluated, StorageError> {
         let layout = table.layout(layout).ok_or_else(damaged_image)?;
-        Evaluated::of(layout, key, row, image, &mut self.lookups)
+        Evaluated::of(layout, key, row, image, &mut self.lookups, &mut self.scratch)
     }
 
     fn put(
@@ -430,9 +438,9 @@ impl<'s> Applier<'s> {
         place: Place,
         Evaluated { stored, subkey, outputs, mut errors }: Evaluated,
         emit: Emit<'_>,
-    ) -> Result<(), StorageError> {
+    ) {
         self.errors.append(&mut errors);
-        self.replace(key, place, Some(stored), &subkey, outputs, emit)
+        self.replace(key, place, Some(stored), &subkey, outputs, emit);
     }
 
     /// Brings a row to its new state: PUTs for what it is now, then REMOVEs for what it is no longer.
@@ -444,18 +452,17 @@ impl<'s> Applier<'s> {
         subkey: &Arc<str>,
         outputs: Vec<Put>,
         emit: Emit<'_>,
-    ) -> Result<(), StorageError> {
+    ) {
         let before = self.rows.at(place).cloned();
         let empty = StoredRow::default();
         let (old, new) = (before.as_deref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
         self.emit(subkey, &old.outputs, outputs, emit);
-        self.change_lookups(key, old, new)?;
+        self.change_lookups(key, old, new);
         for lookup in &new.consulted {
             self.consulting.entry(lookup.clone()).or_default().insert(key.clone());
         }
         self.bytes += new.image.len() + key.identity.len();
         self.rows.set(place, after);
-        Ok(())
     }
 
     fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<Put>, emit: Emit<'_>) {
@@ -484,21 +491,20 @@ impl<'s> Applier<'s> {
         self.operations.push(operation);
     }
 
-    fn change_lookups(&mut self, key: &RowKey, old: &StoredRow, new: &StoredRow) -> Result<(), StorageError> {
+    fn change_lookups(&mut self, key: &RowKey, old: &StoredRow, new: &StoredRow) {
         if old.lookups.is_empty() && new.lookups.is_empty() {
-            return Ok(());
+            return;
         }
         let (old, mut new) = (group(&old.lookups), group(&new.lookups));
         for (lookup, values) in old {
             let now = new.remove(lookup).unwrap_or_default();
             if now != values {
-                self.lookups.replace(lookup, key, now)?;
+                self.lookups.replace(lookup, key, now);
             }
         }
         for (lookup, values) in new {
-            self.lookups.replace(lookup, key, values)?;
+            self.lookups.replace(lookup, key, values);
         }
-        Ok(())
     }
 }
 

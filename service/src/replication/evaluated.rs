@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::Checksum;
-use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupSource};
+use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupSource, Scratch};
 
 use super::{
     image::{CompleteRow, subkey},
@@ -45,17 +45,16 @@ impl Evaluated {
     ///
     /// # Errors
     /// Only those of `lookups`.
-    pub(super) fn of<L: LookupSource>(
+    pub(super) fn of<L: LookupSource, T: AsRef<[u8]>>(
         layout: &Layout,
         key: &RowKey,
-        row: &CompleteRow,
+        row: &CompleteRow<T>,
         image: Bytes,
         lookups: &mut L,
+        scratch: &mut Scratch,
     ) -> Result<Self, L::Error> {
-        let mut evaluation = layout.evaluate(row, lookups)?;
+        let mut evaluation = layout.evaluate(row, lookups, scratch)?;
         let outputs = distinct(evaluation.rows, &mut evaluation.errors);
-        evaluation.consulted.sort_unstable();
-        evaluation.consulted.dedup();
         let stored = StoredRow {
             image,
             outputs: outputs.iter().map(|output| output.output.clone()).collect(),

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-use kairos_sync_rules::{Compatibility, Evaluation, LookupSource, SourceTable, SqlValue, SyncPlan, TableEvaluator};
+use kairos_sync_rules::{
+    Compatibility, Evaluation, LookupSource, Scratch, SourceTable, SqlValue, SyncPlan, TableEvaluator,
+};
 
 use crate::{
     postgres::{
@@ -87,16 +88,21 @@ impl Layout {
     ///
     /// # Errors
     /// Only those of `lookups`.
-    pub(super) fn evaluate<L: LookupSource>(&self, row: &CompleteRow, lookups: &mut L) -> Result<Evaluation, L::Error> {
-        let decode = |(value, column): (&Option<Bytes>, &ColumnState)| match value {
+    pub(super) fn evaluate<L: LookupSource, T: AsRef<[u8]>>(
+        &self,
+        row: &CompleteRow<T>,
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Evaluation, L::Error> {
+        let decode = |(value, column): (&Option<T>, &ColumnState)| match value {
             None => SqlValue::Null,
-            Some(text) => match std::str::from_utf8(text) {
+            Some(text) => match std::str::from_utf8(text.as_ref()) {
                 Ok(text) => column.read_as.decode(text, self.compatibility),
-                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text), self.compatibility),
+                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text.as_ref()), self.compatibility),
             },
         };
         let values: Vec<_> = row.0.iter().zip(&self.columns).map(decode).collect();
-        self.evaluator.evaluate(&values, lookups)
+        self.evaluator.evaluate_with(&values, lookups, scratch)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use kairos_sync_rules::{LookupKey, LookupSource, LookupValue};
+use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, Scratch};
 
 use super::super::{error::ReplicationError, evaluated::Evaluated, image::CompleteRow, relations::Layout};
 use crate::{postgres::copy::fields, storage::RowKey};
@@ -19,7 +19,7 @@ pub(in super::super) struct CopiedRow {
 #[derive(Debug)]
 pub(in super::super) enum Found {
     /// What it becomes.
-    Evaluated(Box<Evaluated>),
+    Evaluated(Evaluated),
     /// The row alone: its rules ask lookups, which only the worker can answer.
     Image(Bytes),
 }
@@ -38,20 +38,23 @@ impl CopiedRow {
 ///
 /// # Errors
 /// [`ReplicationError::RowShape`] if a line has more or less values than the layout has columns.
-pub(super) fn read_rows(layout: &Layout, lines: Vec<Bytes>) -> Result<Vec<CopiedRow>, ReplicationError> {
+pub(in super::super) fn read_rows(layout: &Layout, lines: Vec<Bytes>) -> Result<Vec<CopiedRow>, ReplicationError> {
+    let mut scratch = Scratch::default();
     let mut asks_lookups = false;
-    let read = |line: Bytes| {
+    let mut read = |line: Bytes| {
         let row = split(layout, &line)?;
         let key = row.key(layout.table, &layout.identity);
         let image = row.encode(layout.number);
         // Once one has asked, others will.
-        if !asks_lookups && let Ok(evaluated) = Evaluated::of(layout, &key, &row, image.clone(), &mut NoLookups) {
-            return Ok(CopiedRow { key, found: Found::Evaluated(Box::new(evaluated)) });
+        if !asks_lookups
+            && let Ok(evaluated) = Evaluated::of(layout, &key, &row, image.clone(), &mut NoLookups, &mut scratch)
+        {
+            return Ok(CopiedRow { key, found: Found::Evaluated(evaluated) });
         }
         asks_lookups = true;
         Ok(CopiedRow { key, found: Found::Image(image) })
     };
-    lines.into_iter().map(read).collect()
+    lines.into_iter().map(&mut read).collect()
 }
 
 /// Cannot answer.
@@ -68,12 +71,8 @@ impl LookupSource for NoLookups {
     }
 }
 
-fn split(layout: &Layout, line: &Bytes) -> Result<CompleteRow, ReplicationError> {
-    let own = |text: Cow<'_, [u8]>| match text {
-        Cow::Borrowed(part) => line.slice_ref(part),
-        Cow::Owned(text) => text.into(),
-    };
-    let row = CompleteRow(fields(line).map(|field| field.map(own)).collect());
+fn split<'l>(layout: &Layout, line: &'l [u8]) -> Result<CompleteRow<Cow<'l, [u8]>>, ReplicationError> {
+    let row = CompleteRow(fields(line).collect());
     if row.0.len() == layout.column_count() {
         Ok(row)
     } else {

@@ -36,6 +36,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kairos_sync_rules::SourceTable;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{copied::CopiedRow, ledger::SnapshotId};
@@ -43,7 +44,7 @@ use super::{
     relations::Layout,
     state::{ColumnState, PageRange, PartCopy, TableState},
 };
-use crate::{lsn::Lsn, storage::TableId};
+use crate::{lsn::Lsn, postgres::preflight::CONNECTION_TAG, storage::TableId};
 
 /// Messages of the readers that wait for the worker. Each may hold a batch of rows.
 const MESSAGES_AHEAD: usize = 1;
@@ -80,6 +81,11 @@ impl CopyOrder {
     /// Whether it cannot begin yet.
     fn is_for_later(&self) -> bool {
         self.what == What::Later
+    }
+
+    /// The table as the rules name it.
+    fn source_table(&self) -> SourceTable {
+        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
     }
 
     /// Whether it is the same piece of work, however far it has come.

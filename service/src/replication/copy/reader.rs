@@ -56,7 +56,7 @@ pub(in super::super) async fn run(
 ) -> ReplicationError {
     loop {
         let orders = channels.orders.borrow_and_update().clone();
-        let Some(order) = orders.iter().find(|order| !order.is_for_later()).cloned() else {
+        let Some(order) = next_order(replicator, &orders).cloned() else {
             if orders.is_empty() {
                 replicator.progress.set_phase(Phase::Streaming);
             }
@@ -68,13 +68,18 @@ pub(in super::super) async fn run(
         if let Err(error) = copy_table(replicator, client, publications, &channels, &order).await {
             return error;
         }
-        let is_another = |orders: &Vec<CopyOrder>| {
-            orders.iter().find(|next| !next.is_for_later()).is_none_or(|next| !next.is_same_work(&order))
-        };
+        let is_another =
+            |orders: &Vec<CopyOrder>| next_order(replicator, orders).is_none_or(|next| !next.is_same_work(&order));
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
         }
     }
+}
+
+/// What can begin now. Tables whose rows others join come first: a row that finds its answers is evaluated once.
+fn next_order<'o>(replicator: &Replicator, orders: &'o [CopyOrder]) -> Option<&'o CopyOrder> {
+    let now = orders.iter().filter(|order| !order.is_for_later());
+    now.min_by_key(|order| replicator.plan.join_depth(&order.source_table()))
 }
 
 /// The worker's end says why it ended.

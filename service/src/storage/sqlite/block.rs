@@ -43,6 +43,11 @@ struct IndexEntry {
 pub(super) type BlockOperations = Vec<(BucketId, WireOperation)>;
 
 impl BlockBuilder {
+    /// With room for so many bytes of JSON.
+    pub(super) fn with_capacity(json_bytes: usize) -> Self {
+        Self { content: Vec::with_capacity(json_bytes), index: Vec::new() }
+    }
+
     /// Adds an operation whose JSON `write` appends. Ids ascend within a block.
     pub(super) fn push(&mut self, bucket: BucketId, op_id: OpId, checksum: Checksum, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.content.len();

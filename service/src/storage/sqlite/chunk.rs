@@ -50,7 +50,7 @@ impl FoldPlan {
             replaced.push(chunk.id);
             before = parts.last().and_then(|part| part.first()).map(|operation| operation.op_id).unwrap_or_default();
         }
-        let mut chunks = NewChunks::of(bucket, parts.into_iter().rev().flatten())?;
+        let mut chunks = NewChunks::of(bucket, bytes, parts.into_iter().rev().flatten())?;
         chunks.close()?;
         Ok(Self { replaced, chunks, first_op_id, added })
     }
@@ -93,12 +93,14 @@ struct NewChunk {
 }
 
 impl NewChunks {
-    /// Chunks that begin with these operations.
+    /// Chunks that begin with these operations. `json_bytes` are about what all will have.
     pub(super) fn of(
         bucket: BucketId,
+        json_bytes: u64,
         operations: impl IntoIterator<Item = WireOperation>,
     ) -> Result<Self, StorageError> {
-        let mut chunks = Self { bucket, open: BlockBuilder::default(), closed: Vec::new() };
+        let room = usize::try_from(json_bytes.min(CHUNK_BYTES)).unwrap_or_default();
+        let mut chunks = Self { bucket, open: BlockBuilder::with_capacity(room), closed: Vec::new() };
         for WireOperation { op_id, checksum, json } in operations {
             chunks.push(op_id, checksum, |out| out.extend_from_slice(&json))?;
         }

@@ -17,7 +17,7 @@ use super::{
     BucketId, Inner,
     chunk::FoldPlan,
     rows::RowState,
-    writer::{Durability, Writer},
+    writer::{Durability, RowPlacer, Writer},
 };
 use crate::fault_point::fault_point;
 
@@ -127,7 +127,8 @@ impl Inner {
                 self.placed.insert(key);
             }
             writer.transaction(Durability::Later, |change| {
-                rows.iter().try_for_each(|(key, state)| change.place_row(key, state.as_deref()))
+                let mut placer = RowPlacer::new(change.tx)?;
+                rows.iter().try_for_each(|(key, state)| placer.place(key, state.as_deref()))
             })?;
             fault_point("store.rows-placed");
             self.row_reader.table_changed();

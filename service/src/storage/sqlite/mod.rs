@@ -113,13 +113,14 @@ pub struct StraightLimits {
     /// Bytes of JSON for one bucket. Default 8 KiB: the smallest chunk that is read about as fast as its share of a large
     /// one.
     pub chunk_bytes: usize,
-    /// Rows. Default 2,048, which only copies and large transactions have; these seldom come to the same row again.
-    pub rows: usize,
+    /// Bytes of rows, as replication encodes them. Default 1 MiB, which only copies and large transactions have: their rows
+    /// are mostly neighbours, and come once. Scattered rows would cost a page each.
+    pub row_bytes: usize,
 }
 
 impl Default for StraightLimits {
     fn default() -> Self {
-        Self { chunk_bytes: 8 << 10, rows: 2_048 }
+        Self { chunk_bytes: 8 << 10, row_bytes: 1 << 20 }
     }
 }
 

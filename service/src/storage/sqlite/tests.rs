@@ -47,7 +47,7 @@ fn restless() -> SqliteOptions {
 
 /// Everything goes through the tail.
 fn collecting() -> SqliteOptions {
-    let straight = StraightLimits { chunk_bytes: usize::MAX, rows: usize::MAX };
+    let straight = StraightLimits { chunk_bytes: usize::MAX, row_bytes: usize::MAX };
     SqliteOptions { straight, ..SqliteOptions::default() }
 }
 
@@ -63,7 +63,7 @@ mod folding {
 
 /// Some operations and rows go straight to their places, others into a tail that is folded all the time.
 fn straight() -> SqliteOptions {
-    SqliteOptions { straight: StraightLimits { chunk_bytes: 300, rows: 3 }, ..restless() }
+    SqliteOptions { straight: StraightLimits { chunk_bytes: 300, row_bytes: 10 }, ..restless() }
 }
 
 mod going_straight {
@@ -274,7 +274,7 @@ fn a_file_that_is_no_database_is_damaged() {
 #[test]
 fn what_is_much_goes_past_the_tail() {
     let folder = Folder::new(SqliteOptions {
-        straight: StraightLimits { rows: 2, ..StraightLimits::default() },
+        straight: StraightLimits { row_bytes: 30, ..StraightLimits::default() },
         ..SqliteOptions::default()
     });
     let store = folder.store().unwrap();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::BucketName;
 use lru::LruCache;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     super::{
@@ -152,6 +152,10 @@ pub(super) struct Change<'a> {
     names: &'a mut BucketNumbers,
 }
 
+/// Numbers of the buckets of a batch by where their names are. A batch mostly shares names between its operations and
+/// rows, and keeps them while it is applied.
+type NumbersByPlace = HashMap<*const u8, BucketId, RandomState>;
+
 /// What memory knows beside the file when a commit is applied.
 pub(super) struct Memory<'a> {
     pub(super) tail: &'a Tail,
@@ -173,21 +177,13 @@ impl Change<'_> {
         memory: &Memory<'_>,
         limits: &StraightLimits,
     ) -> Result<Appended, StorageError> {
+        let mut numbers = NumbersByPlace::default();
         let Operations { in_tail: operations, past_tail, buckets } =
-            self.append(batch.operations, memory.tail, limits)?;
+            self.append(&batch.operations, &mut numbers, memory.tail, limits)?;
         self.head.version += 1;
-        let rows = self.append_rows(batch.rows, memory, limits)?;
-        let mut lookups = Vec::new();
-        for (key, row, values) in batch.lookups {
-            if self.set_lookup(&key, &row, values)? {
-                lookups.push(key);
-            }
-        }
-        lookups.sort_unstable();
-        lookups.dedup();
-        for (key, row, dependency) in &batch.dependents {
-            self.set_dependent(key, row, *dependency)?;
-        }
+        let rows = self.append_rows(batch.rows, &mut numbers, memory, limits)?;
+        let lookups = self.set_lookups(batch.lookups)?;
+        self.set_dependents(batch.dependents)?;
         if let Some(state) = batch.replication_state {
             self.set_replication_state(&state)?;
         }
@@ -198,13 +194,16 @@ impl Change<'_> {
     /// Appends operations.
     fn append(
         &mut self,
-        operations: Vec<NewOperation>,
+        operations: &[NewOperation],
+        numbers: &mut NumbersByPlace,
         tail: &Tail,
         limits: &StraightLimits,
     ) -> Result<Operations, StorageError> {
-        let ids: Vec<_> =
-            operations.iter().map(|operation| self.bucket_id(&operation.output.bucket)).collect::<Result<_, _>>()?;
-        let mut chunks = new_chunks(&operations, &ids, tail, limits)?;
+        let ids: Vec<_> = operations
+            .iter()
+            .map(|operation| self.bucket_id_at(&operation.output.bucket, numbers))
+            .collect::<Result<_, _>>()?;
+        let mut chunks = new_chunks(operations, &ids, tail, limits)?;
         let mut appended = Vec::new();
         let mut block = BlockBuilder::default();
         for (operation, bucket) in operations.iter().zip(&ids) {
@@ -244,6 +243,16 @@ impl Change<'_> {
         Ok(())
     }
 
+    fn bucket_id_at(&mut self, name: &BucketName, numbers: &mut NumbersByPlace) -> Result<BucketId, StorageError> {
+        let place = name.as_str().as_ptr();
+        if let Some(id) = numbers.get(&place) {
+            return Ok(*id);
+        }
+        let id = self.bucket_id(name)?;
+        numbers.insert(place, id);
+        Ok(id)
+    }
+
     /// The number of a bucket, a new one if need be.
     fn bucket_id(&mut self, name: &BucketName) -> Result<BucketId, StorageError> {
         if let Some(id) = self.names.get(name) {
@@ -270,24 +279,28 @@ impl Change<'_> {
     fn append_rows(
         &mut self,
         mut rows: Vec<(RowKey, Option<StoredRow>)>,
+        numbers: &mut NumbersByPlace,
         memory: &Memory<'_>,
         limits: &StraightLimits,
     ) -> Result<RowStates, StorageError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let goes_straight = rows.len() >= limits.rows;
+        let bytes: usize =
+            rows.iter().map(|(key, row)| key.identity.len() + row.as_ref().map_or(0, |row| row.image.len())).sum();
+        let goes_straight = bytes >= limits.row_bytes;
         if goes_straight {
             rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         }
         let mut tail = RowsBuilder::default();
         let (mut buckets, mut state) = (Vec::new(), Vec::new());
+        let mut placer = RowPlacer::new(self.tx)?;
         for (key, row) in rows {
             let was_there = memory.has_row(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
             buckets.clear();
             for output in row.iter().flat_map(|row| &row.outputs) {
-                buckets.push(self.bucket_id(&output.bucket)?);
+                buckets.push(self.bucket_id_at(&output.bucket, numbers)?);
             }
             // The tail would hide an older state in its place.
             if goes_straight && memory.tail.rows.is_there(&key).is_none() {
@@ -296,7 +309,7 @@ impl Change<'_> {
                 if let Some(row) = &row {
                     encode_row(row, &buckets, &mut state);
                 }
-                self.place_row(&key, row.is_some().then_some(&state))?;
+                placer.place(&key, row.is_some().then_some(&state))?;
                 continue;
             }
             let buckets = &buckets;
@@ -311,60 +324,90 @@ impl Change<'_> {
         Ok(appended)
     }
 
-    /// Writes a state to its place in the row store; `None` forgets the row.
-    pub(super) fn place_row(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
-        if let Some(state) = state {
-            // Replacing is one search of the tree; with ON CONFLICT it would be two.
-            let sql = "REPLACE INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, state))?;
-        } else {
-            let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
-        }
-        Ok(())
-    }
-
-    /// Whether it changed anything.
-    fn set_lookup(
+    /// Gives the lookups that changed, each once. Both indexes are written in the order of their keys, so that neighbours
+    /// share the search for a page; several entries for one key keep their order.
+    fn set_lookups(
         &mut self,
-        key: &LookupKey,
-        row: &RowKey,
-        mut values: Vec<LookupValue>,
-    ) -> Result<bool, StorageError> {
-        values.sort_unstable();
-        values.dedup();
-        let entry = (&*key.0, row.table.0, &*row.identity);
-        let sql = "SELECT value_list FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
-        let before: Option<Vec<u8>> = self.tx.prepare_cached(sql)?.query_row(entry, |row| row.get(0)).optional()?;
-        let after = (!values.is_empty()).then(|| encode_values(&values));
-        if before == after {
-            return Ok(false);
+        mut entries: Vec<(LookupKey, RowKey, Vec<LookupValue>)>,
+    ) -> Result<Vec<LookupKey>, StorageError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
         }
-        if let Some(after) = after {
-            let sql = "INSERT INTO lookup (key, table_id, identity, value_list) VALUES (?1, ?2, ?3, ?4) \
-                       ON CONFLICT DO UPDATE SET value_list = excluded.value_list";
-            self.tx.prepare_cached(sql)?.execute((entry.0, entry.1, entry.2, after))?;
-        } else {
-            let sql = "DELETE FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
-            self.tx.prepare_cached(sql)?.execute(entry)?;
+        entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
+        let select = "SELECT value_list FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut select = self.tx.prepare_cached(select)?;
+        let replace = "REPLACE INTO lookup (key, table_id, identity, value_list) VALUES (?1, ?2, ?3, ?4)";
+        let mut replace = self.tx.prepare_cached(replace)?;
+        let delete = "DELETE FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut delete = self.tx.prepare_cached(delete)?;
+        let mut changed: Vec<LookupKey> = Vec::new();
+        for (key, row, mut values) in entries {
+            values.sort_unstable();
+            values.dedup();
+            let entry = (&*key.0, row.table.0, &*row.identity);
+            let before: Option<Vec<u8>> = select.query_row(entry, |row| row.get(0)).optional()?;
+            let after = (!values.is_empty()).then(|| encode_values(&values));
+            if before == after {
+                continue;
+            }
+            match after {
+                Some(after) => replace.execute((entry.0, entry.1, entry.2, after))?,
+                None => delete.execute(entry)?,
+            };
+            if changed.last() != Some(&key) {
+                changed.push(key);
+            }
         }
-        Ok(true)
+        Ok(changed)
     }
 
-    fn set_dependent(&mut self, key: &LookupKey, row: &RowKey, dependency: Dependency) -> Result<(), StorageError> {
-        let sql = match dependency {
-            Dependency::Added => {
-                "INSERT INTO dependent (key, table_id, identity) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"
-            }
-            Dependency::Removed => "DELETE FROM dependent WHERE key = ?1 AND table_id = ?2 AND identity = ?3",
-        };
-        self.tx.prepare_cached(sql)?.execute((&*key.0, row.table.0, &*row.identity))?;
+    fn set_dependents(&mut self, mut entries: Vec<(LookupKey, RowKey, Dependency)>) -> Result<(), StorageError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
+        let add = "INSERT INTO dependent (key, table_id, identity) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let mut add = self.tx.prepare_cached(add)?;
+        let remove = "DELETE FROM dependent WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut remove = self.tx.prepare_cached(remove)?;
+        for (key, row, dependency) in &entries {
+            let entry = (&*key.0, row.table.0, &*row.identity);
+            match dependency {
+                Dependency::Added => add.execute(entry)?,
+                Dependency::Removed => remove.execute(entry)?,
+            };
+        }
         Ok(())
     }
 
     fn set_replication_state(&mut self, state: &Bytes) -> Result<(), StorageError> {
         let sql = "INSERT INTO replication (id, state) VALUES (1, ?1) ON CONFLICT DO UPDATE SET state = excluded.state";
         self.tx.prepare_cached(sql)?.execute([&**state])?;
+        Ok(())
+    }
+}
+
+/// Writes states of rows to their places in the row store.
+pub(super) struct RowPlacer<'c> {
+    replace: CachedStatement<'c>,
+    delete: CachedStatement<'c>,
+}
+
+impl<'c> RowPlacer<'c> {
+    pub(super) fn new(conn: &'c Connection) -> Result<Self, StorageError> {
+        Ok(Self {
+            // Replacing is one search of the tree; with ON CONFLICT it would be two.
+            replace: conn.prepare_cached("REPLACE INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)")?,
+            delete: conn.prepare_cached("DELETE FROM row WHERE table_id = ?1 AND identity = ?2")?,
+        })
+    }
+
+    /// Writes a state; `None` forgets the row.
+    pub(super) fn place(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
+        match state {
+            Some(state) => self.replace.execute((key.table.0, &*key.identity, state))?,
+            None => self.delete.execute((key.table.0, &*key.identity))?,
+        };
         Ok(())
     }
 }
@@ -382,15 +425,14 @@ fn new_chunks(
         *bytes.entry(*bucket).or_default() += json_bytes(operation);
     }
     let buckets = bytes.into_iter().filter(|(_, bytes)| *bytes >= limits.chunk_bytes);
-    buckets.map(|(bucket, _)| Ok((bucket, NewChunks::of(bucket, tail.all(bucket))?))).collect()
+    buckets.map(|(bucket, bytes)| Ok((bucket, NewChunks::of(bucket, bytes as u64, tail.all(bucket))?))).collect()
 }
 
 /// Names of the buckets of operations, each once, in order. `ids` are their numbers.
-fn distinct_buckets(ids: &[BucketId], operations: Vec<NewOperation>) -> Vec<BucketName> {
+fn distinct_buckets(ids: &[BucketId], operations: &[NewOperation]) -> Vec<BucketName> {
     let mut seen: HashSet<BucketId, RandomState> = HashSet::default();
-    let named = ids.iter().zip(operations);
-    let mut buckets: Vec<_> =
-        named.filter(|(bucket, _)| seen.insert(**bucket)).map(|(_, operation)| operation.output.bucket).collect();
+    let new = ids.iter().zip(operations).filter(|(bucket, _)| seen.insert(**bucket));
+    let mut buckets: Vec<_> = new.map(|(_, operation)| operation.output.bucket.clone()).collect();
     buckets.sort_unstable();
     buckets
 }

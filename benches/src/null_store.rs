@@ -32,6 +32,14 @@ impl StoreView for Nothing {
     fn bucket(&self, _name: &BucketName) -> Result<BucketTotals, StorageError> {
         Ok(BucketTotals::default())
     }
+
+    fn bucket_prefix(&self) -> String {
+        "null#".to_owned()
+    }
+
+    fn write_checkpoint(&self, _key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(None)
+    }
 }
 
 impl BucketStore for NullStore {
@@ -92,20 +100,17 @@ impl BucketStore for NullStore {
         Ok(())
     }
 
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        Ok("null-store.1#".to_owned())
-    }
-
-    fn put_write_checkpoint(&self, _key: &WriteCheckpointKey, _head: Lsn) -> Result<WriteCheckpointId, StorageError> {
-        Ok(WriteCheckpointId::ZERO)
+    fn put_write_checkpoint(
+        &self,
+        _key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
+        Ok(WriteCheckpoint { id: requested.unwrap_or_default(), lsn: head })
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         Ok(())
-    }
-
-    fn write_checkpoint(&self, _key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        Ok(None)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

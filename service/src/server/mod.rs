@@ -13,6 +13,7 @@
 //!
 //! Start reading at [`run`].
 
+mod descriptors;
 mod head;
 mod pool;
 
@@ -129,6 +130,7 @@ pub async fn run(
     });
     tracing::info!(port = config.port, data_dir = %config.data_dir.display(), "serving");
     let socket_count_max = config.limits.connection_count_max + EXTRA_SOCKETS;
+    descriptors::make_room(socket_count_max);
     api::serve(listener, api::router(state), socket_count_max, shutdown).await;
     replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
 }
@@ -211,6 +213,7 @@ fn api_state(
     let limits = SyncLimits {
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
+        shared_bytes_max: config.limits.shared_bytes_max,
     };
     let sync =
         SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
@@ -223,6 +226,7 @@ fn api_state(
         write_checkpoints,
         uploads: Arc::new(uploads),
         metrics: Arc::clone(metrics),
+        base_path: config.base_path.clone(),
         limits: ApiLimits {
             connection_count_max: config.limits.connection_count_max,
             body_bytes_max: config.limits.body_bytes_max,

@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     ops::Bound,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 
 use super::{
-    Batch, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue, NewOperation,
-    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
+    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue,
+    NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
     WriteCheckpointKey, generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
@@ -20,14 +21,14 @@ use crate::lsn::Lsn;
 /// A store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    creation_id: String,
     /// A view shares the state; a commit that meets a view changes a copy instead.
     state: RwLock<Arc<State>>,
-    write_checkpoints: Mutex<BTreeMap<String, WriteCheckpoint>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct State {
+    creation_id: String,
+    write_checkpoints: BTreeMap<String, WriteCheckpoint>,
     generation: u64,
     last_op_id: OpId,
     checkpoint: Option<Checkpoint>,
@@ -47,11 +48,8 @@ struct Bucket {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self {
-            creation_id: generation::creation_id(),
-            state: RwLock::new(Arc::new(State { generation: 1, ..State::default() })),
-            write_checkpoints: Mutex::default(),
-        }
+        let state = State { creation_id: generation::creation_id(), generation: 1, ..State::default() };
+        Self { state: RwLock::new(Arc::new(state)) }
     }
 
     /// The current state. A poisoned lock is harmless: states are replaced whole.
@@ -73,7 +71,10 @@ impl Default for MemoryStore {
 
 impl State {
     fn apply(&mut self, batch: Batch) -> Commit {
-        let buckets = batch.operations.iter().map(|operation| self.append(operation)).collect::<BTreeSet<_>>();
+        let appended: Vec<_> = batch.operations.iter().map(|operation| self.append(operation)).collect();
+        let named = appended.into_iter().zip(&batch.operations);
+        let buckets =
+            BucketGrowth::of(named.map(|(op_id, operation)| (&operation.output.bucket, op_id, operation.checksum)));
         for (key, row) in batch.rows {
             match row {
                 Some(row) => self.rows.insert(key, row),
@@ -97,24 +98,18 @@ impl State {
             self.replication = Some(state);
         }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
-        Commit {
-            checkpoint: self.checkpoint,
-            buckets: buckets.into_iter().collect(),
-            lookups: lookups.into_iter().collect(),
-        }
+        Commit { checkpoint: self.checkpoint, buckets, lookups: lookups.into_iter().collect() }
     }
 
-    fn append(&mut self, operation: &NewOperation) -> BucketName {
+    fn append(&mut self, operation: &NewOperation) -> OpId {
         let op_id = self.last_op_id.next();
         self.last_op_id = op_id;
         let mut json = Vec::new();
         write_json(op_id, operation, &mut json);
         let bucket = self.buckets.entry(operation.output.bucket.clone()).or_default();
-        bucket.totals.count += 1;
-        bucket.totals.checksum += operation.checksum;
-        bucket.totals.last_op_id = op_id;
+        bucket.totals.append(op_id, operation.checksum);
         bucket.operations.push(WireOperation { op_id, checksum: operation.checksum, json: json.into() });
-        operation.output.bucket.clone()
+        op_id
     }
 
     /// Whether it changed anything.
@@ -147,6 +142,14 @@ impl StoreView for Arc<State> {
     fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError> {
         let bucket = self.buckets.get(name).filter(|_| self.checkpoint.is_some());
         Ok(bucket.map(|bucket| bucket.totals).unwrap_or_default())
+    }
+
+    fn bucket_prefix(&self) -> String {
+        generation::bucket_prefix(&self.creation_id, self.generation)
+    }
+
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(self.write_checkpoints.get(&key.0).copied())
     }
 }
 
@@ -210,30 +213,29 @@ impl BucketStore for MemoryStore {
 
     fn reset(&self) -> Result<(), StorageError> {
         self.change(|state| {
-            *state = State { generation: state.generation + 1, last_op_id: state.last_op_id, ..State::default() };
+            let State { creation_id, write_checkpoints, generation, last_op_id, .. } = mem::take(state);
+            let generation = generation + 1;
+            *state = State { creation_id, write_checkpoints, generation, last_op_id, ..State::default() };
         });
         Ok(())
     }
 
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        Ok(generation::bucket_prefix(&self.creation_id, self.state().generation))
-    }
-
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
-        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = checkpoints.get(&key.0).map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
-        checkpoints.insert(key.0.clone(), WriteCheckpoint { id, lsn: head });
-        Ok(id)
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
+        Ok(self.change(|state| {
+            let stored = WriteCheckpoint::after(state.write_checkpoints.get(&key.0).copied(), head, requested);
+            state.write_checkpoints.insert(key.0.clone(), stored);
+            stored
+        }))
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
-        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        checkpoints.values_mut().for_each(|checkpoint| checkpoint.lsn = Lsn::ZERO);
+        self.change(|state| state.write_checkpoints.values_mut().for_each(|stored| stored.lsn = Lsn::ZERO));
         Ok(())
-    }
-
-    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        Ok(self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&key.0).copied())
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

@@ -134,11 +134,10 @@ impl NewChunks {
     /// Writes chunks of operations that follow all in the bucket's chunks, within the caller's transaction.
     pub(super) fn append(mut self, conn: &Connection) -> Result<(), StorageError> {
         self.close()?;
-        let added = self.closed.iter().fold(BucketTotals::default(), |sum, chunk| BucketTotals {
-            count: sum.count + chunk.totals.count,
-            checksum: sum.checksum + chunk.totals.checksum,
-            last_op_id: chunk.totals.last_op_id,
-        });
+        let mut added = BucketTotals::default();
+        for chunk in &self.closed {
+            added.extend(&chunk.totals);
+        }
         self.store(conn, &added)
     }
 

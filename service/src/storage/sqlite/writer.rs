@@ -1,9 +1,6 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    num::NonZeroUsize,
-};
+use std::{collections::HashMap, num::NonZeroUsize};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -13,7 +10,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 
 use super::{
     super::{
-        Batch, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError, StoredRow,
+        Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
+        StoredRow,
         wire::{json_bytes, write_json},
     },
     BucketId, StraightLimits,
@@ -62,7 +60,7 @@ pub(super) struct Appended {
     /// Buckets of which everything is in chunks now.
     pub(super) past_tail: Vec<BucketId>,
     /// Of all operations, each once.
-    pub(super) buckets: Vec<BucketName>,
+    pub(super) buckets: Vec<BucketGrowth>,
     /// Each once.
     pub(super) lookups: Vec<LookupKey>,
 }
@@ -71,7 +69,7 @@ pub(super) struct Appended {
 struct Operations {
     in_tail: BlockOperations,
     past_tail: Vec<BucketId>,
-    buckets: Vec<BucketName>,
+    buckets: Vec<BucketGrowth>,
 }
 
 impl Writer {
@@ -203,6 +201,11 @@ impl Change<'_> {
             .iter()
             .map(|operation| self.bucket_id_at(&operation.output.bucket, numbers))
             .collect::<Result<_, _>>()?;
+        let mut op_id = self.head.last_op_id;
+        let buckets = BucketGrowth::of(operations.iter().map(|operation| {
+            op_id = op_id.next();
+            (&operation.output.bucket, op_id, operation.checksum)
+        }));
         let mut chunks = new_chunks(operations, &ids, tail, limits)?;
         let mut appended = Vec::new();
         let mut block = BlockBuilder::default();
@@ -230,7 +233,7 @@ impl Change<'_> {
             chunks.append(self.tx)?;
         }
         self.head.operation_count += operations.len() as u64;
-        Ok(Operations { in_tail: appended, past_tail, buckets: distinct_buckets(&ids, operations) })
+        Ok(Operations { in_tail: appended, past_tail, buckets })
     }
 
     fn append_block(&mut self, block: BlockBuilder, appended: &mut BlockOperations) -> Result<(), StorageError> {
@@ -426,15 +429,6 @@ fn new_chunks(
     }
     let buckets = bytes.into_iter().filter(|(_, bytes)| *bytes >= limits.chunk_bytes);
     buckets.map(|(bucket, bytes)| Ok((bucket, NewChunks::of(bucket, bytes as u64, tail.all(bucket))?))).collect()
-}
-
-/// Names of the buckets of operations, each once, in order. `ids` are their numbers.
-fn distinct_buckets(ids: &[BucketId], operations: &[NewOperation]) -> Vec<BucketName> {
-    let mut seen: HashSet<BucketId, RandomState> = HashSet::default();
-    let new = ids.iter().zip(operations).filter(|(bucket, _)| seen.insert(**bucket));
-    let mut buckets: Vec<_> = new.map(|(_, operation)| operation.output.bucket.clone()).collect();
-    buckets.sort_unstable();
-    buckets
 }
 
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {

@@ -32,7 +32,7 @@ pub use kairos_sync_rules::{LookupKey, LookupValue};
 
 pub use self::{
     memory::MemoryStore,
-    sqlite::{SqliteOptions, SqliteStore},
+    sqlite::{SqliteOptions, SqliteStore, StraightLimits},
 };
 use crate::lsn::Lsn;
 
@@ -53,7 +53,7 @@ pub struct RowKey {
 }
 
 /// The last full state of a source row and what it became: enough to undo it, and to evaluate it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredRow {
     /// Column values as the source printed them, encoded by replication; opaque here.
     pub image: Bytes,

@@ -43,9 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return large_transaction(arguments.next().map_or(Ok(LARGE_ROW_COUNT), |text| text.parse())?).await;
     }
     if arguments.next_if(|argument| argument == "serving").is_some() {
+        let only_crowd = arguments.next_if(|argument| argument == "crowd").is_some();
+        let scope = if only_crowd { serving::Scope::Crowd } else { serving::Scope::All };
         let largest = arguments.next().map_or(Ok(serving::CLIENT_COUNT), |text| text.parse())?;
         print_header()?;
-        return serving::measure(largest, print_figure).await;
+        return serving::measure(largest, scope, print_figure).await;
     }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();

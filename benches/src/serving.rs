@@ -96,6 +96,21 @@ impl Stage {
         Swarm::open(self.service.endpoint(), &self.tokens(count), DEADLINE).await
     }
 
+    /// Waits until the service has read so many rows of `items` and told Postgres that it keeps them.
+    async fn wait_for_items(&self, count: u64) -> Result<(), Box<dyn Error>> {
+        let started = Instant::now();
+        let end: String = self.sql.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
+        let kept = format!("SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pg_replication_slots");
+        while self.service.rows_replicated().await? < count || !self.sql.query_one(&kept, &[]).await?.get::<_, bool>(0)
+        {
+            if started.elapsed() > DEADLINE {
+                return Err("the service does not catch up".into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     fn resident_bytes(&self) -> u64 {
         self.service.resident_bytes().unwrap_or_default()
     }
@@ -135,12 +150,26 @@ fn many_lists(first: u64, count: u64) -> String {
     format!("INSERT INTO lists SELECT {first} + n, 'many{count}' FROM generate_series(1, {count}) n;")
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All.
+    All,
+    /// Memory of a household, and what many connections take.
+    Crowd,
+}
+
 /// Measures with up to so many clients, and tells each figure when it is known.
 pub(crate) async fn measure(
     client_count: usize,
+    scope: Scope,
     tell: impl Fn(&Figure) -> Result<(), Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     tell(&household().await?)?;
+    if scope == Scope::Crowd {
+        let mut stage = Stage::start(&schema(client_count, 0)).await?;
+        return crowd(&mut stage, client_count).await?.iter().try_for_each(&tell);
+    }
     let mut stage = Stage::start(&schema(client_count, BULK_ROWS)).await?;
     // What filling the store took is given back by a new process.
     stage.service.kill()?;
@@ -162,6 +191,7 @@ async fn household() -> Result<Figure, Box<dyn Error>> {
     let fill = "INSERT INTO items SELECT 1000 + n, 'user' || n % 100, 'item number ' || n, repeat(md5(n::text), 3) \
                 FROM generate_series(1, 100000) n";
     stage.sql.execute(fill, &[]).await?;
+    stage.wait_for_items(100_100).await?;
     let after_fill = stage.resident_bytes();
     stage.service.kill()?;
     stage.service.restart().await?;

@@ -37,6 +37,8 @@ pub mod connector;
 pub mod core;
 mod download;
 mod engine;
+pub mod local_database;
+pub mod observer;
 pub mod schema;
 pub mod status;
 mod store;
@@ -51,9 +53,14 @@ pub use crate::{
     client::{Client, ClientError, ClientOptions},
     connector::{Connector, Credentials, CredentialsReason, StaticConnector},
     core::Progress,
-    engine::Statistics,
+    engine::{Statistics, SyncError},
+    local_database::LocalDatabase,
+    observer::{Observer, PublishedCheckpoint},
     schema::{Schema, SchemaError, Table},
     status::{Problem, Recovery, Status, SyncState},
-    store::{RejectedWrite, StoreError},
-    transport::{HttpOptions, HttpTransport, Transport, TransportError},
+    store::{
+        BucketVerification, LocalBucket, LocalTable, RejectedWrite, RowChanges, StoreError, TableVerification,
+        Verification,
+    },
+    transport::{HttpOptions, HttpTransport, Refusal, Transport, TransportError},
 };

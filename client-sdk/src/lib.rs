@@ -20,6 +20,9 @@
 //! in one transaction. Up: an `INSERT`, `UPDATE` or `DELETE` on a view changes the row and queues the write in one
 //! transaction → the upload loop → the service's answer, which is final.
 //!
+//! Tools that look at data of any app need no schema ([`Schema::learned`]), hear of each step ([`observer`]) and see the
+//! database from outside ([`local_database`]).
+//!
 //! **Invariants**
 //!
 //! - The local database is what the app reads and writes; nothing it does waits for the network.

@@ -5,7 +5,7 @@ use kairos_sync_protocol::{
     line::BucketData,
     operation::{OpKind, Operation},
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::StoreError;
 use crate::core::BucketState;
@@ -47,6 +47,7 @@ pub(super) fn bucket_states(connection: &Connection) -> Result<Vec<BucketState>,
 pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), StoreError> {
     let Some(last) = line.data.last() else { return Ok(()) };
     let (bucket, mut sums) = bucket(connection, &line.bucket)?;
+    let mut insert = connection.prepare_cached(PUT)?;
     let mut touch = connection.prepare_cached(TOUCH)?;
     for operation in &line.data {
         match operation.op {
@@ -56,7 +57,7 @@ pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), St
                 sums.retired += operation.checksum;
             }
             OpKind::Move => sums.retired += operation.checksum,
-            OpKind::Put => sums.retired += put(connection, bucket, operation)?,
+            OpKind::Put => sums.retired += put(connection, &mut insert, bucket, operation)?,
             OpKind::Remove => {
                 sums.retired += operation.checksum;
                 if let Some(removed) = take(connection, REMOVE, bucket, operation)? {
@@ -85,18 +86,21 @@ pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), St
 
 /// Stores a PUT; returns the checksums of what it replaced. Most PUTs replace nothing, so that is looked for only where
 /// the insert finds something in its place.
-fn put(connection: &Connection, bucket: i64, operation: &Operation) -> Result<Checksum, StoreError> {
+fn put(
+    connection: &Connection,
+    insert: &mut Statement<'_>,
+    bucket: i64,
+    operation: &Operation,
+) -> Result<Checksum, StoreError> {
     let (row_type, row_id, subkey) = key(operation);
+    let (op_id, checksum) = (sql_id(operation.op_id.get()), operation.checksum.bits());
     let data = operation.data.as_deref().unwrap_or_default();
-    let op_id = sql_id(operation.op_id.get());
-    let mut statement = connection.prepare_cached(PUT)?;
-    let mut insert =
-        || statement.execute(params![bucket, op_id, row_type, row_id, subkey, data, operation.checksum.bits()]);
-    if insert()? > 0 {
+    let values = params![bucket, op_id, row_type, row_id, subkey, data, checksum];
+    if insert.execute(values)? > 0 {
         return Ok(Checksum::ZERO);
     }
     let replaced = take(connection, REPLACED, bucket, operation)?.unwrap_or_default();
-    insert()?;
+    insert.execute(values)?;
     Ok(replaced)
 }
 

@@ -159,17 +159,9 @@ fn unreachable(error: reqwest::Error) -> TransportError {
 }
 
 /// Somewhere in the chain of causes TLS complains. An IO error does not name what it wraps as its cause.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let wrapped = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static));
-        if wrapped.unwrap_or(error).is::<rustls::Error>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 struct HttpLines {

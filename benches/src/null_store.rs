@@ -96,8 +96,13 @@ impl BucketStore for NullStore {
         Ok("null-store.1#".to_owned())
     }
 
-    fn put_write_checkpoint(&self, _key: &WriteCheckpointKey, _head: Lsn) -> Result<WriteCheckpointId, StorageError> {
-        Ok(WriteCheckpointId::ZERO)
+    fn put_write_checkpoint(
+        &self,
+        _key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
+        Ok(WriteCheckpoint { id: requested.unwrap_or_default(), lsn: head })
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

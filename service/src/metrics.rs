@@ -48,6 +48,10 @@ pub struct Metrics {
     pub operations_synced: IntCounter,
     /// Bytes sent to clients before compression.
     pub bytes_synced: IntCounter,
+    /// Bytes sent to clients.
+    pub bytes_sent: IntCounter,
+    /// `data` lines that were there already, made for another client.
+    pub shared_lines: IntCounter,
     /// Refused requests by error code.
     pub requests_refused: IntCounterVec,
     /// Uploaded writes by outcome: `applied`, `refused`, `repeated`.
@@ -119,6 +123,8 @@ impl Metrics {
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             operations_synced: counter("powersync_operations_synced_total", "Operations sent to clients"),
             bytes_synced: counter("powersync_data_synced_bytes_total", "Bytes sent to clients before compression"),
+            bytes_sent: counter("powersync_data_sent_bytes_total", "Bytes sent to clients"),
+            shared_lines: counter("kairos_shared_lines_total", "Data lines that were made for another client before"),
             requests_refused: counters("kairos_requests_refused_total", "Refused requests", "code"),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
             registry,

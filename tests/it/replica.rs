@@ -166,8 +166,9 @@ impl Replica {
         let status = Arc::new(ReplicationStatus::default());
         let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
-        let on_commit =
-            move |commit: &Commit| seen.lock().expect("not poisoned").extend(commit.buckets.iter().cloned());
+        let on_commit = move |commit: &Commit| {
+            seen.lock().expect("not poisoned").extend(commit.buckets.iter().map(|growth| growth.bucket.clone()));
+        };
         let replicator = Replicator::new(
             source,
             plan,

@@ -181,7 +181,7 @@ async fn other_rules_on_a_restored_server_keep_no_upload_waiting() {
     replica.catch_up(&client).await;
     let key = WriteCheckpointKey("ann".to_owned());
     // A position of a history which the server has left, far ahead of where it is now.
-    replica.store.put_write_checkpoint(&key, Lsn::new(u64::MAX)).expect("stores it");
+    replica.store.put_write_checkpoint(&key, Lsn::new(u64::MAX), None).expect("stores it");
     let replica = replica.stop().await.start_again(&cluster, "rules-2");
     replica.wait_for_stream().await;
     replica.catch_up(&client).await;

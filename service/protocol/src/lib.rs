@@ -12,6 +12,7 @@
 //!
 //! Start reading at [`line`].
 
+pub mod bson;
 pub mod checksum;
 pub mod ids;
 pub mod line;

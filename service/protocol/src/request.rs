@@ -1,6 +1,6 @@
 //! What clients send to open a sync stream, and the small endpoints beside it.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use crate::{OpId, WriteCheckpointId};
@@ -93,6 +93,38 @@ pub struct Wrapped<T> {
 pub struct WriteCheckpointResponse {
     /// Wait for this.
     pub write_checkpoint: WriteCheckpointId,
+}
+
+/// Body of `POST /sync/checkpoint-request`: a write checkpoint with an id that the client chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRequest {
+    /// Random id of the client's database.
+    pub client_id: String,
+    /// From 1 on, larger than those before; the service takes a number, too.
+    #[serde(deserialize_with = "text_or_number")]
+    pub checkpoint_request_id: WriteCheckpointId,
+}
+
+/// Answer of `POST /sync/checkpoint-request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRequestResponse {
+    /// The largest id the service knows of this client.
+    pub checkpoint_request_id: WriteCheckpointId,
+}
+
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WriteCheckpointId, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Text(String),
+        Number(u64),
+    }
+    let expected = || de::Error::custom("expected a `checkpoint_request_id` from 1 to 9223372036854775807");
+    let id = match Id::deserialize(deserializer).map_err(|_| expected())? {
+        Id::Text(text) => text.parse().ok(),
+        Id::Number(number) => WriteCheckpointId::new(number).ok(),
+    };
+    id.filter(|id| *id > WriteCheckpointId::ZERO).ok_or_else(expected)
 }
 
 /// Body of every failed request.

@@ -2,8 +2,9 @@
 //!
 //! | Path | What |
 //! | --- | --- |
-//! | `POST /sync/stream` | a client's stream, newline-delimited JSON |
-//! | `GET /write-checkpoint2.json` | a write checkpoint |
+//! | `POST /sync/stream` | a client's stream, newline-delimited JSON or BSON |
+//! | `GET /sync/stream` with an upgrade | the same as RSocket over a WebSocket |
+//! | `GET /write-checkpoint2.json`, `POST /sync/checkpoint-request` | a write checkpoint |
 //! | `POST /api/sync/data`, `/api/data` | local writes of a client |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
 //!
@@ -18,8 +19,10 @@
 
 mod body;
 mod error;
+mod negotiation;
 mod probes;
 mod readiness;
+mod rsocket;
 mod serve;
 mod sync_stream;
 mod upload;
@@ -65,6 +68,8 @@ pub struct ApiParts {
     pub sync: Arc<SyncContext>,
     /// Knows how replication is.
     pub replication: Arc<ReplicationStatus>,
+    /// Under which everything is served as well.
+    pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.
     pub heartbeat: Option<Duration>,
     /// Knows whether a state is visible.
@@ -97,19 +102,40 @@ impl ApiState {
 
     async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.authenticate(header).await.map_err(ApiError::unauthorized)
+    }
+
+    /// Who shows this `Token …` or `Bearer …`; otherwise the code of the reason. All else about it is in the log only.
+    async fn authenticate(&self, header: Option<&str>) -> Result<Principal, &'static str> {
         let result = self.parts.authenticator.authenticate(header).await;
         result.map_err(|error| {
             tracing::info!(code = error.code(), %error, "request refused");
-            ApiError::unauthorized(error.code())
+            error.code()
         })
     }
 }
 
 /// All routes of the service.
 pub fn router(state: ApiState) -> Router {
+    let routes = match &state.parts.base_path {
+        Some(base_path) => Router::new().nest(base_path, routes()).merge(routes()),
+        None => routes(),
+    };
+    routes
+        .fallback(async || ApiError::not_found())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        // Bodies are read by `body::read_json`, which has the configured limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), count_refused))
+        .layer(cors())
+        .with_state(state)
+}
+
+fn routes() -> Router<ApiState> {
     let upload = || post(upload::upload);
     Router::new()
-        .route("/sync/stream", post(sync_stream::sync_stream))
+        .route("/sync/stream", post(sync_stream::sync_stream).get(rsocket::upgrade))
+        .route("/sync/checkpoint-request", post(write_checkpoint::checkpoint_request))
         .route("/write-checkpoint2.json", get(write_checkpoint::write_checkpoint))
         .route("/api/sync/data", upload())
         .route("/api/sync/data/", upload())
@@ -121,13 +147,6 @@ pub fn router(state: ApiState) -> Router {
         .route("/health", get(probes::readiness))
         .route("/status", get(probes::status))
         .route("/metrics", get(probes::metrics))
-        .fallback(async || ApiError::not_found())
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        // Bodies are read by `body::read_json`, which has the configured limit.
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(state.clone(), count_refused))
-        .layer(cors())
-        .with_state(state)
 }
 
 async fn count_refused(State(state): State<ApiState>, request: Request, next: Next) -> Response {

@@ -1,6 +1,6 @@
 //! The HTTP server: sockets, their bounds, and a graceful end.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -8,6 +8,7 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -20,6 +21,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long requests may take to end when the service stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may leave what was sent without acknowledgement before it counts as gone.
+const UNHEARD_MAX: Duration = Duration::from_mins(1);
 /// Pause after a failed accept, which most often means that no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,6 +63,17 @@ pub async fn serve(
     }
 }
 
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    // Lines are small and must not wait for each other's acknowledgement.
+    socket.set_nodelay(true)?;
+    // A device that went out of reach says no goodbye.
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(UNHEARD_MAX / 2).with_interval(UNHEARD_MAX / 6))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNHEARD_MAX))?;
+    Ok(())
+}
+
 async fn accept(
     listener: &TcpListener,
     sockets: &Arc<Semaphore>,
@@ -67,8 +81,7 @@ async fn accept(
     let place = Arc::clone(sockets).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((socket, _)) => {
-            // Lines are small and must not wait for each other's acknowledgement.
-            if let Err(error) = socket.set_nodelay(true) {
+            if let Err(error) = set_options(&socket) {
                 tracing::debug!(%error, "socket option not set");
             }
             Some((socket, place))

@@ -1,6 +1,6 @@
-//! `POST /sync/stream`: a client's stream as newline-delimited JSON.
+//! `POST /sync/stream`: a client's stream over HTTP.
 
-use std::{io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use axum::{
     body::Body,
@@ -8,22 +8,47 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use kairos_sync_protocol::request::SyncRequest;
 use prometheus::IntGauge;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{ApiError, ApiState, body::read_json, error::log, write_checkpoint::ClientQuery};
-use crate::sync::{ClientRequest, Session};
+use super::{
+    ApiError, ApiState,
+    body::read_json,
+    error::log,
+    negotiation::{self, BSON_STREAM, NDJSON},
+    write_checkpoint::ClientQuery,
+};
+use crate::{
+    metrics::Metrics,
+    sync::{
+        Carrier, ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError,
+        compression::{Segment, SegmentStream},
+    },
+};
 
-/// A stream that counts as open until it is dropped.
-struct OpenStream {
-    session: Session,
+/// Short lines travel together until they are this many bytes.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A place among the open streams, counted until it is dropped.
+pub(super) struct Place {
     gauge: IntGauge,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for OpenStream {
+impl Place {
+    /// `None` while there are as many streams as there may be.
+    pub(super) fn take(state: &ApiState) -> Option<Self> {
+        let permit = Arc::clone(&state.streams).try_acquire_owned().ok()?;
+        let gauge = state.parts.metrics.connections.clone();
+        gauge.inc();
+        Some(Self { gauge, _permit: permit })
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.gauge.dec();
     }
@@ -36,19 +61,27 @@ pub(super) async fn sync_stream(
     body: Body,
 ) -> Result<Response, ApiError> {
     let principal = state.principal(&headers).await?;
-    let Ok(place) = Arc::clone(&state.streams).try_acquire_owned() else {
+    let Some(place) = Place::take(&state) else {
         // Without a body, as clients know it.
         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
     };
     let mut sync: SyncRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     sync.client_id = sync.client_id.or(query.client_id);
+    let form = negotiation::line_form(&headers, sync.raw_data);
+    let compression = negotiation::compression(&headers);
     let request =
         ClientRequest { user_id: principal.user_id, claims: principal.claims, expires_at: principal.expires_at, sync };
-    let session = Session::open(Arc::clone(&state.parts.sync), request).await?;
-    let gauge = state.parts.metrics.connections.clone();
-    gauge.inc();
-    let stream = OpenStream { session, gauge, _place: place };
-    let chunks = try_unfold(stream, async |mut stream| match stream.session.next_chunk().await {
+    let carrier = Carrier { packaging: Packaging { form, compression }, keepalives: true };
+    let session = Session::open(Arc::clone(&state.parts.sync), request, carrier).await?;
+    let stream = HttpStream {
+        session,
+        compression,
+        segments: Some(SegmentStream::new(compression)),
+        ready: VecDeque::new(),
+        metrics: Arc::clone(&state.parts.metrics),
+        _place: place,
+    };
+    let chunks = try_unfold(stream, async |mut stream| match stream.next_chunk().await {
         Ok(chunk) => Ok(chunk.map(|chunk| (chunk, stream))),
         Err(error) => {
             // After the first byte an error can only be told by cutting the connection.
@@ -56,11 +89,80 @@ pub(super) async fn sync_stream(
             Err(io::Error::other(error))
         }
     });
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/x-ndjson"),
-        (header::CACHE_CONTROL.as_str(), "no-store"),
-        // So that nginx hands on each line at once.
-        ("x-accel-buffering", "no"),
-    ];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    Ok((answer_headers(form, compression), Body::from_stream(chunks)).into_response())
+}
+
+fn answer_headers(form: LineForm, compression: Compression) -> HeaderMap {
+    let content_type = if form == LineForm::Bson { BSON_STREAM } else { NDJSON };
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &'static str, value: &'static str| headers.insert(name, value.parse().expect("valid header"));
+    set(header::CONTENT_TYPE.as_str(), content_type);
+    set(header::CACHE_CONTROL.as_str(), "no-store, no-transform");
+    set(header::VARY.as_str(), "accept, accept-encoding");
+    // So that nginx hands on each line at once.
+    set("x-accel-buffering", "no");
+    if compression != Compression::Identity {
+        set(header::CONTENT_ENCODING.as_str(), compression.name());
+    }
+    headers
+}
+
+/// A session whose lines become chunks of a response.
+struct HttpStream {
+    session: Session,
+    compression: Compression,
+    /// `None` once the end was sent.
+    segments: Option<SegmentStream>,
+    ready: VecDeque<Bytes>,
+    metrics: Arc<Metrics>,
+    _place: Place,
+}
+
+impl HttpStream {
+    /// The next bytes, as soon as there are some; `None` at the end.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, SyncError> {
+        let mut lines = Vec::new();
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                self.metrics.bytes_sent.inc_by(chunk.len() as u64);
+                return Ok(Some(chunk));
+            }
+            if self.segments.is_none() {
+                return Ok(None);
+            }
+            match self.session.step().await? {
+                Step::Line(Line::Plain(line)) => {
+                    lines.extend_from_slice(&line);
+                    if lines.len() >= CHUNK_BYTES {
+                        self.push_lines(&mut lines);
+                    }
+                }
+                Step::Line(Line::Packed(segment)) => {
+                    self.push_lines(&mut lines);
+                    self.push(&segment);
+                }
+                Step::Idle if lines.is_empty() => self.session.wait().await,
+                Step::Idle => self.push_lines(&mut lines),
+                Step::End => {
+                    self.push_lines(&mut lines);
+                    let end = self.segments.take().map(SegmentStream::finish);
+                    self.ready.extend(end.filter(|end| !end.is_empty()));
+                }
+            }
+        }
+    }
+
+    fn push_lines(&mut self, lines: &mut Vec<u8>) {
+        if !lines.is_empty() {
+            self.push(&Segment::new(std::mem::take(lines).into(), self.compression));
+        }
+    }
+
+    fn push(&mut self, segment: &Segment) {
+        self.metrics.bytes_synced.inc_by(segment.plain_length() as u64);
+        if let Some(stream) = &mut self.segments {
+            let before = stream.push(segment);
+            self.ready.extend([before, segment.bytes().clone()].into_iter().filter(|bytes| !bytes.is_empty()));
+        }
+    }
 }

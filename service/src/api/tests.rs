@@ -1,5 +1,8 @@
 //! The routes over real sockets, with the store in memory.
 
+mod carriers;
+mod rsocket;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -99,7 +102,7 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
-    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4 };
+    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
         Arc::clone(&dyn_store),
         Arc::new(plan),
@@ -119,6 +122,7 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,
+        base_path: Some("/sync-api".to_owned()),
         metrics,
         limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024 },
     });
@@ -274,6 +278,31 @@ async fn a_write_checkpoint_comes_once_the_source_has_passed_it_and_only_to_its_
         write_checkpoint = write_checkpoint.or(later);
     }
     assert_eq!((rows, write_checkpoint), (vec!["b1".to_owned(), "b2".to_owned()], None));
+}
+
+#[tokio::test]
+async fn a_client_may_request_a_write_checkpoint_with_its_own_id() {
+    let service = start().await;
+    service.commit(1, &[]);
+    let mut anna = service.stream("anna").await;
+    anna.until_complete().await;
+    let request = async |body: Value| service.post("/sync/checkpoint-request", "anna", &body).send().await.unwrap();
+    for id in [json!("42"), json!(42), json!("41")] {
+        let answer: Value =
+            request(json!({"client_id": "phone", "checkpoint_request_id": id})).await.json().await.unwrap();
+        assert_eq!(answer, json!({"data": {"checkpoint_request_id": "42"}}));
+    }
+    service.commit(100, &[]);
+    assert_eq!(anna.until_complete().await, (vec![], Some(42)));
+    for body in [
+        json!({"client_id": "phone", "checkpoint_request_id": "0"}),
+        json!({"client_id": "phone", "checkpoint_request_id": -1}),
+        json!({"client_id": "phone", "checkpoint_request_id": "9223372036854775808"}),
+        json!({"checkpoint_request_id": "1"}),
+        json!({"client_id": "phone"}),
+    ] {
+        assert_eq!(error_of(request(body).await).await, (400, "PSYNC_S2001".to_owned()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -457,6 +486,23 @@ async fn bytes_that_are_no_request_do_no_harm() {
     let alive = service.client.get(service.url("/probes/liveness")).send().await.unwrap();
     let probe: Value = alive.json().await.unwrap();
     assert_eq!((&probe["started"], &probe["ready"]), (&json!(true), &json!(false)));
+}
+
+#[tokio::test]
+async fn everything_is_served_under_the_base_path_as_well() {
+    let service = start().await;
+    service.commit(1, &[("anna", "a1")]);
+    let stream = service.post("/sync-api/sync/stream", "anna", &json!({"raw_data": true})).send().await.unwrap();
+    assert_eq!(Lines { response: stream, rest: Vec::new() }.until_complete().await.0, ["a1"]);
+    let probe = service.client.get(service.url("/sync-api/probes/readiness")).send().await.unwrap();
+    assert_eq!(probe.status(), StatusCode::OK);
+    let missing = service.client.get(service.url("/sync-api/nowhere")).send().await.unwrap();
+    assert_eq!(error_of(missing).await, (404, "PSYNC_S2002".to_owned()));
+    let other = service.client.get(service.url("/other/probes/readiness")).send().await.unwrap();
+    assert_eq!(other.status(), StatusCode::NOT_FOUND);
+    let preflight = service.client.request(reqwest::Method::OPTIONS, service.url("/sync-api/sync/stream"));
+    let preflight = preflight.header("origin", "https://app.example").header("access-control-request-method", "POST");
+    assert_eq!(preflight.send().await.unwrap().headers()["access-control-allow-origin"], "*");
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
-//! `GET /write-checkpoint2.json`.
+//! Write checkpoints: `GET /write-checkpoint2.json`, and `POST /sync/checkpoint-request` with an id of the client.
 
 use axum::{
     Json,
+    body::Body,
     extract::{Query, State},
     http::HeaderMap,
 };
-use kairos_sync_protocol::request::{Wrapped, WriteCheckpointResponse};
+use kairos_sync_protocol::request::{CheckpointRequest, CheckpointRequestResponse, Wrapped, WriteCheckpointResponse};
 use serde::Deserialize;
 
-use super::{ApiError, ApiState};
+use super::{ApiError, ApiState, body::read_json};
 
 /// Which database of the user asks; bodies may say it too.
 #[derive(Debug, Deserialize)]
@@ -25,4 +26,17 @@ pub(super) async fn write_checkpoint(
     let checkpoints = &state.parts.write_checkpoints;
     let write_checkpoint = checkpoints.create(&principal.user_id, query.client_id.as_deref()).await?;
     Ok(Json(Wrapped { data: WriteCheckpointResponse { write_checkpoint } }))
+}
+
+pub(super) async fn checkpoint_request(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Wrapped<CheckpointRequestResponse>>, ApiError> {
+    let principal = state.principal(&headers).await?;
+    let request: CheckpointRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
+    let CheckpointRequest { client_id, checkpoint_request_id } = request;
+    let checkpoints = &state.parts.write_checkpoints;
+    let checkpoint_request_id = checkpoints.request(&principal.user_id, &client_id, checkpoint_request_id).await?;
+    Ok(Json(Wrapped { data: CheckpointRequestResponse { checkpoint_request_id } }))
 }

@@ -39,6 +39,9 @@ pub struct Config {
     pub rules: RulesText,
     /// Port of the HTTP server.
     pub port: u16,
+    /// Under which everything is served as well: `/sync-api` behind a proxy that keeps it. Begins with a slash and does
+    /// not end with one.
+    pub base_path: Option<String>,
     /// Folder of the embedded bucket store.
     pub data_dir: PathBuf,
     /// Whose tokens are accepted.
@@ -80,6 +83,8 @@ pub struct Limits {
     pub bucket_count_max: usize,
     /// Reads of the store under way at once.
     pub fetch_concurrency_max: usize,
+    /// Bytes of encoded operations that are kept in memory because several clients may need them.
+    pub shared_bytes_max: usize,
     /// Largest body of a request. A client with 10,000 buckets sends about one megabyte to open its stream.
     pub body_bytes_max: usize,
 }
@@ -90,6 +95,7 @@ impl Default for Limits {
             connection_count_max: 10_000,
             bucket_count_max: 10_000,
             fetch_concurrency_max: 10,
+            shared_bytes_max: 8 * 1024 * 1024,
             body_bytes_max: 16 * 1024 * 1024,
         }
     }

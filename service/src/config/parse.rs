@@ -48,6 +48,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
     let config = Config {
         rules: context.rules(&mut root)?,
         port: context.port(&mut root)?,
+        base_path: context.base_path(&mut root)?,
         data_dir: context.data_dir(&mut root)?,
         auth: context.auth(&mut root)?,
         write: write(&mut root, &source)?,
@@ -210,6 +211,30 @@ impl Context<'_> {
         })
     }
 
+    fn base_path(&self, root: &mut Section) -> Result<Option<String>, ConfigError> {
+        let expected = "must be a path such as /sync-api: letters, digits and -._~ between slashes";
+        let (path, invalid) = if let Some(node) = root.take("base_path") {
+            let invalid = node.invalid(expected);
+            (node.into_text()?, invalid)
+        } else {
+            let problem = Problem::InvalidValue { key: "KAIROS_BASE_PATH".to_owned(), expected: expected.to_owned() };
+            let path = self.environment.variable("KAIROS_BASE_PATH").unwrap_or_default();
+            (path, ConfigError { place: self.whole.clone(), problem })
+        };
+        let path = path.trim_end_matches('/');
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let is_plain = |segment: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+            !segment.is_empty() && segment.chars().all(plain)
+        };
+        if !path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain)) {
+            return Err(invalid);
+        }
+        Ok(Some(path.to_owned()))
+    }
+
     fn data_dir(&self, root: &mut Section) -> Result<PathBuf, ConfigError> {
         let configured = root.text("data_dir")?.map(|path| self.beside_config(&path));
         let from_environment = || self.environment.variable("KAIROS_DATA_DIR").map(PathBuf::from);
@@ -304,6 +329,7 @@ fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
         connection_count_max: limit("connections_max", 1_000_000, defaults.connection_count_max)?,
         bucket_count_max: limit("buckets_per_connection_max", 1_000_000, defaults.bucket_count_max)?,
         fetch_concurrency_max: limit("fetch_concurrency_max", 1000, defaults.fetch_concurrency_max)?,
+        shared_bytes_max: limit("shared_bytes_max", 1 << 34, defaults.shared_bytes_max)?,
         body_bytes_max: limit("body_bytes_max", 1 << 30, defaults.body_bytes_max)?,
     };
     section.finish()?;

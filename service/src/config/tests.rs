@@ -105,10 +105,12 @@ fn the_environment_alone_is_enough() {
         ("POWERSYNC_JWKS_AUDIENCE", "app"),
         ("PS_PORT", "8081"),
         ("KAIROS_DATA_DIR", "/data"),
+        ("KAIROS_BASE_PATH", "/sync-api/"),
         ("KAIROS_SYNC_RULES", rules.to_str().unwrap()),
     ]);
     let config = Config::parse("{}", Path::new("environment"), &environment).unwrap();
     assert_eq!((config.port, config.data_dir), (8081, PathBuf::from("/data")));
+    assert_eq!(config.base_path.as_deref(), Some("/sync-api"), "a slash at its end does not matter");
     assert_eq!(config.auth.jwks_uris, ["https://app.example/keys"]);
 }
 
@@ -149,6 +151,13 @@ fn mistakes_are_named_with_their_place() {
         ),
         (MINIMAL.replace("replication", "metadata"), "`replication.connections` is missing", "CONF-0106"),
         (MINIMAL.replace("https://", "ftp://"), "must begin with https://", "CONF-0105"),
+        (
+            format!("{MINIMAL}base_path: sync\n"),
+            "kairos.yaml:4:1: `base_path` must be a path such as /sync-api",
+            "CONF-0105",
+        ),
+        (format!("{MINIMAL}base_path: /a//b\n"), "`base_path` must be a path", "CONF-0105"),
+        (format!("{MINIMAL}base_path: '/{{a}}'\n"), "`base_path` must be a path", "CONF-0105"),
         (format!("{MINIMAL}port: 1\nport: 2\n"), "kairos.yaml:5:1: not valid YAML", "CONF-0102"),
         ("a: [".to_owned(), "not valid YAML", "CONF-0102"),
         (String::new(), "must be a section", "CONF-0105"),

@@ -211,6 +211,7 @@ fn api_state(
     let limits = SyncLimits {
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
+        shared_bytes_max: config.limits.shared_bytes_max,
     };
     let sync =
         SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
@@ -223,6 +224,7 @@ fn api_state(
         write_checkpoints,
         uploads: Arc::new(uploads),
         metrics: Arc::clone(metrics),
+        base_path: config.base_path.clone(),
         limits: ApiLimits {
             connection_count_max: config.limits.connection_count_max,
             body_bytes_max: config.limits.body_bytes_max,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 
 use super::{
-    Batch, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue, NewOperation,
-    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
+    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue,
+    NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
     WriteCheckpointKey, generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
@@ -73,7 +73,10 @@ impl Default for MemoryStore {
 
 impl State {
     fn apply(&mut self, batch: Batch) -> Commit {
-        let buckets = batch.operations.iter().map(|operation| self.append(operation)).collect::<BTreeSet<_>>();
+        let appended: Vec<_> = batch.operations.iter().map(|operation| self.append(operation)).collect();
+        let named = appended.into_iter().zip(&batch.operations);
+        let buckets =
+            BucketGrowth::of(named.map(|(op_id, operation)| (&operation.output.bucket, op_id, operation.checksum)));
         for (key, row) in batch.rows {
             match row {
                 Some(row) => self.rows.insert(key, row),
@@ -97,24 +100,18 @@ impl State {
             self.replication = Some(state);
         }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
-        Commit {
-            checkpoint: self.checkpoint,
-            buckets: buckets.into_iter().collect(),
-            lookups: lookups.into_iter().collect(),
-        }
+        Commit { checkpoint: self.checkpoint, buckets, lookups: lookups.into_iter().collect() }
     }
 
-    fn append(&mut self, operation: &NewOperation) -> BucketName {
+    fn append(&mut self, operation: &NewOperation) -> OpId {
         let op_id = self.last_op_id.next();
         self.last_op_id = op_id;
         let mut json = Vec::new();
         write_json(op_id, operation, &mut json);
         let bucket = self.buckets.entry(operation.output.bucket.clone()).or_default();
-        bucket.totals.count += 1;
-        bucket.totals.checksum += operation.checksum;
-        bucket.totals.last_op_id = op_id;
+        bucket.totals.append(op_id, operation.checksum);
         bucket.operations.push(WireOperation { op_id, checksum: operation.checksum, json: json.into() });
-        operation.output.bucket.clone()
+        op_id
     }
 
     /// Whether it changed anything.
@@ -219,11 +216,16 @@ impl BucketStore for MemoryStore {
         Ok(generation::bucket_prefix(&self.creation_id, self.state().generation))
     }
 
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
         let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = checkpoints.get(&key.0).map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
-        checkpoints.insert(key.0.clone(), WriteCheckpoint { id, lsn: head });
-        Ok(id)
+        let stored = WriteCheckpoint::after(checkpoints.get(&key.0).copied(), head, requested);
+        checkpoints.insert(key.0.clone(), stored);
+        Ok(stored)
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

@@ -23,9 +23,10 @@ mod memory;
 mod sqlite;
 mod wire;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
 pub use kairos_sync_rules::{LookupKey, LookupValue};
 
@@ -131,10 +132,43 @@ pub struct Checkpoint {
 pub struct Commit {
     /// The visible state after the commit; `None` before the first.
     pub checkpoint: Option<Checkpoint>,
-    /// Buckets that got operations, each once.
-    pub buckets: Vec<BucketName>,
+    /// Buckets that got operations, each once, in the order of their names.
+    pub buckets: Vec<BucketGrowth>,
     /// Lookups for which some row's values changed, each once. What was set to the same values again is not among them.
     pub lookups: Vec<LookupKey>,
+}
+
+/// The operations a commit appended to one bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketGrowth {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The first of them.
+    pub first_op_id: OpId,
+    /// Sums over them: what the bucket's totals grew by, with its new last op id.
+    pub added: BucketTotals,
+}
+
+impl BucketGrowth {
+    /// Counts what a later commit appended, too.
+    pub fn extend(&mut self, later: &BucketTotals) {
+        self.added.extend(later);
+    }
+
+    /// Growths of the buckets of these operations, in the order of op ids.
+    fn of<'a>(operations: impl Iterator<Item = (&'a BucketName, OpId, Checksum)>) -> Vec<Self> {
+        let mut places: HashMap<&BucketName, usize, RandomState> = HashMap::default();
+        let mut growths: Vec<Self> = Vec::new();
+        for (bucket, op_id, checksum) in operations {
+            let place = *places.entry(bucket).or_insert_with(|| {
+                growths.push(Self { bucket: bucket.clone(), first_op_id: op_id, added: BucketTotals::default() });
+                growths.len() - 1
+            });
+            growths[place].added.append(op_id, checksum);
+        }
+        growths.sort_unstable_by(|one, other| one.bucket.cmp(&other.bucket));
+        growths
+    }
 }
 
 /// Sums over all operations of a bucket.
@@ -146,6 +180,22 @@ pub struct BucketTotals {
     pub checksum: Checksum,
     /// Id of the last one; zero without operations.
     pub last_op_id: OpId,
+}
+
+impl BucketTotals {
+    /// Counts later operations, too.
+    pub fn extend(&mut self, later: &Self) {
+        self.count += later.count;
+        self.checksum += later.checksum;
+        self.last_op_id = later.last_op_id;
+    }
+
+    /// Counts one more operation.
+    fn append(&mut self, op_id: OpId, checksum: Checksum) {
+        self.count += 1;
+        self.checksum += checksum;
+        self.last_op_id = op_id;
+    }
 }
 
 /// Consecutive operations of one bucket, in the form they are sent.
@@ -172,6 +222,18 @@ pub struct WriteCheckpoint {
     pub id: WriteCheckpointId,
     /// Head of the source when it was asked for.
     pub lsn: Lsn,
+}
+
+impl WriteCheckpoint {
+    /// What is recorded once `head` is waited for, where `known` was. See [`BucketStore::put_write_checkpoint`].
+    fn after(known: Option<Self>, head: Lsn, requested: Option<WriteCheckpointId>) -> Self {
+        let newest = known.map_or(WriteCheckpointId::ZERO, |known| known.id);
+        match (known, requested) {
+            (Some(known), Some(requested)) if requested <= newest => known,
+            (_, Some(requested)) => Self { id: requested, lsn: head },
+            (_, None) => Self { id: newest.next(), lsn: head },
+        }
+    }
 }
 
 /// Size of the store, for metrics and the status page.
@@ -293,8 +355,14 @@ pub trait BucketStore: Send + Sync + 'static {
     /// derived from its creation, practically also against stores deleted earlier.
     fn bucket_prefix(&self) -> Result<String, StorageError>;
 
-    /// Records that `key` waits for replication to pass `head`, durably. The id grows by one per call and key.
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError>;
+    /// Records that `key` waits for replication to pass `head`, durably, and returns what is recorded then. Without a
+    /// `requested` id the id grows by one. With one, what is recorded stays where its id is as large or larger.
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError>;
 
     /// Write checkpoints recorded so far count as reached: the positions they wait for are those of another source.
     fn release_write_checkpoints(&self) -> Result<(), StorageError>;

@@ -22,7 +22,7 @@ use kairos_sync_protocol::{
     },
 };
 
-use crate::storage::BucketTotals;
+use crate::storage::{BucketGrowth, BucketTotals};
 
 /// The state of the store as far as it concerns one client.
 #[derive(Debug, Clone)]
@@ -40,8 +40,9 @@ pub struct Observation {
 pub enum ObservedBuckets {
     /// All buckets the client gets now, and the streams they come from.
     All(Vec<ObservedBucket>, Vec<StreamDescription>),
-    /// Totals of those that changed; which buckets the client gets is as before.
-    Changed(Vec<(BucketName, BucketTotals)>),
+    /// How buckets grew since the state before; which buckets the client gets is as before. Only where
+    /// [`CheckpointState::continues`] says so of each.
+    Grown(Vec<BucketGrowth>),
 }
 
 /// A bucket the client gets.
@@ -49,8 +50,8 @@ pub enum ObservedBuckets {
 pub struct ObservedBucket {
     /// Its name.
     pub name: BucketName,
-    /// Its sums as of the observed state.
-    pub totals: BucketTotals,
+    /// Its sums as of the observed state; `None`: as they were.
+    pub totals: Option<BucketTotals>,
     /// 0 syncs first, 3 last.
     pub priority: u8,
     /// Why the client gets it.
@@ -66,7 +67,7 @@ pub enum NextStep {
         bucket: BucketName,
         /// Operations after this one…
         after: OpId,
-        /// …up to this one.
+        /// …up to this one: the bucket's last one in the announced state.
         upto: OpId,
     },
     /// Send this line.
@@ -74,7 +75,7 @@ pub enum NextStep {
 }
 
 /// The state of one connection. See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CheckpointState {
     /// Positions the client named; used for the first checkpoint only, after which it has deleted all other buckets.
     requested: HashMap<BucketName, OpId>,
@@ -82,11 +83,14 @@ pub struct CheckpointState {
     /// Buckets that are not fully sent, in the order they will be.
     pending: BTreeSet<(u8, BucketName)>,
     write_checkpoint: Option<WriteCheckpointId>,
+    /// The latest state that was announced.
+    op_id: OpId,
     phase: Phase,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
+    #[default]
     Unannounced,
     /// Sending the checkpoint that ends at `op_id`; `priority` is the group that is being sent.
     Sending {
@@ -108,13 +112,7 @@ struct Held {
 impl CheckpointState {
     /// For a client that has these buckets up to these operations.
     pub fn new(requested: HashMap<BucketName, OpId>) -> Self {
-        Self {
-            requested,
-            held: BTreeMap::new(),
-            pending: BTreeSet::new(),
-            write_checkpoint: None,
-            phase: Phase::Unannounced,
-        }
+        Self { requested, ..Self::default() }
     }
 
     /// Whether a checkpoint was announced.
@@ -130,6 +128,8 @@ impl CheckpointState {
     /// Takes a newer state of the store. Returns the line that announces it, unless nothing changed for the client.
     pub fn advance(&mut self, observation: Observation) -> Option<SyncLine> {
         let Observation { op_id, write_checkpoint, buckets } = observation;
+        // What is published may lag behind a state that was read. All that it has is known then.
+        let op_id = op_id.max(self.op_id);
         let first = !self.is_announced();
         let (updated, removed, streams) = match buckets {
             ObservedBuckets::All(buckets, streams) => {
@@ -137,8 +137,8 @@ impl CheckpointState {
                 let updated = buckets.into_iter().filter_map(|bucket| self.replace(bucket)).collect::<Vec<_>>();
                 (updated, removed, streams)
             }
-            ObservedBuckets::Changed(changed) => {
-                let updated = changed.into_iter().filter_map(|(name, totals)| self.update(name, totals)).collect();
+            ObservedBuckets::Grown(grown) => {
+                let updated = grown.into_iter().filter_map(|growth| self.grow(&growth)).collect();
                 (updated, Vec::new(), Vec::new())
             }
         };
@@ -147,6 +147,7 @@ impl CheckpointState {
         }
         self.write_checkpoint = write_checkpoint;
         self.requested = HashMap::new();
+        self.op_id = op_id;
         self.phase = Phase::Sending { op_id, priority: None };
         Some(if first {
             SyncLine::Checkpoint(Checkpoint { last_op_id: op_id, write_checkpoint, buckets: updated, streams })
@@ -175,6 +176,7 @@ impl CheckpointState {
     fn replace(&mut self, bucket: ObservedBucket) -> Option<BucketChecksum> {
         let ObservedBucket { name, totals, priority, reasons } = bucket;
         let before = self.held.remove(&name);
+        let totals = totals.or(before.as_ref().map(|held| held.totals)).unwrap_or_default();
         if let Some(before) = &before {
             self.pending.remove(&(before.priority, name.clone()));
         }
@@ -183,7 +185,8 @@ impl CheckpointState {
             .is_some_and(|held| (held.totals, held.priority, &held.reasons) == (totals, priority, &reasons));
         let position = match before {
             Some(before) => before.position,
-            None => self.requested.remove(&name).unwrap_or_default(),
+            // Clients call everything up to a checkpoint theirs. One name for the same position lets them share ranges.
+            None => self.requested.remove(&name).unwrap_or_default().min(totals.last_op_id),
         };
         let held = Held { totals, priority, reasons, position };
         let line = (!unchanged).then(|| held.describe(&name));
@@ -194,15 +197,29 @@ impl CheckpointState {
         line
     }
 
-    fn update(&mut self, name: BucketName, totals: BucketTotals) -> Option<BucketChecksum> {
-        let held = self.held.get_mut(&name)?;
-        if held.totals == totals {
+    /// Whether the client gets this bucket.
+    pub fn holds(&self, name: &BucketName) -> bool {
+        self.held.contains_key(name)
+    }
+
+    /// Whether what is known of a bucket and this growth give its new totals. Not so if some of the growth, but not all,
+    /// was already seen in a state that was read.
+    pub fn continues(&self, growth: &BucketGrowth) -> bool {
+        self.held.get(&growth.bucket).is_none_or(|held| {
+            let known = held.totals.last_op_id;
+            known < growth.first_op_id || known >= growth.added.last_op_id
+        })
+    }
+
+    fn grow(&mut self, growth: &BucketGrowth) -> Option<BucketChecksum> {
+        let held = self.held.get_mut(&growth.bucket)?;
+        if held.totals.last_op_id >= growth.added.last_op_id {
             return None;
         }
-        held.totals = totals;
-        let line = held.describe(&name);
+        held.totals.extend(&growth.added);
+        let line = held.describe(&growth.bucket);
         if held.is_pending() {
-            self.pending.insert((held.priority, name));
+            self.pending.insert((held.priority, growth.bucket.clone()));
         }
         Some(line)
     }
@@ -219,8 +236,9 @@ impl CheckpointState {
             let line = PartialCheckpointComplete { last_op_id: op_id, priority: sent };
             return Some(NextStep::Line(SyncLine::PartialCheckpointComplete(line)));
         }
-        let after = self.held.get(bucket).map_or(OpId::ZERO, |held| held.position);
-        Some(NextStep::Fetch { bucket: bucket.clone(), after, upto: op_id })
+        let (after, upto) =
+            self.held.get(bucket).map_or((OpId::ZERO, op_id), |held| (held.position, held.totals.last_op_id));
+        Some(NextStep::Fetch { bucket: bucket.clone(), after, upto })
     }
 
     /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them.

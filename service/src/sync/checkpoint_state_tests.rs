@@ -11,7 +11,7 @@ fn bucket(name: &str, priority: u8, last_op_id: u64) -> ObservedBucket {
     let checksum = Checksum::from_bits(u32::try_from(last_op_id).unwrap());
     ObservedBucket {
         name: BucketName::new(name),
-        totals: BucketTotals { count: last_op_id, checksum, last_op_id: op_id(last_op_id) },
+        totals: Some(BucketTotals { count: last_op_id, checksum, last_op_id: op_id(last_op_id) }),
         priority,
         reasons: vec![SubscriptionReason::Default(0)],
     }
@@ -19,6 +19,16 @@ fn bucket(name: &str, priority: u8, last_op_id: u64) -> ObservedBucket {
 
 fn all(at: u64, buckets: Vec<ObservedBucket>) -> Observation {
     Observation { op_id: op_id(at), write_checkpoint: None, buckets: ObservedBuckets::All(buckets, vec![]) }
+}
+
+fn growth(name: &str, first: u64, last: u64) -> BucketGrowth {
+    let checksum = (first..=last).map(checksum_of).sum();
+    let added = BucketTotals { count: last + 1 - first, checksum, last_op_id: op_id(last) };
+    BucketGrowth { bucket: BucketName::new(name), first_op_id: op_id(first), added }
+}
+
+fn grown(at: u64, growths: Vec<BucketGrowth>) -> Observation {
+    Observation { op_id: op_id(at), write_checkpoint: None, buckets: ObservedBuckets::Grown(growths) }
 }
 
 /// Sends all that is pending, one fetch per bucket; the kinds of lines and names of buckets in order.
@@ -42,7 +52,7 @@ fn drain(state: &mut CheckpointState) -> Vec<String> {
 fn data_comes_by_priority_and_the_last_group_completes_the_checkpoint() {
     let mut state = CheckpointState::new(HashMap::new());
     state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 0, 8), bucket("c", 1, 7), bucket("d", 2, 0)]));
-    assert_eq!(drain(&mut state), ["b 0..9", "partial 0", "c 0..9", "partial 1", "a 0..9", "complete 9"]);
+    assert_eq!(drain(&mut state), ["b 0..8", "partial 0", "c 0..7", "partial 1", "a 0..9", "complete 9"]);
 }
 
 #[test]
@@ -79,7 +89,7 @@ fn a_new_write_checkpoint_alone_makes_a_diff_that_completes_at_once() {
     let observation = Observation {
         op_id: op_id(1),
         write_checkpoint: WriteCheckpointId::new(1).ok(),
-        buckets: ObservedBuckets::Changed(vec![]),
+        buckets: ObservedBuckets::Grown(vec![]),
     };
     assert!(matches!(state.advance(observation), Some(SyncLine::CheckpointDiff(_))));
     assert_eq!(drain(&mut state), ["complete 1"]);
@@ -92,10 +102,29 @@ fn a_superseded_checkpoint_continues_where_it_stopped() {
     let step = state.next_step();
     assert_eq!(step, Some(NextStep::Fetch { bucket: BucketName::new("a"), after: op_id(0), upto: op_id(9) }));
     state.sent(&BucketName::new("a"), op_id(4), true);
-    let totals = bucket("c", 3, 12).totals;
-    let changed = ObservedBuckets::Changed(vec![(BucketName::new("b"), totals)]);
-    state.advance(Observation { op_id: op_id(12), write_checkpoint: None, buckets: changed });
-    assert_eq!(drain(&mut state), ["a 4..12", "b 0..12", "complete 12"]);
+    state.advance(grown(12, vec![growth("b", 10, 12)]));
+    assert_eq!(drain(&mut state), ["a 4..9", "b 0..12", "complete 12"]);
+}
+
+#[test]
+fn a_growth_that_was_partly_seen_does_not_continue() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    drain(&mut state);
+    assert!(state.continues(&growth("a", 10, 12)) && state.continues(&growth("a", 8, 9)));
+    assert!(!state.continues(&growth("a", 9, 10)));
+    assert!(state.continues(&growth("unknown", 1, 9)), "it is nothing to this client");
+    assert_eq!(state.advance(grown(9, vec![growth("a", 8, 9), growth("unknown", 1, 9)])), None, "all seen");
+}
+
+#[test]
+fn the_announced_state_never_goes_back() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(12, vec![bucket("a", 3, 12)]));
+    drain(&mut state);
+    let observation = Observation { write_checkpoint: WriteCheckpointId::new(1).ok(), ..grown(9, vec![]) };
+    assert!(state.advance(observation).is_some());
+    assert_eq!(drain(&mut state), ["complete 12"]);
 }
 
 #[test]
@@ -116,6 +145,10 @@ struct Model {
     buckets: BTreeMap<&'static str, Vec<u64>>,
     visible: BTreeSet<&'static str>,
     op_id: u64,
+    /// What the hub marked since the marks were taken.
+    marks: BTreeMap<&'static str, BucketGrowth>,
+    /// `visible` when it was last resolved.
+    resolved: BTreeSet<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -131,15 +164,23 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 enum Action {
     Append(usize),
     Toggle(usize),
-    Announce,
-    Send { limit: usize },
+    /// Reads the store, with marks of commits it shows still to come or not.
+    Read {
+        marks_follow: bool,
+    },
+    /// Builds upon what is known, where that can be done.
+    Build,
+    Send {
+        limit: usize,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => (0..NAMES.len()).prop_map(Action::Append),
         1 => (0..NAMES.len()).prop_map(Action::Toggle),
-        2 => Just(Action::Announce),
+        1 => any::<bool>().prop_map(|marks_follow| Action::Read { marks_follow }),
+        2 => Just(Action::Build),
         4 => (1..4_usize).prop_map(|limit| Action::Send { limit }),
     ]
 }
@@ -154,14 +195,35 @@ impl Model {
         }
     }
 
-    fn observe(&self) -> Observation {
+    fn append(&mut self, name: &'static str) {
+        self.op_id += 1;
+        self.buckets.entry(name).or_default().push(self.op_id);
+        let added = growth(name, self.op_id, self.op_id);
+        self.marks.entry(name).and_modify(|known| known.extend(&added.added)).or_insert(added);
+    }
+
+    /// Reads; totals of buckets that are held and not marked are taken as known where marks are complete.
+    fn read(&mut self, state: &CheckpointState, marks_follow: bool) -> Observation {
+        self.resolved.clone_from(&self.visible);
+        let marks = if marks_follow { BTreeMap::new() } else { mem::take(&mut self.marks) };
+        let is_known = |name: &str| !marks_follow && state.holds(&BucketName::new(name)) && !marks.contains_key(name);
         let buckets = self.visible.iter().map(|name| ObservedBucket {
             name: BucketName::new(*name),
-            totals: self.totals(name),
+            totals: (!is_known(name)).then(|| self.totals(name)),
             priority: u8::from(*name > "b"),
             reasons: vec![SubscriptionReason::Default(0)],
         });
         all(self.op_id, buckets.collect())
+    }
+}
+
+impl Model {
+    fn build(&mut self, state: &CheckpointState) -> Observation {
+        let growths: Vec<_> = mem::take(&mut self.marks).into_values().collect();
+        let builds = state.is_announced()
+            && self.resolved == self.visible
+            && growths.iter().all(|growth| state.continues(growth));
+        if builds { grown(self.op_id, growths) } else { self.read(state, true) }
     }
 }
 
@@ -225,21 +287,19 @@ proptest! {
         let mut model = Model { visible: NAMES.into_iter().collect(), ..Model::default() };
         let mut state = CheckpointState::new(HashMap::new());
         let mut client = Client::default();
-        for action in actions.into_iter().chain([Action::Announce]) {
+        for action in actions.into_iter().chain([Action::Build]) {
             match action {
-                Action::Append(index) => {
-                    model.op_id += 1;
-                    model.buckets.entry(NAMES[index]).or_default().push(model.op_id);
-                }
+                Action::Append(index) => model.append(NAMES[index]),
                 Action::Toggle(index) => {
                     if !model.visible.remove(NAMES[index]) {
                         model.visible.insert(NAMES[index]);
                     }
                 }
-                Action::Announce => {
-                    if let Some(line) = state.advance(model.observe()) {
-                        client.receive(line);
-                    }
+                Action::Read { marks_follow } => {
+                    state.advance(model.read(&state, marks_follow)).into_iter().for_each(|line| client.receive(line));
+                }
+                Action::Build => {
+                    state.advance(model.build(&state)).into_iter().for_each(|line| client.receive(line));
                 }
                 Action::Send { limit } => {
                     send(&model, &mut state, &mut client, limit);

@@ -6,24 +6,24 @@
 //! **Invariants**
 //!
 //! - Publishing costs O(what changed × who holds it), whatever the number of connections.
-//! - Marks are sets, not queues: any number of commits that meet a busy connection leave one mark per bucket it holds.
-//! - [`Registration::take`] says as of which published state the marks are complete; a view of exactly that state needs
-//!   nothing else to be read again.
+//! - Marks are sums, not queues: any number of commits that meet a busy connection leave one growth per bucket it holds.
+//! - [`Registration::take`] says as of which published state the marks are complete: who knew the state before knows
+//!   this one without reading the store, unless it must resolve again.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     hash::Hash,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kairos_sync_protocol::BucketName;
+use kairos_sync_protocol::{BucketName, WriteCheckpointId};
 use kairos_sync_rules::LookupKey;
 use tokio::sync::Notify;
 
 use crate::{
     lsn::Lsn,
-    storage::{Checkpoint, Commit, WriteCheckpointKey},
+    storage::{BucketGrowth, Checkpoint, Commit, WriteCheckpoint, WriteCheckpointKey},
 };
 
 /// The registry of connections.
@@ -54,8 +54,8 @@ struct Connection {
     write_key: WriteCheckpointKey,
     buckets: HashSet<BucketName>,
     lookups: HashSet<LookupKey>,
-    /// The position it waits for: that of its newest write checkpoint.
-    awaiting: Option<Lsn>,
+    /// Its newest write checkpoint, while the source has not passed it.
+    awaiting: Option<WriteCheckpoint>,
     changes: Changes,
     wake: Arc<Notify>,
 }
@@ -63,30 +63,42 @@ struct Connection {
 /// What changed for a connection since it last looked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Which buckets the client gets may have changed: resolve again, and read everything.
+    /// Nothing that was known can be built upon: read everything.
+    pub everything: bool,
+    /// Which buckets the client gets may have changed: resolve again.
     pub resolve: bool,
-    /// The write checkpoint may have been reached.
-    pub write_checkpoint: bool,
+    /// This write checkpoint was reached.
+    pub write_checkpoint: Option<WriteCheckpointId>,
     /// These buckets got operations.
-    pub buckets: HashSet<BucketName>,
+    pub buckets: HashMap<BucketName, BucketGrowth>,
 }
 
 impl Changes {
     /// Read everything.
     pub fn everything() -> Self {
-        Self { resolve: true, write_checkpoint: true, buckets: HashSet::new() }
+        Self { everything: true, ..Self::default() }
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        !self.resolve && !self.write_checkpoint && self.buckets.is_empty()
+        !self.everything && !self.resolve && self.write_checkpoint.is_none() && self.buckets.is_empty()
     }
 
     /// Adds what `later` says.
-    pub fn merge(&mut self, later: Self) {
+    pub fn merge(&mut self, later: &Self) {
+        self.everything |= later.everything;
         self.resolve |= later.resolve;
-        self.write_checkpoint |= later.write_checkpoint;
-        self.buckets.extend(later.buckets);
+        self.write_checkpoint = later.write_checkpoint.or(self.write_checkpoint);
+        later.buckets.values().for_each(|growth| self.grow(growth));
+    }
+
+    fn grow(&mut self, growth: &BucketGrowth) {
+        match self.buckets.entry(growth.bucket.clone()) {
+            Entry::Occupied(mut known) => known.get_mut().extend(&growth.added),
+            Entry::Vacant(place) => {
+                place.insert(growth.clone());
+            }
+        }
     }
 }
 
@@ -128,7 +140,7 @@ impl Hub {
         let appeared_or_vanished = state.published.is_some() != commit.checkpoint.is_some();
         state.published = commit.checkpoint;
         if appeared_or_vanished {
-            state.connections.values_mut().for_each(|connection| connection.mark(Changes::everything()));
+            state.connections.values_mut().for_each(Connection::mark_everything);
             return;
         }
         state.mark_holders(commit);
@@ -137,12 +149,12 @@ impl Hub {
         }
     }
 
-    /// Tells the connections of `key` that a write checkpoint was stored which the source reaches at `lsn`.
-    pub fn write_checkpoint_created(&self, key: &WriteCheckpointKey, lsn: Lsn) {
+    /// Tells the connections of `key` that this write checkpoint was stored.
+    pub fn write_checkpoint_created(&self, key: &WriteCheckpointKey, stored: WriteCheckpoint) {
         let mut state = self.lock();
         let ids: Vec<_> = state.by_write_key.get(key).into_iter().flatten().copied().collect();
         for id in ids {
-            state.await_lsn(id, lsn);
+            state.await_write_checkpoint(id, stored);
         }
     }
 
@@ -155,15 +167,17 @@ impl Hub {
 impl State {
     fn mark_holders(&mut self, commit: &Commit) {
         let Self { connections, by_bucket, by_lookup, watching_all, .. } = self;
-        for bucket in &commit.buckets {
-            for id in by_bucket.get(bucket).into_iter().flatten() {
-                let changes = Changes { buckets: HashSet::from([bucket.clone()]), ..Changes::default() };
-                mark(connections, *id, changes);
+        for growth in &commit.buckets {
+            for id in by_bucket.get(&growth.bucket).into_iter().flatten() {
+                mark(connections, *id, |changes| changes.grow(growth));
             }
         }
         let concerned = commit.lookups.iter().filter_map(|lookup| by_lookup.get(lookup)).flatten();
-        for id in concerned.chain(watching_all.iter()) {
-            mark(connections, *id, Changes { resolve: true, ..Changes::default() });
+        for id in concerned {
+            mark(connections, *id, |changes| changes.resolve = true);
+        }
+        for id in watching_all.iter() {
+            mark(connections, *id, |changes| changes.everything = true);
         }
     }
 
@@ -172,19 +186,20 @@ impl State {
             && waiting_for <= lsn
         {
             self.awaiting.pop_first();
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.awaiting = None;
-                connection.mark(Changes { write_checkpoint: true, ..Changes::default() });
+            if let Some(connection) = self.connections.get_mut(&id)
+                && let Some(reached) = connection.awaiting.take()
+            {
+                connection.mark(|changes| changes.write_checkpoint = Some(reached.id));
             }
         }
     }
 
-    fn await_lsn(&mut self, id: ConnectionId, lsn: Lsn) {
+    fn await_write_checkpoint(&mut self, id: ConnectionId, stored: WriteCheckpoint) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if let Some(earlier) = connection.awaiting.replace(lsn) {
-            self.awaiting.remove(&(earlier, id));
+        if let Some(earlier) = connection.awaiting.replace(stored) {
+            self.awaiting.remove(&(earlier.lsn, id));
         }
-        self.awaiting.insert((lsn, id));
+        self.awaiting.insert((stored.lsn, id));
         if let Some(checkpoint) = self.published {
             self.mark_reached(checkpoint.lsn);
         }
@@ -196,23 +211,27 @@ impl State {
             unlink(&mut self.by_lookup, &connection.lookups, id);
             unlink(&mut self.by_write_key, [&connection.write_key], id);
             self.watching_all.remove(&id);
-            if let Some(lsn) = connection.awaiting {
-                self.awaiting.remove(&(lsn, id));
+            if let Some(awaited) = connection.awaiting {
+                self.awaiting.remove(&(awaited.lsn, id));
             }
         }
     }
 }
 
 impl Connection {
-    fn mark(&mut self, changes: Changes) {
-        self.changes.merge(changes);
+    fn mark(&mut self, change: impl FnOnce(&mut Changes)) {
+        change(&mut self.changes);
         self.wake.notify_one();
+    }
+
+    fn mark_everything(&mut self) {
+        self.mark(|changes| changes.everything = true);
     }
 }
 
-fn mark(connections: &mut HashMap<ConnectionId, Connection>, id: ConnectionId, changes: Changes) {
+fn mark(connections: &mut HashMap<ConnectionId, Connection>, id: ConnectionId, change: impl FnOnce(&mut Changes)) {
     if let Some(connection) = connections.get_mut(&id) {
-        connection.mark(changes);
+        connection.mark(change);
     }
 }
 
@@ -282,14 +301,14 @@ impl Registration {
             relink(by_lookup, &mut connection.lookups, lookups, self.id);
             watching_all.remove(&self.id);
             if published.is_some_and(|published| published.op_id > as_of.op_id || published.lsn > as_of.lsn) {
-                connection.mark(Changes::everything());
+                connection.mark_everything();
             }
         }
     }
 
-    /// Wakes the connection when the source has passed `lsn`, at once if it already has.
-    pub fn await_lsn(&self, lsn: Lsn) {
-        self.hub.lock().await_lsn(self.id, lsn);
+    /// Wakes the connection when the source has passed this write checkpoint, at once if it already has.
+    pub fn await_write_checkpoint(&self, stored: WriteCheckpoint) {
+        self.hub.lock().await_write_checkpoint(self.id, stored);
     }
 }
 
@@ -301,14 +320,22 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use kairos_sync_protocol::OpId;
+    use kairos_sync_protocol::{Checksum, OpId};
 
     use super::*;
+    use crate::storage::BucketTotals;
+
+    fn growth(bucket: &str, first: u64, last: u64) -> BucketGrowth {
+        let op_id = |id| OpId::new(id).unwrap();
+        let checksum = (first..=last).map(|id| Checksum::from_bits(u32::try_from(id).unwrap())).sum();
+        let added = BucketTotals { count: last + 1 - first, checksum, last_op_id: op_id(last) };
+        BucketGrowth { bucket: BucketName::new(bucket), first_op_id: op_id(first), added }
+    }
 
     fn commit(lsn: u64, buckets: &[&str], lookups: &[&str]) -> Commit {
         Commit {
             checkpoint: Some(Checkpoint { op_id: OpId::new(lsn).unwrap(), lsn: Lsn::new(lsn) }),
-            buckets: buckets.iter().map(|name| BucketName::new(*name)).collect(),
+            buckets: buckets.iter().map(|name| growth(name, lsn, lsn)).collect(),
             lookups: lookups.iter().map(|name| LookupKey((*name).into())).collect(),
         }
     }
@@ -316,9 +343,9 @@ mod tests {
     fn watching(hub: &Arc<Hub>, user: &str, buckets: &[&str], lookups: &[&str]) -> Registration {
         let registration = hub.register(WriteCheckpointKey(user.into()));
         registration.take();
-        let commit = commit(0, buckets, lookups);
-        let as_of = commit.checkpoint.unwrap();
-        registration.watch(commit.buckets.into_iter().collect(), commit.lookups.into_iter().collect(), as_of);
+        let Commit { checkpoint, buckets, lookups } = commit(0, buckets, lookups);
+        let buckets = buckets.into_iter().map(|growth| growth.bucket).collect();
+        registration.watch(buckets, lookups.into_iter().collect(), checkpoint.unwrap());
         registration
     }
 
@@ -332,7 +359,7 @@ mod tests {
         let anna = watching(&hub, "anna", &["a", "shared"], &["x"]);
         let ben = watching(&hub, "ben", &["b", "shared"], &["y"]);
         hub.publish(&commit(1, &["a"], &[]));
-        assert_eq!(anna.take().0.buckets, HashSet::from([BucketName::new("a")]));
+        assert_eq!(anna.take().0.buckets, HashMap::from([(BucketName::new("a"), growth("a", 1, 1))]));
         assert!(!ben.has_changes());
         hub.publish(&commit(2, &[], &["y"]));
         assert!(!anna.has_changes());
@@ -348,7 +375,8 @@ mod tests {
         hub.publish(&commit(1, &["a"], &[]));
         hub.publish(&commit(2, &["b", "a"], &[]));
         let (changes, published) = anna.take();
-        assert_eq!(changes.buckets.len(), 2, "one mark per bucket");
+        let grown = [growth("a", 1, 2), growth("b", 2, 2)];
+        assert_eq!(changes.buckets, grown.map(|growth| (growth.bucket.clone(), growth)).into(), "summed per bucket");
         assert_eq!(published.map(|checkpoint| checkpoint.lsn), Some(Lsn::new(2)));
         assert!(anna.take().0.is_empty());
     }
@@ -359,7 +387,7 @@ mod tests {
         let anna = hub.register(WriteCheckpointKey("anna".into()));
         anna.take();
         hub.publish(&commit(1, &["unknown"], &[]));
-        assert!(anna.take().0.resolve);
+        assert!(anna.take().0.everything);
         anna.watch(HashSet::new(), HashSet::new(), hub.published().unwrap());
         hub.publish(&commit(2, &["unknown"], &[]));
         assert!(!anna.has_changes());
@@ -373,7 +401,7 @@ mod tests {
         hub.publish(&commit(1, &["new"], &[]));
         assert!(!anna.has_changes(), "it does not watch the bucket yet");
         anna.watch(HashSet::from([BucketName::new("new")]), HashSet::new(), as_of.unwrap());
-        assert!(anna.take().0.resolve);
+        assert!(anna.take().0.everything);
     }
 
     #[test]
@@ -381,14 +409,15 @@ mod tests {
         let hub = hub();
         let anna = watching(&hub, "anna", &[], &[]);
         let ben = watching(&hub, "ben", &[], &[]);
-        hub.write_checkpoint_created(&WriteCheckpointKey("anna".into()), Lsn::new(5));
+        let stored = |id| WriteCheckpoint { id: WriteCheckpointId::new(id).unwrap(), lsn: Lsn::new(5) };
+        hub.write_checkpoint_created(&WriteCheckpointKey("anna".into()), stored(1));
         hub.publish(&commit(4, &[], &[]));
         assert!(!anna.has_changes());
         hub.publish(&commit(5, &[], &[]));
-        assert!(anna.take().0.write_checkpoint);
+        assert_eq!(anna.take().0.write_checkpoint, Some(stored(1).id));
         assert!(!ben.has_changes());
-        anna.await_lsn(Lsn::new(5));
-        assert!(anna.take().0.write_checkpoint, "already passed");
+        anna.await_write_checkpoint(stored(2));
+        assert_eq!(anna.take().0.write_checkpoint, Some(stored(2).id), "already passed");
     }
 
     #[test]
@@ -396,7 +425,7 @@ mod tests {
         let hub = hub();
         let anna = watching(&hub, "anna", &[], &[]);
         hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
-        assert!(anna.take().0.resolve);
+        assert!(anna.take().0.everything);
         hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
         assert!(!anna.has_changes(), "a snapshot's commits are not visible to anybody");
     }
@@ -405,7 +434,7 @@ mod tests {
     fn who_left_leaves_nothing_behind() {
         let hub = hub();
         let anna = watching(&hub, "anna", &["a"], &["x"]);
-        anna.await_lsn(Lsn::new(9));
+        anna.await_write_checkpoint(WriteCheckpoint { id: WriteCheckpointId::ZERO.next(), lsn: Lsn::new(9) });
         drop(anna);
         let state = hub.lock();
         assert!(state.connections.is_empty() && state.by_bucket.is_empty() && state.by_lookup.is_empty());

@@ -1,8 +1,9 @@
 //! What clients get: checkpoints, the operations that lead to them, and write checkpoints.
 //!
-//! A commit of the store reaches [`hub::Hub::publish`], which wakes the connections that hold something of it. Each
-//! [`session::Session`] then reads one consistent view, lets [`checkpoint_state`] (pure) decide which line says what
-//! changed, and copies operations from the store into `data` lines while the socket takes them.
+//! A commit of the store reaches [`hub::Hub::publish`], which tells the connections that hold something of it how it
+//! grew. Each [`session::Session`] then knows its new state, or reads it from one consistent view where it must resolve
+//! again; lets [`checkpoint_state`] (pure) decide which line says what changed; and sends `data` lines, which are read,
+//! encoded and compressed once for all who need them, while the socket takes them.
 //!
 //! **Invariants**
 //!
@@ -15,15 +16,20 @@
 //! Start reading at [`session`].
 
 pub mod checkpoint_state;
+pub mod compression;
 mod error;
 pub mod hub;
-pub mod lines;
+pub mod line;
 mod observe;
+mod ranges;
 pub mod session;
 mod token_clock;
 pub mod write_checkpoint;
 
+pub use compression::Compression;
 pub use error::SyncError;
 pub use hub::Hub;
-pub use session::{ClientRequest, Session, SyncContext, SyncLimits};
+pub use line::LineForm;
+pub use ranges::{Line, Packaging};
+pub use session::{Carrier, ClientRequest, Session, Step, SyncContext, SyncLimits};
 pub use write_checkpoint::{HeadUnavailable, SourceHead, WriteCheckpoints, write_checkpoint_key};

@@ -3,14 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kairos_sync_protocol::{
-    WriteCheckpointId,
+    BucketName, WriteCheckpointId,
     line::{StreamDescription, StreamError, StreamErrorSubject, SubscriptionReason},
 };
 use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, Querier, Reason, Resolution, ResolvedBucket};
 
 use super::{
     SyncError,
-    checkpoint_state::{Observation, ObservedBucket, ObservedBuckets},
+    checkpoint_state::{CheckpointState, Observation, ObservedBucket, ObservedBuckets},
     hub::{Changes, Registration},
 };
 use crate::storage::{BucketStore, Checkpoint, StorageError, StoreView, WriteCheckpointKey};
@@ -41,66 +41,77 @@ pub(super) enum Observed {
 }
 
 impl Observer {
-    /// Reads what changed since the last time. `write_checkpoint` is the one found then.
-    pub(super) fn observe(&self, write_checkpoint: Option<WriteCheckpointId>) -> Result<Observed, SyncError> {
-        let mut changes = Changes::default();
-        let mut view = None;
-        for _ in 0..VIEW_ATTEMPTS {
-            let (more, published) = self.registration.take();
-            changes.merge(more);
-            drop(view.take());
-            let opened = view.insert(self.store.view()?);
-            if opened.checkpoint() == published {
-                return self.read(&**opened, &changes, write_checkpoint);
+    /// Reads the store because of `changes`, which are complete as of `published`, for a client that knows `state` and
+    /// this write checkpoint.
+    pub(super) fn observe(
+        &self,
+        mut changes: Changes,
+        mut published: Option<Checkpoint>,
+        state: &CheckpointState,
+        write_checkpoint: Option<WriteCheckpointId>,
+    ) -> Result<Observed, SyncError> {
+        for attempt in 1.. {
+            let view = self.store.view()?;
+            if view.checkpoint() == published {
+                return self.read(&*view, &changes, state, write_checkpoint);
             }
+            if attempt == VIEW_ATTEMPTS {
+                // The view holds commits that are not published yet. What they changed is not known, so all is read;
+                // their marks come later and find nothing new.
+                changes.everything = true;
+                return self.read(&*view, &changes, state, write_checkpoint);
+            }
+            drop(view);
+            let (more, newer) = self.registration.take();
+            changes.merge(&more);
+            published = newer;
         }
-        // The view holds commits that are not published yet. What they changed is not known, so all is read; their
-        // marks come later and find nothing new.
-        match view {
-            Some(view) => self.read(&*view, &Changes::everything(), write_checkpoint),
-            None => Ok(Observed::Nothing),
-        }
+        unreachable!("attempts are bounded")
     }
 
     fn read(
         &self,
         view: &dyn StoreView,
         changes: &Changes,
+        state: &CheckpointState,
         write_checkpoint: Option<WriteCheckpointId>,
     ) -> Result<Observed, SyncError> {
-        if changes.resolve && self.store.bucket_prefix()? != self.bucket_prefix {
+        if self.store.bucket_prefix()? != self.bucket_prefix {
             return Ok(Observed::OtherGeneration);
         }
         let Some(checkpoint) = view.checkpoint() else { return Ok(Observed::Nothing) };
-        let write_checkpoint =
-            if changes.write_checkpoint { self.reached(checkpoint)?.or(write_checkpoint) } else { write_checkpoint };
-        let buckets = if changes.resolve {
-            self.resolve(view, checkpoint)?
-        } else {
-            let totals = |name| Ok((Clone::clone(name), view.bucket(name)?));
-            ObservedBuckets::Changed(changes.buckets.iter().map(totals).collect::<Result<_, StorageError>>()?)
-        };
+        let everything = changes.everything || !state.is_announced();
+        let reached = if everything { self.reached(checkpoint)? } else { None };
+        let write_checkpoint = reached.or(changes.write_checkpoint).or(write_checkpoint);
+        let is_known = |name: &BucketName| !everything && state.holds(name) && !changes.buckets.contains_key(name);
+        let buckets = self.resolve(view, checkpoint, is_known)?;
         Ok(Observed::State(Observation { op_id: checkpoint.op_id, write_checkpoint, buckets }))
     }
 
-    /// The client's newest write checkpoint if the state includes it. Otherwise the hub wakes the client when it does.
+    /// The client's newest write checkpoint if the state includes it. Otherwise the hub tells when it does.
     fn reached(&self, checkpoint: Checkpoint) -> Result<Option<WriteCheckpointId>, StorageError> {
         let Some(newest) = self.store.write_checkpoint(&self.write_key)? else { return Ok(None) };
         if newest.lsn <= checkpoint.lsn {
             return Ok(Some(newest.id));
         }
-        self.registration.await_lsn(newest.lsn);
+        self.registration.await_write_checkpoint(newest);
         Ok(None)
     }
 
-    fn resolve(&self, view: &dyn StoreView, checkpoint: Checkpoint) -> Result<ObservedBuckets, SyncError> {
+    /// The buckets the client gets. Totals of those that `is_known` are as they were.
+    fn resolve(
+        &self,
+        view: &dyn StoreView,
+        checkpoint: Checkpoint,
+        is_known: impl Fn(&BucketName) -> bool,
+    ) -> Result<ObservedBuckets, SyncError> {
         let resolution = self.querier.resolve(&mut Lookups(view))?;
         self.check_bucket_count(&resolution)?;
         let streams = self.describe_streams(&resolution);
         let Resolution { buckets, consulted, .. } = resolution;
         let names = buckets.iter().map(|bucket| bucket.name.clone()).collect();
         let observe = |bucket: ResolvedBucket| {
-            let totals = view.bucket(&bucket.name)?;
+            let totals = if is_known(&bucket.name) { None } else { Some(view.bucket(&bucket.name)?) };
             let subscribed = bucket.reasons.iter().filter_map(|reason| match reason {
                 Reason::Default => None,
                 Reason::Subscription(index) => Some(SubscriptionReason::Sub(*index)),

@@ -1,7 +1,7 @@
-//! One client's stream, as chunks of bytes that are made when the socket asks for them.
+//! One client's stream, as lines that are made when the socket asks for them.
 //!
 //! There is no task and no queue per client: a session that nobody polls does nothing, so a slow client costs at most
-//! one chunk, and what changed meanwhile is a set of marks in the hub.
+//! one line, and what changed meanwhile is a sum of marks in the hub.
 
 use std::{
     mem,
@@ -9,37 +9,34 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use kairos_sync_protocol::{
-    BucketName, OpId, WriteCheckpointId,
+    BucketName, WriteCheckpointId,
     line::SyncLine,
     request::{StreamSubscription, SyncRequest},
 };
 use kairos_sync_rules::{RequestContext, Subscription, SyncPlan};
 use serde_json::{Map, Value};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task,
     time::{Instant, sleep_until},
 };
 
 use super::{
     Hub, SyncError,
-    checkpoint_state::{CheckpointState, NextStep},
-    lines::{DataForm, write_data_line, write_line},
+    checkpoint_state::{CheckpointState, NextStep, Observation, ObservedBuckets},
+    hub::Changes,
+    line::write_line,
     observe::{Observed, Observer},
+    ranges::{Line, Packaging, Ranges},
     token_clock::TokenClock,
     write_checkpoint::write_checkpoint_key,
 };
 use crate::{
     metrics::Metrics,
-    storage::{BucketStore, OperationRange},
+    storage::{BucketStore, Checkpoint},
 };
 
-/// About how many bytes of operations one `data` line holds.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
-/// A chunk is handed to the socket once it has this size; small lines travel together.
-const CHUNK_BYTES: usize = 16 * 1024;
 /// A checkpoint of which this many operations were sent may be superseded by a newer one before it is complete.
 const OPS_BEFORE_SUPERSESSION: usize = 1000;
 
@@ -50,6 +47,8 @@ pub struct SyncLimits {
     pub bucket_count_max: usize,
     /// Reads of the store under way at once, over all clients.
     pub fetch_concurrency_max: usize,
+    /// Bytes of lines that are kept in case another client needs them, too.
+    pub shared_bytes_max: usize,
 }
 
 /// What all sessions share.
@@ -59,9 +58,7 @@ pub struct SyncContext {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     limits: SyncLimits,
-    // Bounds blocking threads and the memory of ranges; first come, first served, so that a bulk download takes turns
-    // with small updates.
-    fetches: Semaphore,
+    ranges: Ranges,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -88,9 +85,34 @@ impl SyncContext {
         limits: SyncLimits,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let fetches = Semaphore::new(limits.fetch_concurrency_max.max(1));
-        Self { store, plan, hub, metrics, limits, fetches, shutdown }
+        let ranges = Ranges::new(
+            Arc::clone(&store),
+            Arc::clone(&metrics),
+            limits.fetch_concurrency_max,
+            limits.shared_bytes_max,
+        );
+        Self { store, plan, hub, metrics, limits, ranges, shutdown }
     }
+}
+
+/// What a stream travels on.
+#[derive(Debug, Clone, Copy)]
+pub struct Carrier {
+    /// How lines are written and compressed.
+    pub packaging: Packaging,
+    /// Whether the stream says from time to time that it is alive, because the carrier does not.
+    pub keepalives: bool,
+}
+
+/// What a session does next.
+#[derive(Debug)]
+pub enum Step {
+    /// It sends this.
+    Line(Line),
+    /// It has nothing to send until [`Session::wait`] returns.
+    Idle,
+    /// The stream is over.
+    End,
 }
 
 /// One client's stream.
@@ -99,14 +121,14 @@ pub struct Session {
     observer: Arc<Observer>,
     state: CheckpointState,
     clock: TokenClock,
-    form: DataForm,
+    packaging: Packaging,
     shutdown: watch::Receiver<bool>,
     write_checkpoint: Option<WriteCheckpointId>,
     /// Operations sent for the checkpoint that is being sent.
     sent_count: usize,
     ended: bool,
     /// What the first state gave, until it is asked for.
-    first: Vec<u8>,
+    first: Option<Line>,
 }
 
 impl Session {
@@ -114,13 +136,12 @@ impl Session {
     ///
     /// # Errors
     /// When the rules fail for the client, it would get too many buckets, or the store cannot be read.
-    pub async fn open(context: Arc<SyncContext>, request: ClientRequest) -> Result<Self, SyncError> {
+    pub async fn open(context: Arc<SyncContext>, request: ClientRequest, carrier: Carrier) -> Result<Self, SyncError> {
         let ClientRequest { user_id, claims, expires_at, sync } = request;
         let write_key = write_checkpoint_key(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
         let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());
-        let form = if sync.raw_data { DataForm::Text } else { DataForm::Nested };
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         let observer = blocking({
             let context = Arc::clone(&context);
@@ -132,110 +153,57 @@ impl Session {
             }
         })
         .await?;
+        let now = Instant::now();
+        let clock = if carrier.keepalives {
+            TokenClock::new(now, lifetime, rand::random())
+        } else {
+            TokenClock::without_keepalives(now, lifetime)
+        };
         let mut session = Self {
             shutdown: context.shutdown.clone(),
             context,
             observer: Arc::new(observer),
             state,
-            clock: TokenClock::new(Instant::now(), lifetime, rand::random()),
-            form,
+            clock,
+            packaging: carrier.packaging,
             write_checkpoint: None,
             sent_count: 0,
             ended: false,
-            first: Vec::new(),
+            first: None,
         };
-        let mut first = Vec::new();
-        session.refresh(&mut first).await?;
-        session.first = first;
+        session.first = session.refresh().await?;
         Ok(session)
     }
 
-    /// The next bytes, as soon as there are some; `None` at the end of the stream.
+    /// The next line, if there is one now.
     ///
     /// # Errors
     /// When the store fails or the client's rules no longer can be evaluated. The stream is to be cut then.
-    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, SyncError> {
-        let mut chunk = mem::take(&mut self.first);
-        while chunk.len() < CHUNK_BYTES && !self.ended {
-            if self.tell_lifetime(&mut chunk) || self.is_stopping() {
-                break;
+    pub async fn step(&mut self) -> Result<Step, SyncError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Step::Line(first));
+        }
+        loop {
+            if self.is_ended() {
+                return Ok(Step::End);
             }
-            if self.may_refresh() && self.observer.registration.has_changes() {
-                self.refresh(&mut chunk).await?;
+            let line = if let Some(line) = self.lifetime_line() {
+                Some(line)
+            } else if self.may_refresh() && self.observer.registration.has_changes() {
+                self.refresh().await?
             } else if let Some(step) = self.state.next_step() {
-                self.perform(step, &mut chunk).await?;
-            } else if chunk.is_empty() {
-                self.wait().await;
+                self.perform(step).await?
             } else {
-                break;
+                return Ok(Step::Idle);
+            };
+            if let Some(line) = line {
+                return Ok(Step::Line(line));
             }
         }
-        self.context.metrics.bytes_synced.inc_by(chunk.len() as u64);
-        Ok((!chunk.is_empty()).then(|| Bytes::from(chunk)))
-    }
-
-    /// Says how long the token lives, when that is due. True if it is over.
-    fn tell_lifetime(&mut self, chunk: &mut Vec<u8>) -> bool {
-        if let Some(seconds) = self.clock.due(Instant::now(), rand::random()) {
-            write_line(&SyncLine::TokenExpiresIn(seconds), chunk);
-            self.ended |= seconds == 0;
-        }
-        self.ended
-    }
-
-    fn is_stopping(&mut self) -> bool {
-        self.ended |= *self.shutdown.borrow();
-        self.ended
-    }
-
-    /// A small checkpoint is finished first; a large one gives way to a newer state.
-    fn may_refresh(&self) -> bool {
-        self.state.is_complete() || self.sent_count >= OPS_BEFORE_SUPERSESSION
-    }
-
-    async fn refresh(&mut self, chunk: &mut Vec<u8>) -> Result<(), SyncError> {
-        let observer = Arc::clone(&self.observer);
-        let write_checkpoint = self.write_checkpoint;
-        let _turn = self.context.fetches.acquire().await.map_err(|_| SyncError::Stopping)?;
-        match blocking(move || observer.observe(write_checkpoint)).await? {
-            // What was visible is gone: the client must not keep waiting for a continuation.
-            Observed::Nothing => self.ended |= self.state.is_announced(),
-            Observed::OtherGeneration => self.ended = true,
-            Observed::State(observation) => {
-                self.write_checkpoint = observation.write_checkpoint;
-                if let Some(line) = self.state.advance(observation) {
-                    self.sent_count = 0;
-                    write_line(&line, chunk);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn perform(&mut self, step: NextStep, chunk: &mut Vec<u8>) -> Result<(), SyncError> {
-        match step {
-            NextStep::Line(line) => write_line(&line, chunk),
-            NextStep::Fetch { bucket, after, upto } => {
-                let range = self.fetch(bucket.clone(), after, upto).await?;
-                if range.count > 0 {
-                    write_data_line(&bucket, after, &range, self.form, chunk)?;
-                }
-                self.sent_count += range.count;
-                self.context.metrics.operations_synced.inc_by(range.count as u64);
-                self.state.sent(&bucket, range.last_op_id, range.has_more && range.count > 0);
-            }
-        }
-        Ok(())
-    }
-
-    async fn fetch(&self, bucket: BucketName, after: OpId, upto: OpId) -> Result<OperationRange, SyncError> {
-        let _turn = self.context.fetches.acquire().await.map_err(|_| SyncError::Stopping)?;
-        let store = Arc::clone(&self.context.store);
-        blocking(move || Ok(store.operations(&bucket, after, upto, LINE_BYTES_MAX)?)).await
     }
 
     /// Until something changed, a line is due, or the service stops.
-    async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             () = self.observer.registration.changed() => {}
             () = sleep_until(self.clock.next_due()) => {}
@@ -243,10 +211,102 @@ impl Session {
             _ = self.shutdown.wait_for(|stopping| *stopping) => self.ended = true,
         }
     }
+
+    fn is_ended(&mut self) -> bool {
+        self.ended |= *self.shutdown.borrow();
+        self.ended
+    }
+
+    fn line(&self, line: &SyncLine) -> Line {
+        Line::Plain(write_line(line, self.packaging.form).into())
+    }
+
+    /// Says how long the token lives, when that is due. With none of it left the stream ends.
+    fn lifetime_line(&mut self) -> Option<Line> {
+        let seconds = self.clock.due(Instant::now(), rand::random())?;
+        self.ended |= seconds == 0;
+        Some(self.line(&SyncLine::TokenExpiresIn(seconds)))
+    }
+
+    /// A small checkpoint is finished first; a large one gives way to a newer state.
+    fn may_refresh(&self) -> bool {
+        self.state.is_complete() || self.sent_count >= OPS_BEFORE_SUPERSESSION
+    }
+
+    /// Takes what changed, and announces the new state if that is another one for this client.
+    async fn refresh(&mut self) -> Result<Option<Line>, SyncError> {
+        let (changes, published) = self.observer.registration.take();
+        let builds = self.state.is_announced()
+            && !changes.everything
+            && !changes.resolve
+            && changes.buckets.values().all(|growth| self.state.continues(growth));
+        let Some(published) = published.filter(|_| builds) else {
+            return self.observe(changes, published).await;
+        };
+        self.write_checkpoint = changes.write_checkpoint.or(self.write_checkpoint);
+        let line = self.state.advance(Observation {
+            op_id: published.op_id,
+            write_checkpoint: self.write_checkpoint,
+            buckets: ObservedBuckets::Grown(changes.buckets.into_values().collect()),
+        });
+        Ok(line.map(|line| self.announce(&line)))
+    }
+
+    /// Reads the state from the store.
+    async fn observe(&mut self, changes: Changes, published: Option<Checkpoint>) -> Result<Option<Line>, SyncError> {
+        let context = Arc::clone(&self.context);
+        let _turn = context.ranges.turn().await?;
+        let observer = Arc::clone(&self.observer);
+        let write_checkpoint = self.write_checkpoint;
+        let mut state = mem::take(&mut self.state);
+        // With the comparison of states, which takes long where there are many buckets.
+        let (state, outcome) = blocking(move || {
+            let outcome = match observer.observe(changes, published, &state, write_checkpoint)? {
+                Observed::State(observation) => {
+                    let write_checkpoint = observation.write_checkpoint;
+                    Ok((write_checkpoint, state.advance(observation)))
+                }
+                // What was visible is gone: the client must not keep waiting for a continuation.
+                Observed::Nothing => Err(state.is_announced()),
+                Observed::OtherGeneration => Err(true),
+            };
+            Ok((state, outcome))
+        })
+        .await?;
+        self.state = state;
+        match outcome {
+            Ok((write_checkpoint, line)) => {
+                self.write_checkpoint = write_checkpoint;
+                Ok(line.map(|line| self.announce(&line)))
+            }
+            Err(ended) => {
+                self.ended |= ended;
+                Ok(None)
+            }
+        }
+    }
+
+    fn announce(&mut self, line: &SyncLine) -> Line {
+        self.sent_count = 0;
+        self.line(line)
+    }
+
+    async fn perform(&mut self, step: NextStep) -> Result<Option<Line>, SyncError> {
+        match step {
+            NextStep::Line(line) => Ok(Some(self.line(&line))),
+            NextStep::Fetch { bucket, after, upto } => {
+                let data = self.context.ranges.line(bucket.clone(), after, upto, self.packaging).await?;
+                self.sent_count += data.count;
+                self.context.metrics.operations_synced.inc_by(data.count as u64);
+                self.state.sent(&bucket, data.last_op_id, data.has_more);
+                Ok(data.line.clone())
+            }
+        }
+    }
 }
 
 /// Runs work that blocks on disk.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
 ) -> Result<T, SyncError> {
     task::spawn_blocking(work).await.map_err(|_| SyncError::Stopping)?

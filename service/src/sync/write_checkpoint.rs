@@ -79,6 +79,7 @@ struct Shared {
 
 struct Request {
     key: WriteCheckpointKey,
+    requested: Option<WriteCheckpointId>,
     reply: oneshot::Sender<Result<WriteCheckpointId, SyncError>>,
 }
 
@@ -94,13 +95,35 @@ impl WriteCheckpoints {
     /// # Errors
     /// When the source or the store does not answer; nothing is promised to the client then, it may try again.
     pub async fn create(&self, user_id: &str, client_id: Option<&str>) -> Result<WriteCheckpointId, SyncError> {
+        self.record(write_checkpoint_key(user_id, client_id), None).await
+    }
+
+    /// The same with an id that the client chose. Where a larger one is recorded already, that is returned. The source
+    /// is nudged in any case: the attempt before may have ended in between.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub async fn request(
+        &self,
+        user_id: &str,
+        client_id: &str,
+        requested: WriteCheckpointId,
+    ) -> Result<WriteCheckpointId, SyncError> {
+        self.record(write_checkpoint_key(user_id, Some(client_id)), Some(requested)).await
+    }
+
+    async fn record(
+        &self,
+        key: WriteCheckpointKey,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpointId, SyncError> {
         let (reply, answer) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting();
             if waiting.len() >= WAITING_MAX {
                 return Err(SyncError::WriteCheckpointsBusy);
             }
-            waiting.push(Request { key: write_checkpoint_key(user_id, client_id), reply });
+            waiting.push(Request { key, requested, reply });
         }
         // A task of its own: the batch serves others too, also when this request is given up.
         tokio::spawn(Arc::clone(&self.shared).serve_waiting());
@@ -120,8 +143,9 @@ impl Shared {
         if batch.is_empty() {
             return; // an earlier batch took the request along
         }
-        let (keys, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|request| (request.key, request.reply)).unzip();
-        let answers = match self.record(keys).await {
+        let (wanted, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|request| ((request.key, request.requested), request.reply)).unzip();
+        let answers = match self.record_all(wanted).await {
             Ok(ids) => ids.into_iter().map(|id| id.map_err(SyncError::from)).collect(),
             Err(error) => replies.iter().map(|_| Err(SyncError::from(error.again()))).collect::<Vec<_>>(),
         };
@@ -132,19 +156,19 @@ impl Shared {
     }
 
     /// The message is written after the checkpoints are durable: whoever sees it pass finds them.
-    async fn record(
+    async fn record_all(
         self: &Arc<Self>,
-        keys: Vec<WriteCheckpointKey>,
+        wanted: Vec<(WriteCheckpointKey, Option<WriteCheckpointId>)>,
     ) -> Result<Vec<Result<WriteCheckpointId, StorageError>>, HeadUnavailable> {
         let head = within_deadline(self.source.head()).await?;
         let shared = Arc::clone(self);
         let ids = task::spawn_blocking(move || {
-            let record = |key: WriteCheckpointKey| {
-                let id = shared.store.put_write_checkpoint(&key, head)?;
-                shared.hub.write_checkpoint_created(&key, head);
-                Ok(id)
+            let record = |(key, requested)| {
+                let stored = shared.store.put_write_checkpoint(&key, head, requested)?;
+                shared.hub.write_checkpoint_created(&key, stored);
+                Ok(stored.id)
             };
-            keys.into_iter().map(record).collect()
+            wanted.into_iter().map(record).collect()
         });
         let ids = ids.await.map_err(HeadUnavailable::new)?;
         within_deadline(self.source.nudge()).await?;
@@ -218,6 +242,20 @@ mod tests {
         ids.sort_unstable();
         assert_eq!(ids, (1..=100).collect::<Vec<_>>(), "each request has an id of its own");
         assert!(source.head.load(SeqCst) < 100, "{} readings", source.head.load(SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_client_may_choose_ids_that_grow() {
+        let source = Arc::new(Source::default());
+        let (checkpoints, store) = service(&source);
+        let request = async |id| {
+            let id = WriteCheckpointId::new(id).unwrap();
+            checkpoints.request("anna", "phone", id).await.unwrap().get()
+        };
+        assert_eq!([request(7).await, request(7).await, request(3).await], [7, 7, 7]);
+        let stored = store.write_checkpoint(&write_checkpoint_key("anna", Some("phone"))).unwrap().unwrap();
+        assert_eq!((stored.id.get(), stored.lsn), (7, Lsn::new(1)), "it keeps the position of the first request");
+        assert_eq!(source.nudges.load(SeqCst), 3, "also for what is known: the first nudge may have been lost");
     }
 
     #[tokio::test]

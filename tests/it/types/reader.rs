@@ -41,7 +41,7 @@ impl Reader {
         let status = Arc::new(ReplicationStatus::default());
         let (seen, bucket) = watch::channel(None);
         let on_commit = move |commit: &Commit| {
-            if let Some(bucket) = commit.buckets.first() {
+            if let Some(bucket) = commit.buckets.first().map(|growth| &growth.bucket) {
                 seen.send_replace(Some(bucket.clone()));
             }
         };

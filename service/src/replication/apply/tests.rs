@@ -206,7 +206,7 @@ proptest! {
             applier.settle(&relations).expect("settles");
             let mut batch = applier.finish();
             batch.visible_at = Some(Lsn::new(number));
-            buckets.extend(store.commit(batch).expect("commits").buckets);
+            buckets.extend(store.commit(batch).expect("commits").buckets.into_iter().map(|growth| growth.bucket));
             let mut found = BTreeSet::new();
             for bucket in &buckets {
                 let user: String = bucket.as_str()[prefix.len()..].chars().filter(char::is_ascii_digit).collect();

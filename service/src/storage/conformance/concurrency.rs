@@ -51,7 +51,9 @@ pub(in crate::storage) fn write_checkpoints_may_be_concurrent<E: Engine>(new: &d
     let store = engine.open();
     let user = WriteCheckpointKey("u".to_owned());
     let ids = thread::scope(|scope| {
-        let ask = || (0..20).map(|_| store.put_write_checkpoint(&user, Lsn::new(1)).unwrap().get()).collect::<Vec<_>>();
+        let ask = || {
+            (0..20).map(|_| store.put_write_checkpoint(&user, Lsn::new(1), None).unwrap().id.get()).collect::<Vec<_>>()
+        };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<BTreeSet<_>>()
     });

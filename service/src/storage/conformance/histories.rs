@@ -68,6 +68,7 @@ impl Model {
             batch.visible_at.get_or_insert(Lsn::new(77));
         }
         let commit = store.commit(batch.clone()).unwrap();
+        let had = self.operations.len();
         for operation in &batch.operations {
             self.append(operation);
         }
@@ -96,8 +97,16 @@ impl Model {
 
         assert_eq!(commit.checkpoint, self.checkpoint);
         let buckets: BTreeSet<_> = batch.operations.into_iter().map(|operation| operation.output.bucket).collect();
-        assert_eq!(commit.buckets.len(), buckets.len(), "each once");
-        assert_eq!(commit.buckets.into_iter().collect::<BTreeSet<_>>(), buckets);
+        assert!(commit.buckets.iter().map(|growth| &growth.bucket).eq(&buckets), "each once, in order");
+        for growth in commit.buckets {
+            let appended: Vec<_> = self.operations[had..].iter().filter(|(of, _)| *of == growth.bucket).collect();
+            let added = BucketTotals {
+                count: appended.len() as u64,
+                checksum: appended.iter().map(|(_, operation)| operation.checksum).sum(),
+                last_op_id: appended.last().unwrap().1.op_id,
+            };
+            assert_eq!((growth.first_op_id, growth.added), (appended[0].1.op_id, added));
+        }
         assert_eq!(commit.lookups.len(), changed.len(), "each once");
         assert_eq!(commit.lookups.into_iter().collect::<BTreeSet<_>>(), changed);
     }

@@ -1,10 +1,11 @@
 //! One function per promise of the contract.
 
-use kairos_sync_protocol::operation::OpKind;
+use kairos_sync_protocol::{WriteCheckpointId, operation::OpKind};
 
 use super::{
     super::{
-        BucketTotals, Checkpoint, Dependency, RANGE_OPERATIONS_MAX, StoreStats, WriteCheckpoint, WriteCheckpointKey,
+        BucketGrowth, BucketTotals, Checkpoint, Dependency, RANGE_OPERATIONS_MAX, StoreStats, WriteCheckpoint,
+        WriteCheckpointKey,
     },
     *,
 };
@@ -220,9 +221,14 @@ pub(in crate::storage) fn a_commit_names_what_it_changed<E: Engine>(new: &dyn Fn
         ..batch(vec![put("b2", "1"), put("b1", "2"), put("b2", "3")])
     };
     let mut commit = store.commit(first).unwrap();
-    commit.buckets.sort();
     commit.lookups.sort();
-    assert_eq!(commit.buckets, [name("b1"), name("b2")]);
+    let grown = |bucket: &str, first, last, operations: &[NewOperation]| {
+        let checksum = operations.iter().map(|operation| operation.checksum).sum();
+        let added = BucketTotals { count: operations.len() as u64, checksum, last_op_id: op_id(last) };
+        BucketGrowth { bucket: name(bucket), first_op_id: op_id(first), added }
+    };
+    let b2 = [put("b2", "1"), put("b2", "3")];
+    assert_eq!(commit.buckets, [grown("b1", 2, 2, &[put("b1", "2")]), grown("b2", 1, 3, &b2)]);
     assert_eq!(commit.lookups, [lookup("l1"), lookup("l2")]);
     let second = Batch { lookups: vec![entry("l1", &["y", "x", "y"]), entry("l2", &["z"])], ..batch(Vec::new()) };
     let commit = store.commit(second).unwrap();
@@ -275,7 +281,7 @@ pub(in crate::storage) fn a_reset_keeps_op_ids_and_write_checkpoints<E: Engine>(
         ..batch(vec![put("b", "1"), put("b", "2")])
     };
     store.commit(everything()).unwrap();
-    let first = store.put_write_checkpoint(&user, Lsn::new(5)).unwrap();
+    let first = store.put_write_checkpoint(&user, Lsn::new(5), None).unwrap().id;
     store.reset().unwrap();
 
     assert_eq!(store.view().unwrap().checkpoint(), None);
@@ -287,7 +293,7 @@ pub(in crate::storage) fn a_reset_keeps_op_ids_and_write_checkpoints<E: Engine>(
     let StoreStats { bucket_count, operation_count, row_count, .. } = store.stats().unwrap();
     assert_eq!((bucket_count, operation_count, row_count), (0, 0, 0));
     assert_eq!(store.write_checkpoint(&user).unwrap(), Some(WriteCheckpoint { id: first, lsn: Lsn::new(5) }));
-    assert_eq!(store.put_write_checkpoint(&user, Lsn::new(6)).unwrap(), first.next());
+    assert_eq!(store.put_write_checkpoint(&user, Lsn::new(6), None).unwrap().id, first.next());
 
     store.commit(everything()).unwrap();
     let totals = store.view().unwrap().bucket(&name("b")).unwrap();
@@ -315,21 +321,37 @@ pub(in crate::storage) fn write_checkpoints_count_per_key<E: Engine>(new: &dyn F
     let (one, two) = (WriteCheckpointKey("u/1".to_owned()), WriteCheckpointKey("u/2".to_owned()));
     let ids: Vec<_> = [(&one, 7), (&two, 7), (&one, u64::MAX), (&one, 8)]
         .into_iter()
-        .map(|(key, head)| store.put_write_checkpoint(key, Lsn::new(head)).unwrap().get())
+        .map(|(key, head)| store.put_write_checkpoint(key, Lsn::new(head), None).unwrap().id.get())
         .collect();
     assert_eq!(ids, [1, 1, 2, 3]);
     let newest = store.write_checkpoint(&one).unwrap().unwrap();
     assert_eq!((newest.id.get(), newest.lsn), (3, Lsn::new(8)));
 }
 
+pub(in crate::storage) fn requested_write_checkpoints_never_go_back<E: Engine>(new: &dyn Fn() -> E) {
+    let engine = new();
+    let store = engine.open();
+    let key = WriteCheckpointKey("u/1".to_owned());
+    let request = |id, head| {
+        let stored = store.put_write_checkpoint(&key, Lsn::new(head), WriteCheckpointId::new(id).ok()).unwrap();
+        assert_eq!(store.write_checkpoint(&key).unwrap(), Some(stored));
+        (stored.id.get(), stored.lsn.get())
+    };
+    assert_eq!(request(5, 10), (5, 10));
+    assert_eq!(request(5, 20), (5, 10), "asked for again, it was reached as before");
+    assert_eq!(request(4, 30), (5, 10));
+    assert_eq!(request(6, 40), (6, 40));
+    assert_eq!(store.put_write_checkpoint(&key, Lsn::new(50), None).unwrap().id.get(), 7);
+}
+
 pub(in crate::storage) fn released_write_checkpoints_are_reached<E: Engine>(new: &dyn Fn() -> E) {
     let engine = new();
     let store = engine.open();
     let user = WriteCheckpointKey("u".to_owned());
-    let id = store.put_write_checkpoint(&user, Lsn::new(900)).unwrap();
+    let id = store.put_write_checkpoint(&user, Lsn::new(900), None).unwrap().id;
     store.release_write_checkpoints().unwrap();
     assert_eq!(store.write_checkpoint(&user).unwrap(), Some(WriteCheckpoint { id, lsn: Lsn::ZERO }));
-    assert_eq!(store.put_write_checkpoint(&user, Lsn::new(7)).unwrap(), id.next());
+    assert_eq!(store.put_write_checkpoint(&user, Lsn::new(7), None).unwrap().id, id.next());
 }
 
 pub(in crate::storage) fn a_reopened_store_is_the_same<E: Engine>(new: &dyn Fn() -> E) {
@@ -345,7 +367,7 @@ pub(in crate::storage) fn a_reopened_store_is_the_same<E: Engine>(new: &dyn Fn()
         ..batch(vec![put("b", "1"), put("b", "2")])
     };
     store.commit(everything).unwrap();
-    store.put_write_checkpoint(&WriteCheckpointKey("u".to_owned()), Lsn::new(5)).unwrap();
+    store.put_write_checkpoint(&WriteCheckpointKey("u".to_owned()), Lsn::new(5), None).unwrap();
     let before = store.operations(&name("b"), OpId::ZERO, op_id(2), NO_BOUND).unwrap();
     let totals = store.view().unwrap().bucket(&name("b")).unwrap();
     drop(store);

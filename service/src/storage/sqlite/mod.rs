@@ -351,8 +351,13 @@ impl BucketStore for SqliteStore {
         Ok(generation::bucket_prefix(&head.creation_id, head.generation))
     }
 
-    fn put_write_checkpoint(&self, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
-        self.inner.put_write_checkpoint(key, head)
+    fn put_write_checkpoint(
+        &self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
+        self.inner.put_write_checkpoint(key, head, requested)
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

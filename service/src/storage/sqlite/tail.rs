@@ -76,9 +76,7 @@ impl Tail {
         self.size.operations += 1;
         self.size.bytes += operation.json.len();
         let totals = Arc::make_mut(&mut self.totals).entry(bucket).or_default();
-        totals.count += 1;
-        totals.checksum += operation.checksum;
-        totals.last_op_id = operation.op_id;
+        totals.append(operation.op_id, operation.checksum);
         self.buckets.entry(bucket).or_default().push(operation);
     }
 

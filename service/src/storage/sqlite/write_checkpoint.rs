@@ -21,8 +21,9 @@ pub(super) struct WriteCheckpointQueue(Mutex<Vec<Arc<Request>>>);
 struct Request {
     key: WriteCheckpointKey,
     head: Lsn,
+    requested: Option<WriteCheckpointId>,
     /// Set by whoever commits the group. The error is its text, since each of the group gets one.
-    result: Mutex<Option<Result<WriteCheckpointId, String>>>,
+    result: Mutex<Option<Result<WriteCheckpoint, String>>>,
 }
 
 impl Inner {
@@ -30,8 +31,9 @@ impl Inner {
         &self,
         key: &WriteCheckpointKey,
         head: Lsn,
-    ) -> Result<WriteCheckpointId, StorageError> {
-        let request = Arc::new(Request { key: key.clone(), head, result: Mutex::default() });
+        requested: Option<WriteCheckpointId>,
+    ) -> Result<WriteCheckpoint, StorageError> {
+        let request = Arc::new(Request { key: key.clone(), head, requested, result: Mutex::default() });
         self.write_checkpoints.queue().push(Arc::clone(&request));
         // Whoever gets the writer first commits all that wait; the others find their result when their turn comes.
         let mut writer = self.writer();
@@ -58,27 +60,31 @@ impl WriteCheckpointQueue {
 }
 
 impl Request {
-    fn result(&self) -> std::sync::MutexGuard<'_, Option<Result<WriteCheckpointId, String>>> {
+    fn result(&self) -> std::sync::MutexGuard<'_, Option<Result<WriteCheckpoint, String>>> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
-    let ids = writer.transaction(Durability::Synced, |change| {
-        group.iter().map(|request| put(change.tx, &request.key, request.head)).collect::<Result<Vec<_>, _>>()
+    let stored = writer.transaction(Durability::Synced, |change| {
+        group.iter().map(|request| put(change.tx, request)).collect::<Result<Vec<_>, _>>()
     });
-    match ids {
-        Ok(ids) => group.iter().zip(ids).for_each(|(request, id)| *request.result() = Some(Ok(id))),
+    match stored {
+        Ok(stored) => group.iter().zip(stored).for_each(|(request, stored)| *request.result() = Some(Ok(stored))),
         Err(error) => group.iter().for_each(|request| *request.result() = Some(Err(error.to_string()))),
     }
 }
 
-fn put(conn: &Connection, key: &WriteCheckpointKey, head: Lsn) -> Result<WriteCheckpointId, StorageError> {
-    let id = find(conn, key)?.map_or(WriteCheckpointId::ZERO, |checkpoint| checkpoint.id).next();
+fn put(conn: &Connection, request: &Request) -> Result<WriteCheckpoint, StorageError> {
+    let stored = WriteCheckpoint::after(find(conn, &request.key)?, request.head, request.requested);
     let sql = "INSERT INTO write_checkpoint (key, id, lsn) VALUES (?1, ?2, ?3) \
                ON CONFLICT DO UPDATE SET id = excluded.id, lsn = excluded.lsn";
-    conn.prepare_cached(sql)?.execute((&key.0, id.get().cast_signed(), head.get().cast_signed()))?;
-    Ok(id)
+    conn.prepare_cached(sql)?.execute((
+        &request.key.0,
+        stored.id.get().cast_signed(),
+        stored.lsn.get().cast_signed(),
+    ))?;
+    Ok(stored)
 }
 
 /// The newest write checkpoint of a key.

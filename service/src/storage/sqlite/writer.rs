@@ -1,6 +1,6 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::{collections::HashSet, num::NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     super::{
-        Batch, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError, StoredRow,
+        Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
+        StoredRow,
         wire::{WireOperation, write_json},
     },
     BucketId,
@@ -54,7 +55,7 @@ pub(super) struct Appended {
     pub(super) operations: Vec<(BucketId, WireOperation)>,
     pub(super) rows: Vec<(RowKey, RowState)>,
     /// Each once.
-    pub(super) buckets: Vec<BucketName>,
+    pub(super) buckets: Vec<BucketGrowth>,
     /// Each once.
     pub(super) lookups: Vec<LookupKey>,
 }
@@ -145,7 +146,10 @@ impl Change<'_> {
         recent: impl Fn(&RowKey) -> Option<bool>,
     ) -> Result<Appended, StorageError> {
         let operations = self.append(&batch.operations)?;
-        let buckets = distinct_buckets(&operations, batch.operations);
+        let named = operations.iter().zip(&batch.operations);
+        let buckets = BucketGrowth::of(
+            named.map(|((_, operation), new)| (&new.output.bucket, operation.op_id, operation.checksum)),
+        );
         self.head.version += 1;
         let rows = self.append_rows(batch.rows, recent)?;
         let mut lookups = Vec::new();
@@ -310,16 +314,6 @@ impl Change<'_> {
         self.tx.prepare_cached(sql)?.execute([&**state])?;
         Ok(())
     }
-}
-
-/// Names of the buckets of operations, each once, in order. `appended` are their numbers.
-fn distinct_buckets(appended: &[(BucketId, WireOperation)], operations: Vec<NewOperation>) -> Vec<BucketName> {
-    let mut seen: HashSet<BucketId, RandomState> = HashSet::default();
-    let named = appended.iter().zip(operations);
-    let mut buckets: Vec<_> =
-        named.filter(|((bucket, _), _)| seen.insert(*bucket)).map(|(_, operation)| operation.output.bucket).collect();
-    buckets.sort_unstable();
-    buckets
 }
 
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {

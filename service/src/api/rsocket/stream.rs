@@ -1,0 +1,102 @@
+//! One stream of a connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kairos_sync_protocol::request::SyncRequest;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    document::{DocumentType, InvalidDocument},
+    frame::{self, ErrorCode},
+};
+use crate::{
+    api::{ApiState, error::log, sync_stream::Place},
+    auth::Principal,
+    sync::{Carrier, ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError},
+};
+
+/// Documents; the carrier compresses nothing and keeps itself alive.
+const CARRIER: Carrier =
+    Carrier { packaging: Packaging { form: LineForm::Bson, compression: Compression::Identity }, keepalives: false };
+
+/// What a client asked for.
+pub(super) struct Request {
+    pub(super) state: ApiState,
+    pub(super) principal: Arc<Principal>,
+    pub(super) document_type: DocumentType,
+    pub(super) body: Bytes,
+    /// One permit per payload the client wants.
+    pub(super) credit: Arc<Semaphore>,
+    /// To the socket.
+    pub(super) frames: mpsc::Sender<Bytes>,
+    pub(super) stream: u32,
+}
+
+/// Why a stream ends in an error.
+struct Failure {
+    code: &'static str,
+    message: String,
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        log(error.code(), &error);
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl Request {
+    /// Sends lines as long as the client wants them.
+    pub(super) async fn serve(self) {
+        let (frames, stream) = (self.frames.clone(), self.stream);
+        let metrics = Arc::clone(&self.state.parts.metrics);
+        let last = match self.send_lines().await {
+            Ok(()) => frame::complete(stream),
+            Err(Failure { code, message }) => {
+                metrics.requests_refused.with_label_values(&[code]).inc();
+                frame::error(stream, ErrorCode::ApplicationError, &format!("[{code}] {message}"))
+            }
+        };
+        // A connection that is gone needs no last word.
+        let _ = frames.send(last).await;
+    }
+
+    async fn send_lines(self) -> Result<(), Failure> {
+        let Some(_place) = Place::take(&self.state) else {
+            return Err(Failure {
+                code: "PSYNC_S2304",
+                message: "There are too many open connections: try again later".to_owned(),
+            });
+        };
+        let invalid = |InvalidDocument| Failure { code: "PSYNC_S2001", message: "Validation failed".to_owned() };
+        let sync: SyncRequest = self.document_type.read(&self.body).map_err(invalid)?;
+        drop(self.body);
+        let request = ClientRequest {
+            user_id: self.principal.user_id.clone(),
+            claims: self.principal.claims.clone(),
+            expires_at: self.principal.expires_at,
+            sync,
+        };
+        let mut session = Session::open(Arc::clone(&self.state.parts.sync), request, CARRIER).await?;
+        let metrics = &self.state.parts.metrics;
+        loop {
+            let line = match session.step().await? {
+                Step::Line(Line::Plain(line)) => line,
+                Step::Line(Line::Packed(segment)) => segment.bytes().clone(),
+                Step::Idle => {
+                    session.wait().await;
+                    continue;
+                }
+                Step::End => return Ok(()),
+            };
+            let Ok(wanted) = self.credit.acquire().await else { return Ok(()) };
+            wanted.forget();
+            metrics.bytes_synced.inc_by(line.len() as u64);
+            metrics.bytes_sent.inc_by(line.len() as u64);
+            if self.frames.send(frame::payload(self.stream, &line)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

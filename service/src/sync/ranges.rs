@@ -1,0 +1,314 @@
+//! Operations as `data` lines, each read, encoded and compressed once for all clients that need it at about the same
+//! time.
+//!
+//! **Invariants**
+//!
+//! - Lines that are kept have a bound in bytes; the ones used least recently go first.
+//! - Reads of the store that are under way have a bound, and wait in the order they came: a bulk download takes turns
+//!   with small updates.
+//! - Any number of clients that ask for the same line cost one read.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use kairos_sync_protocol::{BucketName, OpId};
+use lru::LruCache;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+use super::{
+    SyncError,
+    compression::{Compression, Segment},
+    line::{LineForm, write_data_line},
+    session::blocking,
+};
+use crate::{metrics::Metrics, storage::BucketStore};
+
+/// About how many bytes of operations one `data` line holds: as many as the store keeps together.
+const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Lines from here on are compressed once for all. Shorter ones travel with what is next to them.
+const PACKED_BYTES_MIN: usize = 8 * 1024;
+/// Lines that are kept, at most.
+const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::new(64 * 1024).expect("not zero");
+/// What keeping a line costs beside its bytes, about.
+const ENTRY_BYTES: usize = 400;
+
+/// How lines are written and compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Packaging {
+    /// How they are written.
+    pub form: LineForm,
+    /// How the stream is compressed.
+    pub compression: Compression,
+}
+
+/// A line, ready to be sent.
+#[derive(Debug, Clone)]
+pub enum Line {
+    /// To be compressed together with its neighbours.
+    Plain(Bytes),
+    /// Compressed, and shared.
+    Packed(Arc<Segment>),
+}
+
+/// A `data` line.
+#[derive(Debug)]
+pub(super) struct DataLine {
+    /// `None` without operations.
+    pub(super) line: Option<Line>,
+    /// How many operations.
+    pub(super) count: usize,
+    /// Id of the last one.
+    pub(super) last_op_id: OpId,
+    /// The bucket may have more.
+    pub(super) has_more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    bucket: BucketName,
+    after: OpId,
+    packaging: Packaging,
+}
+
+/// A line that is there or under way.
+#[derive(Debug)]
+struct Slot {
+    /// What was asked for.
+    upto: OpId,
+    line: OnceCell<Arc<DataLine>>,
+}
+
+/// Reads `data` lines.
+pub(super) struct Ranges {
+    store: Arc<dyn BucketStore>,
+    metrics: Arc<Metrics>,
+    reads: Semaphore,
+    // Held for operations on the map only.
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    entries: LruCache<Key, Entry>,
+    /// Sum over the entries.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+struct Entry {
+    slot: Arc<Slot>,
+    /// Zero until the line has come.
+    bytes: usize,
+}
+
+impl Ranges {
+    /// With so many reads at once, keeping so many bytes.
+    pub(super) fn new(
+        store: Arc<dyn BucketStore>,
+        metrics: Arc<Metrics>,
+        concurrency_max: usize,
+        bytes_max: usize,
+    ) -> Self {
+        let kept = Kept { entries: LruCache::new(ENTRIES_MAX), bytes: 0, bytes_max };
+        Self { store, metrics, reads: Semaphore::new(concurrency_max.max(1)), kept: Mutex::new(kept) }
+    }
+
+    /// Waits for a turn to read the store.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, SyncError> {
+        self.reads.acquire().await.map_err(|_| SyncError::Stopping)
+    }
+
+    /// Operations of `bucket` with `after < op id <= upto`, or as many of them as one line holds. `upto` is the last
+    /// operation of the bucket in some state.
+    pub(super) async fn line(
+        &self,
+        bucket: BucketName,
+        after: OpId,
+        upto: OpId,
+        packaging: Packaging,
+    ) -> Result<Arc<DataLine>, SyncError> {
+        let key = Key { bucket, after, packaging };
+        let slot = self.kept().slot(&key, upto);
+        if let Some(line) = slot.line.get() {
+            self.metrics.shared_lines.inc();
+            return Ok(Arc::clone(line));
+        }
+        let loaded = slot.line.get_or_try_init(|| self.load(&key, upto)).await;
+        let mut kept = self.kept();
+        match loaded {
+            Ok(line) => kept.count(&key, &slot, line),
+            Err(_) => kept.forget(&key, &slot),
+        }
+        loaded.map(Arc::clone)
+    }
+
+    async fn load(&self, key: &Key, upto: OpId) -> Result<Arc<DataLine>, SyncError> {
+        let _turn = self.turn().await?;
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        blocking(move || {
+            let range = store.operations(&key.bucket, key.after, upto, LINE_BYTES_MAX)?;
+            let line = if range.count == 0 {
+                None
+            } else {
+                let plain = Bytes::from(write_data_line(&key.bucket, key.after, &range, key.packaging.form)?);
+                Some(if plain.len() < PACKED_BYTES_MIN {
+                    Line::Plain(plain)
+                } else {
+                    Line::Packed(Arc::new(Segment::new(plain, key.packaging.compression)))
+                })
+            };
+            let has_more = range.has_more && range.count > 0;
+            Ok(Arc::new(DataLine { line, count: range.count, last_op_id: range.last_op_id, has_more }))
+        })
+        .await
+    }
+
+    /// A poisoned lock holds whole entries; at worst the sum of bytes is off by one line.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// The slot that serves this request, a new one if need be.
+    fn slot(&mut self, key: &Key, upto: OpId) -> Arc<Slot> {
+        if let Some(entry) = self.entries.get(key)
+            && entry.slot.serves(upto)
+        {
+            return Arc::clone(&entry.slot);
+        }
+        let slot = Arc::new(Slot { upto, line: OnceCell::new() });
+        // What leaves is the line of an older state or, where there are too many, that of another key.
+        if let Some((_, left)) = self.entries.push(key.clone(), Entry { slot: Arc::clone(&slot), bytes: 0 }) {
+            self.bytes -= left.bytes;
+        }
+        slot
+    }
+
+    /// Counts a line that has come, and makes room for it.
+    fn count(&mut self, key: &Key, slot: &Arc<Slot>, line: &DataLine) {
+        if let Some(entry) = self.entries.peek_mut(key)
+            && Arc::ptr_eq(&entry.slot, slot)
+            && entry.bytes == 0
+        {
+            entry.bytes = ENTRY_BYTES + line.line.as_ref().map_or(0, Line::bytes);
+            self.bytes += entry.bytes;
+        }
+        while self.bytes > self.bytes_max
+            && let Some((_, left)) = self.entries.pop_lru()
+        {
+            self.bytes -= left.bytes;
+        }
+    }
+
+    fn forget(&mut self, key: &Key, slot: &Arc<Slot>) {
+        if self.entries.peek(key).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot))
+            && let Some(left) = self.entries.pop(key)
+        {
+            self.bytes -= left.bytes;
+        }
+    }
+}
+
+impl Slot {
+    /// A line that is full is the same for every later state; any other is right for its own state alone.
+    fn serves(&self, upto: OpId) -> bool {
+        self.upto == upto || self.line.get().is_some_and(|line| line.has_more && line.last_op_id <= upto)
+    }
+}
+
+impl Line {
+    /// Bytes it keeps in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Packed(segment) => segment.bytes().len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use kairos_sync_protocol::Checksum;
+
+    use super::*;
+    use crate::storage::{Batch, MemoryStore, NewOperation, RowOutput};
+
+    const JSON: Packaging = Packaging { form: LineForm::Json, compression: Compression::Identity };
+
+    fn put(bucket: &BucketName, id: usize, bytes: usize) -> NewOperation {
+        let output = RowOutput { bucket: bucket.clone(), object_type: "t".into(), object_id: id.to_string().into() };
+        NewOperation {
+            output,
+            subkey: "k".into(),
+            checksum: Checksum::from_bits(1),
+            data: Some("x".repeat(bytes).into()),
+        }
+    }
+
+    fn ranges(operations: usize, bytes: usize, bytes_max: usize) -> (Ranges, BucketName, Arc<Metrics>) {
+        let (store, bucket, metrics) = (MemoryStore::new(), BucketName::new("b"), Arc::new(Metrics::new()));
+        let operations = (0..operations).map(|id| put(&bucket, id, bytes)).collect();
+        store.commit(Batch { operations, ..Batch::default() }).unwrap();
+        (Ranges::new(Arc::new(store), Arc::clone(&metrics), 2, bytes_max), bucket, metrics)
+    }
+
+    fn op_id(id: u64) -> OpId {
+        OpId::new(id).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_is_read_once_for_all_who_want_it() {
+        let (ranges, bucket, metrics) = ranges(10, 10, 1 << 20);
+        let lines = join_all((0..50).map(|_| ranges.line(bucket.clone(), OpId::ZERO, op_id(10), JSON))).await;
+        let lines: Vec<_> = lines.into_iter().map(Result::unwrap).collect();
+        assert!(lines.iter().all(|line| Arc::ptr_eq(line, &lines[0])), "one line");
+        assert_eq!((lines[0].count, lines[0].last_op_id, lines[0].has_more), (10, op_id(10), false));
+        assert_eq!(metrics.shared_lines.get(), 0);
+        ranges.line(bucket, OpId::ZERO, op_id(10), JSON).await.unwrap();
+        assert_eq!(metrics.shared_lines.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_line_serves_later_states_and_a_part_only_its_own() {
+        let (ranges, bucket, _) = ranges(2000, 10, 1 << 20);
+        let full = ranges.line(bucket.clone(), OpId::ZERO, op_id(1500), JSON).await.unwrap();
+        assert_eq!((full.count, full.has_more), (1000, true));
+        let again = ranges.line(bucket.clone(), OpId::ZERO, op_id(2000), JSON).await.unwrap();
+        assert!(Arc::ptr_eq(&full, &again));
+        let earlier = ranges.line(bucket.clone(), OpId::ZERO, op_id(500), JSON).await.unwrap();
+        assert_eq!((earlier.count, earlier.has_more), (500, false));
+        let part = ranges.line(bucket.clone(), op_id(1000), op_id(1500), JSON).await.unwrap();
+        assert_eq!(part.count, 500);
+        assert_eq!(ranges.line(bucket, op_id(1000), op_id(1501), JSON).await.unwrap().count, 501);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_has_a_bound() {
+        let (ranges, bucket, _) = ranges(100, 1000, 5000);
+        for after in 0..99 {
+            ranges.line(bucket.clone(), op_id(after), op_id(after + 1), JSON).await.unwrap();
+            assert!(ranges.kept().bytes <= 5000);
+        }
+        let kept = ranges.kept();
+        assert_eq!(kept.entries.len(), 3);
+        assert_eq!(kept.bytes, kept.entries.iter().map(|(_, entry)| entry.bytes).sum::<usize>());
+    }
+
+    #[tokio::test]
+    async fn forms_and_compressions_are_kept_apart() {
+        let (ranges, bucket, _) = ranges(500, 100, 1 << 20);
+        let mut lengths = Vec::new();
+        for form in [LineForm::Json, LineForm::Bson] {
+            for compression in [Compression::Identity, Compression::Gzip, Compression::Zstd] {
+                let line = ranges.line(bucket.clone(), OpId::ZERO, op_id(500), Packaging { form, compression }).await;
+                lengths.push(line.unwrap().line.as_ref().map_or(0, Line::bytes));
+            }
+        }
+        lengths.dedup();
+        assert_eq!(lengths.len(), 6, "{lengths:?}");
+    }
+}

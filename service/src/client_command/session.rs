@@ -71,7 +71,11 @@ pub(super) async fn run(arguments: &ClientArguments, report: &mut Report) -> Res
     let result = session.run(steps).await;
     session.report.end_progress();
     session.client.disconnect().await;
-    result
+    match result {
+        // So a watch ends, and it has given its answers.
+        Err(ClientCommandError::Interrupted) if !arguments.is_once() => Ok(true),
+        result => result,
+    }
 }
 
 struct Session<'run> {
@@ -129,9 +133,7 @@ impl Session<'_> {
                         patience.check(statistics.operations, progress, self.arguments.timeout())?;
                     }
                 },
-                () = &mut end => {
-                    return if self.arguments.is_once() { Err(ClientCommandError::Interrupted) } else { Ok(true) };
-                }
+                () = &mut end => return Err(ClientCommandError::Interrupted),
             }
         }
     }

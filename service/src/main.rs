@@ -9,8 +9,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
-    client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions,
-    rules_check::CheckOptions,
+    auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
+    doctor::DoctorOptions, rules_check::CheckOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +43,11 @@ enum Command {
     Rules {
         #[command(subcommand)]
         command: RulesCommand,
+    },
+    /// Work with tokens and the keys for them.
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
     },
     Client(Box<ClientArguments>),
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
@@ -174,6 +179,7 @@ async fn main() -> ExitCode {
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await
         }
+        Command::Auth { command } => command.run().await,
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }

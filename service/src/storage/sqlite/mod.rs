@@ -75,7 +75,7 @@ use self::{
 };
 use super::{
     Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
-    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
+    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -345,12 +345,6 @@ impl BucketStore for SqliteStore {
         self.inner.reset()
     }
 
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        let reader = self.inner.reader()?;
-        let head = Head::read(reader.conn())?;
-        Ok(generation::bucket_prefix(&head.creation_id, head.generation))
-    }
-
     fn put_write_checkpoint(
         &self,
         key: &WriteCheckpointKey,
@@ -362,11 +356,6 @@ impl BucketStore for SqliteStore {
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         self.inner.release_write_checkpoints()
-    }
-
-    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        let reader = self.inner.reader()?;
-        write_checkpoint::find(reader.conn(), key)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

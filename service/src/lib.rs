@@ -21,6 +21,7 @@ pub mod api;
 pub mod auth;
 pub mod auth_check;
 pub mod byte_size;
+pub mod client_command;
 pub mod commands;
 pub mod config;
 pub mod copy_bars;

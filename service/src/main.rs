@@ -9,8 +9,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
-    auth_check::AuthCommand, commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions,
-    rules_check::CheckOptions,
+    auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
+    doctor::DoctorOptions, rules_check::CheckOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,7 @@ enum Command {
         #[command(subcommand)]
         command: AuthCommand,
     },
+    Client(Box<ClientArguments>),
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
 }
@@ -185,6 +186,10 @@ async fn main() -> ExitCode {
         Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
+        Command::Client(arguments) => {
+            start_logging("warn", None);
+            commands::client(&arguments).await
+        }
         Command::Demo(options) => {
             start_logging("error", None);
             commands::demo(DemoOptions {

@@ -148,6 +148,17 @@ impl RangeBuilder {
         true
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether more operations, which are there but cost something to get, shall be added. Not so to a range that is
+    /// half full: what does not fit into it would have to be got again for the next.
+    pub(super) fn wants_more(&mut self) -> bool {
+        self.full |= self.count > RANGE_OPERATIONS_MAX / 2 || self.json.len() > self.bytes_max / 2;
+        !self.full
+    }
+
     pub(super) fn finish(self) -> OperationRange {
         OperationRange { json: self.json.freeze(), count: self.count, last_op_id: self.last_op_id, has_more: self.full }
     }
@@ -216,6 +227,11 @@ mod tests {
         assert!(!range.push(op_id(3), b""), "nothing follows what was left out");
         let range = range.finish();
         assert_eq!((range.count, range.last_op_id, range.has_more), (1, op_id(1), true));
+
+        let mut range = RangeBuilder::new(9);
+        assert!(range.push(op_id(1), b"{1}") && range.wants_more() && range.push(op_id(2), b"{2}"));
+        assert!(!range.wants_more() && !range.push(op_id(3), b""), "it stays as it is");
+        assert!(range.finish().has_more);
 
         let mut range = RangeBuilder::new(7);
         assert!(range.push(op_id(1), b"{1}") && range.push(op_id(2), b"{2}"));

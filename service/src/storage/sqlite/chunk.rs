@@ -4,7 +4,10 @@ use kairos_sync_protocol::{Checksum, OpId};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    super::{BucketTotals, StorageError, wire::WireOperation},
+    super::{
+        BucketTotals, StorageError,
+        wire::{RangeBuilder, WireOperation},
+    },
     BucketId,
     block::{self, BlockBuilder},
     head::number,
@@ -209,25 +212,36 @@ fn operations_of(row: &rusqlite::Row) -> Result<Vec<WireOperation>, StorageError
     Ok(operations)
 }
 
-/// Passes operations in chunks with `after < op id <= upto` to `push`, in order, until it returns `false`.
+/// Passes operations in chunks with `after < op id <= upto` to `range`, in order, as long as it wants more and `is_wanted`
+/// says so of each. Whether all were passed.
 pub(super) fn visit(
     conn: &Connection,
     bucket: BucketId,
     after: OpId,
     upto: OpId,
-    mut push: impl FnMut(&WireOperation) -> bool,
-) -> Result<(), StorageError> {
+    range: &mut RangeBuilder,
+    is_wanted: impl Fn(OpId) -> bool,
+) -> Result<bool, StorageError> {
     let sql = "SELECT block, operation_count, checksum FROM chunk \
                WHERE bucket_id = ?1 AND last_op_id > ?2 AND first_op_id <= ?3 ORDER BY last_op_id";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((bucket.column(), after.get().cast_signed(), upto.get().cast_signed()))?;
     while let Some(row) = rows.next()? {
+        // Every chunk but the first begins with an operation that is asked for.
+        if !range.is_empty() && !range.wants_more() {
+            return Ok(false);
+        }
         let operations = operations_of(row)?;
         let start = operations.partition_point(|operation| operation.op_id <= after);
         let end = operations.partition_point(|operation| operation.op_id <= upto);
-        if !operations.get(start..end).unwrap_or_default().iter().all(&mut push) {
-            break;
+        for operation in operations.get(start..end).unwrap_or_default() {
+            if !is_wanted(operation.op_id) {
+                return Ok(true);
+            }
+            if !range.push(operation.op_id, &operation.json) {
+                return Ok(false);
+            }
         }
     }
-    Ok(())
+    Ok(true)
 }

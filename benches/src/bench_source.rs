@@ -23,6 +23,20 @@ bucket_definitions:
       - SELECT * FROM items WHERE owner = bucket.owner
 ";
 
+/// The same rows, joined: each asks a lookup and depends on it.
+pub(crate) const JOINED_RULES: &str = "\
+bucket_definitions:
+  mine:
+    parameters:
+      - name: user_id
+        type: string
+    data:
+      - table: owners
+        filter: 'user_id = :user_id'
+      - table: items
+        filter: 'owner IN (SELECT id FROM owners WHERE user_id = :user_id)'
+";
+
 /// The source and everything needed to start a service on it.
 pub(crate) struct BenchSource {
     pub(crate) cluster: PgCluster,
@@ -43,7 +57,9 @@ impl BenchSource {
         sql.batch_execute(&format!(
             "CREATE TABLE items (id bigint PRIMARY KEY, owner text NOT NULL, title text NOT NULL, note text NOT NULL, \
              done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
-             CREATE PUBLICATION kairos_sync FOR TABLE items;
+             CREATE TABLE owners (id text PRIMARY KEY, user_id text NOT NULL);
+             CREATE PUBLICATION kairos_sync FOR TABLE items, owners;
+             INSERT INTO owners SELECT 'user' || n, 'user' || n FROM generate_series(0, {USER_COUNT} - 1) n;
              INSERT INTO items SELECT n, 'user' || n % {USER_COUNT}, 'item number ' || n, repeat(md5(n::text), 3), \
              n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;"
         ))

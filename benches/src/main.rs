@@ -9,6 +9,8 @@ mod null_store;
 mod paths;
 mod replica;
 mod replication;
+mod serving;
+mod swarm;
 
 use std::{error::Error, io::Write};
 
@@ -26,7 +28,7 @@ const LARGE_ROW_COUNT: u64 = 2 * 1024 * 1024;
 
 /// One measured path.
 pub(crate) struct Figure {
-    path: &'static str,
+    path: String,
     measured: String,
     limit: String,
     ratio: Option<f64>,
@@ -40,6 +42,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if arguments.next_if(|argument| argument == "large").is_some() {
         return large_transaction(arguments.next().map_or(Ok(LARGE_ROW_COUNT), |text| text.parse())?).await;
     }
+    if arguments.next_if(|argument| argument == "serving").is_some() {
+        let only_crowd = arguments.next_if(|argument| argument == "crowd").is_some();
+        let scope = if only_crowd { serving::Scope::Crowd } else { serving::Scope::All };
+        let largest = arguments.next().map_or(Ok(serving::CLIENT_COUNT), |text| text.parse())?;
+        print_header()?;
+        return serving::measure(largest, scope, print_figure).await;
+    }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();
     let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
@@ -52,12 +61,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if only_replication {
         return Ok(());
     }
-    writeln!(out, "{:<34} {:>26} {:>34} {:>8}", "path", "measured", "limit beside it", "ratio")?;
-    for Figure { path, measured, limit, ratio } in figures {
-        let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        writeln!(out, "{path:<34} {measured:>26} {limit:>34} {ratio:>8}")?;
-    }
-    Ok(())
+    drop(out);
+    print_header()?;
+    figures.iter().try_for_each(print_figure)
+}
+
+fn print_header() -> Result<(), Box<dyn Error>> {
+    Ok(writeln!(std::io::stdout(), "{:<52} {:>36} {:>32} {:>7}", "path", "measured", "limit beside it", "ratio")?)
+}
+
+fn print_figure(figure: &Figure) -> Result<(), Box<dyn Error>> {
+    let Figure { path, measured, limit, ratio } = figure;
+    let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    Ok(writeln!(std::io::stdout(), "{path:<52} {measured:>36} {limit:>32} {ratio:>7}")?)
 }
 
 async fn large_transaction(row_count: u64) -> Result<(), Box<dyn Error>> {

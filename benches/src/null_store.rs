@@ -32,6 +32,14 @@ impl StoreView for Nothing {
     fn bucket(&self, _name: &BucketName) -> Result<BucketTotals, StorageError> {
         Ok(BucketTotals::default())
     }
+
+    fn bucket_prefix(&self) -> String {
+        "null#".to_owned()
+    }
+
+    fn write_checkpoint(&self, _key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(None)
+    }
 }
 
 impl BucketStore for NullStore {
@@ -92,10 +100,6 @@ impl BucketStore for NullStore {
         Ok(())
     }
 
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        Ok("null-store.1#".to_owned())
-    }
-
     fn put_write_checkpoint(
         &self,
         _key: &WriteCheckpointKey,
@@ -107,10 +111,6 @@ impl BucketStore for NullStore {
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         Ok(())
-    }
-
-    fn write_checkpoint(&self, _key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        Ok(None)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

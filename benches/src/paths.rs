@@ -122,7 +122,7 @@ async fn latency(source: &BenchSource, service: &ServiceProcess) -> Result<Vec<F
         .map(|(percent, path)| {
             let arrival = percentile(&mut arrivals, percent);
             Figure {
-                path,
+                path: path.to_owned(),
                 measured: format!("{:.1} ms", arrival.as_secs_f64() * 1e3),
                 limit: format!("the commit itself {:.1} ms", commit.as_secs_f64() * 1e3),
                 ratio: Some(arrival.as_secs_f64() / commit.as_secs_f64()),
@@ -177,15 +177,15 @@ fn recvlogical(source: &BenchSource, end: &str) -> Result<Duration, Box<dyn Erro
     if status.success() { Ok(started.elapsed()) } else { Err(format!("pg_recvlogical failed: {status}").into()) }
 }
 
-fn memory(path: &'static str, service: &ServiceProcess) -> Figure {
+fn memory(path: &str, service: &ServiceProcess) -> Figure {
     let measured = service.resident_bytes().map_or("unknown".to_owned(), |bytes| format!("{}", bytes >> 20));
-    Figure { path, measured, limit: String::new(), ratio: None }
+    Figure { path: path.to_owned(), measured, limit: String::new(), ratio: None }
 }
 
-fn rate(path: &'static str, count: u64, took: Duration, limit: f64, limit_name: &str) -> Figure {
+pub(crate) fn rate(path: &str, count: u64, took: Duration, limit: f64, limit_name: &str) -> Figure {
     let measured = per_second(count, took);
     Figure {
-        path,
+        path: path.to_owned(),
         measured: format!("{measured:.0}"),
         limit: format!("{limit_name} {limit:.0}"),
         ratio: Some(measured / limit),
@@ -193,11 +193,11 @@ fn rate(path: &'static str, count: u64, took: Duration, limit: f64, limit_name: 
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures are for people")]
-fn per_second(count: u64, took: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
     samples.sort_unstable();
     samples[(samples.len() * percent / 100).min(samples.len() - 1)]
 }

@@ -15,8 +15,6 @@ use kairos_sync::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::bench_source::RULES;
-
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Short against everything measured here.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -29,11 +27,16 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Replicates into `store`. `name` is part of the slot's name.
-    pub(crate) fn start(uri: &str, name: &str, store: Arc<dyn BucketStore>) -> Result<Self, Box<dyn Error>> {
+    /// Replicates what `rules` read into `store`. `name` is part of the slot's name.
+    pub(crate) fn start(
+        uri: &str,
+        name: &str,
+        rules: &str,
+        store: Arc<dyn BucketStore>,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut source = SourceConfig::from_uri(uri)?;
         source.slot_prefix = format!("kairos_stage_{name}_");
-        let compiled = kairos_sync_rules::compile(RULES, "public");
+        let compiled = kairos_sync_rules::compile(rules, "public");
         let plan = compiled.plan.ok_or("the rules of the benchmark are wrong")?;
         let status = Arc::new(ReplicationStatus::default());
         let replicator = Replicator::new(

@@ -23,7 +23,11 @@ use kairos_sync::{
     storage::{BucketStore, SqliteOptions, SqliteStore},
 };
 
-use crate::{bench_source::BenchSource, null_store::NullStore, replica::Replica};
+use crate::{
+    bench_source::{BenchSource, JOINED_RULES, RULES},
+    null_store::NullStore,
+    replica::Replica,
+};
 
 /// Slots of the raw tool, and of reading alone.
 const RAW_SLOT: &str = "bench_raw";
@@ -67,11 +71,12 @@ pub(crate) async fn measure(source: &BenchSource, scope: Scope) -> Result<Vec<St
     ];
     for (stage, name, store) in &stores {
         let clock = StageClock::start();
-        let replica = Replica::start(&source.uri(), name, Arc::clone(store))?;
+        let replica = Replica::start(&source.uri(), name, RULES, Arc::clone(store))?;
         replica.wait_until_copied().await?;
         stages.push(clock.stop("snapshot, rows/s", stage, source.row_count));
         replica.stop().await?;
     }
+    stages.push(copy_joined(source).await?);
     let workloads = if scope == Scope::All { workloads(source.row_count).to_vec() } else { Vec::new() };
     for workload in workloads {
         let end = prepare(source, &workload.sql).await?;
@@ -84,7 +89,7 @@ pub(crate) async fn measure(source: &BenchSource, scope: Scope) -> Result<Vec<St
         stop(clock, "read and decode");
         for (stage, name, store) in &stores {
             let clock = StageClock::start();
-            let replica = Replica::start(&source.uri(), name, Arc::clone(store))?;
+            let replica = Replica::start(&source.uri(), name, RULES, Arc::clone(store))?;
             replica.wait_until_passed(end).await?;
             stop(clock, stage);
             replica.stop().await?;
@@ -146,6 +151,18 @@ async fn drop_slots(source: &BenchSource, pattern: &str) -> Result<(), Box<dyn E
     Ok(())
 }
 
+/// The snapshot with rules that join, into a store of its own.
+async fn copy_joined(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
+    let store = Arc::new(SqliteStore::open(&source.scratch("joined"), SqliteOptions::default())?);
+    let clock = StageClock::start();
+    let replica = Replica::start(&source.uri(), "joined", JOINED_RULES, store)?;
+    replica.wait_until_copied().await?;
+    let stage = clock.stop("snapshot, rows/s", "embedded store, joined", source.row_count);
+    replica.stop().await?;
+    drop_slots(source, "kairos_stage_joined_%").await?;
+    Ok(stage)
+}
+
 async fn raw_copy(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
     let clock = StageClock::start();
     let chunks = source.sql.copy_out("COPY items TO STDOUT").await?;
@@ -170,7 +187,7 @@ async fn read_copy(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
 }
 
 async fn table(source: &BenchSource) -> Result<Table, Box<dyn Error>> {
-    let plan = kairos_sync_rules::compile(crate::bench_source::RULES, "public").plan.ok_or("wrong rules")?;
+    let plan = kairos_sync_rules::compile(RULES, "public").plan.ok_or("wrong rules")?;
     let config = SourceConfig::from_uri(&source.uri())?;
     let inspection = inspect(&source.sql, &config, &plan.source_tables(), None).await?;
     Ok(inspection.tables.into_iter().next().ok_or("no table")?)

@@ -17,9 +17,10 @@ use crate::{
     connector::Connector,
     download,
     engine::{Counters, Engine, Session, Signals, Statistics},
+    observer::Observer,
     schema::Schema,
     status::{Facts, Status, StatusBoard, SyncState},
-    store::{RejectedWrite, Store, StoreError, crud},
+    store::{self, RejectedWrite, Store, StoreError, Verification, crud},
     transport::{HttpOptions, HttpTransport, Transport, TransportError},
     upload,
 };
@@ -61,6 +62,8 @@ pub struct ClientOptions {
     pub retry_cap: Duration,
     /// Another transport than HTTP.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Hears of every step of the sync.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for ClientOptions {
@@ -72,6 +75,7 @@ impl Default for ClientOptions {
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_mins(1),
             transport: None,
+            observer: None,
         }
     }
 }
@@ -284,6 +288,22 @@ impl Client {
     /// The database cannot be written.
     pub async fn forget_rejected_write(&self, id: i64) -> Result<(), ClientError> {
         Ok(self.engine.store.write(move |tx| crud::forget_rejected_write(tx, id)).await?)
+    }
+
+    /// Recomputes everything, as [`LocalDatabase::verify`](crate::LocalDatabase::verify) does, and drops what differs:
+    /// the next stream downloads it again, and rows change with its first checkpoint. An open stream is closed.
+    /// Returns what was found.
+    ///
+    /// # Errors
+    /// The database cannot be read or written.
+    pub async fn repair(&self) -> Result<Verification, ClientError> {
+        let is_running = !self.loops.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        self.disconnect().await;
+        let found = self.engine.store.write(|tx| store::repair(tx)).await?;
+        if is_running {
+            self.connect();
+        }
+        Ok(found)
     }
 
     /// The random id of this database, by which the service knows it.

@@ -3,7 +3,7 @@
 //! A reader task receives and parses lines while SQLite applies earlier ones; a bounded channel between them passes
 //! SQLite's pace on to the socket, and with it to the service.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kairos_sync_protocol::line::SyncLine;
 use tokio::{
@@ -14,9 +14,10 @@ use tokio::{
 
 use crate::{
     connector::Credentials,
-    core::{CloseReason, Event, Instruction, StoreStep, SyncMachine},
+    core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine},
     engine::{Counters, Engine, SyncError},
-    store::Outcome,
+    observer::PublishedCheckpoint,
+    store::{Outcome, RowChanges},
     transport::{LineStream, TransportError},
 };
 
@@ -39,6 +40,9 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             backoff.reset();
         }
         note_end(&engine, &result);
+        if let (Err(error), Some(observer)) = (&result, &engine.options.observer) {
+            observer.failed(error).await;
+        }
         tokio::select! {
             () = sleep(backoff.fail(rand::random())) => {}
             () = engine.signals.retry.notified() => {}
@@ -189,23 +193,39 @@ impl Host<'_> {
         if self.steps.is_empty() {
             return Ok(None);
         }
-        let Some(outcome) = self.engine.store.perform(std::mem::take(&mut self.steps)).await? else { return Ok(None) };
+        let steps = std::mem::take(&mut self.steps);
+        let completion = match steps.last() {
+            Some(StoreStep::Complete(completion)) => Some(completion.clone()),
+            _ => None,
+        };
+        let Some(outcome) = self.engine.store.perform(steps).await? else { return Ok(None) };
         self.engine.note_local_state();
         Ok(Some(match outcome {
-            Outcome::Published => Event::Published,
+            Outcome::Published(rows) => {
+                if let Some(completion) = completion {
+                    self.note_published(completion, rows).await;
+                }
+                Event::Published
+            }
             Outcome::Withheld => Event::Withheld,
             Outcome::Damaged(buckets) => Event::Damaged(buckets),
         }))
     }
 
+    async fn note_published(&self, completion: Completion, rows: BTreeMap<String, RowChanges>) {
+        let Completion { target, scope } = completion;
+        if scope == Scope::Full {
+            Counters::add(&self.engine.statistics.checkpoints, 1);
+        }
+        if let Some(observer) = &self.engine.options.observer {
+            let statistics = self.engine.statistics.totals();
+            observer.published(PublishedCheckpoint { target, scope, rows, statistics }).await;
+        }
+    }
+
     fn note_progress(&self) {
         let (progress, current) = (self.machine.progress(), self.machine.is_current());
-        self.engine.board.note(|facts| {
-            if current && !facts.current {
-                Counters::add(&self.engine.statistics.checkpoints, 1);
-            }
-            (facts.progress, facts.current) = (progress, current);
-        });
+        self.engine.board.note(|facts| (facts.progress, facts.current) = (progress, current));
     }
 }
 

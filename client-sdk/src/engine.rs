@@ -52,21 +52,28 @@ pub(crate) struct Signals {
 
 /// Why a stream ended, or could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SyncError {
+#[non_exhaustive]
+pub enum SyncError {
+    /// The connector has no credentials.
     #[error("no server is configured")]
     NotConfigured,
+    /// The service could not be asked, or did not answer as expected.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The local database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The service broke the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// Buckets whose operations do not add up to what the service announced.
     #[error("the buckets {0:?} did not add up; they are downloaded again")]
     Damaged(Vec<String>),
 }
 
 impl SyncError {
-    pub(crate) const fn code(&self) -> &'static str {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::NotConfigured => "CLIENT-0300",
             Self::Transport(error) => error.code(),
@@ -76,7 +83,8 @@ impl SyncError {
         }
     }
 
-    pub(crate) fn problem(&self) -> Option<Problem> {
+    /// What it means to an app; nothing where there is no server.
+    pub fn problem(&self) -> Option<Problem> {
         match self {
             Self::NotConfigured => None,
             Self::Transport(error) => Some(error.into()),
@@ -104,12 +112,12 @@ impl Engine {
     {
         let credentials = self.session.credentials().await?;
         match call(credentials.clone()).await {
-            Err(TransportError::Unauthorized) => {
+            Err(refused @ TransportError::Unauthorized(_)) => {
                 self.session.expire(&credentials).await;
                 let renewed = self.session.credentials().await?;
                 if renewed == credentials {
                     self.session.expire(&credentials).await;
-                    return Err(TransportError::Unauthorized.into());
+                    return Err(refused.into());
                 }
                 Ok(call(renewed).await?)
             }

@@ -20,6 +20,9 @@
 //! in one transaction. Up: an `INSERT`, `UPDATE` or `DELETE` on a view changes the row and queues the write in one
 //! transaction → the upload loop → the service's answer, which is final.
 //!
+//! Tools that look at data of any app need no schema ([`Schema::learned`]), hear of each step ([`observer`]) and see the
+//! database from outside ([`local_database`]).
+//!
 //! **Invariants**
 //!
 //! - The local database is what the app reads and writes; nothing it does waits for the network.
@@ -37,6 +40,8 @@ pub mod connector;
 pub mod core;
 mod download;
 mod engine;
+pub mod local_database;
+pub mod observer;
 pub mod schema;
 pub mod status;
 mod store;
@@ -51,9 +56,14 @@ pub use crate::{
     client::{Client, ClientError, ClientOptions},
     connector::{Connector, Credentials, CredentialsReason, StaticConnector},
     core::Progress,
-    engine::Statistics,
+    engine::{Statistics, SyncError},
+    local_database::LocalDatabase,
+    observer::{Observer, PublishedCheckpoint},
     schema::{Schema, SchemaError, Table},
     status::{Problem, Recovery, Status, SyncState},
-    store::{RejectedWrite, StoreError},
-    transport::{HttpOptions, HttpTransport, Transport, TransportError},
+    store::{
+        BucketVerification, LocalBucket, LocalTable, RejectedWrite, RowChanges, StoreError, TableVerification,
+        Verification,
+    },
+    transport::{HttpOptions, HttpTransport, Refusal, Transport, TransportError},
 };

@@ -9,19 +9,28 @@ const COLUMNS_MAX: usize = 300;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schema {
     pub(crate) tables: Vec<Table>,
+    pub(crate) is_learned: bool,
 }
 
 impl Schema {
     /// These tables.
     pub fn new(tables: impl IntoIterator<Item = Table>) -> Self {
-        Self { tables: tables.into_iter().collect() }
+        Self { tables: tables.into_iter().collect(), is_learned: false }
+    }
+
+    /// No tables are declared: there is a view for each table that rows came for, whose columns are `id` and those that
+    /// its rows had, as SQLite reads them from JSON. Views are for reading only; they come and grow with checkpoints,
+    /// and stay when a table is empty again. For tools that look at data of any app.
+    ///
+    /// A database that was opened with declared tables once cannot be opened so; the other way round is fine.
+    pub const fn learned() -> Self {
+        Self { tables: Vec::new(), is_learned: true }
     }
 
     pub(crate) fn validate(&self) -> Result<(), SchemaError> {
         let mut names = BTreeSet::new();
         for table in &self.tables {
-            let reserved = ["kairos_", "sqlite_"].iter().any(|prefix| table.name.to_lowercase().starts_with(prefix));
-            if table.name.is_empty() || table.name.contains('\0') || reserved {
+            if !is_table_name(&table.name) {
                 return Err(SchemaError::TableName { table: table.name.clone() });
             }
             if !names.insert(table.name.to_lowercase()) {
@@ -31,6 +40,12 @@ impl Schema {
         }
         Ok(())
     }
+}
+
+/// A view can have this name.
+pub(crate) fn is_table_name(name: &str) -> bool {
+    let reserved = ["kairos_", "sqlite_"].iter().any(|prefix| name.to_lowercase().starts_with(prefix));
+    !(name.is_empty() || name.contains('\0') || reserved)
 }
 
 /// A synced table. Its `id` column, the text that identifies a row, is implied.

@@ -81,8 +81,8 @@ impl Problem {
 impl From<&TransportError> for Problem {
     fn from(error: &TransportError) -> Self {
         match error {
-            TransportError::Unreachable(_) => Self::Unreachable,
-            TransportError::Unauthorized => Self::SignInAgain,
+            TransportError::Unreachable(_) | TransportError::Tls(_) => Self::Unreachable,
+            TransportError::Unauthorized(_) => Self::SignInAgain,
             TransportError::NotFound { .. } => Self::ServerNotFound,
             TransportError::Refused { .. } | TransportError::Line(_) | TransportError::LineTooLong { .. } => {
                 Self::Unavailable

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    client_command::{self, ClientArguments},
     config::{Config, DEFAULT_PORT, ProcessEnvironment},
     copy_bars::CopyBars,
     demo::{self, DemoOptions},
@@ -160,6 +161,20 @@ pub async fn doctor(options: &DoctorOptions) -> ExitCode {
         Err(error) => {
             finish(Err((error.code(), server::chain(&error))));
             ExitCode::from(2)
+        }
+    }
+}
+
+/// `client`: syncs into a file and looks at it. Exits with 0 if all is well, 1 if the service refuses or something differs,
+/// 2 if that could not be found out.
+pub async fn client(arguments: &ClientArguments) -> ExitCode {
+    match client_command::run(arguments).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let is_refusal = error.is_refusal();
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(if is_refusal { 1 } else { 2 })
         }
     }
 }

@@ -19,7 +19,9 @@
 
 pub mod api;
 pub mod auth;
+pub mod auth_check;
 pub mod byte_size;
+pub mod client_command;
 pub mod commands;
 pub mod config;
 pub mod copy_bars;
@@ -40,4 +42,5 @@ pub mod server;
 pub mod service_status;
 pub mod storage;
 pub mod sync;
+mod unambiguous_json;
 pub mod write;

@@ -8,7 +8,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
-use kairos_sync::{commands, copy_bars::CopyBars, demo::DemoOptions, doctor::DoctorOptions, rules_check::CheckOptions};
+use kairos_sync::{
+    auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
+    doctor::DoctorOptions, rules_check::CheckOptions,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Rows wait in memory for their fold in many small pieces, freed on another thread than the one that made them, which
@@ -41,6 +44,12 @@ enum Command {
         #[command(subcommand)]
         command: RulesCommand,
     },
+    /// Work with tokens and the keys for them.
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
+    },
+    Client(Box<ClientArguments>),
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
 }
@@ -170,12 +179,17 @@ async fn main() -> ExitCode {
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await
         }
+        Command::Auth { command } => command.run().await,
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }
         Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
+        Command::Client(arguments) => {
+            start_logging("warn", None);
+            commands::client(&arguments).await
+        }
         Command::Demo(options) => {
             start_logging("error", None);
             commands::demo(DemoOptions {

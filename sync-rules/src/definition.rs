@@ -408,6 +408,19 @@ impl<C> Filter<C> {
         slots
     }
 
+    /// Calls `visit` with the index of every join.
+    pub(crate) fn visit_joins<'f>(&'f self, visit: &mut dyn FnMut(&'f IndexId)) {
+        match self {
+            Self::Joined { index, .. } => visit(index),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.visit_joins(visit)),
+            Self::Condition(_)
+            | Self::Equals { .. }
+            | Self::EqualsOrNull { .. }
+            | Self::Contains { .. }
+            | Self::IsTrue { .. } => {}
+        }
+    }
+
     /// The same filter over other columns.
     pub(crate) fn map<D>(&self, column: &dyn Fn(&C) -> D) -> Filter<D> {
         let parts = |parts: &[Self]| parts.iter().map(|part| part.map(column)).collect();

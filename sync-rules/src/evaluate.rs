@@ -11,6 +11,7 @@ use crate::{
     output::Output,
     plan::{SourceTable, SyncPlan},
     row::Columns,
+    scratch::Scratch,
     table_query::{TableQuery, Written},
     value::{Failure, SqlValue},
 };
@@ -145,9 +146,22 @@ impl TableEvaluator {
     /// # Errors
     /// Only those of `lookups`.
     pub fn evaluate<L: LookupSource>(&self, values: &[SqlValue], lookups: &mut L) -> Result<Evaluation, L::Error> {
+        self.evaluate_with(values, lookups, &mut Scratch::default())
+    }
+
+    /// As [`Self::evaluate`], for one of many rows, which have `scratch` in common.
+    ///
+    /// # Errors
+    /// Only those of `lookups`.
+    pub fn evaluate_with<L: LookupSource>(
+        &self,
+        values: &[SqlValue],
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Evaluation, L::Error> {
         let mut evaluation = Evaluation { rows: Vec::with_capacity(self.dispatch.usual()), ..Evaluation::default() };
         let mut consulted = Vec::new();
-        let mut written = Written::new(&self.outputs);
+        let mut written = Written::new(&self.outputs, scratch);
         self.dispatch.for_each(values, &mut |index| {
             let mut joins = Joins { lookups, consulted: &mut consulted };
             self.queries[index].evaluate(values, &mut joins, &mut written, &mut evaluation)

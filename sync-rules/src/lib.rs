@@ -43,6 +43,7 @@ pub mod request;
 pub mod review;
 mod row;
 pub mod schema;
+mod scratch;
 mod sql_text;
 mod suggest;
 mod syntax;
@@ -64,5 +65,6 @@ pub use plan::{
 pub use request::{ActiveDefinition, Querier, Reason, RequestContext, Resolution, ResolvedBucket, Subscription};
 pub use review::review;
 pub use schema::{SchemaTable, SourceSchema};
+pub use scratch::Scratch;
 pub use value::SqlValue;
 pub use write_policy::{WriteOp, WritePolicy};

@@ -82,10 +82,10 @@ impl Output {
         &mut self.columns[index]
     }
 
-    /// The row's id and its columns as a JSON object.
-    pub(crate) fn write(&self, row: Row<'_>) -> Result<OutputRow, Failure> {
+    /// The row's id and its columns as a JSON object. `data` is memory to write it in.
+    pub(crate) fn write(&self, row: Row<'_>, data: &mut String) -> Result<OutputRow, Failure> {
         let mut id: Option<Arc<str>> = None;
-        let mut data = String::with_capacity(self.size_hint(row));
+        data.clear();
         data.push('{');
         for column in &self.columns {
             let Some(value) = column.value(row)? else { continue };
@@ -93,23 +93,13 @@ impl Output {
                 data.push(',');
             }
             data.push_str(&column.key);
-            write_value(&value, Form::Data, &mut data);
+            write_value(&value, Form::Data, data);
             if column.is_id {
                 id = value.text().map(|text| Arc::from(&*text));
             }
         }
         data.push('}');
-        Ok(OutputRow { id: id.unwrap_or_else(|| Arc::from("")), data: Arc::from(data) })
-    }
-
-    /// About how long the JSON will be; texts in need of escapes are longer.
-    fn size_hint(&self, row: Row<'_>) -> usize {
-        const NUMBER: usize = 12;
-        let texts = row.values.iter().map(|value| match value {
-            SqlValue::Text(text) => text.len() + 8,
-            _ => NUMBER,
-        });
-        2 + self.columns.iter().map(|column| column.key.len() + 1).sum::<usize>() + texts.sum::<usize>()
+        Ok(OutputRow { id: id.unwrap_or_else(|| Arc::from("")), data: Arc::from(data.as_str()) })
     }
 }
 

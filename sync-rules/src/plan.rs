@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 pub use crate::compile::{CompileOptions, compile, compile_with};
 use crate::{
-    definition::{Bucket, Definition, EventQuery, IndexQuery, RowQuery},
+    definition::{Bucket, Definition, EventQuery, IndexQuery, RowQuery, RowSource},
     diagnostic::Diagnostic,
     evaluate::{EvaluationError, RowOwner, TableEvaluator},
     places::Places,
@@ -56,6 +56,9 @@ impl TablePattern {
         self.schema.ends_with('%') || self.name.ends_with('%')
     }
 }
+
+/// Deeper joins are taken for as deep. Subqueries do not nest so deep, and a damaged plan may go in circles.
+const JOIN_DEPTH_MAX: usize = 16;
 
 /// How source values are printed; from the `config` block of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +128,24 @@ impl SyncPlan {
         tables.sort_unstable();
         tables.dedup();
         tables.into_iter().cloned().collect()
+    }
+
+    /// How many joins, one behind the other, the rows of a table ask. What a row asks comes from tables of a smaller depth,
+    /// unless a table is joined with itself: when these are read first, a row finds its answers.
+    pub fn join_depth(&self, table: &SourceTable) -> usize {
+        let rows = self.rows.iter().map(|query| &query.source);
+        let indexes = self.indexes.iter().map(|index| &index.source);
+        let of_table = rows.chain(indexes).filter(|source| source.table.matches(table));
+        of_table.map(|source| self.depth(source, JOIN_DEPTH_MAX)).max().unwrap_or_default()
+    }
+
+    fn depth(&self, source: &RowSource, at_most: usize) -> usize {
+        let mut depth = 0;
+        source.filter.visit_joins(&mut |id| {
+            let asked = self.indexes.iter().find(|index| index.id == *id).filter(|_| at_most > 1);
+            depth = depth.max(1 + asked.map_or(0, |index| self.depth(&index.source, at_most - 1)));
+        });
+        depth
     }
 
     /// Identifies what the plan does to rows and requests: 64 hexadecimal digits. Comments, layout and write rules of
@@ -239,4 +260,34 @@ pub(crate) fn hash(content: &impl Serialize) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_deeper_than_what_its_rows_join() {
+        let rules = "
+bucket_definitions:
+  mine:
+    parameters:
+      - name: user_id
+        type: string
+    data:
+      - table: teams
+        filter: 'owner = :user_id'
+      - table: lists
+        filter: 'team IN (SELECT id FROM teams WHERE owner = :user_id)'
+      - table: items
+        filter: 'list IN (SELECT id FROM lists WHERE team IN (SELECT id FROM teams WHERE owner = :user_id))'
+";
+        let compiled = compile(rules, "public");
+        let plan = compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));
+        let depth = |name: &str| {
+            let (connection, schema) = ("default".to_owned(), "public".to_owned());
+            plan.join_depth(&SourceTable { connection, schema, name: name.to_owned() })
+        };
+        assert_eq!(["teams", "lists", "items", "others"].map(depth), [0, 1, 2, 0]);
+    }
 }

@@ -14,6 +14,7 @@ use crate::{
     output::{Output, OutputRow},
     plan::SourceTable,
     row::{Cell, Columns, Row},
+    scratch::Scratch,
     value::{Failure, SqlValue},
 };
 
@@ -201,17 +202,18 @@ impl TableQuery {
         }
         match &self.matcher {
             Matcher::Values(values) => {
-                written.parts.clear();
-                written.parts.push('[');
+                let parts = &mut written.scratch.parts;
+                parts.clear();
+                parts.push('[');
                 for (index, value) in values.iter().enumerate() {
                     if index > 0 {
-                        written.parts.push(',');
+                        parts.push(',');
                     }
-                    if !key::push_row_key_part(&*row.evaluate(value)?, &mut written.parts) {
+                    if !key::push_row_key_part(&*row.evaluate(value)?, parts) {
                         return self.result.check(row, written).map_err(MatchError::Failure);
                     }
                 }
-                written.parts.push(']');
+                parts.push(']');
                 self.result.add(&Matches::One, row, written, evaluation)?;
             }
             Matcher::Filter { filter, slot_count } => {
@@ -225,7 +227,7 @@ impl TableQuery {
     }
 }
 
-/// How a row matched: in one way, as [`Written::parts`] says, or with slots bound in several ways.
+/// How a row matched: in one way, as [`Scratch::parts`] says, or with slots bound in several ways.
 enum Matches<'m> {
     One,
     Combinations(&'m [Combination]),
@@ -235,17 +237,15 @@ enum Matches<'m> {
 pub(crate) struct Written<'e> {
     outputs: &'e [Output],
     rows: Vec<(usize, OutputRow)>,
-    /// The parameters the row matched last; here so that its memory is used again.
-    parts: String,
-    /// The bucket's name, likewise.
-    name: String,
+    /// Its `parts` are the parameters the row matched last.
+    scratch: &'e mut Scratch,
     /// How long the names of buckets and lookups are together, per query.
     bytes: usize,
 }
 
 impl<'e> Written<'e> {
-    pub(crate) const fn new(outputs: &'e [Output]) -> Self {
-        Self { outputs, rows: Vec::new(), parts: String::new(), name: String::new(), bytes: 0 }
+    pub(crate) const fn new(outputs: &'e [Output], scratch: &'e mut Scratch) -> Self {
+        Self { outputs, rows: Vec::new(), scratch, bytes: 0 }
     }
 
     /// Counts the bytes of a name.
@@ -258,7 +258,7 @@ impl<'e> Written<'e> {
         if let Some((_, written)) = self.rows.iter().find(|(known, _)| *known == output) {
             return Ok(written.clone());
         }
-        let written = self.outputs[output].write(row)?;
+        let written = self.outputs[output].write(row, &mut self.scratch.json)?;
         // What reads elements is another row for each.
         if row.elements.is_empty() || !self.outputs[output].reads_elements() {
             self.rows.push((output, written.clone()));
@@ -317,21 +317,23 @@ impl QueryResult {
         match self {
             Self::Rows { buckets, object_type, output } => {
                 let OutputRow { id, data } = written.row(*output, row)?;
-                let evaluated = |bucket: &str| EvaluatedRow {
+                let object_type = written.scratch.shared(object_type);
+                let evaluated = |bucket: Arc<str>| EvaluatedRow {
                     bucket: BucketName::new(bucket),
-                    object_type: Arc::clone(object_type),
+                    object_type: Arc::clone(&object_type),
                     object_id: Arc::clone(&id),
                     data: Arc::clone(&data),
                 };
                 match matches {
                     Matches::One => {
                         for bucket in buckets {
-                            written.count(bucket.len() + written.parts.len())?;
-                            let Written { parts, name, .. } = written;
+                            let Scratch { parts, name, .. } = &mut *written.scratch;
                             name.clear();
                             name.push_str(bucket);
                             name.push_str(parts);
-                            evaluation.rows.push(evaluated(name));
+                            let length = name.len();
+                            written.count(length)?;
+                            evaluation.rows.push(evaluated(written.scratch.shared_name()));
                         }
                     }
                     Matches::Combinations(combinations) => {
@@ -339,7 +341,7 @@ impl QueryResult {
                             for bucket in buckets {
                                 let name = key::bucket_name(bucket, parts(combination));
                                 written.count(name.len())?;
-                                evaluation.rows.push(evaluated(&name));
+                                evaluation.rows.push(evaluated(written.scratch.shared(&name)));
                             }
                         }
                     }

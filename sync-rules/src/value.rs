@@ -55,7 +55,11 @@ impl SqlValue {
     pub fn text(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Null => None,
-            Self::Integer(number) => Some(Cow::Owned(number.to_string())),
+            Self::Integer(number) => {
+                let mut text = String::new();
+                json::write_value(&Self::Integer(*number), json::Form::Name, &mut text);
+                Some(Cow::Owned(text))
+            }
             Self::Real(number) => {
                 let mut text = String::new();
                 write_ecmascript(*number, &mut text);

@@ -1,5 +1,7 @@
 //! Kairos Sync against the real thing. One binary, so that tests share one throw-away Postgres server.
 
+mod auth;
+mod client_command;
 mod connections;
 mod copies;
 mod demo;

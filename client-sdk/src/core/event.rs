@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kairos_sync_protocol::{
     OpId, WriteCheckpointId,
-    line::{BucketChecksum, BucketData, SyncLine},
+    line::{BucketChecksum, BucketData, StreamDescription, SyncLine},
     request::SyncRequest,
 };
 
@@ -97,6 +97,8 @@ pub struct Target {
     pub write_checkpoint: Option<WriteCheckpointId>,
     /// All buckets of the client, by name.
     pub buckets: BTreeMap<String, BucketChecksum>,
+    /// All streams the client is subscribed to, with what is wrong with subscriptions.
+    pub streams: Vec<StreamDescription>,
 }
 
 /// What the store knows of a bucket when a stream starts.

@@ -143,6 +143,7 @@ impl Stream {
             last_op_id: checkpoint.last_op_id,
             write_checkpoint: checkpoint.write_checkpoint,
             buckets: checkpoint.buckets.into_iter().map(|bucket| (bucket.bucket.clone(), bucket)).collect(),
+            streams: checkpoint.streams,
         };
         let mut gone: Vec<String> =
             self.counters.names().filter(|name| !target.buckets.contains_key(*name)).cloned().collect();

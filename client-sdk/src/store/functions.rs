@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use kairos_sync_protocol::Checksum;
 use rusqlite::{
     Connection,
     functions::{Context, FunctionFlags},
@@ -67,12 +68,19 @@ pub(super) fn register_for_writes(connection: &Connection) -> Result<Arc<WriteCo
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("kairos_row", -1, pure, row)?;
     connection.create_scalar_function("kairos_changes", -1, pure, changes)?;
+    connection.create_scalar_function("kairos_put_checksum", 3, pure, put_checksum)?;
     let context = Arc::new(WriteContext::default());
     let shared = Arc::clone(&context);
     connection.create_scalar_function("kairos_tx_id", 0, FunctionFlags::SQLITE_UTF8, move |_| {
         Ok(shared.tx_id.load(Ordering::Relaxed))
     })?;
     Ok(context)
+}
+
+/// `kairos_put_checksum(table, id, data)`: the checksum of a PUT.
+fn put_checksum(arguments: &Context<'_>) -> rusqlite::Result<u32> {
+    let text = |index| Ok::<_, rusqlite::Error>(arguments.get_raw(index).as_str()?);
+    Ok(Checksum::of_put(text(0)?, text(1)?, text(2)?).bits())
 }
 
 /// `kairos_row(name, value, …)`: a JSON object of the values that are not null.

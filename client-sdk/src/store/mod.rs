@@ -1,7 +1,7 @@
 //! The local SQLite database: what the app sees, what was received, what waits for upload.
 //!
 //! Down: data lines go to `kairos_oplog` as they arrive ([`oplog`]); a completed checkpoint is validated and published
-//! to the app's tables ([`publish`]). Up: the app writes to views ([`views`]), whose triggers change the row and queue
+//! to the app's tables ([`publish`]), which the app declared ([`views`]) or which are made as rows come ([`learn`]). Up: the app writes to views ([`views`]), whose triggers change the row and queue
 //! the write ([`crud`]) in the same SQLite transaction.
 //!
 //! **Invariants**
@@ -18,11 +18,14 @@
 
 pub(crate) mod crud;
 mod functions;
+mod inspect;
+mod learn;
 mod migrations;
 mod oplog;
 mod publish;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod views;
 
 use std::{
@@ -33,9 +36,20 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-pub use self::crud::RejectedWrite;
 use self::functions::WriteContext;
-pub(crate) use self::{crud::LocalState, publish::Outcome};
+pub(crate) use self::{
+    crud::LocalState,
+    inspect::{buckets, tables},
+    migrations::check_version,
+    publish::Outcome,
+    verify::{repair, verify},
+};
+pub use self::{
+    crud::RejectedWrite,
+    inspect::{LocalBucket, LocalTable},
+    publish::RowChanges,
+    verify::{BucketVerification, TableVerification, Verification},
+};
 use crate::{
     changes::TableChanges,
     core::{BucketState, StoreStep},
@@ -68,6 +82,17 @@ pub enum StoreError {
         /// The latest version known here.
         known: u32,
     },
+    /// Made by an earlier version of this crate, and opened for reading only.
+    #[error("this database has version {found}, but version {known} is needed; sync it once with this client")]
+    Older {
+        /// Version of the file.
+        found: u32,
+        /// The version needed.
+        known: u32,
+    },
+    /// A learned schema for a database with a declared one.
+    #[error("the tables of this database are declared by an app; choose another path to learn them from what arrives")]
+    Declared,
     /// The async runtime shuts down.
     #[error("the database call was cancelled because the async runtime is shutting down")]
     ShuttingDown,
@@ -82,6 +107,8 @@ impl StoreError {
             Self::NotOurs => "CLIENT-0103",
             Self::Newer { .. } => "CLIENT-0104",
             Self::ShuttingDown => "CLIENT-0105",
+            Self::Older { .. } => "CLIENT-0106",
+            Self::Declared => "CLIENT-0107",
         }
     }
 }
@@ -93,6 +120,8 @@ pub(crate) struct Store {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
     context: Arc<WriteContext>,
+    /// Tables are learned from what arrives.
+    learns: bool,
     /// As of the last commit: replaced while the writer is still locked, so it never goes back.
     local: Arc<Mutex<LocalState>>,
     changes: TableChanges,
@@ -135,6 +164,7 @@ impl Store {
             writer: Arc::new(Mutex::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             context,
+            learns: schema.is_learned,
             local: Arc::new(Mutex::new(local)),
             changes: TableChanges::default(),
         })
@@ -176,13 +206,14 @@ impl Store {
 
     /// Performs steps of the sync in one transaction, and says what became of a completion among them.
     pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
+        let learns = self.learns;
         self.transact(Durability::Written, move |tx| {
             let mut outcome = None;
             for step in &steps {
                 match step {
                     StoreStep::DeleteBuckets(names) => oplog::delete_buckets(tx, names)?,
                     StoreStep::ApplyData(data) => oplog::apply(tx, data)?,
-                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion)?),
+                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion, learns)?),
                 }
             }
             Ok(outcome)
@@ -238,7 +269,7 @@ fn transact<T, E: From<StoreError>>(
     Ok((result, state))
 }
 
-fn prepare(connection: &Connection) -> Result<(), StoreError> {
+pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // The triggers' own effects must not depend on what an app sets.

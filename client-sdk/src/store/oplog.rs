@@ -5,15 +5,18 @@ use kairos_sync_protocol::{
     line::BucketData,
     operation::{OpKind, Operation},
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::StoreError;
 use crate::core::BucketState;
 
-const PUT: &str = "INSERT OR REPLACE INTO kairos_oplog (bucket, op_id, row_type, row_id, subkey, data)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const REMOVE: &str =
-    "DELETE FROM kairos_oplog WHERE row_id = ?4 AND row_type = ?3 AND subkey = ?5 AND bucket = ?1 AND op_id < ?2";
+const PUT: &str = "INSERT INTO kairos_oplog (bucket, op_id, row_type, row_id, subkey, data, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+const REPLACED: &str = "DELETE FROM kairos_oplog
+    WHERE (bucket = ?1 AND op_id = ?2) OR (row_id = ?3 AND row_type = ?4 AND subkey = ?5 AND bucket = ?1)
+    RETURNING checksum";
+const REMOVE: &str = "DELETE FROM kairos_oplog
+    WHERE row_id = ?3 AND row_type = ?4 AND subkey = ?5 AND bucket = ?1 AND op_id < ?2 RETURNING checksum";
 const TOUCH: &str = "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) VALUES (?1, ?2)";
 
 /// An id as SQLite stores it. Ids fit a signed integer by construction.
@@ -43,40 +46,79 @@ pub(super) fn bucket_states(connection: &Connection) -> Result<Vec<BucketState>,
 /// Keeps the operations of one line. Nothing becomes visible.
 pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), StoreError> {
     let Some(last) = line.data.last() else { return Ok(()) };
-    let (bucket, mut checksum) = bucket(connection, &line.bucket)?;
-    let mut put = connection.prepare_cached(PUT)?;
-    let mut remove = connection.prepare_cached(REMOVE)?;
+    let (bucket, mut sums) = bucket(connection, &line.bucket)?;
+    let mut insert = connection.prepare_cached(PUT)?;
     let mut touch = connection.prepare_cached(TOUCH)?;
     for operation in &line.data {
         match operation.op {
             OpKind::Clear => {
                 clear(connection, bucket)?;
-                checksum = Checksum::ZERO;
+                sums = Sums::default();
+                sums.retired += operation.checksum;
             }
-            OpKind::Move => {}
-            OpKind::Put => {
-                let (row_type, row_id, subkey) = key(operation);
-                let data = operation.data.as_deref().unwrap_or_default();
-                put.execute(params![bucket, sql_id(operation.op_id.get()), row_type, row_id, subkey, data])?;
-            }
+            OpKind::Move => sums.retired += operation.checksum,
+            OpKind::Put => sums.retired += put(connection, &mut insert, bucket, operation)?,
             OpKind::Remove => {
-                let (row_type, row_id, subkey) = key(operation);
-                let removed =
-                    remove.execute(params![bucket, sql_id(operation.op_id.get()), row_type, row_id, subkey])?;
-                if removed > 0 {
+                sums.retired += operation.checksum;
+                if let Some(removed) = take(connection, REMOVE, bucket, operation)? {
+                    sums.retired += removed;
+                    let (row_type, row_id, _) = key(operation);
                     touch.execute(params![row_type, row_id])?;
                 }
             }
         }
-        checksum += operation.checksum;
+        sums.received += operation.checksum;
     }
     connection
         .prepare_cached(
-            "UPDATE kairos_bucket SET last_op_id = ?2, checksum = ?3, count_since_last = count_since_last + ?4
-             WHERE id = ?1",
+            "UPDATE kairos_bucket SET last_op_id = ?2, checksum = ?3, retired_checksum = ?4,
+             count_since_last = count_since_last + ?5 WHERE id = ?1",
         )?
-        .execute(params![bucket, sql_id(last.op_id.get()), checksum.bits(), sql_id(line.data.len() as u64)])?;
+        .execute(params![
+            bucket,
+            sql_id(last.op_id.get()),
+            sums.received.bits(),
+            sums.retired.bits(),
+            sql_id(line.data.len() as u64)
+        ])?;
     Ok(())
+}
+
+/// Stores a PUT; returns the checksums of what it replaced. Most PUTs replace nothing, so that is looked for only where
+/// the insert finds something in its place.
+fn put(
+    connection: &Connection,
+    insert: &mut Statement<'_>,
+    bucket: i64,
+    operation: &Operation,
+) -> Result<Checksum, StoreError> {
+    let (row_type, row_id, subkey) = key(operation);
+    let (op_id, checksum) = (sql_id(operation.op_id.get()), operation.checksum.bits());
+    let data = operation.data.as_deref().unwrap_or_default();
+    let values = params![bucket, op_id, row_type, row_id, subkey, data, checksum];
+    if insert.execute(values)? > 0 {
+        return Ok(Checksum::ZERO);
+    }
+    let replaced = take(connection, REPLACED, bucket, operation)?.unwrap_or_default();
+    insert.execute(values)?;
+    Ok(replaced)
+}
+
+/// Runs a DELETE of operations with the place of this one; returns the sum of their checksums, if there are any.
+fn take(
+    connection: &Connection,
+    sql: &str,
+    bucket: i64,
+    operation: &Operation,
+) -> Result<Option<Checksum>, StoreError> {
+    let (row_type, row_id, subkey) = key(operation);
+    let mut statement = connection.prepare_cached(sql)?;
+    let taken = statement
+        .query_map(params![bucket, sql_id(operation.op_id.get()), row_id, row_type, subkey], |row| {
+            Ok(Checksum::from_bits(row.get(0)?))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((!taken.is_empty()).then(|| taken.into_iter().sum()))
 }
 
 /// Drops buckets. Their rows are looked at again with the next publish, and stay visible until then.
@@ -103,13 +145,25 @@ fn clear(connection: &Connection, bucket: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn bucket(connection: &Connection, name: &str) -> Result<(i64, Checksum), StoreError> {
+/// Sums over the operations of a bucket.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    /// Of all that were received.
+    received: Checksum,
+    /// Of those that are not stored any more.
+    retired: Checksum,
+}
+
+fn bucket(connection: &Connection, name: &str) -> Result<(i64, Sums), StoreError> {
     Ok(connection
         .prepare_cached(
             "INSERT INTO kairos_bucket (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name
-             RETURNING id, checksum",
+             RETURNING id, checksum, retired_checksum",
         )?
-        .query_row([name], |row| Ok((row.get(0)?, Checksum::from_bits(row.get(1)?))))?)
+        .query_row([name], |row| {
+            let sum = |column| row.get(column).map(Checksum::from_bits);
+            Ok((row.get(0)?, Sums { received: sum(1)?, retired: sum(2)? }))
+        })?)
 }
 
 /// What identifies a row within its bucket. The machine has checked that table and id are there.

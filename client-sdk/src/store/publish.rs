@@ -1,6 +1,6 @@
 //! Makes a completed checkpoint visible, whole or not at all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kairos_sync_protocol::Checksum;
 use rusqlite::{
@@ -10,6 +10,7 @@ use rusqlite::{
 
 use super::{
     StoreError, crud,
+    learn::{self, Columns},
     oplog::{delete_buckets, sql_id, unsigned},
     views,
 };
@@ -19,11 +20,20 @@ use crate::core::{Completion, Scope, Target};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The app sees it.
-    Published,
+    Published(BTreeMap<String, RowChanges>),
     /// It is valid, but local writes hold it back.
     Withheld,
     /// These buckets did not add up. They are dropped; the others are kept.
     Damaged(Vec<String>),
+}
+
+/// What a checkpoint did to a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowChanges {
+    /// Rows written: new ones, and those with another content.
+    pub written: u64,
+    /// Rows that are gone.
+    pub deleted: u64,
 }
 
 /// Operations of complete buckets that the app does not see yet and that decide what their row is: no operation with a
@@ -49,11 +59,18 @@ struct Bucket {
     id: i64,
     checksum: Checksum,
     priority: u8,
-    count_at_last: u64,
+    announced: Option<Announced>,
+}
+
+/// What the service said of a bucket with the last published checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Announced {
+    count: u64,
+    checksum: Checksum,
 }
 
 /// Validates the checkpoint and publishes it, if local writes allow.
-pub(super) fn complete(tx: &Connection, completion: &Completion) -> Result<Outcome, StoreError> {
+pub(super) fn complete(tx: &Connection, completion: &Completion, learns: bool) -> Result<Outcome, StoreError> {
     let Completion { target, scope } = completion;
     let buckets = buckets(tx)?;
     let damaged = damaged_buckets(&buckets, target, *scope);
@@ -65,24 +82,27 @@ pub(super) fn complete(tx: &Connection, completion: &Completion) -> Result<Outco
         return Ok(Outcome::Withheld);
     }
     update_priorities(tx, &buckets, target)?;
-    let mut tables = Tables::new(tx);
+    let mut tables = Tables::new(tx, learns);
     publish_new_rows(tx, *scope, &mut tables)?;
     mark_applied(tx, *scope)?;
     // After a part only: what the service has of a touched row may be in a bucket that is not complete.
     if *scope == Scope::Full {
         publish_touched_rows(tx, &mut tables)?;
-        update_counts(tx, &buckets, target)?;
+        note_announced(tx, &buckets, target)?;
         crud::open_gate(tx)?;
         tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('last_synced_at', unixepoch())", [])?;
     }
-    Ok(Outcome::Published)
+    Ok(Outcome::Published(tables.finish()?))
 }
 
 fn buckets(tx: &Connection) -> Result<HashMap<String, Bucket>, StoreError> {
-    let mut statement = tx.prepare_cached("SELECT name, id, checksum, priority, count_at_last FROM kairos_bucket")?;
+    let sql = "SELECT name, id, checksum, priority, count_at_last, announced_checksum FROM kairos_bucket";
+    let mut statement = tx.prepare_cached(sql)?;
     let buckets = statement.query_map([], |row| {
+        let (count, announced): (_, Option<u32>) = (unsigned(row, 4)?, row.get(5)?);
+        let announced = announced.map(|bits| Announced { count, checksum: Checksum::from_bits(bits) });
         let checksum = Checksum::from_bits(row.get(2)?);
-        Ok((row.get(0)?, Bucket { id: row.get(1)?, checksum, priority: row.get(3)?, count_at_last: unsigned(row, 4)? }))
+        Ok((row.get(0)?, Bucket { id: row.get(1)?, checksum, priority: row.get(3)?, announced }))
     })?;
     Ok(buckets.collect::<Result<_, _>>()?)
 }
@@ -105,12 +125,18 @@ fn update_priorities(tx: &Connection, buckets: &HashMap<String, Bucket>, target:
     Ok(())
 }
 
-fn update_counts(tx: &Connection, buckets: &HashMap<String, Bucket>, target: &Target) -> Result<(), StoreError> {
+/// Also of buckets without operations, so that they are known.
+fn note_announced(tx: &Connection, buckets: &HashMap<String, Bucket>, target: &Target) -> Result<(), StoreError> {
     tx.execute("UPDATE kairos_bucket SET count_since_last = 0 WHERE count_since_last <> 0", [])?;
-    let mut statement = tx.prepare_cached("UPDATE kairos_bucket SET count_at_last = ?2 WHERE id = ?1")?;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO kairos_bucket (name, priority, count_at_last, announced_checksum) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE
+         SET count_at_last = excluded.count_at_last, announced_checksum = excluded.announced_checksum",
+    )?;
     for aim in target.buckets.values() {
-        if let Some(bucket) = buckets.get(&aim.bucket).filter(|bucket| bucket.count_at_last != aim.count) {
-            statement.execute(params![bucket.id, sql_id(aim.count)])?;
+        let announced = Announced { count: aim.count, checksum: aim.checksum };
+        if buckets.get(&aim.bucket).and_then(|bucket| bucket.announced) != Some(announced) {
+            statement.execute(params![aim.bucket, aim.priority, sql_id(aim.count), aim.checksum.bits()])?;
         }
     }
     Ok(())
@@ -156,48 +182,78 @@ const fn largest_priority(scope: Scope) -> u8 {
     }
 }
 
-/// Writes rows of the app's tables; passes over tables that are not declared.
+/// Writes rows of the app's tables; passes over tables that are not declared, unless tables are learned.
 struct Tables<'tx> {
     tx: &'tx Connection,
-    statements: HashMap<String, Option<TableStatements<'tx>>>,
+    learns: bool,
+    by_name: HashMap<String, Option<Table<'tx>>>,
 }
 
-struct TableStatements<'tx> {
+struct Table<'tx> {
     put: Statement<'tx>,
     delete: Statement<'tx>,
+    changes: RowChanges,
+    /// Only where tables are learned.
+    columns: Option<Columns>,
 }
 
 impl<'tx> Tables<'tx> {
-    fn new(tx: &'tx Connection) -> Self {
-        Self { tx, statements: HashMap::new() }
+    fn new(tx: &'tx Connection, learns: bool) -> Self {
+        Self { tx, learns, by_name: HashMap::new() }
     }
 
-    fn put(&mut self, table: &str, id: ValueRef<'_>, data: ValueRef<'_>) -> Result<(), StoreError> {
-        let Some(statements) = self.statements(table)? else { return Ok(()) };
-        statements.put.execute(params![ToSqlOutput::Borrowed(id), ToSqlOutput::Borrowed(data)])?;
-        Ok(())
-    }
-
-    fn delete(&mut self, table: &str, id: ValueRef<'_>) -> Result<(), StoreError> {
-        let Some(statements) = self.statements(table)? else { return Ok(()) };
-        statements.delete.execute([ToSqlOutput::Borrowed(id)])?;
-        Ok(())
-    }
-
-    fn statements(&mut self, table: &str) -> Result<Option<&mut TableStatements<'tx>>, StoreError> {
-        if !self.statements.contains_key(table) {
-            let statements = if views::is_synced(self.tx, table)? { Some(self.prepare(table)?) } else { None };
-            self.statements.insert(table.to_owned(), statements);
+    fn put(&mut self, name: &str, id: ValueRef<'_>, data: ValueRef<'_>) -> Result<(), StoreError> {
+        let Some(table) = self.table(name)? else { return Ok(()) };
+        if let Some(columns) = &mut table.columns {
+            columns.see(data.as_str().map_err(rusqlite::Error::from)?);
         }
-        Ok(self.statements.get_mut(table).and_then(Option::as_mut))
+        let written = table.put.execute(params![ToSqlOutput::Borrowed(id), ToSqlOutput::Borrowed(data)])?;
+        table.changes.written += written as u64;
+        Ok(())
     }
 
-    fn prepare(&self, table: &str) -> Result<TableStatements<'tx>, StoreError> {
-        let data = views::data_table(table);
+    fn delete(&mut self, name: &str, id: ValueRef<'_>) -> Result<(), StoreError> {
+        let Some(table) = self.table(name)? else { return Ok(()) };
+        table.changes.deleted += table.delete.execute([ToSqlOutput::Borrowed(id)])? as u64;
+        Ok(())
+    }
+
+    /// Shows what was learned; says what changed.
+    fn finish(self) -> Result<BTreeMap<String, RowChanges>, StoreError> {
+        let mut changes = BTreeMap::new();
+        for (name, table) in self.by_name.into_iter().filter_map(|(name, table)| Some((name, table?))) {
+            if let Some(columns) = &table.columns {
+                columns.save(self.tx, &name)?;
+            }
+            if table.changes != RowChanges::default() {
+                changes.insert(name, table.changes);
+            }
+        }
+        Ok(changes)
+    }
+
+    fn table(&mut self, name: &str) -> Result<Option<&mut Table<'tx>>, StoreError> {
+        if !self.by_name.contains_key(name) {
+            let is_there = views::is_synced(self.tx, name)? || (self.learns && learn::register(self.tx, name)?);
+            let table = if is_there { Some(self.prepare(name)?) } else { None };
+            self.by_name.insert(name.to_owned(), table);
+        }
+        Ok(self.by_name.get_mut(name).and_then(Option::as_mut))
+    }
+
+    fn prepare(&self, name: &str) -> Result<Table<'tx>, StoreError> {
+        let data = views::data_table(name);
         let put = format!(
-            "INSERT INTO {data} (id, data) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+            "INSERT INTO {data} (id, data) VALUES (?1, ?2)
+             ON CONFLICT (id) DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data"
         );
         let delete = format!("DELETE FROM {data} WHERE id = ?1");
-        Ok(TableStatements { put: self.tx.prepare(&put)?, delete: self.tx.prepare(&delete)? })
+        let columns = if self.learns { Some(Columns::load(self.tx, name)?) } else { None };
+        Ok(Table {
+            put: self.tx.prepare(&put)?,
+            delete: self.tx.prepare(&delete)?,
+            changes: RowChanges::default(),
+            columns,
+        })
     }
 }

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::StoreError;
+use super::{StoreError, learn};
 use crate::schema::{Column, Schema, Table};
 
 /// Where the rows of a table are: `kairos_data__<table>`.
@@ -13,11 +13,15 @@ pub(super) const DATA_PREFIX: &str = "kairos_data__";
 
 /// Makes the views and triggers of `schema`. Tables that were not declared before get their rows at the next publish.
 pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError> {
-    let definitions: String = schema.tables.iter().map(definition).collect();
+    let definitions: String =
+        if schema.is_learned { learn::DEFINITION.to_owned() } else { schema.tables.iter().map(definition).collect() };
     let installed: Option<String> =
         tx.query_row("SELECT value FROM kairos_kv WHERE key = 'schema'", [], |row| row.get(0)).optional()?;
     if installed.as_ref() == Some(&definitions) {
         return Ok(());
+    }
+    if schema.is_learned && installed.is_some() {
+        return Err(StoreError::Declared);
     }
     let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only")?;
     drop_views(tx)?;
@@ -35,7 +39,7 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
     Ok(())
 }
 
-/// The app declared this table, and it is not for this device alone.
+/// The app declared this table, or it was learned, and it is not for this device alone.
 pub(super) fn is_synced(connection: &Connection, table: &str) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM kairos_table WHERE name = ?1 AND NOT local_only)";
     Ok(connection.prepare_cached(sql)?.query_row([table], |row| row.get(0))?)
@@ -46,11 +50,17 @@ pub(super) fn data_table(table: &str) -> String {
     identifier(&format!("{DATA_PREFIX}{table}"))
 }
 
-/// Drops the declared views, and with them their triggers, and the indexes. The rows stay.
+/// Makes the table that has the rows of `table`.
+pub(super) fn data_table_sql(table: &str) -> String {
+    format!("CREATE TABLE IF NOT EXISTS {} (id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL);", data_table(table))
+}
+
+/// Drops the views, and with them their triggers, and the indexes. The rows stay.
 fn drop_views(tx: &Connection) -> Result<(), StoreError> {
     for view in names(tx, "DELETE FROM kairos_table RETURNING name")? {
         tx.execute_batch(&format!("DROP VIEW {}", identifier(&view)))?;
     }
+    tx.execute("DELETE FROM kairos_column", [])?;
     let indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, 14) = 'kairos_index__'";
     for index in names(tx, indexes)? {
         tx.execute_batch(&format!("DROP INDEX {}", identifier(&index)))?;
@@ -58,7 +68,7 @@ fn drop_views(tx: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreError> {
+pub(super) fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreError> {
     let mut statement = tx.prepare(sql)?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
@@ -94,7 +104,7 @@ fn definition(table: &Table) -> String {
     );
     let changes = changes_sql(table, "OLD", "NEW");
     format!(
-        "CREATE TABLE IF NOT EXISTS {data} (id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL);
+        "{table}
 CREATE VIEW {view} AS SELECT {columns} FROM {data};
 {indexes}CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
     {id_must_be_text}
@@ -111,6 +121,7 @@ CREATE TRIGGER {delete} INSTEAD OF DELETE ON {view} BEGIN
     {queue_delete}
 END;
 ",
+        table = data_table_sql(name),
         columns = columns.join(", "),
         insert = trigger("INSERT"),
         update = trigger("UPDATE"),
@@ -167,10 +178,10 @@ fn index_sql(table: &Table, number: usize, columns: &[String]) -> String {
     )
 }
 
-fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

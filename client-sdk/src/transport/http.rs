@@ -1,6 +1,6 @@
 //! HTTP: newline-delimited JSON down, JSON up.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use async_trait::async_trait;
 use kairos_sync_protocol::{
@@ -15,7 +15,7 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{LineStream, Transport, TransportError, lines::LineBuffer};
+use super::{LineStream, Refusal, Transport, TransportError, lines::LineBuffer};
 use crate::{connector::Credentials, core::line};
 
 /// Limits of [`HttpTransport`].
@@ -75,14 +75,18 @@ impl HttpTransport {
             .map_err(|error| if error.is_builder() { not_found() } else { unreachable(error) })?;
         match response.status() {
             StatusCode::OK => Ok(response),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(TransportError::Unauthorized),
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(not_found()),
-            status => {
-                let body = self.body(response).await.unwrap_or_default();
-                let code = serde_json::from_slice(&body).map(|body: ErrorBody| body.error.code).unwrap_or_default();
-                Err(TransportError::Refused { status: status.as_u16(), code })
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(TransportError::Unauthorized(self.refusal(response).await))
             }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(not_found()),
+            status => Err(TransportError::Refused { status: status.as_u16(), refusal: self.refusal(response).await }),
         }
+    }
+
+    async fn refusal(&self, response: Response) -> Refusal {
+        let body = self.body(response).await.unwrap_or_default();
+        let parse = |body: &[u8]| serde_json::from_slice::<ErrorBody>(body).ok();
+        parse(&body).map(|body| Refusal::new(&body.error.code, &body.error.description)).unwrap_or_default()
     }
 
     async fn json<T: DeserializeOwned>(
@@ -149,8 +153,15 @@ fn url(credentials: &Credentials, path: &str) -> String {
 
 /// The cause keeps its chain, without the URL: nothing in it is worth hiding, but it repeats itself.
 fn unreachable(error: reqwest::Error) -> TransportError {
+    let is_tls = is_tls(&error);
     let error: Box<dyn Error + Send + Sync> = error.without_url().into();
-    TransportError::Unreachable(error)
+    if is_tls { TransportError::Tls(error) } else { TransportError::Unreachable(error) }
+}
+
+/// Somewhere in the chain of causes TLS complains. An IO error does not name what it wraps as its cause.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 struct HttpLines {

@@ -13,6 +13,8 @@ pub mod backoff;
 mod http;
 mod lines;
 
+use std::fmt;
+
 use async_trait::async_trait;
 use kairos_sync_protocol::{
     WriteCheckpointId,
@@ -23,6 +25,9 @@ use kairos_sync_protocol::{
 
 pub use self::http::{HttpOptions, HttpTransport};
 use crate::{connector::Credentials, core::line::LineError};
+
+/// Longer answers are shown in part.
+const REFUSAL_CHARS_MAX: usize = 500;
 
 /// Carries requests to a service.
 #[async_trait]
@@ -59,9 +64,12 @@ pub enum TransportError {
     /// No connection, or it broke, or nothing came in time.
     #[error("the server cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Somebody answers, but it is not certain who.
+    #[error("no secure connection to the server; check its certificate, the address and the clocks")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The token was refused.
-    #[error("the server does not accept the token; sign in again")]
-    Unauthorized,
+    #[error("the server does not accept the token{0}; sign in again")]
+    Unauthorized(Refusal),
     /// Not an address, or no sync service there.
     #[error("there is no sync service at `{endpoint}`; check the address")]
     NotFound {
@@ -69,12 +77,12 @@ pub enum TransportError {
         endpoint: String,
     },
     /// The service answered with an error.
-    #[error("the server refused the request with status {status} ({code})")]
+    #[error("the server refused the request with status {status}{refusal}")]
     Refused {
         /// HTTP status.
         status: u16,
-        /// Code of the service, such as `PSYNC_S2302`.
-        code: String,
+        /// What it said.
+        refusal: Refusal,
     },
     /// A line or an answer that is damaged.
     #[error(transparent)]
@@ -87,16 +95,44 @@ pub enum TransportError {
     },
 }
 
+/// What a service said about a request it did not serve. Empty where somebody else answered, such as a proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Code of the service, such as `PSYNC_S2302`.
+    pub code: String,
+    /// What is wrong, for people. At most 500 characters, none of them for control.
+    pub description: String,
+}
+
+impl Refusal {
+    /// What a service answered with.
+    pub fn new(code: &str, description: &str) -> Self {
+        let plain = |text: &str| text.chars().filter(|char| !char.is_control()).take(REFUSAL_CHARS_MAX).collect();
+        Self { code: plain(code), description: plain(description) }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code.as_str(), self.description.as_str()) {
+            ("", _) => Ok(()),
+            (code, "") => write!(f, " ({code})"),
+            (code, description) => write!(f, " ({code}: {description})"),
+        }
+    }
+}
+
 impl TransportError {
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "CLIENT-0201",
-            Self::Unauthorized => "CLIENT-0202",
+            Self::Unauthorized(_) => "CLIENT-0202",
             Self::NotFound { .. } => "CLIENT-0203",
             Self::Refused { .. } => "CLIENT-0204",
             Self::Line(_) => "CLIENT-0205",
             Self::LineTooLong { .. } => "CLIENT-0206",
+            Self::Tls(_) => "CLIENT-0207",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Failures as answers: `{"error":{"code":…,"status":…,"description":…}}`.
 
 use axum::{
-    Json,
+    Extension, Json,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -30,6 +30,11 @@ impl ApiError {
     /// What is wrong with the request is in the log only.
     pub(super) fn unauthorized(code: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, code, "Authorization failed")
+    }
+
+    /// Without a body, as clients know it.
+    pub(super) fn too_many_streams() -> Response {
+        (StatusCode::TOO_MANY_REQUESTS, Extension(ErrorCode("PSYNC_S2304"))).into_response()
     }
 
     pub(super) fn not_found() -> Self {

@@ -19,6 +19,8 @@
 
 mod body;
 mod error;
+mod idle;
+mod json_bounds;
 mod negotiation;
 mod probes;
 mod readiness;

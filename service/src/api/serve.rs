@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, http::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -14,9 +14,15 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
+use tower::{ServiceExt, service_fn};
+
+use super::idle::Requests;
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Largest head of a request: a token of the largest size, and what proxies add. Also about what is kept per connection of
+/// what is read and written, before anybody knows who it is.
+const HEAD_BYTES_MAX: u16 = 60 * 1024;
 /// How often HTTP/2 clients are asked whether they are still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long requests may take to end when the service stops.
@@ -36,8 +42,16 @@ pub async fn serve(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(usize::from(HEAD_BYTES_MAX));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .max_header_list_size(u32::from(HEAD_BYTES_MAX));
     let sockets = Arc::new(Semaphore::new(socket_count_max));
     let graceful = GracefulShutdown::new();
     loop {
@@ -47,12 +61,25 @@ pub async fn serve(
             _ = shutdown.wait_for(|stopping| *stopping) => break,
         };
         let Some((socket, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let requests = Requests::new();
+        // Not a layer, which would be made anew for each route of each connection.
+        let service = service_fn({
+            let (router, requests) = (router.clone(), requests.clone());
+            move |request: Request<_>| {
+                let under_way = requests.begin();
+                let answer = router.clone().oneshot(request);
+                async move { answer.await.map(|response| under_way.until_sent(response)) }
+            }
+        });
+        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended early");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended early");
+                },
+                () = requests.idle_for(HEAD_DEADLINE) => tracing::debug!("connection closed: nothing was asked"),
             }
             drop(place);
         });

@@ -4,8 +4,8 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -56,14 +56,13 @@ impl Drop for Place {
 
 pub(super) async fn sync_stream(
     State(state): State<ApiState>,
-    Query(query): Query<ClientQuery>,
+    query: ClientQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let principal = state.principal(&headers).await?;
     let Some(place) = Place::take(&state) else {
-        // Without a body, as clients know it.
-        return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+        return Ok(ApiError::too_many_streams());
     };
     let mut sync: SyncRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     sync.client_id = sync.client_id.or(query.client_id);

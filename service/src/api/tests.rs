@@ -26,9 +26,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::{AuthConfig, jwks::Jwk, jwt::TokenRules, test_keys},
+    auth::{AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
     lsn::Lsn,
-    storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput},
+    storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
     write::UploadError,
 };
@@ -43,7 +43,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A service over a store in memory; tests play replication by committing to it.
 struct TestService {
     address: SocketAddr,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn BucketStore>,
     hub: Arc<Hub>,
     shutdown: watch::Sender<bool>,
     client: Client,
@@ -94,17 +94,19 @@ async fn start() -> TestService {
 }
 
 async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> TestService {
+    start_on(Arc::new(MemoryStore::new()), connection_count_max, bucket_count_max).await
+}
+
+async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, bucket_count_max: usize) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let store = Arc::new(MemoryStore::new());
-    let dyn_store: Arc<dyn BucketStore> = Arc::clone(&store) as _;
     let hub = Hub::new(None);
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
     let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
-        Arc::clone(&dyn_store),
+        Arc::clone(&store),
         Arc::new(plan),
         Arc::clone(&hub),
         Arc::clone(&metrics),
@@ -112,13 +114,14 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
         stopping.clone(),
     );
     let jwk: Jwk = serde_json::from_value(test_keys::secret_jwk()).unwrap();
-    let rules = TokenRules { audience: vec!["test".to_owned()], lifetime_max: Duration::from_hours(24) };
-    let auth = AuthConfig { rules, keys: vec![jwk.to_key(0).unwrap()], jwks_uris: vec![] };
+    let rules = TokenRules { audience: vec!["test".to_owned()], ..TokenRules::default() };
+    let keys = KeyOrigin::Given(vec![jwk.to_key(0).unwrap()]);
+    let auth = AuthConfig { sources: vec![KeySource { keys, rules }], ..AuthConfig::default() };
     let state = ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
-        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), dyn_store, Arc::clone(&hub)),
+        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub)),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,
@@ -323,6 +326,21 @@ async fn no_commit_is_missed_however_fast_they_come() {
     assert_eq!(ids, (2..=500).map(|lsn| format!("a{lsn}")).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_share_one_reader_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { reader_count: 1, ..SqliteOptions::default() };
+    let store = Arc::new(SqliteStore::open(folder.path(), options).unwrap());
+    let service = start_on(store, 100, 10).await;
+    service.commit(1, &[("anna", "a1")]);
+    let clients = (0..50).map(|_| async {
+        let mut anna = service.stream("anna").await;
+        assert_eq!(anna.until_complete().await.0, ["a1"]);
+    });
+    let all = futures_util::future::join_all(clients);
+    tokio::time::timeout(DEADLINE, all).await.expect("nobody waits for a second reader");
+}
+
 #[tokio::test]
 async fn clients_of_long_ago_get_nested_data() {
     let service = start().await;
@@ -381,6 +399,8 @@ async fn too_many_streams_are_refused_without_a_body() {
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.text().await.unwrap(), "");
+    let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2304"} 1"#), "{metrics}");
     drop(open);
     let deadline = Instant::now() + DEADLINE;
     while service.post("/sync/stream", "anna", &json!({})).send().await.unwrap().status() != StatusCode::OK {
@@ -467,7 +487,26 @@ async fn malformed_requests_are_answered_with_their_code() {
     let method = service.client.get(service.url("/sync/stream")).send().await.unwrap();
     assert_eq!(error_of(method).await, (405, "PSYNC_S2002".to_owned()));
     let metrics = service.client.get(service.url("/metrics")).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains(r#"kairos_requests_refused_total{code="PSYNC_S2001"} 5"#), "{metrics}");
+    for (code, count) in [
+        ("PSYNC_S2001", 5),
+        ("PSYNC_S2002", 2),
+        ("FST_ERR_CTP_INVALID_MEDIA_TYPE", 1),
+        ("FST_ERR_CTP_INVALID_JSON_BODY", 5),
+        ("FST_ERR_CTP_BODY_TOO_LARGE", 1),
+    ] {
+        let line = format!(r#"kairos_requests_refused_total{{code="{code}"}} {count}"#);
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_ambiguous_is_refused_with_a_code() {
+    let service = start().await;
+    for path in ["/sync/stream", "/api/data"] {
+        let path = format!("{path}?client_id=one&client_id=two");
+        let refused = service.post(&path, "anna", &json!({})).send().await.unwrap();
+        assert_eq!(error_of(refused).await, (400, "PSYNC_S2001".to_owned()), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,6 @@
 //! `POST /api/sync/data`: local writes of a client.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Query, State},
-    http::HeaderMap,
-};
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::{
     request::Wrapped,
@@ -40,7 +35,7 @@ impl Upload for Writer {
 
 pub(super) async fn upload(
     State(state): State<ApiState>,
-    Query(query): Query<ClientQuery>,
+    query: ClientQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Wrapped<UploadResponse>>, ApiError> {

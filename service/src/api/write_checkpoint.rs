@@ -3,8 +3,8 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State},
-    http::HeaderMap,
+    extract::{FromRequestParts, Query, State},
+    http::{HeaderMap, request::Parts},
 };
 use kairos_sync_protocol::request::{CheckpointRequest, CheckpointRequestResponse, Wrapped, WriteCheckpointResponse};
 use serde::Deserialize;
@@ -17,9 +17,21 @@ pub(super) struct ClientQuery {
     pub(super) client_id: Option<String>,
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for ClientQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        // What is wrong with it would quote it.
+        query
+            .map(|Query(query)| query)
+            .map_err(|_| ApiError::invalid("`client_id` must stand once in the query".to_owned()))
+    }
+}
+
 pub(super) async fn write_checkpoint(
     State(state): State<ApiState>,
-    Query(query): Query<ClientQuery>,
+    query: ClientQuery,
     headers: HeaderMap,
 ) -> Result<Json<Wrapped<WriteCheckpointResponse>>, ApiError> {
     let principal = state.principal(&headers).await?;

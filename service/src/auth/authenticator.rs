@@ -2,29 +2,28 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{
-    AuthError, Principal,
-    jwks::Key,
-    jwt::{TokenRules, UnverifiedToken, extract},
-    remote::RemoteKeys,
-};
+use futures_util::future::join_all;
 
-/// Whose tokens are accepted.
-#[derive(Clone)]
-pub struct AuthConfig {
-    /// What tokens must say.
-    pub rules: TokenRules,
-    /// Keys given in the configuration.
-    pub keys: Vec<Key>,
-    /// Where further keys are fetched from.
-    pub jwks_uris: Vec<String>,
-}
+use super::{
+    AuthConfig, AuthError, Principal,
+    jwt::{UnverifiedToken, extract, find_signer},
+    remote::RemoteKeys,
+    source::{KeyOrigin, KeySet, SourceKeys, TokenRules},
+};
 
 /// Turns proofs into principals.
 pub struct Authenticator {
+    sources: Vec<Source>,
+}
+
+struct Source {
     rules: TokenRules,
-    keys: Vec<Key>,
-    remotes: Vec<Arc<RemoteKeys>>,
+    keys: Keys,
+}
+
+enum Keys {
+    Given(Arc<KeySet>),
+    Remote(Arc<RemoteKeys>),
 }
 
 impl Authenticator {
@@ -33,8 +32,15 @@ impl Authenticator {
     /// # Errors
     /// When no HTTP client can be made, for lack of a TLS provider.
     pub fn new(config: AuthConfig) -> Result<Self, AuthError> {
-        let remotes = config.jwks_uris.into_iter().map(|uri| RemoteKeys::new(uri).map(Arc::new));
-        Ok(Self { rules: config.rules, keys: config.keys, remotes: remotes.collect::<Result<_, _>>()? })
+        let AuthConfig { sources, addresses } = config;
+        let source = |source: super::KeySource| {
+            let keys = match source.keys {
+                KeyOrigin::Given(keys) => Keys::Given(Arc::new(KeySet { keys, left_out: Vec::new() })),
+                KeyOrigin::Fetched(uri) => Keys::Remote(Arc::new(RemoteKeys::new(uri, addresses.clone())?)),
+            };
+            Ok(Source { rules: source.rules, keys })
+        };
+        Ok(Self { sources: sources.into_iter().map(source).collect::<Result<_, _>>()? })
     }
 
     /// Who sent a request with this `Authorization` header.
@@ -43,22 +49,90 @@ impl Authenticator {
     /// Why it is not accepted; the message is for the log only.
     pub async fn authenticate(&self, header: Option<&str>) -> Result<Principal, AuthError> {
         let token = UnverifiedToken::parse(extract(header)?)?;
-        let mut keys = self.keys.clone();
-        let mut failure = None;
-        if !(token.kid.is_some() && token.names_one_of(&keys)) {
-            for remote in &self.remotes {
-                match remote.keys().await {
-                    Ok(fetched) => keys.extend(fetched.iter().cloned()),
-                    Err(error) => failure = Some(error),
-                }
-            }
+        let source = self.signer(&token).await?;
+        token.principal(&self.sources[source].rules, SystemTime::now())
+    }
+
+    /// The source whose key signed a token, by its position in [`AuthConfig::sources`].
+    ///
+    /// # Errors
+    /// When none did, or its keys could not be fetched.
+    pub async fn signer(&self, token: &UnverifiedToken<'_>) -> Result<usize, AuthError> {
+        let given = self.given();
+        // A key that is at hand needs no network, also when another source is down.
+        if token.is_named_in(&given) {
+            return find_signer(token, &given);
         }
-        match token.verify(&keys, &self.rules, SystemTime::now()) {
-            Err(unknown @ AuthError::UnknownKey { .. }) => {
-                self.remotes.iter().for_each(RemoteKeys::refresh_for_unknown_key);
-                Err(failure.unwrap_or(unknown))
-            }
-            result => result,
+        if token.kid.is_none()
+            && let Ok(source) = find_signer(token, &given)
+        {
+            return Ok(source);
+        }
+        let (fetched, failure) = self.fetched().await;
+        let known = in_order(given.clone(), fetched);
+        let found = find_signer(token, &known);
+        if found.is_ok() || token.is_named_in(&known) {
+            return found;
+        }
+        // Perhaps the keys were changed a moment ago.
+        match self.look_again().await {
+            newer if newer.is_empty() => found.map_err(|unknown| failure.unwrap_or(unknown)),
+            newer => find_signer(token, &in_order(given, newer)),
         }
     }
+
+    /// The keys of a source, as far as they are to be had.
+    ///
+    /// # Errors
+    /// When they could not be fetched.
+    ///
+    /// # Panics
+    /// When there is no source at this position.
+    pub async fn keys(&self, source: usize) -> Result<Arc<KeySet>, AuthError> {
+        match &self.sources[source].keys {
+            Keys::Given(keys) => Ok(Arc::clone(keys)),
+            Keys::Remote(remote) => remote.keys().await,
+        }
+    }
+
+    fn given(&self) -> Vec<SourceKeys> {
+        let keys = self.sources.iter().enumerate().filter_map(|(source, Source { keys, .. })| match keys {
+            Keys::Given(keys) => Some((source, Arc::clone(keys))),
+            Keys::Remote(_) => None,
+        });
+        keys.collect()
+    }
+
+    fn remotes(&self) -> impl Iterator<Item = (usize, &Arc<RemoteKeys>)> {
+        self.sources.iter().enumerate().filter_map(|(source, Source { keys, .. })| match keys {
+            Keys::Remote(remote) => Some((source, remote)),
+            Keys::Given(_) => None,
+        })
+    }
+
+    /// All fetched keys, and why some are not there.
+    async fn fetched(&self) -> (Vec<SourceKeys>, Option<AuthError>) {
+        let (mut found, mut failure) = (Vec::new(), None);
+        for (source, keys) in join_all(self.remotes().map(async |(source, remote)| (source, remote.keys().await))).await
+        {
+            match keys {
+                Ok(keys) => found.push((source, keys)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        (found, failure)
+    }
+
+    /// All fetched keys, if those of a source are newer than before; nothing otherwise.
+    async fn look_again(&self) -> Vec<SourceKeys> {
+        let looks = join_all(self.remotes().map(async |(_, remote)| remote.look_again().await)).await;
+        if looks.iter().all(Option::is_none) { Vec::new() } else { self.fetched().await.0 }
+    }
+}
+
+/// Sources in the order of the configuration.
+fn in_order(mut left: Vec<SourceKeys>, right: Vec<SourceKeys>) -> Vec<SourceKeys> {
+    left.extend(right);
+    left.sort_by_key(|(source, _)| *source);
+    left
 }

@@ -56,15 +56,34 @@ pub struct InvalidKey {
     pub problem: String,
 }
 
-impl Jwk {
-    /// Id by which tokens name it.
-    pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+impl Key {
+    /// A shared secret as text, for HS256. Tokens need not name it.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn from_secret_text(secret: &str) -> Result<Self, String> {
+        check_secret(secret.as_bytes())?;
+        let decoding = DecodingKey::from_secret(secret.as_bytes());
+        Ok(Self { kid: None, algorithms: vec![Algorithm::HS256], decoding })
     }
 
-    /// Whether it is a shared secret, which must never come over the network.
-    pub fn is_secret(&self) -> bool {
-        self.kty == "oct"
+    /// Names of the algorithms it may be used with, as tokens have them.
+    pub fn algorithm_names(&self) -> Vec<String> {
+        self.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect()
+    }
+}
+
+impl Jwk {
+    /// The key, ready to verify, if it may come over the network.
+    ///
+    /// # Errors
+    /// As [`Self::to_key`], and for shared secrets.
+    pub fn to_public_key(&self, position: usize) -> Result<Key, InvalidKey> {
+        if self.kty == "oct" {
+            let problem = "a shared secret must not be published; write it under client_auth.jwks".to_owned();
+            return Err(self.invalid(position, problem));
+        }
+        self.to_key(position)
     }
 
     /// Whether it is meant for verifying signatures at all.
@@ -111,13 +130,7 @@ impl Jwk {
             return Err("a shared secret needs `alg`, such as HS256".to_owned());
         }
         let secret = bytes("k", self.k.as_deref())?;
-        if secret.len() < SECRET_BYTES_MIN {
-            return Err(format!(
-                "the shared secret has {} bytes, at least {SECRET_BYTES_MIN} are needed: make one with \
-                 `openssl rand -base64 48 | tr '+/' '-_'`",
-                secret.len()
-            ));
-        }
+        check_secret(&secret)?;
         Ok((DecodingKey::from_secret(&secret), vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]))
     }
 
@@ -161,6 +174,16 @@ impl Jwk {
             DecodingKey::from_ed_components(x.unwrap_or_default()).map_err(|_| "x is not base64url".to_owned())?;
         Ok((key, vec![Algorithm::EdDSA]))
     }
+}
+
+fn check_secret(secret: &[u8]) -> Result<(), String> {
+    if secret.len() >= SECRET_BYTES_MIN {
+        return Ok(());
+    }
+    Err(format!(
+        "the shared secret has {} bytes, at least {SECRET_BYTES_MIN} are needed: make one with `kairos-sync auth keygen`",
+        secret.len()
+    ))
 }
 
 const fn is_pss(algorithm: Algorithm) -> bool {

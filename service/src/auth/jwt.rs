@@ -1,33 +1,24 @@
 //! Checking a token. Pure: keys and the time come from the caller.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
-};
 use serde_json::{Map, Value};
 
-use super::{AuthError, Principal, jwks::Key};
+use super::{
+    AuthError, Principal,
+    jwks::Key,
+    source::{SourceKeys, TokenRules},
+};
+use crate::unambiguous_json;
 
 /// Longer tokens are refused unread.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Key ids and algorithms go to the log, so they must not be long.
+const NAME_BYTES_MAX: usize = 256;
 /// How far clocks may differ.
 const CLOCK_TOLERANCE_SECONDS: f64 = 60.0;
-
-/// What tokens must say.
-#[derive(Debug, Clone)]
-pub struct TokenRules {
-    /// One of these must be in `aud`.
-    pub audience: Vec<String>,
-    /// The longest time from `iat` to `exp`.
-    pub lifetime_max: Duration,
-}
 
 /// A token taken apart, nothing verified yet.
 #[derive(Debug)]
@@ -39,14 +30,7 @@ pub struct UnverifiedToken<'a> {
     /// Key id it names.
     pub kid: Option<String>,
     /// Algorithm it names.
-    alg: String,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    crit: Option<de::IgnoredAny>,
+    pub alg: Algorithm,
 }
 
 /// The token of an `Authorization` header: `Token` or `Bearer`, one space, no other whitespace.
@@ -74,57 +58,97 @@ impl<'a> UnverifiedToken<'a> {
         if claims.contains('.') {
             return Err(malformed());
         }
-        let header: Header = decode(header)?;
-        if header.crit.is_some() {
+        // Other members, such as `jku`, `jwk` and `x5u`, are not looked at: a token does not say where its key is.
+        let header: Map<String, Value> = decode(header)?;
+        if header.contains_key("crit") {
             return Err(AuthError::Malformed("it has critical header extensions"));
         }
-        Ok(Self { message, signature, claims, kid: header.kid, alg: header.alg })
+        let alg = text(&header, "alg")?.ok_or(AuthError::Malformed("its header has no `alg`"))?;
+        let kid = text(&header, "kid")?;
+        if kid.iter().chain([&alg]).any(|name| name.len() > NAME_BYTES_MAX) {
+            return Err(AuthError::Malformed("its `kid` or `alg` is longer than 256 bytes"));
+        }
+        let alg = alg.parse().map_err(|_| AuthError::UnknownAlgorithm { alg })?;
+        Ok(Self { message, signature, claims, kid, alg })
     }
 
-    /// Who the token speaks for, if one of the keys signed it and it says what it must.
+    /// Whether a key with the id the token names is among these.
+    pub(super) fn is_named_in(&self, sources: &[SourceKeys]) -> bool {
+        self.named_in(sources).is_some()
+    }
+
+    /// The first key with the id the token names, and its source.
+    fn named_in<'k>(&self, sources: &'k [SourceKeys]) -> Option<(usize, &'k Key)> {
+        let kid = self.kid.as_ref()?;
+        every_key(sources).find(|(_, key)| key.kid.as_ref() == Some(kid))
+    }
+
+    /// What it says of itself. Proves nothing.
+    ///
+    /// # Errors
+    /// When that is not an object, or a member occurs twice.
+    pub fn claims(&self) -> Result<Map<String, Value>, AuthError> {
+        decode(self.claims)
+    }
+
+    /// Who a token speaks for whose signer is known, if it says what it must.
     ///
     /// # Errors
     /// Otherwise.
-    pub fn verify(&self, keys: &[Key], rules: &TokenRules, now: SystemTime) -> Result<Principal, AuthError> {
-        self.verify_signature(keys)?;
-        let Claims(claims) = decode(self.claims)?;
+    pub fn principal(&self, rules: &TokenRules, now: SystemTime) -> Result<Principal, AuthError> {
+        let claims = self.claims()?;
         let expires_at = check_times(&claims, rules, now)?;
         check_audience(&claims, &rules.audience)?;
+        check_issuer(&claims, &rules.issuer)?;
         if claims.get("parameters").is_some_and(|parameters| !parameters.is_object()) {
             return Err(AuthError::Malformed("`parameters` is not an object"));
         }
         Ok(Principal { user_id: user_id(&claims)?, claims, expires_at })
     }
 
-    /// Whether a key with the id the token names is among `keys`; a token without one can do with any.
-    pub fn names_one_of(&self, keys: &[Key]) -> bool {
-        self.kid.as_ref().is_none_or(|kid| keys.iter().any(|key| key.kid.as_ref() == Some(kid)))
-    }
-
-    /// The key with the id the token names; where there is none, one of the keys without an id.
-    fn verify_signature(&self, keys: &[Key]) -> Result<(), AuthError> {
-        let unknown = || AuthError::UnknownKey { kid: self.kid.clone(), alg: self.alg.clone() };
-        let algorithm: Algorithm = self.alg.parse().map_err(|_| unknown())?;
-        let named = self.kid.as_ref().and_then(|kid| keys.iter().find(|key| key.kid.as_ref() == Some(kid)));
-        let candidates = match named {
-            Some(key) => vec![key],
-            None => keys.iter().filter(|key| key.kid.is_none()).collect(),
-        };
-        let mut fitting = candidates.into_iter().filter(|key| key.algorithms.contains(&algorithm)).peekable();
-        if fitting.peek().is_none() {
-            return Err(unknown());
-        }
-        let signed = |key: &Key| {
-            crypto::verify(self.signature, self.message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
-        };
-        if fitting.any(signed) { Ok(()) } else { Err(AuthError::Signature { kid: self.kid.clone() }) }
+    fn is_signed_with(&self, key: &Key) -> bool {
+        crypto::verify(self.signature, self.message.as_bytes(), &key.decoding, self.alg).unwrap_or(false)
     }
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, AuthError> {
+/// The source whose key signed a token: the key with the id it names; where there is none, one of the keys without an id.
+///
+/// # Errors
+/// When no key did.
+pub(super) fn find_signer(token: &UnverifiedToken<'_>, sources: &[SourceKeys]) -> Result<usize, AuthError> {
+    let (kid, alg) = (token.kid.clone(), format!("{:?}", token.alg));
+    if let Some((source, key)) = token.named_in(sources) {
+        if !key.algorithms.contains(&token.alg) {
+            let expected = key.algorithm_names().join(" or ");
+            return Err(AuthError::OtherAlgorithm { kid: kid.unwrap_or_default(), alg, expected });
+        }
+        return if token.is_signed_with(key) { Ok(source) } else { Err(AuthError::Signature { kid }) };
+    }
+    let fits = |(_, key): &(usize, &Key)| key.kid.is_none() && key.algorithms.contains(&token.alg);
+    let mut fitting = every_key(sources).filter(fits).peekable();
+    if fitting.peek().is_none() {
+        return Err(AuthError::UnknownKey { kid, alg });
+    }
+    let signed = fitting.find(|(_, key)| token.is_signed_with(key));
+    signed.map(|(source, _)| source).ok_or(AuthError::Signature { kid })
+}
+
+fn every_key(sources: &[SourceKeys]) -> impl Iterator<Item = (usize, &Key)> {
+    sources.iter().flat_map(|(source, set)| set.keys.iter().map(move |key| (*source, key)))
+}
+
+fn text(header: &Map<String, Value>, name: &str) -> Result<Option<String>, AuthError> {
+    match header.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(AuthError::Malformed("its `kid` or `alg` is not text")),
+    }
+}
+
+fn decode(part: &str) -> Result<Map<String, Value>, AuthError> {
     let malformed = AuthError::Malformed("a part is not base64url of a JSON object without repeated members");
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed.clone())?;
-    serde_json::from_slice(&bytes).map_err(|_| malformed)
+    unambiguous_json::from_slice(&bytes).map_err(|_| malformed)
 }
 
 fn check_times(claims: &Map<String, Value>, rules: &TokenRules, now: SystemTime) -> Result<SystemTime, AuthError> {
@@ -138,7 +162,9 @@ fn check_times(claims: &Map<String, Value>, rules: &TokenRules, now: SystemTime)
     if number("nbf").transpose()?.is_some_and(|not_before| not_before > now + CLOCK_TOLERANCE_SECONDS) {
         return Err(AuthError::Malformed("it is not valid yet (`nbf`)"));
     }
-    let lifetime = Duration::try_from_secs_f64((expires - issued).max(0.0)).unwrap_or(Duration::MAX);
+    // An `iat` in the future does not make a long life a short one.
+    let lifetime = (expires - issued).max(expires - now - CLOCK_TOLERANCE_SECONDS).max(0.0);
+    let lifetime = Duration::try_from_secs_f64(lifetime).unwrap_or(Duration::MAX);
     if lifetime > rules.lifetime_max {
         let (seconds, seconds_max) = (lifetime.as_secs(), rules.lifetime_max.as_secs());
         return Err(AuthError::LifetimeTooLong { seconds, seconds_max });
@@ -159,39 +185,18 @@ fn check_audience(claims: &Map<String, Value>, allowed: &[String]) -> Result<(),
     if accepted { Ok(()) } else { Err(AuthError::Audience) }
 }
 
+fn check_issuer(claims: &Map<String, Value>, allowed: &[String]) -> Result<(), AuthError> {
+    let issuer = claims.get("iss").and_then(Value::as_str);
+    let is_allowed = allowed.is_empty() || issuer.is_some_and(|issuer| allowed.iter().any(|allowed| allowed == issuer));
+    if is_allowed { Ok(()) } else { Err(AuthError::Issuer) }
+}
+
 /// `sub` as the text that keys write checkpoints and row-level security.
 fn user_id(claims: &Map<String, Value>) -> Result<String, AuthError> {
     match claims.get("sub") {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         _ => Err(AuthError::Malformed("`sub` is missing, empty, or neither text nor a number")),
-    }
-}
-
-/// Claims in which no member occurs twice: which of them counts would depend on the reader.
-struct Claims(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Claims;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claims, A::Error> {
-                let mut claims = Map::new();
-                while let Some((name, value)) = members.next_entry::<String, Value>()? {
-                    if claims.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a member occurs twice"));
-                    }
-                }
-                Ok(Claims(claims))
-            }
-        }
-        deserializer.deserialize_map(Members)
     }
 }
 

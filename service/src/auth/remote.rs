@@ -8,44 +8,30 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, Response, header, redirect};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{
     AuthError,
-    jwks::{JwkSet, Key},
+    address::AddressRules,
+    fetch::{FetchError, Fetcher},
+    key_cache::{KeyCache, Wanted},
+    source::KeySet,
 };
 
-/// Keys this old are fetched again in the background.
-const REFRESH_AFTER: Duration = Duration::from_mins(5);
-/// Keys this old are no longer trusted.
-const KEEP_FOR: Duration = Duration::from_hours(1);
-/// How often an unknown key id may cause a fetch.
-const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a fetch is tried while there are no keys at all.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a request waits for the first keys.
+/// How long a request waits for keys.
 const WAIT_MAX: Duration = Duration::from_secs(3);
-/// How long a fetch may take.
-const FETCH_DEADLINE: Duration = Duration::from_secs(10);
-/// The largest answer that is read.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The keys of one address.
-pub struct RemoteKeys {
+pub(super) struct RemoteKeys {
     uri: String,
-    client: Client,
+    fetcher: Fetcher,
     // Read by every request; written after a fetch.
-    cached: RwLock<Cached>,
+    cache: RwLock<KeyCache>,
     // Held during a fetch, so that there is one at a time.
     fetching: Mutex<()>,
-}
-
-#[derive(Default, Clone)]
-struct Cached {
-    keys: Option<(Arc<[Key]>, Instant)>,
-    attempted: Option<Instant>,
-    failure: Option<String>,
 }
 
 impl RemoteKeys {
@@ -53,12 +39,10 @@ impl RemoteKeys {
     ///
     /// # Errors
     /// When no HTTP client can be made, for lack of a TLS provider.
-    pub fn new(uri: String) -> Result<Self, AuthError> {
-        // No redirects: the address was checked by whoever wrote the configuration, another one was not.
-        let client = Client::builder().redirect(redirect::Policy::none()).timeout(FETCH_DEADLINE).build();
-        match client {
-            Ok(client) => Ok(Self { uri, client, cached: RwLock::default(), fetching: Mutex::new(()) }),
-            Err(error) => Err(AuthError::KeysUnavailable { uri, cause: error.to_string() }),
+    pub(super) fn new(uri: String, addresses: AddressRules) -> Result<Self, AuthError> {
+        match Fetcher::new(&uri, addresses) {
+            Ok(fetcher) => Ok(Self { uri, fetcher, cache: RwLock::default(), fetching: Mutex::new(()) }),
+            Err(cause) => Err(AuthError::KeysUnavailable { uri, cause }),
         }
     }
 
@@ -66,89 +50,73 @@ impl RemoteKeys {
     ///
     /// # Errors
     /// When none could be fetched, or not for so long that the last ones are not trusted any more.
-    pub async fn keys(self: &Arc<Self>) -> Result<Arc<[Key]>, AuthError> {
-        if let Some(keys) = self.usable() {
-            self.refresh_if_older_than(REFRESH_AFTER);
+    pub(super) async fn keys(self: &Arc<Self>) -> Result<Arc<KeySet>, AuthError> {
+        if let Some(keys) = self.cached() {
+            if self.is_due(Wanted::Fresh) {
+                tokio::spawn(Arc::clone(self).fetch_if_due(Wanted::Fresh));
+            }
             return Ok(keys);
         }
-        // In a task of its own: the fetch serves others too, also when this request gives up.
-        let fetch = tokio::spawn(Arc::clone(self).fetch_unless_tried_within(RETRY_INTERVAL));
-        let waited = tokio::time::timeout(WAIT_MAX, fetch).await;
-        let failure = || if waited.is_err() { None } else { self.snapshot().failure };
-        self.usable().ok_or_else(|| AuthError::KeysUnavailable {
+        let is_pending = self.wait_for_fetch(Wanted::Any).await;
+        self.cached().ok_or_else(|| AuthError::KeysUnavailable {
             uri: self.uri.clone(),
-            cause: failure().unwrap_or_else(|| "no answer yet".to_owned()),
+            cause: if is_pending { FetchError::Pending } else { self.failure().unwrap_or(FetchError::Pending) },
         })
     }
 
-    /// A token named a key that is not known: perhaps the keys were changed. Helps later requests, not this one.
-    pub fn refresh_for_unknown_key(self: &Arc<Self>) {
-        self.refresh_if_older_than(UNKNOWN_KEY_INTERVAL);
-    }
-
-    fn refresh_if_older_than(self: &Arc<Self>, age: Duration) {
-        if self.snapshot().attempted.is_none_or(|attempted| attempted.elapsed() >= age) {
-            tokio::spawn(Arc::clone(self).fetch_unless_tried_within(age));
+    /// A token names a key that is not known: perhaps there are new ones. `None` where it is too early to look again, or
+    /// where there were none a moment ago.
+    pub(super) async fn look_again(self: &Arc<Self>) -> Option<Arc<KeySet>> {
+        if self.cached().is_none() || !self.is_due(Wanted::Unknown) {
+            return None;
         }
+        self.wait_for_fetch(Wanted::Unknown).await;
+        self.cached()
     }
 
-    /// A poisoned lock is harmless: the content is replaced whole.
-    fn snapshot(&self) -> Cached {
-        self.cached.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Waits for a fetch, as long as a request may wait. Whether it still goes on then.
+    async fn wait_for_fetch(self: &Arc<Self>, wanted: Wanted) -> bool {
+        // In a task of its own: the fetch serves others too, also when this request gives up.
+        let fetch = tokio::spawn(Arc::clone(self).fetch_if_due(wanted));
+        timeout(WAIT_MAX, fetch).await.is_err()
     }
 
-    fn usable(&self) -> Option<Arc<[Key]>> {
-        self.snapshot().keys.filter(|(_, fetched)| fetched.elapsed() < KEEP_FOR).map(|(keys, _)| keys)
-    }
-
-    async fn fetch_unless_tried_within(self: Arc<Self>, age: Duration) {
+    async fn fetch_if_due(self: Arc<Self>, wanted: Wanted) {
         let _one_at_a_time = self.fetching.lock().await;
-        if self.snapshot().attempted.is_some_and(|attempted| attempted.elapsed() < age) {
+        if !self.is_due(wanted) {
             return; // while waiting for the turn somebody else did it
         }
-        let result = self.fetch().await;
-        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
-        cached.attempted = Some(Instant::now());
-        match result {
-            Ok(keys) => *cached = Cached { keys: Some((keys.into(), Instant::now())), failure: None, ..cached.clone() },
-            Err(failure) => {
-                tracing::warn!(uri = self.uri, failure, "keys could not be fetched");
-                cached.failure = Some(failure);
+        let fetched = self.fetcher.fetch().await;
+        match &fetched {
+            // Said once, not with every refresh.
+            Ok(keys) if self.cached().is_none_or(|old| old.left_out != keys.left_out) => {
+                for reason in &keys.left_out {
+                    tracing::warn!(uri = self.uri, reason, "a key is left out");
+                }
             }
+            Ok(_) => {}
+            Err(failure) => tracing::warn!(uri = self.uri, %failure, "keys could not be fetched"),
         }
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        cache.record(fetched.map(Arc::new), Instant::now());
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let request = self.client.get(&self.uri).header(header::ACCEPT, "application/json");
-        let response = request.send().await.map_err(|error| error.without_url().to_string())?;
-        if !response.status().is_success() {
-            return Err(format!("status {}", response.status().as_u16()));
-        }
-        let body = read_bounded(response).await?;
-        let set: JwkSet =
-            serde_json::from_slice(&body).map_err(|_| "the answer is not a JSON Web Key Set".to_owned())?;
-        Ok(self.usable_keys(&set))
+    fn cached(&self) -> Option<Arc<KeySet>> {
+        self.read(|cache| cache.keys(Instant::now()))
     }
 
-    /// Keys of unknown kinds are left out: an issuer may publish more than we can use. Secrets are never accepted.
-    fn usable_keys(&self, set: &JwkSet) -> Vec<Key> {
-        let meant_for_us = |(_, jwk): &(usize, &super::jwks::Jwk)| !jwk.is_secret() && jwk.is_for_verifying();
-        let keys = set.keys.iter().enumerate().filter(meant_for_us).filter_map(|(position, jwk)| {
-            jwk.to_key(position).inspect_err(|error| tracing::warn!(uri = self.uri, %error, "a key is left out")).ok()
-        });
-        keys.collect()
+    fn is_due(&self, wanted: Wanted) -> bool {
+        self.read(|cache| cache.is_due(wanted, Instant::now()))
     }
-}
 
-async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.without_url().to_string())? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err("the answer is larger than 1 MiB".to_owned());
-        }
-        body.extend_from_slice(&chunk);
+    fn failure(&self) -> Option<FetchError> {
+        self.read(|cache| cache.failure().cloned())
     }
-    Ok(body)
+
+    /// A poisoned lock is harmless: what is recorded is recorded whole.
+    fn read<T>(&self, ask: impl FnOnce(&KeyCache) -> T) -> T {
+        ask(&self.cache.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[cfg(test)]

@@ -73,8 +73,13 @@ pub enum Problem {
         remedy: &'static str,
     },
     /// A key for verifying tokens is not usable.
-    #[error("client_auth.jwks: {0}")]
-    Key(#[from] InvalidKey),
+    #[error("`{key}`: {error}")]
+    Key {
+        /// The key of the setting with the path to it.
+        key: String,
+        /// What is wrong with it.
+        error: InvalidKey,
+    },
     /// The connection URI is not usable.
     #[error("{0}")]
     Source(#[from] PgError),
@@ -94,7 +99,7 @@ impl ConfigError {
             Problem::MissingVariable(_) => "CONF-0104",
             Problem::InvalidValue { .. } => "CONF-0105",
             Problem::Missing { .. } => "CONF-0106",
-            Problem::Key(_) => "CONF-0107",
+            Problem::Key { .. } => "CONF-0107",
             Problem::Source(_) => "CONF-0108",
         }
     }

@@ -12,6 +12,7 @@
 //!
 //! Start reading at [`Config::load`].
 
+mod auth;
 mod environment;
 mod error;
 mod parse;
@@ -46,6 +47,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whose tokens are accepted.
     pub auth: AuthConfig,
+    /// Where that is said.
+    pub auth_settings: AuthSettings,
     /// How uploads are written.
     pub write: WriteConfig,
     /// Bounds.
@@ -54,6 +57,35 @@ pub struct Config {
     pub admin_tokens: Vec<Secret>,
     /// What was read but changes nothing, with its place. To be logged once.
     pub warnings: Vec<String>,
+}
+
+/// A setting and where it stands, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key with the path to it, or the environment variable.
+    pub key: String,
+    /// Where it stands, or should stand.
+    pub place: Place,
+}
+
+/// Where it is said whose tokens are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// The whole section.
+    pub whole: Setting,
+    /// For each source of keys, in their order.
+    pub sources: Vec<SourceSettings>,
+}
+
+/// Where a source of keys is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// The keys, or where they are.
+    pub keys: Setting,
+    /// Which audience their tokens must have.
+    pub audience: Setting,
+    /// Which issuer their tokens must have.
+    pub issuer: Setting,
 }
 
 /// The text of the sync rules.

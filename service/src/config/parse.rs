@@ -10,26 +10,24 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesText, WriteConfig,
+    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesText, WriteConfig, auth,
     environment::Environment,
     error::{ConfigError, Place, Problem},
     section::{Section, missing},
     yaml::{self, Node, Value},
 };
 use crate::{
-    auth::{AuthConfig, jwks::Jwk, jwt::TokenRules},
     postgres::{Failover, PgError, SourceConfig, TlsMode},
     secret::Secret,
 };
 
-/// Tokens that live longer are refused, as clients expect of the PowerSync service.
-const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(24);
-
-struct Context<'a> {
-    environment: &'a dyn Environment,
+/// What the sections are read with.
+pub(super) struct Context<'a> {
+    pub(super) environment: &'a dyn Environment,
     path: &'a Path,
-    whole: Place,
-    warnings: Vec<String>,
+    /// The file as a whole.
+    pub(super) whole: Place,
+    pub(super) warnings: Vec<String>,
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -45,12 +43,14 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
     let mut root = yaml::parse(text, &file, environment)?.into_section()?;
     let mut context = Context { environment, path, whole, warnings: Vec::new() };
     let source = context.source(&mut root)?;
+    let (auth, auth_settings) = auth::auth(&mut context, &mut root, &source)?;
     let config = Config {
         rules: context.rules(&mut root)?,
         port: context.port(&mut root)?,
         base_path: context.base_path(&mut root)?,
         data_dir: context.data_dir(&mut root)?,
-        auth: context.auth(&mut root)?,
+        auth,
+        auth_settings,
         write: write(&mut root, &source)?,
         limits: limits(&mut root)?,
         admin_tokens: context.api(&mut root)?,
@@ -241,39 +241,6 @@ impl Context<'_> {
         Ok(configured.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
     }
 
-    fn auth(&mut self, root: &mut Section) -> Result<AuthConfig, ConfigError> {
-        let mut section = root.section("client_auth")?;
-        let variable = |name| self.environment.variable(name).map(|value| vec![value]);
-        let audience = section.take("audience").map(Node::into_texts).transpose()?;
-        let audience = audience.or_else(|| variable("POWERSYNC_JWKS_AUDIENCE")).unwrap_or_default();
-        let uris = section.take("jwks_uri");
-        let place = uris.as_ref().map_or_else(|| self.whole.clone(), |node| node.place.clone());
-        let uris = uris.map(Node::into_texts).transpose()?.or_else(|| variable("POWERSYNC_JWKS_URI"));
-        let jwks_uris = uris.unwrap_or_default();
-        if !jwks_uris.iter().all(|uri| uri.starts_with("https://") || uri.starts_with("http://")) {
-            let expected = "must begin with https:// or http://".to_owned();
-            return Err(ConfigError {
-                place,
-                problem: Problem::InvalidValue { key: "client_auth.jwks_uri".to_owned(), expected },
-            });
-        }
-        let keys = section.take("jwks").map(keys).transpose()?.unwrap_or_default();
-        for key in ["supabase", "supabase_jwt_secret"] {
-            section.unneeded(key, "not supported yet: set jwks_uri and audience", &mut self.warnings);
-        }
-        for key in ["block_local_jwks", "jwks_reject_ip_ranges"] {
-            section.unneeded(key, "address ranges are not checked yet", &mut self.warnings);
-        }
-        section.finish()?;
-        if keys.is_empty() && jwks_uris.is_empty() {
-            self.warnings.push("client_auth has no keys: every client is refused; add jwks or jwks_uri".to_owned());
-        }
-        if audience.is_empty() {
-            self.warnings.push("client_auth.audience is empty: every client is refused; add one".to_owned());
-        }
-        Ok(AuthConfig { rules: TokenRules { audience, lifetime_max: TOKEN_LIFETIME_MAX }, keys, jwks_uris })
-    }
-
     /// Limits written for the PowerSync service are not taken over: its defaults are those of another design.
     fn api(&mut self, root: &mut Section) -> Result<Vec<Secret>, ConfigError> {
         let mut section = root.section("api")?;
@@ -334,18 +301,6 @@ fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
     };
     section.finish()?;
     Ok(limits)
-}
-
-fn keys(node: Node) -> Result<Vec<crate::auth::jwks::Key>, ConfigError> {
-    let mut section = node.into_section()?;
-    let list = section.take("keys").map(Node::into_list).transpose()?.unwrap_or_default();
-    section.finish()?;
-    let key = |(position, node): (usize, Node)| {
-        let jwk: Jwk = serde_json::from_value(node.to_json())
-            .map_err(|_| node.invalid("is not a JSON Web Key: it needs `kty`, and text in all its members"))?;
-        jwk.to_key(position).map_err(|error| ConfigError { place: node.place.clone(), problem: error.into() })
-    };
-    list.into_iter().enumerate().map(key).collect()
 }
 
 fn source_error(place: &Place, error: PgError) -> ConfigError {

@@ -1,6 +1,7 @@
 //! Taking settings out of a section, one by one; what is left in the end is unknown.
 
 use super::{
+    Setting,
     error::{ConfigError, Place, Problem},
     yaml::{Node, Value},
 };
@@ -24,6 +25,11 @@ impl Section {
         self.known.push(key);
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         Some(self.entries.remove(index).1).filter(|node| !matches!(node.value, Value::Null))
+    }
+
+    /// Where a setting stands, if it is there.
+    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node.place.clone())
     }
 
     /// The section of this name; an empty one where it is not there.
@@ -58,11 +64,18 @@ impl Section {
     }
 }
 
+impl Setting {
+    /// An error about this setting.
+    pub(super) fn invalid(&self, expected: impl Into<String>) -> ConfigError {
+        let problem = Problem::InvalidValue { key: self.key.clone(), expected: expected.into() };
+        ConfigError { place: self.place.clone(), problem }
+    }
+}
+
 impl Node {
     /// An error about this value.
     pub(super) fn invalid(&self, expected: impl Into<String>) -> ConfigError {
-        let problem = Problem::InvalidValue { key: self.path.clone(), expected: expected.into() };
-        ConfigError { place: self.place.clone(), problem }
+        self.setting().invalid(expected)
     }
 
     pub(super) fn into_section(self) -> Result<Section, ConfigError> {
@@ -85,6 +98,21 @@ impl Node {
             Value::Text(text) => Ok(text),
             Value::Number(number) => Ok(number.to_string()),
             _ => Err(self.invalid("must be text")),
+        }
+    }
+
+    /// Which setting it is, and where it stands.
+    pub(super) fn setting(&self) -> Setting {
+        Setting { key: self.path.clone(), place: self.place.clone() }
+    }
+
+    /// True or false; as text too, as variables are text.
+    pub(super) fn into_flag(self) -> Result<bool, ConfigError> {
+        match &self.value {
+            Value::Bool(flag) => Ok(*flag),
+            Value::Text(text) if text == "true" => Ok(true),
+            Value::Text(text) if text == "false" => Ok(false),
+            _ => Err(self.invalid("must be true or false")),
         }
     }
 

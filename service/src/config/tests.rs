@@ -2,7 +2,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use super::*;
 use crate::{
-    auth::test_keys,
+    auth::KeyOrigin,
     postgres::{Failover, TlsMode},
 };
 
@@ -74,8 +74,9 @@ telemetry:
     assert_eq!(config.source.password.unwrap().reveal(), "p@ss");
     assert_eq!(config.port, 9090);
     assert_eq!(config.rules.text, "bucket_definitions: {}");
-    assert_eq!(config.auth.rules.audience, ["powersync"]);
-    assert_eq!(config.auth.jwks_uris, ["https://app.example/keys"]);
+    let [source] = &config.auth.sources[..] else { panic!("one source of keys") };
+    assert_eq!((&source.rules.audience[..], source.rules.issuer.len()), (&["powersync".to_owned()][..], 0));
+    assert!(matches!(&source.keys, KeyOrigin::Fetched(uri) if uri == "https://app.example/keys"));
     assert_eq!(config.admin_tokens[0].reveal(), "let-me-in");
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
     assert!(config.warnings[0].contains("powersync.yaml:7:1: `storage` is ignored"), "{:?}", config.warnings);
@@ -111,7 +112,9 @@ fn the_environment_alone_is_enough() {
     let config = Config::parse("{}", Path::new("environment"), &environment).unwrap();
     assert_eq!((config.port, config.data_dir), (8081, PathBuf::from("/data")));
     assert_eq!(config.base_path.as_deref(), Some("/sync-api"), "a slash at its end does not matter");
-    assert_eq!(config.auth.jwks_uris, ["https://app.example/keys"]);
+    let [source] = &config.auth.sources[..] else { panic!("one source of keys") };
+    assert!(matches!(&source.keys, KeyOrigin::Fetched(uri) if uri == "https://app.example/keys"));
+    assert_eq!(source.rules.audience, ["app"]);
 }
 
 #[test]
@@ -179,22 +182,6 @@ fn no_secret_is_in_a_message() {
         let (message, _) = error(&text);
         assert!(!message.contains("secret"), "{message}");
     }
-}
-
-#[test]
-fn a_weak_shared_secret_stops_the_start() {
-    let text = MINIMAL
-        .replace("jwks_uri: https://app.example/keys", "jwks: {keys: [{kty: oct, alg: HS256, kid: weak, k: c2hvcnQ}]}");
-    let (message, code) = error(&text);
-    assert!(message.contains("client_auth.jwks: key `weak`: the shared secret has 5 bytes"), "{message}");
-    assert_eq!(code, "CONF-0107");
-}
-
-#[test]
-fn keys_are_read_from_the_file() {
-    let keys = format!("jwks: {{keys: [{}, {}]}}", test_keys::secret_jwk(), test_keys::rsa_jwk());
-    let config = parse(&MINIMAL.replace("jwks_uri: https://app.example/keys", &keys)).unwrap();
-    assert_eq!(config.auth.keys.len(), 2);
 }
 
 #[test]

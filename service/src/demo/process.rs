@@ -33,10 +33,18 @@ impl ServiceProcess {
     /// # Errors
     /// When it cannot be started or ends at once; the message holds the end of its log.
     pub async fn start(binary: &Path, config: &Path, port: u16) -> io::Result<Self> {
+        Self::start_with(binary, config, port, &[]).await
+    }
+
+    /// As [`Self::start`] with further variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(binary: &Path, config: &Path, port: u16, environment: &[(&str, &str)]) -> io::Result<Self> {
         let log = config.with_extension("log");
         // First what may fail, so that no process is left behind.
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
-        let child = spawn(binary, config, &log, &[])?;
+        let child = spawn(binary, config, &log, environment)?;
         let mut process = Self {
             binary: binary.to_path_buf(),
             config: config.to_path_buf(),

@@ -37,11 +37,16 @@ impl TokenMint {
 
     /// The `client_auth` section of a configuration that accepts these tokens.
     pub fn client_auth_yaml(&self) -> String {
-        let key = BASE64_URL_SAFE_NO_PAD.encode(self.secret);
+        let key = self.key();
         format!(
             "client_auth:\n  audience: [{AUDIENCE}]\n  jwks:\n    keys:\n      - {{ kty: oct, alg: HS256, kid: {KEY_ID}, \
              k: \"{key}\" }}\n"
         )
+    }
+
+    /// The secret, as `k` of a key in a configuration has it.
+    pub fn key(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.secret)
     }
 
     /// A token for a user, good from now for `lifetime`.
@@ -49,8 +54,16 @@ impl TokenMint {
     /// # Panics
     /// When the system clock stands before 1970.
     pub fn mint(&self, user_id: &str, lifetime: Duration) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs();
-        let claims = Claims { sub: user_id, aud: AUDIENCE, iat: now, exp: now + lifetime.as_secs() };
+        self.mint_at(SystemTime::now(), user_id, lifetime)
+    }
+
+    /// A token for a user, issued at this time.
+    ///
+    /// # Panics
+    /// When the time is before 1970.
+    pub fn mint_at(&self, issued_at: SystemTime, user_id: &str, lifetime: Duration) -> String {
+        let issued_at = issued_at.duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs();
+        let claims = Claims { sub: user_id, aud: AUDIENCE, iat: issued_at, exp: issued_at + lifetime.as_secs() };
         let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&self.secret))
             .expect("plain claims and an HMAC key always encode")

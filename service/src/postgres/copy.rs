@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use memchr::memchr;
 use tokio_postgres::Client;
 
 use crate::postgres::{
@@ -89,7 +90,7 @@ impl LineBuffer {
     }
 
     fn next_line(&mut self) -> Option<Bytes> {
-        let Some(end) = self.chunk.iter().position(|byte| *byte == b'\n') else {
+        let Some(end) = memchr(b'\n', &self.chunk) else {
             self.partial.extend_from_slice(&std::mem::take(&mut self.chunk));
             return None;
         };
@@ -105,11 +106,26 @@ impl LineBuffer {
 
 /// The values of a line: `None` is NULL.
 pub fn fields(line: &[u8]) -> impl Iterator<Item = Option<Cow<'_, [u8]>>> {
-    line.split(|byte| *byte == b'\t').map(|field| if field == b"\\N" { None } else { Some(unescape(field)) })
+    let mut rest = Some(line);
+    // Most lines have none, and then no field needs to be looked through.
+    let has_escapes = memchr(b'\\', line).is_some();
+    std::iter::from_fn(move || {
+        let fields = rest?;
+        let (field, following) = match memchr(b'\t', fields) {
+            Some(end) => (&fields[..end], Some(&fields[end + 1..])),
+            None => (fields, None),
+        };
+        rest = following;
+        Some(match field {
+            _ if !has_escapes => Some(Cow::Borrowed(field)),
+            b"\\N" => None,
+            _ => Some(unescape(field)),
+        })
+    })
 }
 
 fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = field.iter().position(|byte| *byte == b'\\') else {
+    let Some(first) = memchr(b'\\', field) else {
         return Cow::Borrowed(field);
     };
     let mut plain = field[..first].to_vec();

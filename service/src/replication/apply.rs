@@ -11,34 +11,34 @@ use std::{
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::Checksum;
-use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupKey};
+use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey, Scratch};
 
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
     replication::{
-        copy::ledger::{Touched, Verdict},
+        copy::{
+            copied::{CopiedRow, Found},
+            ledger::{Touched, Verdict},
+        },
         error::ReplicationError,
+        evaluated::{Evaluated, FEW_OUTPUTS, Put},
         image::{CompleteRow, Image, identity_key, subkey},
         lookups::{Lookups, group},
-        pending::PendingRows,
+        pending::{PendingRows, Place},
         relations::{Relations, SourceRelation},
     },
     storage::{Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow},
 };
 
-/// Clients refuse larger rows; such an output is left out and reported like a failed query.
-const DATA_BYTES_MAX: usize = 15 * 1024 * 1024;
 /// Keys read from the store at once.
 const PAGE: usize = 1_000;
 /// A change may pass through as many lookups as rules nest subqueries; more rounds mean a circle.
 const ROUNDS_MAX: usize = 64;
-/// Up to so many outputs of a row are compared one by one, which is faster than hashing them.
-const FEW_OUTPUTS: usize = 8;
-
 /// Collects the changes of one store commit.
 pub(super) struct Applier<'s> {
     store: &'s dyn BucketStore,
     lookups: Lookups<'s>,
+    scratch: Scratch,
     rows: PendingRows<'s>,
     /// Rows of this batch by the lookups they asked; may name rows that no longer ask.
     consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
@@ -61,12 +61,18 @@ enum Emit<'o> {
 
 impl<'s> Applier<'s> {
     pub(super) fn new(store: &'s dyn BucketStore) -> Self {
+        Self::with_capacity(store, 0)
+    }
+
+    /// For about so many rows.
+    pub(super) fn with_capacity(store: &'s dyn BucketStore, row_count: usize) -> Self {
         Self {
             store,
             lookups: Lookups::new(store),
-            rows: PendingRows::new(store),
+            scratch: Scratch::default(),
+            rows: PendingRows::new(store, row_count),
             consulting: HashMap::default(),
-            operations: Vec::new(),
+            operations: Vec::with_capacity(row_count),
             errors: Vec::new(),
             touched: Vec::new(),
             bytes: 0,
@@ -89,44 +95,61 @@ impl<'s> Applier<'s> {
     pub(super) fn copied(
         &mut self,
         table: &SourceRelation,
-        key: &RowKey,
-        (layout, row): (usize, &CompleteRow),
+        copied: CopiedRow,
         verdict: Verdict,
     ) -> Result<bool, ReplicationError> {
-        match verdict {
+        let place = match verdict {
             Verdict::Skip => return Ok(true),
-            Verdict::Complete => return self.completed(table, key, (layout, row)),
-            Verdict::New => self.rows.add_new(key),
+            Verdict::Complete => return self.completed(table, &copied),
+            Verdict::New => self.rows.add_new(&copied.key),
             Verdict::Compare => {
-                let stored = self.rows.get(key)?.cloned();
+                let place = self.rows.place(&copied.key)?;
+                let stored = self.rows.at(place).cloned();
                 let decoded = stored.as_ref().map(|stored| Image::decode(&stored.image).ok_or_else(damaged_image));
                 if let (Some(stored), Some((stored_layout, Image::Complete(stored_row)))) =
                     (stored, decoded.transpose()?)
                 {
-                    self.compared(table, key, (layout, row), stored, (stored_layout, &stored_row))?;
+                    self.compared(table, copied, place, stored, (stored_layout, &stored_row))?;
                     return Ok(true);
                 }
+                place
             }
-        }
-        self.evaluate(table, key, (layout, row), row.encode(layout), Emit::All)?;
+        };
+        self.put_copied(table, copied, place, Emit::All)?;
         Ok(true)
     }
 
-    /// A copied row which the stream has touched since: what the stream did not send is as it was.
-    fn completed(
+    /// Brings a row to the state that was copied.
+    fn put_copied(
         &mut self,
         table: &SourceRelation,
-        key: &RowKey,
-        (layout, row): (usize, &CompleteRow),
-    ) -> Result<bool, ReplicationError> {
-        let Some(stored) = self.rows.get(key)? else { return Ok(true) };
+        copied: CopiedRow,
+        place: Place,
+        emit: Emit<'_>,
+    ) -> Result<(), ReplicationError> {
+        let CopiedRow { key, found } = copied;
+        match found {
+            Found::Evaluated(evaluated) => self.put(&key, place, evaluated, emit),
+            Found::Image(image) => {
+                let (layout, row) = complete(&image)?;
+                let evaluated = self.evaluated(table, &key, (layout, &row), image)?;
+                self.put(&key, place, evaluated, emit);
+            }
+        }
+        Ok(())
+    }
+
+    /// A copied row which the stream has touched since: what the stream did not send is as it was.
+    fn completed(&mut self, table: &SourceRelation, copied: &CopiedRow) -> Result<bool, ReplicationError> {
+        let Some(stored) = self.rows.get(&copied.key)? else { return Ok(true) };
         let (stored_layout, image) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
         let Image::Partial(sent) = image else { return Ok(true) };
+        let (layout, row) = complete(copied.image())?;
         if !table.has_same_columns(layout, stored_layout) {
             return Ok(false);
         }
-        let row = sent.completed_by(row);
-        self.evaluate(table, key, (layout, &row), row.encode(layout), Emit::All)?;
+        let row = sent.completed_by(&row);
+        self.evaluate(table, &copied.key, (layout, &row), row.encode(layout), Emit::All)?;
         Ok(true)
     }
 
@@ -134,21 +157,22 @@ impl<'s> Applier<'s> {
     fn compared(
         &mut self,
         table: &SourceRelation,
-        key: &RowKey,
-        (layout, row): (usize, &CompleteRow),
+        copied: CopiedRow,
+        place: Place,
         stored: Arc<StoredRow>,
         (stored_layout, stored_row): (usize, &CompleteRow),
     ) -> Result<(), ReplicationError> {
-        let image = row.encode(layout);
-        if stored_row == row && table.has_same_columns(stored_layout, layout) {
+        let (layout, row) = complete(copied.image())?;
+        if *stored_row == row && table.has_same_columns(stored_layout, layout) {
             if stored_layout != layout {
-                self.bytes += image.len() + key.identity.len();
-                self.rows.set(key, Some(StoredRow { image, ..Arc::unwrap_or_clone(stored) }))?;
+                let image = copied.image().clone();
+                self.bytes += image.len() + copied.key.identity.len();
+                self.rows.set(place, Some(StoredRow { image, ..Arc::unwrap_or_clone(stored) }));
             }
             return Ok(());
         }
         let same = self.outputs_now(table, (stored_layout, stored_row), &stored)?;
-        self.evaluate(table, key, (layout, row), image, Emit::Except(&same))
+        self.put_copied(table, copied, place, Emit::Except(&same))
     }
 
     /// What clients have of a stored row, with its data: outputs that will be the same again need no operation.
@@ -158,10 +182,10 @@ impl<'s> Applier<'s> {
         (layout, row): (usize, &CompleteRow),
         stored: &StoredRow,
     ) -> Result<HashMap<RowOutput, Arc<str>>, ReplicationError> {
-        let Some((evaluator, values)) = table.evaluable(layout, row) else {
+        let Some(layout) = table.layout(layout) else {
             return Ok(HashMap::new());
         };
-        let rows = evaluator.evaluate(&values, &mut self.lookups)?.rows;
+        let rows = layout.evaluate(row, &mut self.lookups, &mut self.scratch)?.rows;
         let outputs = rows.into_iter().map(|EvaluatedRow { bucket, object_type, object_id, data }| {
             (RowOutput { bucket, object_type, object_id }, data)
         });
@@ -234,9 +258,11 @@ impl<'s> Applier<'s> {
 
     /// Stores what is known of a row. Clients keep what they have of it.
     fn keep_partial(&mut self, key: &RowKey, image: Bytes) -> Result<(), StorageError> {
-        let stored = self.rows.get(key)?.cloned().map_or_else(no_row, Arc::unwrap_or_clone);
+        let place = self.rows.place(key)?;
+        let stored = self.rows.at(place).cloned().map_or_else(StoredRow::default, Arc::unwrap_or_clone);
         self.bytes += image.len() + key.identity.len();
-        self.rows.set(key, Some(StoredRow { image, ..stored }))
+        self.rows.set(place, Some(StoredRow { image, ..stored }));
+        Ok(())
     }
 
     /// A row that is gone.
@@ -273,7 +299,10 @@ impl<'s> Applier<'s> {
     /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.
     pub(super) fn settle(&mut self, relations: &Relations<'_>) -> Result<(), ReplicationError> {
         for _ in 0..ROUNDS_MAX {
-            let changed = self.lookups.take_changed();
+            let (store, consulting) = (self.store, &self.consulting);
+            let changed = self
+                .lookups
+                .take_changed(|key| Ok(consulting.contains_key(key) || !store.dependents(key, None, 1)?.is_empty()))?;
             if changed.is_empty() {
                 return Ok(());
             }
@@ -287,6 +316,7 @@ impl<'s> Applier<'s> {
     /// The batch: what differs from the store.
     pub(super) fn finish(self) -> Batch {
         let mut batch = Batch { operations: self.operations, ..Batch::default() };
+        batch.rows.reserve(self.rows.len());
         for (key, before, after) in self.rows.into_changed() {
             let (old, new) = (before.as_deref(), after.as_deref());
             if [old, new].into_iter().flatten().any(|row| !row.lookups.is_empty()) {
@@ -367,103 +397,84 @@ impl<'s> Applier<'s> {
     }
 
     fn delete_key(&mut self, table: &SourceRelation, key: &RowKey) -> Result<(), StorageError> {
-        if self.rows.get(key)?.is_none() {
+        let place = self.rows.place(key)?;
+        if self.rows.at(place).is_none() {
             return Ok(());
         }
-        self.replace(table, key, None, Vec::new(), Emit::All)
+        let subkey = subkey(&table.schema, &table.name, key);
+        self.replace(key, place, None, &subkey, Vec::new(), Emit::All);
+        Ok(())
     }
 
-    /// Evaluates a row, given with the number of its layout and as an image.
+    /// Evaluates a row, given with the number of its layout and as an image, and brings it to that state.
     fn evaluate(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        row: (usize, &CompleteRow),
+        image: Bytes,
+        emit: Emit<'_>,
+    ) -> Result<(), ReplicationError> {
+        let evaluated = self.evaluated(table, key, row, image)?;
+        let place = self.rows.place(key)?;
+        self.put(key, place, evaluated, emit);
+        Ok(())
+    }
+
+    fn evaluated(
         &mut self,
         table: &SourceRelation,
         key: &RowKey,
         (layout, row): (usize, &CompleteRow),
         image: Bytes,
-        emit: Emit<'_>,
-    ) -> Result<(), ReplicationError> {
-        let (evaluator, values) = table.evaluable(layout, row).ok_or_else(damaged_image)?;
-        let mut evaluation = evaluator.evaluate(&values, &mut self.lookups)?;
-        self.errors.append(&mut evaluation.errors);
-        let outputs = self.distinct_outputs(evaluation.rows);
-        evaluation.consulted.sort_unstable();
-        evaluation.consulted.dedup();
-        let stored = StoredRow {
-            image,
-            outputs: outputs.iter().map(|(output, _)| output.clone()).collect(),
-            lookups: evaluation.lookups,
-            consulted: evaluation.consulted,
-        };
-        Ok(self.replace(table, key, Some(stored), outputs, emit)?)
+    ) -> Result<Evaluated, StorageError> {
+        let layout = table.layout(layout).ok_or_else(damaged_image)?;
+        Evaluated::of(layout, key, row, image, &mut self.lookups, &mut self.scratch)
     }
 
-    /// One output per bucket, table and id, in order; of several the last counts.
-    fn distinct_outputs(&mut self, rows: Vec<EvaluatedRow>) -> Vec<(RowOutput, Arc<str>)> {
-        let mut places = OutputPlaces::new(rows.len());
-        let mut outputs: Vec<(RowOutput, Arc<str>)> = Vec::with_capacity(rows.len());
-        for EvaluatedRow { bucket, object_type, object_id, data } in rows {
-            if data.len() > DATA_BYTES_MAX {
-                let message = format!("an output row of more than {DATA_BYTES_MAX} bytes is left out");
-                self.errors.push(EvaluationError {
-                    definition: object_type.to_string(),
-                    message,
-                    kind: ErrorKind::Data,
-                });
-                continue;
-            }
-            let output = RowOutput { bucket, object_type, object_id };
-            match places.find_or_add(&output, &outputs) {
-                Some(known) => outputs[known].1 = data,
-                None => outputs.push((output, data)),
-            }
-        }
-        outputs
+    fn put(
+        &mut self,
+        key: &RowKey,
+        place: Place,
+        Evaluated { stored, subkey, outputs, mut errors }: Evaluated,
+        emit: Emit<'_>,
+    ) {
+        self.errors.append(&mut errors);
+        self.replace(key, place, Some(stored), &subkey, outputs, emit);
     }
 
     /// Brings a row to its new state: PUTs for what it is now, then REMOVEs for what it is no longer.
     fn replace(
         &mut self,
-        table: &SourceRelation,
         key: &RowKey,
+        place: Place,
         after: Option<StoredRow>,
-        outputs: Vec<(RowOutput, Arc<str>)>,
+        subkey: &Arc<str>,
+        outputs: Vec<Put>,
         emit: Emit<'_>,
-    ) -> Result<(), StorageError> {
-        let before = self.rows.get(key)?.cloned();
-        let empty = no_row();
+    ) {
+        let before = self.rows.at(place).cloned();
+        let empty = StoredRow::default();
         let (old, new) = (before.as_deref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty));
-        self.emit(&subkey(&table.schema, &table.name, key), &old.outputs, outputs, emit);
-        self.change_lookups(key, old, new)?;
+        self.emit(subkey, &old.outputs, outputs, emit);
+        self.change_lookups(key, old, new);
         for lookup in &new.consulted {
             self.consulting.entry(lookup.clone()).or_default().insert(key.clone());
         }
         self.bytes += new.image.len() + key.identity.len();
-        self.rows.set(key, after)
+        self.rows.set(place, after);
     }
 
-    fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<(RowOutput, Arc<str>)>, emit: Emit<'_>) {
+    fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<Put>, emit: Emit<'_>) {
         let gone = outputs_gone(old, &new);
         // Only asked when differences are wanted, or there are none.
         let had: HashSet<&RowOutput, RandomState> =
             if matches!(emit, Emit::Differences) { old.iter().collect() } else { HashSet::default() };
-        let first = self.operations.len();
-        for (output, data) in new {
+        for Put { output, data, checksum } in new {
             let is_same = |same: &HashMap<RowOutput, Arc<str>>| same.get(&output).is_some_and(|same| *same == data);
             if had.contains(&output) || matches!(emit, Emit::Except(same) if is_same(same)) {
                 continue;
             }
-            // Buckets mostly get the very same row, so its checksum is computed once.
-            let last = self.operations.get(first..).and_then(<[NewOperation]>::last);
-            let checksum = match last {
-                Some(NewOperation { output: same, data: Some(same_data), checksum, .. })
-                    if Arc::ptr_eq(same_data, &data)
-                        && same.object_type == output.object_type
-                        && same.object_id == output.object_id =>
-                {
-                    *checksum
-                }
-                _ => Checksum::of_put(&output.object_type, &output.object_id, &data),
-            };
             self.push(NewOperation { output, subkey: Arc::clone(subkey), checksum, data: Some(data) });
         }
         if gone.is_empty() {
@@ -480,18 +491,20 @@ impl<'s> Applier<'s> {
         self.operations.push(operation);
     }
 
-    fn change_lookups(&mut self, key: &RowKey, old: &StoredRow, new: &StoredRow) -> Result<(), StorageError> {
+    fn change_lookups(&mut self, key: &RowKey, old: &StoredRow, new: &StoredRow) {
+        if old.lookups.is_empty() && new.lookups.is_empty() {
+            return;
+        }
         let (old, mut new) = (group(&old.lookups), group(&new.lookups));
         for (lookup, values) in old {
             let now = new.remove(lookup).unwrap_or_default();
             if now != values {
-                self.lookups.replace(lookup, key, now)?;
+                self.lookups.replace(lookup, key, now);
             }
         }
         for (lookup, values) in new {
-            self.lookups.replace(lookup, key, values)?;
+            self.lookups.replace(lookup, key, values);
         }
-        Ok(())
     }
 }
 
@@ -504,38 +517,13 @@ pub(super) enum Upserted {
     Partly,
 }
 
-/// Where outputs of a row are in a list of them.
-struct OutputPlaces {
-    /// `None` for few, which are searched.
-    places: Option<HashMap<RowOutput, usize, RandomState>>,
-}
-
-impl OutputPlaces {
-    fn new(count: usize) -> Self {
-        let places = (count > FEW_OUTPUTS).then(|| HashMap::with_capacity_and_hasher(count, RandomState::default()));
-        Self { places }
-    }
-
-    /// The place of an output in the list; `None` if it is new and about to be added to its end.
-    fn find_or_add(&mut self, output: &RowOutput, outputs: &[(RowOutput, Arc<str>)]) -> Option<usize> {
-        let Some(places) = &mut self.places else {
-            return outputs.iter().position(|(known, _)| known == output);
-        };
-        let known = places.get(output).copied();
-        if known.is_none() {
-            places.insert(output.clone(), outputs.len());
-        }
-        known
-    }
-}
-
 /// Outputs a row had and has no longer.
-fn outputs_gone(old: &[RowOutput], new: &[(RowOutput, Arc<str>)]) -> Vec<RowOutput> {
+fn outputs_gone(old: &[RowOutput], new: &[Put]) -> Vec<RowOutput> {
     if old.len().min(new.len()) <= FEW_OUTPUTS {
-        let is_gone = |output: &&RowOutput| !new.iter().any(|(kept, _)| kept == *output);
+        let is_gone = |output: &&RowOutput| !new.iter().any(|kept| kept.output == **output);
         return old.iter().filter(is_gone).cloned().collect();
     }
-    let kept: HashSet<&RowOutput, RandomState> = new.iter().map(|(output, _)| output).collect();
+    let kept: HashSet<&RowOutput, RandomState> = new.iter().map(|kept| &kept.output).collect();
     old.iter().filter(|output| !kept.contains(output)).cloned().collect()
 }
 
@@ -543,8 +531,12 @@ fn damaged_image() -> StorageError {
     StorageError::Damaged { what: "a row image".to_owned() }
 }
 
-fn no_row() -> StoredRow {
-    StoredRow { image: Bytes::new(), outputs: vec![], lookups: vec![], consulted: vec![] }
+/// Layout and row of an image that is complete.
+fn complete(image: &Bytes) -> Result<(usize, CompleteRow), StorageError> {
+    match Image::decode(image) {
+        Some((layout, Image::Complete(row))) => Ok((layout, row)),
+        _ => Err(damaged_image()),
+    }
 }
 
 fn tuple_key(table: &SourceRelation, tuple: &Tuple) -> RowKey {

@@ -21,25 +21,25 @@ const UNKNOWN: usize = usize::MAX;
 /// 96 bits: no two of a billion rows are expected to share one.
 const SUBKEY_BYTES: usize = 12;
 
-/// A row with every column known: texts as Postgres printed them, `None` for NULL.
+/// A row with every column known: texts as Postgres printed them, `None` for NULL. The texts may be borrowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CompleteRow(pub(super) Vec<Option<Bytes>>);
+pub(super) struct CompleteRow<T = Bytes>(pub(super) Vec<Option<T>>);
 
-impl CompleteRow {
+impl<T: AsRef<[u8]>> CompleteRow<T> {
     /// The image to store. `layout` names the columns the values belong to.
     pub(super) fn encode(&self, layout: usize) -> Bytes {
-        let size: usize = self.0.iter().map(|value| value.as_ref().map_or(1, |text| text.len() + 5)).sum();
-        let mut image = Vec::with_capacity(size + 5);
+        let size: usize = self.0.iter().flatten().map(|text| text.as_ref().len() + 5).sum();
+        let mut image = Vec::with_capacity(size + self.0.len() + 5);
         put_number(&mut image, layout);
         for value in &self.0 {
-            put_value(&mut image, value.as_deref());
+            put_value(&mut image, value.as_ref().map(AsRef::as_ref));
         }
         image.into()
     }
 
     /// The key of this row; `identity` are the positions of the columns that identify it.
     pub(super) fn key(&self, table: TableId, identity: &[usize]) -> RowKey {
-        identity_key(table, identity, |position| self.0.get(position).and_then(Option::as_deref))
+        identity_key(table, identity, |position| self.0.get(position)?.as_ref().map(AsRef::as_ref))
     }
 }
 

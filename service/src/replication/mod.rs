@@ -27,6 +27,7 @@ mod copy;
 pub mod copy_status;
 mod discontinuity;
 mod error;
+mod evaluated;
 mod heartbeat;
 mod image;
 mod lookups;

@@ -25,9 +25,19 @@ pub(super) struct PendingRow {
     after: Option<Arc<StoredRow>>,
 }
 
+/// Where a row is among those of the batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place(usize);
+
 impl<'s> PendingRows<'s> {
-    pub(super) fn new(store: &'s dyn BucketStore) -> Self {
-        Self { store, places: HashMap::default(), rows: Vec::new(), bytes: 0 }
+    /// With room for so many rows.
+    pub(super) fn new(store: &'s dyn BucketStore, row_count: usize) -> Self {
+        let places = HashMap::with_capacity_and_hasher(row_count, RandomState::default());
+        Self { store, places, rows: Vec::with_capacity(row_count), bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// About how much memory the images hold that were read from the store.
@@ -38,21 +48,27 @@ impl<'s> PendingRows<'s> {
     /// The row as the batch sees it.
     pub(super) fn get(&mut self, key: &RowKey) -> Result<Option<&Arc<StoredRow>>, StorageError> {
         let place = self.place(key)?;
-        Ok(self.rows[place].1.after.as_ref())
+        Ok(self.at(place))
     }
 
-    /// Brings a row to its new state.
-    pub(super) fn set(&mut self, key: &RowKey, row: Option<StoredRow>) -> Result<(), StorageError> {
-        let place = self.place(key)?;
+    /// The row of a place as the batch sees it.
+    pub(super) fn at(&self, Place(place): Place) -> Option<&Arc<StoredRow>> {
+        self.rows[place].1.after.as_ref()
+    }
+
+    /// Brings the row of a place to its new state.
+    pub(super) fn set(&mut self, Place(place): Place, row: Option<StoredRow>) {
         self.rows[place].1.after = row.map(Arc::new);
-        Ok(())
     }
 
-    /// A row of which is known that the store does not have it.
-    pub(super) fn add_new(&mut self, key: &RowKey) {
-        if let Entry::Vacant(entry) = self.places.entry(key.clone()) {
-            entry.insert(self.rows.len());
-            self.rows.push((key.clone(), PendingRow { before: None, after: None }));
+    /// The place of a row of which is known that the store does not have it.
+    pub(super) fn add_new(&mut self, key: &RowKey) -> Place {
+        match self.places.entry(key.clone()) {
+            Entry::Occupied(entry) => Place(*entry.get()),
+            Entry::Vacant(entry) => {
+                self.rows.push((key.clone(), PendingRow { before: None, after: None }));
+                Place(*entry.insert(self.rows.len() - 1))
+            }
         }
     }
 
@@ -67,14 +83,15 @@ impl<'s> PendingRows<'s> {
         self.rows.into_iter().filter_map(changed)
     }
 
-    fn place(&mut self, key: &RowKey) -> Result<usize, StorageError> {
+    /// The place of a row, which is read from the store if need be.
+    pub(super) fn place(&mut self, key: &RowKey) -> Result<Place, StorageError> {
         let entry = match self.places.entry(key.clone()) {
-            Entry::Occupied(entry) => return Ok(*entry.get()),
+            Entry::Occupied(entry) => return Ok(Place(*entry.get())),
             Entry::Vacant(entry) => entry,
         };
         let before = self.store.row(key)?.map(Arc::new);
         self.bytes += before.as_ref().map_or(0, |row| row.image.len());
         self.rows.push((key.clone(), PendingRow { after: before.clone(), before }));
-        Ok(*entry.insert(self.rows.len() - 1))
+        Ok(Place(*entry.insert(self.rows.len() - 1)))
     }
 }

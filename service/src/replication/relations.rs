@@ -1,9 +1,13 @@
 //! The tables being read, ready to evaluate rows of: what the stream's relation numbers mean.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
-use bytes::Bytes;
-use kairos_sync_rules::{Compatibility, SourceTable, SqlValue, SyncPlan, TableEvaluator};
+use kairos_sync_rules::{
+    Compatibility, Evaluation, LookupSource, Scratch, SourceTable, SqlValue, SyncPlan, TableEvaluator,
+};
 
 use crate::{
     postgres::{
@@ -42,7 +46,8 @@ pub(super) struct SourceRelation {
     pub(super) trusted_from: usize,
     /// Number of the layout in which the stream sends rows.
     current: usize,
-    layouts: Vec<Layout>,
+    /// Shared with those who read rows for a copy.
+    layouts: Vec<Arc<Layout>>,
 }
 
 /// What became of a description in the stream.
@@ -57,14 +62,48 @@ pub(super) enum Described {
 }
 
 /// Columns a table has or had, and how rows of that time are evaluated.
-struct Layout {
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) table: TableId,
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// Among the table's.
+    pub(super) number: usize,
     /// Positions of the identifying columns.
-    identity: Vec<usize>,
+    pub(super) identity: Vec<usize>,
     columns: Vec<ColumnState>,
     /// Positions of columns whose types may get further parts.
     growing: Vec<usize>,
     evaluator: TableEvaluator,
     compatibility: Compatibility,
+}
+
+impl Layout {
+    /// How many columns rows have.
+    pub(super) fn column_count(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Evaluates a row.
+    ///
+    /// # Errors
+    /// Only those of `lookups`.
+    pub(super) fn evaluate<L: LookupSource, T: AsRef<[u8]>>(
+        &self,
+        row: &CompleteRow<T>,
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Evaluation, L::Error> {
+        let decode = |(value, column): (&Option<T>, &ColumnState)| match value {
+            None => SqlValue::Null,
+            Some(text) => match std::str::from_utf8(text.as_ref()) {
+                Ok(text) => column.read_as.decode(text, self.compatibility),
+                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text.as_ref()), self.compatibility),
+            },
+        };
+        let values: Vec<_> = row.0.iter().zip(&self.columns).map(decode).collect();
+        self.evaluator.evaluate_with(&values, lookups, scratch)
+    }
 }
 
 impl<'p> Relations<'p> {
@@ -109,7 +148,8 @@ impl<'p> Relations<'p> {
     }
 
     fn prepare(&self, table: &TableState) -> SourceRelation {
-        let layouts: Vec<_> = table.layouts.iter().map(|columns| self.layout(table, columns)).collect();
+        let layouts = table.layouts.iter().enumerate();
+        let layouts: Vec<_> = layouts.map(|(number, columns)| Arc::new(self.layout(table, number, columns))).collect();
         let known = self.tables.get(&table.id());
         SourceRelation {
             id: table.id(),
@@ -122,13 +162,17 @@ impl<'p> Relations<'p> {
         }
     }
 
-    fn layout(&self, table: &TableState, columns: &[ColumnState]) -> Layout {
+    fn layout(&self, table: &TableState, number: usize, columns: &[ColumnState]) -> Layout {
         let source = source_table(&table.schema, &table.name);
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         let position = |wanted: &String| names.iter().position(|name| name == wanted);
         let reads_parts = self.plan.compatibility().custom_postgres_types;
         let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
         Layout {
+            table: table.id(),
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            number,
             identity: table.identity.iter().filter_map(position).collect(),
             columns: columns.to_vec(),
             growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
@@ -272,17 +316,9 @@ impl SourceRelation {
         })
     }
 
-    /// What evaluates rows of a layout, and the row as it takes it. `None` for a layout that never was.
-    pub(super) fn evaluable(&self, layout: usize, row: &CompleteRow) -> Option<(&TableEvaluator, Vec<SqlValue>)> {
-        let layout = self.layouts.get(layout)?;
-        let decode = |(value, column): (&Option<Bytes>, &ColumnState)| match value {
-            None => SqlValue::Null,
-            Some(text) => match std::str::from_utf8(text) {
-                Ok(text) => column.read_as.decode(text, layout.compatibility),
-                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text), layout.compatibility),
-            },
-        };
-        Some((&layout.evaluator, row.0.iter().zip(&layout.columns).map(decode).collect()))
+    /// A layout by its number; `None` for one that never was.
+    pub(super) fn layout(&self, number: usize) -> Option<&Arc<Layout>> {
+        self.layouts.get(number)
     }
 
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.

@@ -43,9 +43,10 @@ use crate::{
 
 /// Says which logical messages are ours.
 pub(super) const MESSAGE_PREFIX: &str = "kairos";
-/// A store commit takes no further transactions once it has run for so long, or holds so much.
-const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
-const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// A store commit takes no further transactions once it has run for so long, or holds so much. It ends at once when no
+/// other transaction has arrived, so only those wait for it that have to wait anyway.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(40);
+const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A transaction is stored in parts of about so many bytes. Each takes several times as much memory while it is stored.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// How often a position that moved without any change for us is stored.

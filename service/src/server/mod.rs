@@ -13,6 +13,7 @@
 //!
 //! Start reading at [`run`].
 
+mod descriptors;
 mod head;
 mod pool;
 
@@ -129,6 +130,7 @@ pub async fn run(
     });
     tracing::info!(port = config.port, data_dir = %config.data_dir.display(), "serving");
     let socket_count_max = config.limits.connection_count_max + EXTRA_SOCKETS;
+    descriptors::make_room(socket_count_max);
     api::serve(listener, api::router(state), socket_count_max, shutdown).await;
     replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
 }

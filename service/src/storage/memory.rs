@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     ops::Bound,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -20,14 +21,14 @@ use crate::lsn::Lsn;
 /// A store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    creation_id: String,
     /// A view shares the state; a commit that meets a view changes a copy instead.
     state: RwLock<Arc<State>>,
-    write_checkpoints: Mutex<BTreeMap<String, WriteCheckpoint>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct State {
+    creation_id: String,
+    write_checkpoints: BTreeMap<String, WriteCheckpoint>,
     generation: u64,
     last_op_id: OpId,
     checkpoint: Option<Checkpoint>,
@@ -47,11 +48,8 @@ struct Bucket {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self {
-            creation_id: generation::creation_id(),
-            state: RwLock::new(Arc::new(State { generation: 1, ..State::default() })),
-            write_checkpoints: Mutex::default(),
-        }
+        let state = State { creation_id: generation::creation_id(), generation: 1, ..State::default() };
+        Self { state: RwLock::new(Arc::new(state)) }
     }
 
     /// The current state. A poisoned lock is harmless: states are replaced whole.
@@ -145,6 +143,14 @@ impl StoreView for Arc<State> {
         let bucket = self.buckets.get(name).filter(|_| self.checkpoint.is_some());
         Ok(bucket.map(|bucket| bucket.totals).unwrap_or_default())
     }
+
+    fn bucket_prefix(&self) -> String {
+        generation::bucket_prefix(&self.creation_id, self.generation)
+    }
+
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        Ok(self.write_checkpoints.get(&key.0).copied())
+    }
 }
 
 impl BucketStore for MemoryStore {
@@ -207,13 +213,11 @@ impl BucketStore for MemoryStore {
 
     fn reset(&self) -> Result<(), StorageError> {
         self.change(|state| {
-            *state = State { generation: state.generation + 1, last_op_id: state.last_op_id, ..State::default() };
+            let State { creation_id, write_checkpoints, generation, last_op_id, .. } = mem::take(state);
+            let generation = generation + 1;
+            *state = State { creation_id, write_checkpoints, generation, last_op_id, ..State::default() };
         });
         Ok(())
-    }
-
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        Ok(generation::bucket_prefix(&self.creation_id, self.state().generation))
     }
 
     fn put_write_checkpoint(
@@ -222,20 +226,16 @@ impl BucketStore for MemoryStore {
         head: Lsn,
         requested: Option<WriteCheckpointId>,
     ) -> Result<WriteCheckpoint, StorageError> {
-        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = WriteCheckpoint::after(checkpoints.get(&key.0).copied(), head, requested);
-        checkpoints.insert(key.0.clone(), stored);
-        Ok(stored)
+        Ok(self.change(|state| {
+            let stored = WriteCheckpoint::after(state.write_checkpoints.get(&key.0).copied(), head, requested);
+            state.write_checkpoints.insert(key.0.clone(), stored);
+            stored
+        }))
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
-        let mut checkpoints = self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        checkpoints.values_mut().for_each(|checkpoint| checkpoint.lsn = Lsn::ZERO);
+        self.change(|state| state.write_checkpoints.values_mut().for_each(|stored| stored.lsn = Lsn::ZERO));
         Ok(())
-    }
-
-    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        Ok(self.write_checkpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&key.0).copied())
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

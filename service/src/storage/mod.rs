@@ -32,7 +32,7 @@ pub use kairos_sync_rules::{LookupKey, LookupValue};
 
 pub use self::{
     memory::MemoryStore,
-    sqlite::{SqliteOptions, SqliteStore},
+    sqlite::{SqliteOptions, SqliteStore, StraightLimits},
 };
 use crate::lsn::Lsn;
 
@@ -53,7 +53,7 @@ pub struct RowKey {
 }
 
 /// The last full state of a source row and what it became: enough to undo it, and to evaluate it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredRow {
     /// Column values as the source printed them, encoded by replication; opaque here.
     pub image: Bytes,
@@ -306,11 +306,18 @@ pub trait StoreView {
 
     /// Totals of a bucket; all zero for one that never had operations.
     fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError>;
+
+    /// As [`BucketStore::bucket_prefix`].
+    fn bucket_prefix(&self) -> String;
+
+    /// As [`BucketStore::write_checkpoint`].
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError>;
 }
 
 /// Keeps buckets, and what is needed to keep them true. See the module for its invariants.
 pub trait BucketStore: Send + Sync + 'static {
-    /// A consistent state to compute a client's checkpoint from. Short-lived: drop it before sending anything.
+    /// A consistent state to compute a client's checkpoint from. Short-lived: drop it before sending anything, and ask
+    /// nothing else of the store meanwhile: there may be as many readers as views.
     fn view(&self) -> Result<Box<dyn StoreView + '_>, StorageError>;
 
     /// Operations of `bucket` with `after < op id <= upto`, ascending.
@@ -353,7 +360,9 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Prefix for bucket names of the current generation, a dozen characters ending in `#`. Unique over the life of this store and, being
     /// derived from its creation, practically also against stores deleted earlier.
-    fn bucket_prefix(&self) -> Result<String, StorageError>;
+    fn bucket_prefix(&self) -> Result<String, StorageError> {
+        Ok(self.view()?.bucket_prefix())
+    }
 
     /// Records that `key` waits for replication to pass `head`, durably, and returns what is recorded then. Without a
     /// `requested` id the id grows by one. With one, what is recorded stays where its id is as large or larger.
@@ -368,7 +377,9 @@ pub trait BucketStore: Send + Sync + 'static {
     fn release_write_checkpoints(&self) -> Result<(), StorageError>;
 
     /// The newest write checkpoint of `key`.
-    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError>;
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        self.view()?.write_checkpoint(key)
+    }
 
     /// Size of the store. May be a few seconds old.
     fn stats(&self) -> Result<StoreStats, StorageError>;

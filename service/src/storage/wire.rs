@@ -14,11 +14,16 @@ pub(super) struct WireOperation {
     pub(super) json: Bytes,
 }
 
+/// About how long the JSON of an operation will be.
+pub(super) fn json_bytes(operation: &NewOperation) -> usize {
+    128 + operation.data.as_ref().map_or(0, |data| data.len() + data.len() / 4)
+}
+
 /// Appends the JSON of an operation to `out`: as `kairos_sync_protocol::operation::Operation` serialises, written by
 /// hand because every operation passes here.
 pub(super) fn write_json(op_id: OpId, operation: &NewOperation, out: &mut Vec<u8>) {
     let data = operation.data.as_deref();
-    out.reserve(128 + data.map_or(0, |data| data.len() + data.len() / 4));
+    out.reserve(json_bytes(operation));
     out.extend_from_slice(b"{\"op_id\":\"");
     out.extend_from_slice(itoa::Buffer::new().format(op_id.get()).as_bytes());
     out.extend_from_slice(if data.is_some() { b"\",\"op\":\"PUT\"" } else { b"\",\"op\":\"REMOVE\"" });
@@ -40,13 +45,58 @@ pub(super) fn write_json(op_id: OpId, operation: &NewOperation, out: &mut Vec<u8
 
 /// Appends a JSON string. Rows are full of quotes and hardly of anything else that needs an escape.
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
-        let (plain, escaped) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let byte = escaped[0];
+    if text.bytes().fold(0, |found, byte| found | u8::from(byte < 0x20)) != 0 {
+        write_with_controls(text, out);
+    } else {
+        write_quoted(text, out);
+    }
+    out.push(b'"');
+}
+
+/// A text without control characters. Eight bytes at a time where none is escaped; else each byte is written behind a
+/// backslash, or over it: a branch for every quote would take several times as long.
+fn write_quoted(text: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + 2 * text.len(), 0);
+    let written = &mut out[start..];
+    let mut at = 0;
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    for word in words {
+        if !has_byte(*word, b'"') && !has_byte(*word, b'\\') {
+            written[at..at + 8].copy_from_slice(word);
+            at += 8;
+            continue;
+        }
+        for byte in word {
+            at += write_byte(*byte, &mut written[at..]);
+        }
+    }
+    for byte in rest {
+        at += write_byte(*byte, &mut written[at..]);
+    }
+    out.truncate(start + at);
+}
+
+/// Writes a byte, escaped if need be; how many bytes that took.
+fn write_byte(byte: u8, written: &mut [u8]) -> usize {
+    let is_escaped = usize::from(byte == b'"') | usize::from(byte == b'\\');
+    written[0] = b'\\';
+    written[is_escaped] = byte;
+    1 + is_escaped
+}
+
+/// Whether one of eight bytes is this one: then taking one from each borrows a high bit that was not set.
+fn has_byte(word: [u8; 8], byte: u8) -> bool {
+    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
+    let differing = u64::from_le_bytes(word) ^ u64::from_le_bytes([byte; 8]);
+    differing.wrapping_sub(ONES) & !differing & HIGH_BITS != 0
+}
+
+fn write_with_controls(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for byte in text.bytes() {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -55,7 +105,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
             b'\t' => out.extend_from_slice(b"\\t"),
             0x08 => out.extend_from_slice(b"\\b"),
             0x0C => out.extend_from_slice(b"\\f"),
-            _ => out.extend_from_slice(&[
+            0..0x20 => out.extend_from_slice(&[
                 b'\\',
                 b'u',
                 b'0',
@@ -63,11 +113,9 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
                 HEX[usize::from(byte >> 4)],
                 HEX[usize::from(byte & 0xF)],
             ]),
+            _ => out.push(byte),
         }
-        rest = &escaped[1..];
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
 }
 
 /// Collects operations into a range until one of its bounds is reached.
@@ -98,6 +146,17 @@ impl RangeBuilder {
         self.count += 1;
         self.last_op_id = op_id;
         true
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether more operations, which are there but cost something to get, shall be added. Not so to a range that is
+    /// half full: what does not fit into it would have to be got again for the next.
+    pub(super) fn wants_more(&mut self) -> bool {
+        self.full |= self.count > RANGE_OPERATIONS_MAX / 2 || self.json.len() > self.bytes_max / 2;
+        !self.full
     }
 
     pub(super) fn finish(self) -> OperationRange {
@@ -168,6 +227,11 @@ mod tests {
         assert!(!range.push(op_id(3), b""), "nothing follows what was left out");
         let range = range.finish();
         assert_eq!((range.count, range.last_op_id, range.has_more), (1, op_id(1), true));
+
+        let mut range = RangeBuilder::new(9);
+        assert!(range.push(op_id(1), b"{1}") && range.wants_more() && range.push(op_id(2), b"{2}"));
+        assert!(!range.wants_more() && !range.push(op_id(3), b""), "it stays as it is");
+        assert!(range.finish().has_more);
 
         let mut range = RangeBuilder::new(7);
         assert!(range.push(op_id(1), b"{1}") && range.push(op_id(2), b"{2}"));

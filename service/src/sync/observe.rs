@@ -76,12 +76,12 @@ impl Observer {
         state: &CheckpointState,
         write_checkpoint: Option<WriteCheckpointId>,
     ) -> Result<Observed, SyncError> {
-        if self.store.bucket_prefix()? != self.bucket_prefix {
+        if view.bucket_prefix() != self.bucket_prefix {
             return Ok(Observed::OtherGeneration);
         }
         let Some(checkpoint) = view.checkpoint() else { return Ok(Observed::Nothing) };
         let everything = changes.everything || !state.is_announced();
-        let reached = if everything { self.reached(checkpoint)? } else { None };
+        let reached = if everything { self.reached(view, checkpoint)? } else { None };
         let write_checkpoint = reached.or(changes.write_checkpoint).or(write_checkpoint);
         let is_known = |name: &BucketName| !everything && state.holds(name) && !changes.buckets.contains_key(name);
         let buckets = self.resolve(view, checkpoint, is_known)?;
@@ -89,8 +89,8 @@ impl Observer {
     }
 
     /// The client's newest write checkpoint if the state includes it. Otherwise the hub tells when it does.
-    fn reached(&self, checkpoint: Checkpoint) -> Result<Option<WriteCheckpointId>, StorageError> {
-        let Some(newest) = self.store.write_checkpoint(&self.write_key)? else { return Ok(None) };
+    fn reached(&self, view: &dyn StoreView, checkpoint: Checkpoint) -> Result<Option<WriteCheckpointId>, StorageError> {
+        let Some(newest) = view.write_checkpoint(&self.write_key)? else { return Ok(None) };
         if newest.lsn <= checkpoint.lsn {
             return Ok(Some(newest.id));
         }

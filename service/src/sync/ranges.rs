@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{metrics::Metrics, storage::BucketStore};
 
-/// About how many bytes of operations one `data` line holds: as many as the store keeps together.
-const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of operations one `data` line holds at most. A little more than the store keeps together, so that most lines are
+/// what one read gives.
+const LINE_BYTES_MAX: usize = 384 * 1024;
 /// Lines from here on are compressed once for all. Shorter ones travel with what is next to them.
 const PACKED_BYTES_MIN: usize = 8 * 1024;
 /// Lines that are kept, at most.

@@ -163,7 +163,11 @@ pub(crate) fn write_value(value: &SqlValue, form: Form, out: &mut String) {
 }
 
 fn write_integer(number: i128, out: &mut String) {
-    out.push_str(itoa::Buffer::new().format(number));
+    match i64::try_from(number) {
+        // Which takes a fraction of the time.
+        Ok(number) => out.push_str(itoa::Buffer::new().format(number)),
+        Err(_) => out.push_str(itoa::Buffer::new().format(number)),
+    }
 }
 
 fn write_real(number: f64, form: Form, out: &mut String) {
@@ -191,25 +195,23 @@ fn small_integer(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= LIMIT).then_some(number as i64)
 }
 
-/// Bytes that JSON escapes in strings.
-const ESCAPED: [bool; 256] = {
-    let mut escaped = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        escaped[byte] = true;
-        byte += 1;
-    }
-    escaped[b'"' as usize] = true;
-    escaped[b'\\' as usize] = true;
-    escaped
-};
+/// Whether JSON escapes a byte in strings.
+const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
 
 /// Appends a JSON string, escaping only what JSON requires.
 pub(crate) fn write_text(text: &str, out: &mut String) {
     out.push('"');
+    // Without a branch for each byte, which takes a fraction of the time; and most texts have none to escape.
+    if text.bytes().fold(0, |found, byte| found | u8::from(is_escaped(byte))) == 0 {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     let mut copied = 0;
     for (at, byte) in text.bytes().enumerate() {
-        if !ESCAPED[usize::from(byte)] {
+        if !is_escaped(byte) {
             continue;
         }
         out.push_str(&text[copied..at]);

@@ -75,7 +75,7 @@ proptest! {
                 at_once.perform([step.clone()]).await;
                 stepwise.perform([step]).await;
                 if completes {
-                    prop_assert_eq!(stepwise.perform([service.full()]).await, Some(Outcome::Published));
+                    prop_assert_eq!(stepwise.perform([service.full()]).await, Some(PUBLISHED));
                     prop_assert_eq!(stepwise.habits().await, model.rows());
                 }
             }
@@ -116,7 +116,7 @@ proptest! {
                     2 => service.write_checkpoint = Some(uploaded).filter(|id| *id > 0),
                     _ => {}
                 }
-                let published = bench.perform([service.full()]).await == Some(Outcome::Published);
+                let published = bench.perform([service.full()]).await == Some(PUBLISHED);
                 let is_seen = acknowledged == uploaded || service.write_checkpoint == Some(uploaded);
                 prop_assert_eq!(published, mine == uploaded && is_seen);
                 if published {

@@ -186,7 +186,7 @@ async fn refused_writes_are_listed_and_their_rows_go_back() {
     let checkpoint = "5".parse().unwrap();
     bench.store.write(move |tx| crud::acknowledge(tx, 2, &results, Some(checkpoint))).await.unwrap();
     service.write_checkpoint = Some(5);
-    assert_eq!(bench.perform([service.full()]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Read"]);
 
     let rejected = bench.store.read(crud::rejected_writes).await.unwrap();

@@ -7,7 +7,7 @@ async fn nothing_is_visible_before_its_checkpoint_is_complete() {
     let (bench, mut service) = (Bench::new().await, Service::default());
     bench.perform([service.put("a", "h1", "Read")]).await;
     assert!(bench.habits().await.is_empty());
-    assert_eq!(bench.perform([service.full()]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Read"]);
 }
 
@@ -69,7 +69,7 @@ async fn only_the_damaged_bucket_is_dropped_and_nothing_is_published() {
     let StoreStep::ApplyData(lost_line) = &steps[1] else { unreachable!() };
     again.bucket("b").checksum += lost_line.data[0].checksum;
     let outcome = bench.perform([steps[1].clone(), steps[0].clone(), again.full()]).await;
-    assert_eq!(outcome, Some(Outcome::Published));
+    assert_eq!(outcome, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Write", "h2|Run", "h3|lost on the way"]);
 }
 
@@ -77,9 +77,9 @@ async fn only_the_damaged_bucket_is_dropped_and_nothing_is_published() {
 async fn move_only_adds_up_and_clear_starts_again() {
     let (bench, mut service) = (Bench::new().await, Service::default());
     let steps = [service.put("a", "h1", "Read"), service.operation("a", OpKind::Move, None, None), service.full()];
-    assert_eq!(bench.perform(steps).await, Some(Outcome::Published));
+    assert_eq!(bench.perform(steps).await, Some(PUBLISHED));
     let steps = [service.operation("a", OpKind::Clear, None, None), service.put("a", "h2", "Run"), service.full()];
-    assert_eq!(bench.perform(steps).await, Some(Outcome::Published));
+    assert_eq!(bench.perform(steps).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h2|Run"]);
 }
 
@@ -112,11 +112,11 @@ async fn local_writes_hold_a_checkpoint_back_until_it_contains_them() {
 
     let mine = service.put("a", "h1", "Mine");
     service.write_checkpoint = Some(7);
-    assert_eq!(bench.perform([mine, service.full()]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([mine, service.full()]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Mine", "h2|from another device"]);
 
     service.write_checkpoint = None;
-    assert_eq!(bench.perform([service.full()]).await, Some(Outcome::Published), "nothing is awaited any more");
+    assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED), "nothing is awaited any more");
 }
 
 #[tokio::test]
@@ -135,9 +135,9 @@ async fn a_part_shows_its_priorities_and_nothing_of_the_others() {
     service.bucket("first").priority = 1;
     let steps = [service.put("first", "h1", "Read"), service.put("later", "h2", "Run")];
     bench.perform(steps).await;
-    assert_eq!(bench.perform([service.complete(Scope::UpTo(1))]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.complete(Scope::UpTo(1))]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Read"]);
-    assert_eq!(bench.perform([service.full()]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Read", "h2|Run"]);
 }
 
@@ -173,7 +173,7 @@ async fn priority_0_passes_the_gate_but_spares_rows_written_locally() {
     bench.execute("INSERT INTO habits (id, name) VALUES ('h1', 'Mine')").await.unwrap();
     let steps = [service.put("urgent", "h1", "Theirs"), service.put("urgent", "h2", "Run")];
     bench.perform(steps).await;
-    assert_eq!(bench.perform([service.complete(Scope::UpTo(0))]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.complete(Scope::UpTo(0))]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Mine", "h2|Run"]);
     bench.upload(1).await;
     service.write_checkpoint = Some(1);
@@ -185,7 +185,7 @@ async fn priority_0_passes_the_gate_but_spares_rows_written_locally() {
 async fn an_empty_bucket_adds_up_to_zero() {
     let (bench, mut service) = (Bench::new().await, Service::default());
     service.bucket("empty");
-    assert_eq!(bench.perform([service.full()]).await, Some(Outcome::Published));
+    assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED));
 }
 
 #[tokio::test]

@@ -3,8 +3,16 @@
 //! The legacy form keeps what Postgres prints, with `Z` for moments; ISO 8601 has a `T` and a fixed number of fraction
 //! digits. Infinity becomes the end or beginning of the calendar; years clients cannot hold become NULL.
 
+use std::iter;
+
 use kairos_sync_rules::{Compatibility, SqlValue};
 
+/// `2023-03-06`
+const DATE_BYTES: usize = 10;
+/// `15:47:00`
+const CLOCK_BYTES: usize = 8;
+/// Room for a moment.
+const PRINTED_BYTES: usize = 32;
 /// Postgres keeps microseconds.
 const FRACTION_DIGITS: u8 = 6;
 
@@ -18,7 +26,9 @@ pub(super) fn date(text: &str) -> Option<SqlValue> {
 
 pub(super) fn time_of_day(text: &str, compatibility: Compatibility) -> Option<SqlValue> {
     let clock = Clock::parse(text).filter(|_| compatibility.timestamps_iso8601)?;
-    Some(SqlValue::Text(clock.print(compatibility)))
+    let mut printed = String::with_capacity(PRINTED_BYTES);
+    clock.print(compatibility, &mut printed);
+    Some(SqlValue::Text(printed))
 }
 
 pub(super) fn timestamp(text: &str, compatibility: Compatibility) -> Option<SqlValue> {
@@ -30,7 +40,12 @@ pub(super) fn timestamp(text: &str, compatibility: Compatibility) -> Option<SqlV
     }
     // As printed is right in the legacy form.
     let (date, clock) = text.split_once(' ').filter(|_| compatibility.timestamps_iso8601)?;
-    Some(SqlValue::Text(format!("{date}{separator}{}", Clock::parse(clock)?.print(compatibility))))
+    let clock = Clock::parse(clock)?;
+    let mut printed = String::with_capacity(PRINTED_BYTES);
+    printed.push_str(date);
+    printed.push(separator);
+    clock.print(compatibility, &mut printed);
+    Some(SqlValue::Text(printed))
 }
 
 pub(super) fn timestamp_tz(text: &str, compatibility: Compatibility) -> SqlValue {
@@ -48,13 +63,17 @@ fn end_of_calendar(text: &str, compatibility: Compatibility) -> String {
     let (date, hour, minute, second) =
         if text == "infinity" { ("9999-12-31", 23, 59, 59) } else { ("0000-01-01", 0, 0, 0) };
     let clock = Clock { seconds: hour * 3600 + minute * 60 + second, fraction: "" };
-    format!("{date}{}{}", separator(compatibility), clock.print(compatibility))
+    let mut printed = date.to_owned();
+    printed.push(separator(compatibility));
+    clock.print(compatibility, &mut printed);
+    printed
 }
 
 /// `2023-03-06 15:47:00.5+02` in UTC.
 fn moment(text: &str, compatibility: Compatibility) -> Option<String> {
-    let (date, rest) = text.split_once(' ')?;
-    let sign = rest.find(['+', '-'])?;
+    let (date, rest) = text.split_at_checked(DATE_BYTES)?;
+    let rest = rest.strip_prefix(' ')?;
+    let sign = rest.bytes().position(|byte| matches!(byte, b'+' | b'-'))?;
     let (clock, zone) = rest.split_at(sign);
     let clock = Clock::parse(clock)?;
     let mut parts = zone[1..].splitn(3, ':').map(|part| number(part, 2));
@@ -64,22 +83,43 @@ fn moment(text: &str, compatibility: Compatibility) -> Option<String> {
     let seconds = clock.seconds - offset;
     let (year, month, day) = shift_date(date, seconds.div_euclid(86_400))?;
     let clock = Clock { seconds: seconds.rem_euclid(86_400), ..clock };
-    let separator = separator(compatibility);
-    Some(format!("{year:04}-{month:02}-{day:02}{separator}{}Z", clock.print(compatibility)))
+    let mut printed = String::with_capacity(PRINTED_BYTES);
+    push_digits(year, 4, &mut printed);
+    printed.push('-');
+    push_digits(month, 2, &mut printed);
+    printed.push('-');
+    push_digits(day, 2, &mut printed);
+    printed.push(separator(compatibility));
+    clock.print(compatibility, &mut printed);
+    printed.push('Z');
+    Some(printed)
 }
 
 /// Exactly `digits` decimal digits.
 fn number(text: &str, digits: usize) -> Option<i64> {
-    let valid = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-    if valid { text.parse().ok() } else { None }
+    let push = |number, byte: u8| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'));
+    if text.len() == digits { text.bytes().try_fold(0, push) } else { None }
+}
+
+/// Numbers of two digits with a separator between them: a date without its year, a time of day.
+fn pairs<const COUNT: usize>(text: &str, separator: u8) -> Option<[i64; COUNT]> {
+    let bytes = text.as_bytes();
+    let is_separated = bytes.iter().skip(2).step_by(3).all(|byte| *byte == separator);
+    if bytes.len() != 3 * COUNT - 1 || !is_separated {
+        return None;
+    }
+    let mut numbers = [0; COUNT];
+    for (at, found) in numbers.iter_mut().enumerate() {
+        *found = number(text.get(3 * at..3 * at + 2)?, 2)?;
+    }
+    Some(numbers)
 }
 
 fn shift_date(date: &str, days: i64) -> Option<(i64, i64, i64)> {
-    let mut parts = date.split('-');
-    let year = number(parts.next()?, 4)?;
-    let month = number(parts.next()?, 2).filter(|month| (1..=12).contains(month))?;
-    let day = number(parts.next()?, 2).filter(|day| (1..=31).contains(day))?;
-    if parts.next().is_some() {
+    let (year, rest) = date.split_at_checked(4)?;
+    let year = number(year, 4)?;
+    let [month, day] = pairs(rest.strip_prefix('-')?, b'-')?;
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
     let shifted =
@@ -116,27 +156,37 @@ struct Clock<'a> {
 
 impl<'a> Clock<'a> {
     fn parse(text: &'a str) -> Option<Self> {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let mut parts = whole.split(':').map(|part| number(part, 2));
-        let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-        let valid = parts.next().is_none()
-            && fraction.bytes().all(|byte| byte.is_ascii_digit())
-            && fraction.len() <= FRACTION_DIGITS.into();
+        let (whole, rest) = text.split_at_checked(CLOCK_BYTES)?;
+        let fraction = if rest.is_empty() { rest } else { rest.strip_prefix('.')? };
+        let [hour, minute, second] = pairs(whole, b':')?;
+        let valid = fraction.bytes().all(|byte| byte.is_ascii_digit()) && fraction.len() <= FRACTION_DIGITS.into();
         valid.then_some(Self { seconds: hour * 3600 + minute * 60 + second, fraction })
     }
 
-    /// Digits are cut or filled up, never rounded.
-    fn print(&self, compatibility: Compatibility) -> String {
-        let (hour, minute, second) = (self.seconds / 3600, self.seconds / 60 % 60, self.seconds % 60);
-        let whole = format!("{hour:02}:{minute:02}:{second:02}");
-        let fraction = if compatibility.timestamps_iso8601 {
-            let digits = compatibility.timestamp_fraction_digits_max.unwrap_or(FRACTION_DIGITS).min(FRACTION_DIGITS);
-            let filled = format!("{:0<6}", self.fraction);
-            filled[..digits.into()].to_owned()
+    /// Digits of the fraction are cut or filled up, never rounded.
+    fn print(&self, compatibility: Compatibility, out: &mut String) {
+        push_digits(self.seconds / 3600, 2, out);
+        out.push(':');
+        push_digits(self.seconds / 60 % 60, 2, out);
+        out.push(':');
+        push_digits(self.seconds % 60, 2, out);
+        let digits = if compatibility.timestamps_iso8601 {
+            compatibility.timestamp_fraction_digits_max.unwrap_or(FRACTION_DIGITS).min(FRACTION_DIGITS).into()
         } else {
-            self.fraction.to_owned()
+            self.fraction.len()
         };
-        if fraction.is_empty() { whole } else { format!("{whole}.{fraction}") }
+        if digits > 0 {
+            out.push('.');
+            out.extend(self.fraction.chars().chain(iter::repeat('0')).take(digits));
+        }
+    }
+}
+
+/// Appends a number that has at most so many digits, with zeros in front. By hand, because every row may have some.
+fn push_digits(number: i64, digits: u32, out: &mut String) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_i64.pow(place) % 10;
+        out.push(char::from(b'0' + digit.to_le_bytes()[0]));
     }
 }
 

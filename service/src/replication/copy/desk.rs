@@ -1,6 +1,6 @@
 //! The copy as the stream's thread sees it: snapshots are announced here, their rows applied and chunks counted.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use bytes::Bytes;
 
@@ -8,19 +8,18 @@ use super::{
     super::{
         apply::Applier,
         error::ReplicationError,
-        image::CompleteRow,
-        relations::{Relations, SourceRelation},
+        relations::Relations,
         replicator::Replicator,
         state::{ColumnState, ReplicationState, TableState},
     },
     Begun, ChunkEnd, CopyKey, CopyMessage, CopyOrder, DeskChannels, What,
+    copied::CopiedRow,
     ledger::{Ledger, SnapshotId},
     orders_of,
 };
 use crate::{
     fault_point::fault_point,
     lsn::Lsn,
-    postgres::copy::fields,
     storage::{Batch, BucketStore, RowKey, StorageError, TableId},
 };
 
@@ -184,7 +183,7 @@ impl Desk {
                 }
                 Ok(())
             }
-            CopyMessage::Rows { key, snapshot, lines, end } => self.rows(work, key, snapshot, &lines, end),
+            CopyMessage::Rows { key, snapshot, rows, end } => self.rows(work, key, snapshot, rows, end),
             CopyMessage::End { key, snapshot } => {
                 self.ledger.end_snapshot(key.table, snapshot);
                 Ok(())
@@ -202,8 +201,9 @@ impl Desk {
         if layout_count != table.layouts.len() {
             work.relations.set(table);
         }
-        let snapshot = self.ledger.begin_snapshot(key.table, layout)?;
-        Some(Begun { snapshot, recent: self.ledger.recent() })
+        let layout = Arc::clone(work.relations.by_id(key.table)?.layout(layout)?);
+        let snapshot = self.ledger.begin_snapshot(key.table)?;
+        Some(Begun { snapshot, layout, recent: self.ledger.recent() })
     }
 
     fn rows(
@@ -211,18 +211,18 @@ impl Desk {
         work: &mut Work<'_, '_>,
         key: CopyKey,
         snapshot: SnapshotId,
-        lines: &[Bytes],
+        rows: Vec<CopiedRow>,
         end: Option<ChunkEnd>,
     ) -> Result<(), ReplicationError> {
         // One of a copy that was begun anew: the reader learns it from its channel's end.
-        let Some(layout) = self.ledger.layout(key.table, snapshot) else { return Ok(()) };
+        if !self.ledger.knows(key.table, snapshot) {
+            return Ok(());
+        }
         let Some(table) = work.relations.by_id(key.table) else { return Ok(()) };
-        let mut applier = Applier::new(work.replicator.store.as_ref());
-        for line in lines {
-            let row = read_row(table, layout, line)?;
-            let row_key = row.key(key.table, table.identity(layout));
-            let verdict = self.ledger.judge(snapshot, &row_key);
-            if !applier.copied(table, &row_key, (layout, &row), verdict)? {
+        let mut applier = Applier::with_capacity(work.replicator.store.as_ref(), rows.len());
+        for row in rows {
+            let verdict = self.ledger.judge(snapshot, &row.key);
+            if !applier.copied(table, row, verdict)? {
                 self.ledger.spoil(key.table, snapshot);
             }
         }
@@ -334,18 +334,5 @@ impl Desk {
         orders.extend(self.sweeps.iter().filter_map(|sweep| sweep.order(tables)));
         work.replicator.progress.tables_to_copy(tables.iter().filter_map(TableState::copy_progress));
         self.channels.orders.send_replace(orders);
-    }
-}
-
-fn read_row(table: &SourceRelation, layout: usize, line: &Bytes) -> Result<CompleteRow, ReplicationError> {
-    let own = |text: std::borrow::Cow<'_, [u8]>| match text {
-        std::borrow::Cow::Borrowed(part) => line.slice_ref(part),
-        std::borrow::Cow::Owned(text) => text.into(),
-    };
-    let row = CompleteRow(fields(line).map(|field| field.map(own)).collect());
-    if row.0.len() == table.column_count(layout) {
-        Ok(row)
-    } else {
-        Err(ReplicationError::RowShape { table: table.full_name() })
     }
 }

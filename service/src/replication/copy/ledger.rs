@@ -64,7 +64,6 @@ pub(in super::super) struct SnapshotId(u64);
 #[derive(Debug)]
 struct Snapshot {
     begun_at: u64,
-    layout: usize,
     /// A row of it was lost: what does not count yet must be read in another one.
     is_spoiled: bool,
 }
@@ -146,19 +145,19 @@ impl Ledger {
         self.tables.values_mut().for_each(TableLedger::lose_track);
     }
 
-    /// A snapshot is about to be taken; its rows will have this layout. `None` for a table that is not being copied.
-    pub(in super::super) fn begin_snapshot(&mut self, table: TableId, layout: usize) -> Option<SnapshotId> {
+    /// A snapshot is about to be taken. `None` for a table that is not being copied.
+    pub(in super::super) fn begin_snapshot(&mut self, table: TableId) -> Option<SnapshotId> {
         let ledger = self.tables.get_mut(&table)?;
         self.last_snapshot += 1;
         let id = SnapshotId(self.last_snapshot);
         ledger.clock += 1;
-        ledger.snapshots.insert(id, Snapshot { begun_at: ledger.clock, layout, is_spoiled: false });
+        ledger.snapshots.insert(id, Snapshot { begun_at: ledger.clock, is_spoiled: false });
         Some(id)
     }
 
-    /// The layout of a snapshot's rows; `None` for one that no longer counts.
-    pub(in super::super) fn layout(&self, table: TableId, snapshot: SnapshotId) -> Option<usize> {
-        Some(self.tables.get(&table)?.snapshots.get(&snapshot)?.layout)
+    /// Whether rows of a snapshot still count.
+    pub(in super::super) fn knows(&self, table: TableId, snapshot: SnapshotId) -> bool {
+        self.tables.get(&table).is_some_and(|ledger| ledger.snapshots.contains_key(&snapshot))
     }
 
     /// What to do with a row of a snapshot.
@@ -241,7 +240,7 @@ mod tests {
     fn what_the_stream_touched_after_the_snapshot_was_announced_is_left_to_the_stream() {
         let mut ledger = ledger(true);
         ledger.touch(touched(1));
-        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let snapshot = ledger.begin_snapshot(TABLE).expect("it is being copied");
         ledger.touch(touched(2));
         ledger.touch(Touched { key: key(3), has_moved_here: true });
         ledger.touch(touched(3));
@@ -251,36 +250,36 @@ mod tests {
         ledger.touch(touched(4));
         assert_eq!(ledger.judge(snapshot, &key(4)), Verdict::Complete, "what follows is read in the same snapshot");
         ledger.end_snapshot(TABLE, snapshot);
-        assert_eq!((ledger.is_whole(TABLE, snapshot), ledger.layout(TABLE, snapshot)), (false, None), "it has ended");
+        assert!(!ledger.is_whole(TABLE, snapshot) && !ledger.knows(TABLE, snapshot), "it has ended");
     }
 
     #[test]
     fn a_truncate_makes_snapshots_that_were_announced_before_worthless() {
         let mut ledger = ledger(true);
-        let before = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let before = ledger.begin_snapshot(TABLE).expect("it is being copied");
         ledger.truncate(TABLE);
-        let after = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let after = ledger.begin_snapshot(TABLE).expect("it is being copied");
         assert_eq!([before, after].map(|snapshot| ledger.judge(snapshot, &key(1))), [Verdict::Skip, Verdict::New]);
     }
 
     #[test]
     fn rows_of_before_are_compared() {
         let mut ledger = ledger(false);
-        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let snapshot = ledger.begin_snapshot(TABLE).expect("it is being copied");
         assert_eq!(ledger.judge(snapshot, &key(1)), Verdict::Compare);
     }
 
     #[test]
     fn memory_is_bounded_and_nothing_is_taken_for_untouched() {
         let mut ledger = ledger(true);
-        let snapshot = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let snapshot = ledger.begin_snapshot(TABLE).expect("it is being copied");
         for number in 0..=u32::try_from(KEYS_MAX).expect("small") {
             ledger.touch(touched(number));
         }
         assert!(ledger.tables[&TABLE].touched.len() <= KEYS_MAX);
         assert_eq!(ledger.judge(snapshot, &key(0)), Verdict::Skip, "it was touched, though that was forgotten");
         assert!(!ledger.is_whole(TABLE, snapshot), "so another one is needed");
-        let again = ledger.begin_snapshot(TABLE, 0).expect("it is being copied");
+        let again = ledger.begin_snapshot(TABLE).expect("it is being copied");
         assert_eq!(ledger.judge(again, &key(0)), Verdict::Compare);
     }
 

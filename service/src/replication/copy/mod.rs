@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! reader (async): plan of pages ─► announce snapshot ─► take it ─► wait until the stream has passed it ─► COPY ─► rows
+//!                                                                                     (`copied`: through the rules) │
 //!                                       │                                                                   │
 //! worker (the stream's thread):     ledger: what the stream touches from now on                   desk: apply, commit
 //! ```
 //!
-//! A table is read in chunks of pages, several at once, while the stream goes on. Both end on the stream's thread, which
+//! A table is read in chunks of pages, several at once, while the stream goes on. The sessions also evaluate its rows, each
+//! on a thread beside the worker's, unless the rules ask lookups. Both end on the stream's thread, which
 //! alone writes to the store, so a copied row meets the row as the stream left it.
 //!
 //! **Invariants**
@@ -23,6 +25,7 @@
 //!
 //! Start reading at [`reader`], then [`desk`].
 
+pub(super) mod copied;
 pub(super) mod desk;
 pub(super) mod ledger;
 mod pages;
@@ -30,15 +33,21 @@ mod progress;
 pub(super) mod reader;
 mod snapshot;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use kairos_sync_rules::SourceTable;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::ledger::SnapshotId;
-use super::state::{ColumnState, PageRange, PartCopy, TableState};
-use crate::{lsn::Lsn, storage::TableId};
+use self::{copied::CopiedRow, ledger::SnapshotId};
+use super::{
+    relations::Layout,
+    state::{ColumnState, PageRange, PartCopy, TableState},
+};
+use crate::{lsn::Lsn, postgres::preflight::CONNECTION_TAG, storage::TableId};
 
 /// Messages of the readers that wait for the worker. Each may hold a batch of rows.
-const MESSAGES_AHEAD: usize = 2;
+const MESSAGES_AHEAD: usize = 1;
 
 /// Names one copy of a table: when it is begun anew, chunks of the old one are worth nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +83,11 @@ impl CopyOrder {
         self.what == What::Later
     }
 
+    /// The table as the rules name it.
+    fn source_table(&self) -> SourceTable {
+        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
+    }
+
     /// Whether it is the same piece of work, however far it has come.
     fn is_same_work(&self, other: &Self) -> bool {
         self.key == other.key
@@ -107,7 +121,7 @@ pub(super) enum CopyMessage {
     /// A snapshot is about to be taken, to read these columns. No answer: the copy was begun anew.
     Begin { key: CopyKey, columns: Vec<ColumnState>, begun: oneshot::Sender<Begun> },
     /// Rows of a chunk, read in a snapshot.
-    Rows { key: CopyKey, snapshot: SnapshotId, lines: Vec<Bytes>, end: Option<ChunkEnd> },
+    Rows { key: CopyKey, snapshot: SnapshotId, rows: Vec<CopiedRow>, end: Option<ChunkEnd> },
     /// Nothing more is read in a snapshot.
     End { key: CopyKey, snapshot: SnapshotId },
     /// Everything that was ordered has been read.
@@ -118,6 +132,8 @@ pub(super) enum CopyMessage {
 #[derive(Debug)]
 pub(super) struct Begun {
     snapshot: SnapshotId,
+    /// Of the rows.
+    layout: Arc<Layout>,
     /// Transactions applied of late: in the snapshot they must have ended.
     recent: Vec<u32>,
 }

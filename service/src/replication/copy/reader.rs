@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::try_join_all};
 use tokio::{
     sync::{Mutex, oneshot},
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_postgres::Client;
@@ -22,7 +24,7 @@ use super::{
         stream::MESSAGE_PREFIX,
     },
     Begun, ChunkEnd, CopyMessage, CopyOrder, ReaderChannels, What,
-    ledger::SnapshotId,
+    copied::read_rows,
     pages::{self, Chunk},
     progress::Progress,
     snapshot::{self, Snapshot},
@@ -37,7 +39,8 @@ use crate::{
     },
 };
 
-const BATCH_ROWS_MAX: usize = 5_000;
+/// Rows of one commit: mostly a whole chunk, so that what goes to one place in the store goes there at once.
+const BATCH_ROWS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A copy that brings no row for so long is dead; a filter on a large table may be silent for a while.
 const ROW_DEADLINE: Duration = Duration::from_mins(5);
@@ -53,7 +56,7 @@ pub(in super::super) async fn run(
 ) -> ReplicationError {
     loop {
         let orders = channels.orders.borrow_and_update().clone();
-        let Some(order) = orders.iter().find(|order| !order.is_for_later()).cloned() else {
+        let Some(order) = next_order(replicator, &orders).cloned() else {
             if orders.is_empty() {
                 replicator.progress.set_phase(Phase::Streaming);
             }
@@ -65,13 +68,18 @@ pub(in super::super) async fn run(
         if let Err(error) = copy_table(replicator, client, publications, &channels, &order).await {
             return error;
         }
-        let is_another = |orders: &Vec<CopyOrder>| {
-            orders.iter().find(|next| !next.is_for_later()).is_none_or(|next| !next.is_same_work(&order))
-        };
+        let is_another =
+            |orders: &Vec<CopyOrder>| next_order(replicator, orders).is_none_or(|next| !next.is_same_work(&order));
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
         }
     }
+}
+
+/// What can begin now. Tables whose rows others join come first: a row that finds its answers is evaluated once.
+fn next_order<'o>(replicator: &Replicator, orders: &'o [CopyOrder]) -> Option<&'o CopyOrder> {
+    let now = orders.iter().filter(|order| !order.is_for_later());
+    now.min_by_key(|order| replicator.plan.join_depth(&order.source_table()))
 }
 
 /// The worker's end says why it ended.
@@ -192,7 +200,7 @@ impl TableReader<'_> {
             }
             let Some(snapshot) = &*current else { return Ok(Read::Abandoned) };
             self.progress.reads();
-            let read = self.copy(session, chunk, snapshot.id).await?;
+            let read = self.copy(session, chunk, snapshot).await?;
             self.progress.pauses();
             match read {
                 Read::Again => tracing::debug!(table = self.order.name, "a chunk is read again"),
@@ -209,7 +217,7 @@ impl TableReader<'_> {
         if self.channels.worker.send(message).await.is_err() {
             return Ok(None);
         }
-        let Ok(Begun { snapshot, recent }) = announced.await else { return Ok(None) };
+        let Ok(Begun { snapshot, layout, recent }) = announced.await else { return Ok(None) };
         let end = snapshot::take(session, &recent).await?;
         // Says how far the stream is behind, if it is.
         self.replicator.progress.saw_head(end);
@@ -217,7 +225,7 @@ impl TableReader<'_> {
         if !self.wait_for_stream(end).await? {
             return Ok(None);
         }
-        Ok(Some(Snapshot::new(snapshot, asked.elapsed())))
+        Ok(Some(Snapshot::new(snapshot, layout, asked.elapsed())))
     }
 
     async fn end_snapshot(&self, session: &Client, snapshot: Option<Snapshot>) -> Result<(), ReplicationError> {
@@ -243,7 +251,7 @@ impl TableReader<'_> {
         Ok(has_passed)
     }
 
-    async fn copy(&self, session: &Client, chunk: &Chunk, snapshot: SnapshotId) -> Result<Read, ReplicationError> {
+    async fn copy(&self, session: &Client, chunk: &Chunk, snapshot: &Snapshot) -> Result<Read, ReplicationError> {
         let Chunk { heap, pages, identities, .. } = chunk;
         let statement = copy_statement(&self.table, heap, pages.first, pages.end, identities);
         // A lock on the table holds the first answer up.
@@ -254,7 +262,7 @@ impl TableReader<'_> {
             let line = line?;
             if batch.len() >= BATCH_ROWS_MAX || bytes + line.len() > BATCH_BYTES_MAX && !batch.is_empty() {
                 self.progress.rows(batch.len(), bytes).await;
-                if !self.send(snapshot, std::mem::take(&mut batch), None).await {
+                if !self.send(snapshot, std::mem::take(&mut batch), None).await? {
                     return Ok(Read::Abandoned);
                 }
                 bytes = 0;
@@ -268,7 +276,7 @@ impl TableReader<'_> {
         self.progress.rows(batch.len(), bytes).await;
         let (counts, counted) = oneshot::channel();
         let end = ChunkEnd { oid: chunk.oid, filenode: chunk.filenode, pages: chunk.pages, counts };
-        if !self.send(snapshot, batch, Some(end)).await {
+        if !self.send(snapshot, batch, Some(end)).await? {
             return Ok(Read::Abandoned);
         }
         Ok(match counted.await {
@@ -278,10 +286,17 @@ impl TableReader<'_> {
         })
     }
 
-    /// `false` when the worker has ended.
-    async fn send(&self, snapshot: SnapshotId, lines: Vec<Bytes>, end: Option<ChunkEnd>) -> bool {
-        let message = CopyMessage::Rows { key: self.order.key, snapshot, lines, end };
-        self.channels.worker.send(message).await.is_ok()
+    /// Evaluates rows and hands them over. `false` when the worker has ended.
+    async fn send(
+        &self,
+        snapshot: &Snapshot,
+        lines: Vec<Bytes>,
+        end: Option<ChunkEnd>,
+    ) -> Result<bool, ReplicationError> {
+        let layout = Arc::clone(&snapshot.layout);
+        let rows = spawn_blocking(move || read_rows(&layout, lines)).await.map_err(|_| ReplicationError::Worker)??;
+        let message = CopyMessage::Rows { key: self.order.key, snapshot: snapshot.id, rows, end };
+        Ok(self.channels.worker.send(message).await.is_ok())
     }
 }
 

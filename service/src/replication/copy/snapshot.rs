@@ -3,12 +3,18 @@
 //! Each costs a wait until the stream has passed it. When the stream is behind, waiting for every chunk would make a copy
 //! last as many times that as there are chunks.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 use tokio_postgres::{Client, Row};
 
-use super::{super::replicator::within_deadline, ledger::SnapshotId};
+use super::{
+    super::{relations::Layout, replicator::within_deadline},
+    ledger::SnapshotId,
+};
 use crate::{lsn::Lsn, postgres::PgError};
 
 /// A transaction becomes visible a moment after it was streamed.
@@ -24,13 +30,15 @@ const SERVES_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) id: SnapshotId,
+    /// Of the rows read in it.
+    pub(super) layout: Arc<Layout>,
     serves_until: Instant,
 }
 
 impl Snapshot {
     /// One that was waited for as long as this.
-    pub(super) fn new(id: SnapshotId, waited: Duration) -> Self {
-        Self { id, serves_until: Instant::now() + serving_time(waited) }
+    pub(super) fn new(id: SnapshotId, layout: Arc<Layout>, waited: Duration) -> Self {
+        Self { id, layout, serves_until: Instant::now() + serving_time(waited) }
     }
 
     /// Whether another one should be taken.

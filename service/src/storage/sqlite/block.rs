@@ -3,17 +3,20 @@
 //! ```text
 //! block   = length of the content (u32, little endian), zstd frame with its own checksum
 //! content = JSON of all operations, index, length of the index (u32, little endian)
-//! index   = for each operation: key (number), length of its JSON (number), checksum (u32, little endian)
+//! index   = for each operation: number of its bucket (number), its id less the one before (number), length of its
+//!           JSON (number), checksum (u32, little endian)
 //! ```
 //!
-//! The key says what the place of the block does not: the bucket in the tail, the op id in a chunk. Rows of the tail
-//! use the outer form only, [`pack`].
+//! Rows of the tail use the outer form only, [`pack`].
+
+use std::{cell::RefCell, io::Cursor};
 
 use bytes::{BufMut, Bytes};
-use kairos_sync_protocol::Checksum;
+use kairos_sync_protocol::{Checksum, OpId};
 
 use super::{
-    super::StorageError,
+    super::{BucketTotals, StorageError, wire::WireOperation},
+    BucketId,
     codec::{Reader, put_number},
 };
 
@@ -30,25 +33,26 @@ pub(super) struct BlockBuilder {
 }
 
 struct IndexEntry {
-    key: u64,
+    bucket: BucketId,
+    op_id: OpId,
     length: usize,
     checksum: Checksum,
 }
 
-/// One operation of a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BlockEntry {
-    pub(super) key: u64,
-    pub(super) checksum: Checksum,
-    pub(super) json: Bytes,
-}
+/// Operations of a block, each with its bucket.
+pub(super) type BlockOperations = Vec<(BucketId, WireOperation)>;
 
 impl BlockBuilder {
-    /// Adds an operation whose JSON `write` appends.
-    pub(super) fn push(&mut self, key: u64, checksum: Checksum, write: impl FnOnce(&mut Vec<u8>)) {
+    /// With room for so many bytes of JSON.
+    pub(super) fn with_capacity(json_bytes: usize) -> Self {
+        Self { content: Vec::with_capacity(json_bytes), index: Vec::new() }
+    }
+
+    /// Adds an operation whose JSON `write` appends. Ids ascend within a block.
+    pub(super) fn push(&mut self, bucket: BucketId, op_id: OpId, checksum: Checksum, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.content.len();
         write(&mut self.content);
-        self.index.push(IndexEntry { key, length: self.content.len() - before, checksum });
+        self.index.push(IndexEntry { bucket, op_id, length: self.content.len() - before, checksum });
     }
 
     /// Bytes of JSON so far.
@@ -60,46 +64,74 @@ impl BlockBuilder {
         self.index.is_empty()
     }
 
+    /// Id of the first operation; zero without any.
+    pub(super) fn first_op_id(&self) -> OpId {
+        self.index.first().map(|entry| entry.op_id).unwrap_or_default()
+    }
+
+    /// Sums over the operations.
+    pub(super) fn totals(&self) -> BucketTotals {
+        BucketTotals {
+            count: self.index.len() as u64,
+            checksum: self.index.iter().map(|entry| entry.checksum).sum(),
+            last_op_id: self.index.last().map(|entry| entry.op_id).unwrap_or_default(),
+        }
+    }
+
+    /// The block to store.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, StorageError> {
+        self.append_index()?;
+        pack(&self.content)
+    }
+
     /// The block to store, and its operations, which share one buffer.
-    pub(super) fn finish(mut self) -> Result<(Vec<u8>, Vec<BlockEntry>), StorageError> {
+    pub(super) fn finish_shared(mut self) -> Result<(Vec<u8>, BlockOperations), StorageError> {
+        self.append_index()?;
+        let mut rest = Bytes::from(self.content);
+        let block = pack(&rest)?;
+        let operation = |entry: &IndexEntry| {
+            let json = rest.split_to(entry.length);
+            (entry.bucket, WireOperation { op_id: entry.op_id, checksum: entry.checksum, json })
+        };
+        Ok((block, self.index.iter().map(operation).collect()))
+    }
+
+    fn append_index(&mut self) -> Result<(), StorageError> {
         let json_bytes = self.content.len();
+        let mut before = 0;
         for entry in &self.index {
-            put_number(&mut self.content, entry.key);
+            put_number(&mut self.content, entry.bucket.0);
+            put_number(&mut self.content, entry.op_id.get() - before);
             put_number(&mut self.content, entry.length as u64);
             self.content.put_u32_le(entry.checksum.bits());
+            before = entry.op_id.get();
         }
         let index_bytes = block_length(self.content.len() - json_bytes)?;
         self.content.put_u32_le(index_bytes);
-        let content = Bytes::from(self.content);
-        let block = pack(&content)?;
-        let mut rest = content;
-        let entry = |entry: &IndexEntry| BlockEntry {
-            key: entry.key,
-            checksum: entry.checksum,
-            json: rest.split_to(entry.length),
-        };
-        let entries = self.index.iter().map(entry).collect();
-        Ok((block, entries))
+        Ok(())
     }
 }
 
 /// The operations of a block, which share one buffer.
-pub(super) fn decode(block: &[u8]) -> Result<Vec<BlockEntry>, StorageError> {
+pub(super) fn decode(block: &[u8]) -> Result<BlockOperations, StorageError> {
     let mut content = unpack(block)?;
     let index = split_index(&mut content).ok_or_else(damaged)?;
     let mut reader = Reader::new(&index, "operations");
-    let mut entries = Vec::new();
+    let mut operations = Vec::new();
+    let mut id = 0_u64;
     while !reader.is_empty() {
-        let key = reader.number()?;
+        let bucket = BucketId(reader.number()?);
+        id = id.checked_add(reader.number()?).ok_or_else(damaged)?;
         let length = usize::try_from(reader.number()?).map_err(|_| damaged())?;
         let bits = reader.take(4)?.try_into().map_err(|_| damaged())?;
         if length > content.len() {
             return Err(damaged());
         }
         let json = content.split_to(length);
-        entries.push(BlockEntry { key, checksum: Checksum::from_bits(u32::from_le_bytes(bits)), json });
+        let (op_id, checksum) = (OpId::new(id).map_err(|_| damaged())?, Checksum::from_bits(u32::from_le_bytes(bits)));
+        operations.push((bucket, WireOperation { op_id, checksum, json }));
     }
-    Ok(entries)
+    Ok(operations)
 }
 
 fn damaged() -> StorageError {
@@ -113,23 +145,40 @@ fn block_length(length: usize) -> Result<u32, StorageError> {
         .ok_or_else(|| StorageError::Engine(format!("{length} bytes do not fit a block")))
 }
 
+thread_local! {
+    /// Its tables take longer to make than a small block to compress. They are some hundred KiB, and only the threads
+    /// that commit and fold have them.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Content of any kind, compressed, with a checksum.
 pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let mut block = block_length(content.len())?.to_le_bytes().to_vec();
-    block.extend(compress(content)?);
-    Ok(block)
+    let length = block_length(content.len())?;
+    let failed = |error| StorageError::Engine(format!("compress a block: {error}"));
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let compressor = match compressor {
+            Some(compressor) => compressor,
+            none => none.insert(new_compressor().map_err(failed)?),
+        };
+        let head = length.to_le_bytes();
+        let mut block = Vec::with_capacity(head.len() + zstd::zstd_safe::compress_bound(content.len()));
+        block.extend_from_slice(&head);
+        let mut after_head = Cursor::new(block);
+        after_head.set_position(head.len() as u64);
+        compressor.compress_to_buffer(content, &mut after_head).map_err(failed)?;
+        Ok(after_head.into_inner())
+    })
+}
+
+fn new_compressor() -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?;
+    compressor.include_checksum(true)?;
+    Ok(compressor)
 }
 
 /// What [`pack`] was given.
 pub(super) fn unpack(block: &[u8]) -> Result<Bytes, StorageError> {
     decompress(block).ok_or_else(damaged)
-}
-
-fn compress(content: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let failed = |error| StorageError::Engine(format!("compress a block: {error}"));
-    let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL).map_err(failed)?;
-    compressor.include_checksum(true).map_err(failed)?;
-    compressor.compress(content).map_err(failed)
 }
 
 fn decompress(block: &[u8]) -> Option<Bytes> {
@@ -155,27 +204,34 @@ mod tests {
 
     use super::*;
 
-    fn block(operations: &[(u64, u32, Vec<u8>)]) -> (Vec<u8>, Vec<BlockEntry>) {
+    fn block(operations: &[(u64, u32, u32, Vec<u8>)]) -> (Vec<u8>, BlockOperations) {
         let mut builder = BlockBuilder::default();
-        for (key, bits, json) in operations {
-            builder.push(*key, Checksum::from_bits(*bits), |out| out.put_slice(json));
+        let mut op_id = OpId::ZERO;
+        for (bucket, skipped, bits, json) in operations {
+            op_id = OpId::new(op_id.get() + u64::from(*skipped)).unwrap().next();
+            builder.push(BucketId(*bucket), op_id, Checksum::from_bits(*bits), |out| out.put_slice(json));
         }
-        builder.finish().unwrap()
+        builder.finish_shared().unwrap()
     }
 
     proptest! {
         #[test]
-        fn operations_round_trip(operations in prop::collection::vec(any::<(u64, u32, Vec<u8>)>(), 0..20)) {
-            let (block, entries) = block(&operations);
-            prop_assert_eq!(&decode(&block).unwrap(), &entries);
-            for (entry, (key, bits, json)) in entries.iter().zip(&operations) {
-                prop_assert_eq!((entry.key, entry.checksum.bits(), entry.json.as_ref()), (*key, *bits, json.as_slice()));
+        fn operations_round_trip(
+            operations in prop::collection::vec(any::<(u64, u32, u32, Vec<u8>)>(), 0..20)
+        ) {
+            let (block, shared) = block(&operations);
+            prop_assert_eq!(&decode(&block).unwrap(), &shared);
+            for ((bucket, operation), (number, _, bits, json)) in shared.iter().zip(&operations) {
+                let found = (bucket.0, operation.checksum.bits(), operation.json.as_ref());
+                prop_assert_eq!(found, (*number, *bits, json.as_slice()));
             }
+            let ids: Vec<_> = shared.iter().map(|(_, operation)| operation.op_id).collect();
+            prop_assert!(ids.is_sorted_by(|one, next| one < next));
         }
 
         #[test]
         fn a_flipped_bit_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
-            let operations = [(1, 2, b"{\"op_id\":\"1\"}".to_vec()), (3, 4, vec![b'x'; 300])];
+            let operations = [(1, 0, 2, b"{\"op_id\":\"1\"}".to_vec()), (3, 5, 4, vec![b'x'; 300])];
             let (mut bytes, entries) = block(&operations);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;

@@ -17,7 +17,7 @@ use super::{
     BucketId, Inner,
     chunk::FoldPlan,
     rows::RowState,
-    writer::{Durability, Writer},
+    writer::{Durability, RowPlacer, Writer},
 };
 use crate::fault_point::fault_point;
 
@@ -127,7 +127,8 @@ impl Inner {
                 self.placed.insert(key);
             }
             writer.transaction(Durability::Later, |change| {
-                rows.iter().try_for_each(|(key, state)| change.place_row(key, state))
+                let mut placer = RowPlacer::new(change.tx)?;
+                rows.iter().try_for_each(|(key, state)| placer.place(key, state.as_deref()))
             })?;
             fault_point("store.rows-placed");
             self.row_reader.table_changed();
@@ -153,6 +154,11 @@ impl Inner {
             return Ok(true);
         }
         self.slice(upto.generation, |writer| {
+            // A commit may have taken a bucket's operations past the tail meanwhile.
+            let tail = self.tail_read();
+            let is_due = |plan: &&FoldPlan| plan.is_due(tail.first_op_id(plan.bucket()));
+            let plans: Vec<_> = plans.iter().filter(is_due).collect();
+            drop(tail);
             writer.transaction(Durability::Later, |change| {
                 change.head.version += 1;
                 plans.iter().try_for_each(|plan| plan.store(change.tx))

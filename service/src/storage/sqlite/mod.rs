@@ -3,6 +3,7 @@
 //! ```text
 //! commit ─► table `tail` (blocks in op id order, synced) + the same operations in memory, by bucket
 //!        └► table `row_tail` (a block of row states) + the same states in memory, by key
+//!        └► of what a commit has much: tables `chunk` and `row` at once
 //! fold, in the background ─► table `chunk` (blocks by bucket, merged by size) and table `row` (in key order);
 //!                            the folded part of the tails is deleted
 //! operations() = chunks, then the tail      totals = table `bucket` (what is in chunks) + the tail's totals in memory
@@ -10,7 +11,8 @@
 //!
 //! Operations of one commit go to many buckets. Writing them where each bucket lives would touch a page per operation;
 //! in op id order they are a few sequential pages, and the fold writes each bucket's part at once, compressed. The same
-//! holds for rows.
+//! holds for rows. A copy, or a large transaction, has enough for a chunk of a bucket by itself, and rows that are
+//! neighbours: these go straight to where they are kept.
 //!
 //! **Invariants**
 //!
@@ -18,6 +20,8 @@
 //! - The head's version ties memory to the file: a view pairs a read transaction with the tail's totals of its version.
 //! - An operation is in the tail's memory or in a chunk at every moment, never in neither: a fold commits, then forgets.
 //!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
+//! - What a bucket has in chunks is older than what it has in the tail: a commit that writes chunks of it takes along what
+//!   the tail has, and a fold that had planned to move that gives way.
 //! - One writer, behind a mutex. The fold takes it for bounded slices.
 //! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows
 //!   and of the names of buckets are taken alone.
@@ -71,11 +75,11 @@ use self::{
     signal::Signal,
     tail::Tail,
     write_checkpoint::WriteCheckpointQueue,
-    writer::{Durability, NAMES_MAX, Writer},
+    writer::{Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
     Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
-    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
+    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -98,11 +102,37 @@ pub struct SqliteOptions {
     pub fold_operations: usize,
     /// Bytes in the tail from which it is folded; while that runs the tail may double. Default 12 MiB.
     pub fold_bytes: usize,
+    /// What goes past the tail.
+    pub straight: StraightLimits,
+}
+
+/// How much a commit must have of something for it to go straight to where it is kept. Collected with what other commits
+/// have, it would be written twice and gain little by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StraightLimits {
+    /// Bytes of JSON for one bucket. Default 8 KiB: the smallest chunk that is read about as fast as its share of a large
+    /// one.
+    pub chunk_bytes: usize,
+    /// Bytes of rows, as replication encodes them. Default 1 MiB, which only copies and large transactions have: their rows
+    /// are mostly neighbours, and come once. Scattered rows would cost a page each.
+    pub row_bytes: usize,
+}
+
+impl Default for StraightLimits {
+    fn default() -> Self {
+        Self { chunk_bytes: 8 << 10, row_bytes: 1 << 20 }
+    }
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, reader_count: 4, fold_operations: 20_000, fold_bytes: 12 << 20 }
+        Self {
+            cache_bytes: 16 << 20,
+            reader_count: 4,
+            fold_operations: 20_000,
+            fold_bytes: 12 << 20,
+            straight: StraightLimits::default(),
+        }
     }
 }
 
@@ -262,14 +292,19 @@ impl Inner {
     /// Commits to the file, then changes memory alike.
     fn commit_and_publish(&self, batch: Batch) -> Result<Commit, StorageError> {
         let mut writer = self.writer();
-        let recent = |key: &RowKey| {
-            let recent = self.tail_read().rows.is_there(key);
-            recent.or_else(|| (!self.placed.may_have(key)).then_some(false))
+        let appended = {
+            // Only the writer changes it, so nobody waits for it meanwhile.
+            let memory = Memory { tail: &self.tail_read(), placed: &self.placed };
+            writer.transaction(Durability::Synced, |change| change.apply(batch, &memory, &self.options.straight))?
         };
-        let appended = writer.transaction(Durability::Synced, |change| change.apply(batch, recent))?;
         fault_point("store.before-publishing");
-        let (version, checkpoint) = (writer.head().version, writer.head().checkpoint);
+        // Rows may have gone straight to their places.
+        self.row_reader.table_changed();
+        let Head { version, checkpoint, last_op_id, .. } = *writer.head();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        for bucket in appended.past_tail {
+            tail.remove(bucket, last_op_id);
+        }
         for (bucket, operation) in appended.operations {
             tail.push(bucket, operation);
         }
@@ -345,12 +380,6 @@ impl BucketStore for SqliteStore {
         self.inner.reset()
     }
 
-    fn bucket_prefix(&self) -> Result<String, StorageError> {
-        let reader = self.inner.reader()?;
-        let head = Head::read(reader.conn())?;
-        Ok(generation::bucket_prefix(&head.creation_id, head.generation))
-    }
-
     fn put_write_checkpoint(
         &self,
         key: &WriteCheckpointKey,
@@ -362,11 +391,6 @@ impl BucketStore for SqliteStore {
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         self.inner.release_write_checkpoints()
-    }
-
-    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-        let reader = self.inner.reader()?;
-        write_checkpoint::find(reader.conn(), key)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

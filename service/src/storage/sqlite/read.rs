@@ -39,11 +39,8 @@ impl Inner {
         };
         let mut goes_on = true;
         if tail_first.is_none_or(|first| first.get() > after.get() + 1) {
-            chunk::visit(reader.conn(), bucket, after, upto, |operation| {
-                let older = tail_first.is_none_or(|first| operation.op_id < first);
-                goes_on = !older || range.push(operation.op_id, &operation.json);
-                older && goes_on
-            })?;
+            let is_older = |op_id| tail_first.is_none_or(|first| op_id < first);
+            goes_on = chunk::visit(reader.conn(), bucket, after, upto, &mut range, is_older)?;
         }
         if goes_on {
             let _ = recent.iter().all(|operation| range.push(operation.op_id, &operation.json));

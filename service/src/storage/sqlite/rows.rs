@@ -151,6 +151,10 @@ impl RowsBuilder {
         self.rows.push((key, is_there.then_some(end - self.state.len()..end)));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     pub(super) fn finish(self) -> Result<(Vec<u8>, RowStates), StorageError> {
         let record = block::pack(&self.content)?;
         let content = Bytes::from(self.content);

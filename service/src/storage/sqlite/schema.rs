@@ -15,7 +15,7 @@ const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,7 +56,7 @@ const GENERATION: &str = "
         checksum INTEGER NOT NULL,
         last_op_id INTEGER NOT NULL
     );
-    -- New operations of all buckets in the order of their ids, which are consecutive within a block.
+    -- New operations of all buckets in the order of their ids.
     CREATE TABLE tail (
         first_op_id INTEGER PRIMARY KEY,
         block BLOB NOT NULL

@@ -45,23 +45,20 @@ impl Tail {
         let rows = RecentRows::load(conn)?;
         let mut tail = Self { version: head.version, checkpoint: head.checkpoint, rows, ..Self::default() };
         let mut folded = HashMap::new();
-        let mut statement = conn.prepare("SELECT first_op_id, block FROM tail ORDER BY first_op_id")?;
+        let mut statement = conn.prepare("SELECT block FROM tail ORDER BY first_op_id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let mut id = op_id(row.get(0)?)?;
-            for entry in block::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
-                if id > head.last_op_id {
+            for (bucket, operation) in block::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)? {
+                if operation.op_id > head.last_op_id {
                     return Err(StorageError::Damaged { what: "the tail is ahead of its head".to_owned() });
                 }
-                let bucket = BucketId(entry.key);
                 let folded_upto = match folded.get(&bucket) {
                     Some(upto) => *upto,
                     None => *folded.entry(bucket).or_insert(folded_upto(conn, bucket)?),
                 };
-                if id > folded_upto {
-                    tail.push(bucket, WireOperation { op_id: id, checksum: entry.checksum, json: entry.json });
+                if operation.op_id > folded_upto {
+                    tail.push(bucket, operation);
                 }
-                id = id.next();
             }
         }
         Ok(tail)
@@ -109,6 +106,11 @@ impl Tail {
         let start = operations.partition_point(|operation| operation.op_id <= after);
         let end = operations.partition_point(|operation| operation.op_id <= upto);
         operations.get(start..end).into_iter().flatten().take(limit).cloned().collect()
+    }
+
+    /// All operations of a bucket here.
+    pub(super) fn all(&self, bucket: BucketId) -> Vec<WireOperation> {
+        self.buckets.get(&bucket).cloned().unwrap_or_default()
     }
 
     /// Buckets with operations here, in the order of their numbers.

@@ -45,6 +45,12 @@ fn restless() -> SqliteOptions {
     SqliteOptions { fold_operations: 7, ..SqliteOptions::default() }
 }
 
+/// Everything goes through the tail.
+fn collecting() -> SqliteOptions {
+    let straight = StraightLimits { chunk_bytes: usize::MAX, row_bytes: usize::MAX };
+    SqliteOptions { straight, ..SqliteOptions::default() }
+}
+
 mod tail_only {
     use super::*;
     conformance::suite!(Folder::new(SqliteOptions::default()));
@@ -53,6 +59,16 @@ mod tail_only {
 mod folding {
     use super::*;
     conformance::suite!(Folder::new(restless()));
+}
+
+/// Some operations and rows go straight to their places, others into a tail that is folded all the time.
+fn straight() -> SqliteOptions {
+    SqliteOptions { straight: StraightLimits { chunk_bytes: 300, row_bytes: 10 }, ..restless() }
+}
+
+mod going_straight {
+    use super::*;
+    conformance::suite!(Folder::new(straight()));
 }
 
 const END: OpId = OpId::ZERO;
@@ -104,7 +120,7 @@ fn count(store: &SqliteStore, sql: &str) -> i64 {
 
 #[test]
 fn a_fold_changes_nothing_that_can_be_seen() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     for _ in 0..20 {
         store.commit(batch(100)).unwrap();
@@ -120,7 +136,7 @@ fn a_fold_changes_nothing_that_can_be_seen() {
 
 #[test]
 fn many_folds_leave_few_chunks() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     for _ in 0..100 {
         store.commit(batch(30)).unwrap();
@@ -135,7 +151,7 @@ fn many_folds_leave_few_chunks() {
 
 #[test]
 fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     store.commit(batch(90)).unwrap();
     let before = contents(&store);
@@ -155,7 +171,7 @@ fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
 
 #[test]
 fn rows_are_the_same_before_during_and_after_a_fold() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let key = |id: u32| RowKey { table: TableId(1), identity: id.to_be_bytes().into() };
     let row = |image: &'static str| StoredRow {
         image: image.into(),
@@ -193,7 +209,7 @@ fn rows_are_the_same_before_during_and_after_a_fold() {
 
 #[test]
 fn a_fold_that_meets_a_reset_gives_up() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     store.commit(batch(90)).unwrap();
     let upto = bound(&store);
@@ -202,6 +218,21 @@ fn a_fold_that_meets_a_reset_gives_up() {
     store.reset().unwrap();
     assert!(!store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 0);
+}
+
+#[test]
+fn a_fold_gives_way_to_a_commit_that_took_its_operations_along() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    store.commit(batch(3)).unwrap();
+    let upto = bound(&store);
+    let bucket = store.inner.tail_read().bucket_ids()[0];
+    let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
+    store.commit(batch(300)).unwrap();
+    let before = contents(&store);
+    assert!(store.inner.store_plans(upto, &[plan]).unwrap());
+    assert_eq!(contents(&store), before);
+    assert_eq!(before.iter().map(|(totals, _)| totals.count).sum::<u64>(), 303);
 }
 
 #[test]
@@ -239,10 +270,43 @@ fn a_file_that_is_no_database_is_damaged() {
     assert_eq!(folder.store().err().unwrap().code(), "STORE-0104");
 }
 
+/// What goes straight is there after the next opening, and meets what is in the tail.
+#[test]
+fn what_is_much_goes_past_the_tail() {
+    let folder = Folder::new(SqliteOptions {
+        straight: StraightLimits { row_bytes: 30, ..StraightLimits::default() },
+        ..SqliteOptions::default()
+    });
+    let store = folder.store().unwrap();
+    let key = |id: u32| RowKey { table: TableId(1), identity: id.to_be_bytes().into() };
+    let row = |image: &'static str| {
+        Some(StoredRow { image: image.into(), outputs: vec![], lookups: vec![], consulted: vec![] })
+    };
+    store.commit(Batch { rows: vec![(key(2), row("in the tail"))], ..batch(1) }).unwrap();
+    let rows = vec![(key(3), row("straight")), (key(2), row("newer")), (key(1), row("straight"))];
+    store.commit(Batch { rows, ..batch(300) }).unwrap();
+    assert_eq!(count(&store, "SELECT count(*) FROM chunk"), 3);
+    assert_eq!(count(&store, "SELECT count(*) FROM row"), 2, "a row in the tail stays there");
+    assert!(store.inner.tail_read().bucket_ids().is_empty(), "what was in the tail went along");
+    let seen = |store: &SqliteStore| {
+        let images = [1, 2, 3].map(|id| store.row(&key(id)).unwrap().unwrap().image);
+        assert_eq!(store.stats().unwrap().row_count, 3);
+        (contents(store), images)
+    };
+    let before = seen(&store);
+    assert_eq!(before.0.iter().map(|(totals, _)| totals.count).sum::<u64>(), 301);
+    assert_eq!(before.1, ["straight", "newer", "straight"]);
+    drop(store);
+    let store = folder.store().unwrap();
+    assert_eq!(seen(&store), before);
+    store.inner.fold().unwrap();
+    assert_eq!(seen(&store), before);
+}
+
 /// A flip may go unnoticed where nobody looks, or hide operations; it never panics and never changes what is sent.
 #[test]
 fn flipped_bits_never_change_an_operation() {
-    let folder = Folder::new(SqliteOptions::default());
+    let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     store.commit(batch(600)).unwrap();
     store.inner.fold().unwrap();

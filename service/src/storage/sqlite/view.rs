@@ -10,11 +10,15 @@ use kairos_sync_protocol::{BucketName, Checksum};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    super::{BucketTotals, Checkpoint, LookupKey, LookupValue, StorageError, StoreView},
+    super::{
+        BucketTotals, Checkpoint, LookupKey, LookupValue, StorageError, StoreView, WriteCheckpoint, WriteCheckpointKey,
+        generation,
+    },
     BucketId, Inner, codec,
     head::{Head, number, op_id},
     pool::PooledReader,
     tail::TailTotals,
+    write_checkpoint,
 };
 
 /// Longest wait for memory and file to be of one version, which differ for an instant only.
@@ -24,6 +28,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct SqliteView<'a> {
     reader: PooledReader<'a>,
     checkpoint: Option<Checkpoint>,
+    bucket_prefix: String,
     tail_totals: Arc<TailTotals>,
 }
 
@@ -59,6 +64,14 @@ impl StoreView for SqliteView<'_> {
         }
         Ok(totals)
     }
+
+    fn bucket_prefix(&self) -> String {
+        self.bucket_prefix.clone()
+    }
+
+    fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
+        write_checkpoint::find(self.reader.conn(), key)
+    }
 }
 
 impl Inner {
@@ -66,19 +79,21 @@ impl Inner {
     /// and its change in memory, so a few attempts do.
     pub(super) fn view(&self) -> Result<SqliteView<'_>, StorageError> {
         let reader = self.reader()?;
-        let (checkpoint, tail_totals) = until_some(|| {
+        let (checkpoint, bucket_prefix, tail_totals) = until_some(|| {
             let (version, checkpoint, totals) = {
                 let tail = self.tail_read();
                 (tail.version, tail.checkpoint, tail.totals())
             };
             reader.conn().execute_batch("BEGIN")?;
-            if Head::read(reader.conn())?.version == version {
-                return Ok(Some((checkpoint, totals)));
+            let head = Head::read(reader.conn())?;
+            if head.version == version {
+                let bucket_prefix = generation::bucket_prefix(&head.creation_id, head.generation);
+                return Ok(Some((checkpoint, bucket_prefix, totals)));
             }
             reader.conn().execute_batch("ROLLBACK")?;
             Ok(None)
         })?;
-        Ok(SqliteView { reader, checkpoint, tail_totals })
+        Ok(SqliteView { reader, checkpoint, bucket_prefix, tail_totals })
     }
 }
 

@@ -1,25 +1,28 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::num::NonZeroUsize;
+use std::{collections::HashMap, num::NonZeroUsize};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::BucketName;
 use lru::LruCache;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     super::{
         Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
         StoredRow,
-        wire::{WireOperation, write_json},
+        wire::{json_bytes, write_json},
     },
-    BucketId,
-    block::BlockBuilder,
+    BucketId, StraightLimits,
+    block::{BlockBuilder, BlockOperations},
+    chunk::NewChunks,
     codec::{encode_row, encode_values},
     error::is_sync_failure,
     head::Head,
-    rows::{RowState, RowsBuilder},
+    placed::PlacedKeys,
+    rows::{RowStates, RowsBuilder},
+    tail::Tail,
 };
 use crate::fault_point::fault_point;
 
@@ -50,14 +53,23 @@ pub(super) struct Writer {
     failed: bool,
 }
 
-/// What a commit put into the tail.
+/// What a commit put into the tail, and what it changed.
 pub(super) struct Appended {
-    pub(super) operations: Vec<(BucketId, WireOperation)>,
-    pub(super) rows: Vec<(RowKey, RowState)>,
-    /// Each once.
+    pub(super) operations: BlockOperations,
+    pub(super) rows: RowStates,
+    /// Buckets of which everything is in chunks now.
+    pub(super) past_tail: Vec<BucketId>,
+    /// Of all operations, each once.
     pub(super) buckets: Vec<BucketGrowth>,
     /// Each once.
     pub(super) lookups: Vec<LookupKey>,
+}
+
+/// What became of the operations of a commit.
+struct Operations {
+    in_tail: BlockOperations,
+    past_tail: Vec<BucketId>,
+    buckets: Vec<BucketGrowth>,
 }
 
 impl Writer {
@@ -138,47 +150,74 @@ pub(super) struct Change<'a> {
     names: &'a mut BucketNumbers,
 }
 
+/// Numbers of the buckets of a batch by where their names are. A batch mostly shares names between its operations and
+/// rows, and keeps them while it is applied.
+type NumbersByPlace = HashMap<*const u8, BucketId, RandomState>;
+
+/// What memory knows beside the file when a commit is applied.
+pub(super) struct Memory<'a> {
+    pub(super) tail: &'a Tail,
+    pub(super) placed: &'a PlacedKeys,
+}
+
+impl Memory<'_> {
+    /// Whether a row is there; `None` if only the file knows.
+    fn has_row(&self, key: &RowKey) -> Option<bool> {
+        self.tail.rows.is_there(key).or_else(|| (!self.placed.may_have(key)).then_some(false))
+    }
+}
+
 impl Change<'_> {
-    /// `recent` says whether a row is there, for rows that changed lately.
+    /// Writes all of a batch. What is much goes where it is kept, the rest into the tail.
     pub(super) fn apply(
         &mut self,
         batch: Batch,
-        recent: impl Fn(&RowKey) -> Option<bool>,
+        memory: &Memory<'_>,
+        limits: &StraightLimits,
     ) -> Result<Appended, StorageError> {
-        let operations = self.append(&batch.operations)?;
-        let named = operations.iter().zip(&batch.operations);
-        let buckets = BucketGrowth::of(
-            named.map(|((_, operation), new)| (&new.output.bucket, operation.op_id, operation.checksum)),
-        );
+        let mut numbers = NumbersByPlace::default();
+        let Operations { in_tail: operations, past_tail, buckets } =
+            self.append(&batch.operations, &mut numbers, memory.tail, limits)?;
         self.head.version += 1;
-        let rows = self.append_rows(batch.rows, recent)?;
-        let mut lookups = Vec::new();
-        for (key, row, values) in batch.lookups {
-            if self.set_lookup(&key, &row, values)? {
-                lookups.push(key);
-            }
-        }
-        lookups.sort_unstable();
-        lookups.dedup();
-        for (key, row, dependency) in &batch.dependents {
-            self.set_dependent(key, row, *dependency)?;
-        }
+        let rows = self.append_rows(batch.rows, &mut numbers, memory, limits)?;
+        let lookups = self.set_lookups(batch.lookups)?;
+        self.set_dependents(batch.dependents)?;
         if let Some(state) = batch.replication_state {
             self.set_replication_state(&state)?;
         }
         self.head.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.head.last_op_id, lsn });
-        Ok(Appended { operations, rows, buckets, lookups })
+        Ok(Appended { operations, rows, past_tail, buckets, lookups })
     }
 
-    /// Appends operations to the tail.
-    fn append(&mut self, operations: &[NewOperation]) -> Result<Vec<(BucketId, WireOperation)>, StorageError> {
-        let mut appended = Vec::with_capacity(operations.len());
-        let mut block = BlockBuilder::default();
+    /// Appends operations.
+    fn append(
+        &mut self,
+        operations: &[NewOperation],
+        numbers: &mut NumbersByPlace,
+        tail: &Tail,
+        limits: &StraightLimits,
+    ) -> Result<Operations, StorageError> {
+        let ids: Vec<_> = operations
+            .iter()
+            .map(|operation| self.bucket_id_at(&operation.output.bucket, numbers))
+            .collect::<Result<_, _>>()?;
         let mut op_id = self.head.last_op_id;
-        for operation in operations {
+        let buckets = BucketGrowth::of(operations.iter().map(|operation| {
             op_id = op_id.next();
-            let bucket = self.bucket_id(&operation.output.bucket)?;
-            block.push(bucket.0, operation.checksum, |out| write_json(op_id, operation, out));
+            (&operation.output.bucket, op_id, operation.checksum)
+        }));
+        let mut chunks = new_chunks(operations, &ids, tail, limits)?;
+        let mut appended = Vec::new();
+        let mut block = BlockBuilder::default();
+        for (operation, bucket) in operations.iter().zip(&ids) {
+            let op_id = self.head.last_op_id.next();
+            self.head.last_op_id = op_id;
+            let write = |out: &mut Vec<u8>| write_json(op_id, operation, out);
+            if let Some(chunks) = chunks.get_mut(bucket) {
+                chunks.push(op_id, operation.checksum, write)?;
+                continue;
+            }
+            block.push(*bucket, op_id, operation.checksum, write);
             if block.json_bytes() >= BLOCK_BYTES {
                 self.append_block(std::mem::take(&mut block), &mut appended)?;
             }
@@ -186,27 +225,35 @@ impl Change<'_> {
         if !block.is_empty() {
             self.append_block(block, &mut appended)?;
         }
+        // In the order of their numbers, so that neighbours in the file are written together.
+        let mut chunks: Vec<_> = chunks.into_iter().collect();
+        chunks.sort_unstable_by_key(|(bucket, _)| *bucket);
+        let past_tail = chunks.iter().map(|(bucket, _)| *bucket).collect();
+        for (_, chunks) in chunks {
+            chunks.append(self.tx)?;
+        }
         self.head.operation_count += operations.len() as u64;
-        Ok(appended)
+        Ok(Operations { in_tail: appended, past_tail, buckets })
     }
 
-    fn append_block(
-        &mut self,
-        block: BlockBuilder,
-        appended: &mut Vec<(BucketId, WireOperation)>,
-    ) -> Result<(), StorageError> {
-        let (block, entries) = block.finish()?;
-        let first_op_id = self.head.last_op_id.next();
+    fn append_block(&mut self, block: BlockBuilder, appended: &mut BlockOperations) -> Result<(), StorageError> {
+        let first_op_id = block.first_op_id();
+        let (block, operations) = block.finish_shared()?;
         self.tx
             .prepare_cached("INSERT INTO tail (first_op_id, block) VALUES (?1, ?2)")?
             .execute((first_op_id.get().cast_signed(), block))?;
-        for entry in entries {
-            let op_id = self.head.last_op_id.next();
-            self.head.last_op_id = op_id;
-            let operation = WireOperation { op_id, checksum: entry.checksum, json: entry.json };
-            appended.push((BucketId(entry.key), operation));
-        }
+        appended.extend(operations);
         Ok(())
+    }
+
+    fn bucket_id_at(&mut self, name: &BucketName, numbers: &mut NumbersByPlace) -> Result<BucketId, StorageError> {
+        let place = name.as_str().as_ptr();
+        if let Some(id) = numbers.get(&place) {
+            return Ok(*id);
+        }
+        let id = self.bucket_id(name)?;
+        numbers.insert(place, id);
+        Ok(id)
     }
 
     /// The number of a bucket, a new one if need be.
@@ -231,81 +278,108 @@ impl Change<'_> {
         Ok(id)
     }
 
-    /// Appends states of rows to their tail.
+    /// Writes states of rows. Gives those that went to the tail.
     fn append_rows(
         &mut self,
-        rows: Vec<(RowKey, Option<StoredRow>)>,
-        recent: impl Fn(&RowKey) -> Option<bool>,
-    ) -> Result<Vec<(RowKey, RowState)>, StorageError> {
+        mut rows: Vec<(RowKey, Option<StoredRow>)>,
+        numbers: &mut NumbersByPlace,
+        memory: &Memory<'_>,
+        limits: &StraightLimits,
+    ) -> Result<RowStates, StorageError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let mut builder = RowsBuilder::default();
-        let mut buckets = Vec::new();
+        let bytes: usize =
+            rows.iter().map(|(key, row)| key.identity.len() + row.as_ref().map_or(0, |row| row.image.len())).sum();
+        let goes_straight = bytes >= limits.row_bytes;
+        if goes_straight {
+            rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        }
+        let mut tail = RowsBuilder::default();
+        let (mut buckets, mut state) = (Vec::new(), Vec::new());
+        let mut placer = RowPlacer::new(self.tx)?;
         for (key, row) in rows {
-            let was_there = recent(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
+            let was_there = memory.has_row(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
             buckets.clear();
             for output in row.iter().flat_map(|row| &row.outputs) {
-                buckets.push(self.bucket_id(&output.bucket)?);
+                buckets.push(self.bucket_id_at(&output.bucket, numbers)?);
+            }
+            // The tail would hide an older state in its place.
+            if goes_straight && memory.tail.rows.is_there(&key).is_none() {
+                memory.placed.insert(&key);
+                state.clear();
+                if let Some(row) = &row {
+                    encode_row(row, &buckets, &mut state);
+                }
+                placer.place(&key, row.is_some().then_some(&state))?;
+                continue;
             }
             let buckets = &buckets;
-            builder.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
+            tail.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
         }
-        let (record, appended) = builder.finish()?;
+        if tail.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (record, appended) = tail.finish()?;
         let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
         self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), record))?;
         Ok(appended)
     }
 
-    /// Writes a state to its place in the row store.
-    pub(super) fn place_row(&mut self, key: &RowKey, state: &RowState) -> Result<(), StorageError> {
-        if let Some(state) = state {
-            let sql = "INSERT INTO row (table_id, identity, state) VALUES (?1, ?2, ?3) \
-                       ON CONFLICT DO UPDATE SET state = excluded.state";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity, &**state))?;
-        } else {
-            let sql = "DELETE FROM row WHERE table_id = ?1 AND identity = ?2";
-            self.tx.prepare_cached(sql)?.execute((key.table.0, &*key.identity))?;
-        }
-        Ok(())
-    }
-
-    /// Whether it changed anything.
-    fn set_lookup(
+    /// Gives the lookups that changed, each once. Both indexes are written in the order of their keys, so that neighbours
+    /// share the search for a page; several entries for one key keep their order.
+    fn set_lookups(
         &mut self,
-        key: &LookupKey,
-        row: &RowKey,
-        mut values: Vec<LookupValue>,
-    ) -> Result<bool, StorageError> {
-        values.sort_unstable();
-        values.dedup();
-        let entry = (&*key.0, row.table.0, &*row.identity);
-        let sql = "SELECT value_list FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
-        let before: Option<Vec<u8>> = self.tx.prepare_cached(sql)?.query_row(entry, |row| row.get(0)).optional()?;
-        let after = (!values.is_empty()).then(|| encode_values(&values));
-        if before == after {
-            return Ok(false);
+        mut entries: Vec<(LookupKey, RowKey, Vec<LookupValue>)>,
+    ) -> Result<Vec<LookupKey>, StorageError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
         }
-        if let Some(after) = after {
-            let sql = "INSERT INTO lookup (key, table_id, identity, value_list) VALUES (?1, ?2, ?3, ?4) \
-                       ON CONFLICT DO UPDATE SET value_list = excluded.value_list";
-            self.tx.prepare_cached(sql)?.execute((entry.0, entry.1, entry.2, after))?;
-        } else {
-            let sql = "DELETE FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
-            self.tx.prepare_cached(sql)?.execute(entry)?;
+        entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
+        let select = "SELECT value_list FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut select = self.tx.prepare_cached(select)?;
+        let replace = "REPLACE INTO lookup (key, table_id, identity, value_list) VALUES (?1, ?2, ?3, ?4)";
+        let mut replace = self.tx.prepare_cached(replace)?;
+        let delete = "DELETE FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut delete = self.tx.prepare_cached(delete)?;
+        let mut changed: Vec<LookupKey> = Vec::new();
+        for (key, row, mut values) in entries {
+            values.sort_unstable();
+            values.dedup();
+            let entry = (&*key.0, row.table.0, &*row.identity);
+            let before: Option<Vec<u8>> = select.query_row(entry, |row| row.get(0)).optional()?;
+            let after = (!values.is_empty()).then(|| encode_values(&values));
+            if before == after {
+                continue;
+            }
+            match after {
+                Some(after) => replace.execute((entry.0, entry.1, entry.2, after))?,
+                None => delete.execute(entry)?,
+            };
+            if changed.last() != Some(&key) {
+                changed.push(key);
+            }
         }
-        Ok(true)
+        Ok(changed)
     }
 
-    fn set_dependent(&mut self, key: &LookupKey, row: &RowKey, dependency: Dependency) -> Result<(), StorageError> {
-        let sql = match dependency {
-            Dependency::Added => {
-                "INSERT INTO dependent (key, table_id, identity) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING"
-            }
-            Dependency::Removed => "DELETE FROM dependent WHERE key = ?1 AND table_id = ?2 AND identity = ?3",
-        };
-        self.tx.prepare_cached(sql)?.execute((&*key.0, row.table.0, &*row.identity))?;
+    fn set_dependents(&mut self, mut entries: Vec<(LookupKey, RowKey, Dependency)>) -> Result<(), StorageError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
+        let add = "INSERT INTO dependent (key, table_id, identity) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let mut add = self.tx.prepare_cached(add)?;
+        let remove = "DELETE FROM dependent WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
+        let mut remove = self.tx.prepare_cached(remove)?;
+        for (key, row, dependency) in &entries {
+            let entry = (&*key.0, row.table.0, &*row.identity);
+            match dependency {
+                Dependency::Added => add.execute(entry)?,
+                Dependency::Removed => remove.execute(entry)?,
+            };
+        }
         Ok(())
     }
 
@@ -314,6 +388,47 @@ impl Change<'_> {
         self.tx.prepare_cached(sql)?.execute([&**state])?;
         Ok(())
     }
+}
+
+/// Writes states of rows to their places in the row store.
+pub(super) struct RowPlacer<'c> {
+    replace: CachedStatement<'c>,
+    delete: CachedStatement<'c>,
+}
+
+impl<'c> RowPlacer<'c> {
+    pub(super) fn new(conn: &'c Connection) -> Result<Self, StorageError> {
+        Ok(Self {
+            // Replacing is one search of the tree; with ON CONFLICT it would be two.
+            replace: conn.prepare_cached("REPLACE INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)")?,
+            delete: conn.prepare_cached("DELETE FROM row WHERE table_id = ?1 AND identity = ?2")?,
+        })
+    }
+
+    /// Writes a state; `None` forgets the row.
+    pub(super) fn place(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
+        match state {
+            Some(state) => self.replace.execute((key.table.0, &*key.identity, state))?,
+            None => self.delete.execute((key.table.0, &*key.identity))?,
+        };
+        Ok(())
+    }
+}
+
+/// Chunks for the buckets of which a commit has so much that it need not be collected first. They begin with what the tail
+/// has of these buckets, which comes before.
+fn new_chunks(
+    operations: &[NewOperation],
+    ids: &[BucketId],
+    tail: &Tail,
+    limits: &StraightLimits,
+) -> Result<HashMap<BucketId, NewChunks, RandomState>, StorageError> {
+    let mut bytes: HashMap<BucketId, usize, RandomState> = HashMap::default();
+    for (operation, bucket) in operations.iter().zip(ids) {
+        *bytes.entry(*bucket).or_default() += json_bytes(operation);
+    }
+    let buckets = bytes.into_iter().filter(|(_, bytes)| *bytes >= limits.chunk_bytes);
+    buckets.map(|(bucket, bytes)| Ok((bucket, NewChunks::of(bucket, bytes as u64, tail.all(bucket))?))).collect()
 }
 
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {

@@ -1,0 +1,67 @@
+//! What is in the database, for tools that show it.
+
+use kairos_sync_protocol::{Checksum, OpId};
+use rusqlite::{Connection, Row};
+
+use super::{StoreError, oplog::unsigned, views};
+
+/// A bucket the database has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalBucket {
+    /// Name as the service sent it.
+    pub name: String,
+    /// 0 syncs first, 3 last.
+    pub priority: u8,
+    /// The last operation received.
+    pub last_op_id: OpId,
+    /// Operations in the last checkpoint that became visible, as the service counts them.
+    pub count: u64,
+    /// Operations received since, which are not visible yet.
+    pub count_since: u64,
+    /// What the service announced with that checkpoint. `None` before the first.
+    pub announced: Option<Checksum>,
+}
+
+/// A synced table of the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTable {
+    /// Its name.
+    pub name: String,
+    /// Its columns, `id` first.
+    pub columns: Vec<String>,
+    /// Rows the app sees.
+    pub rows: u64,
+}
+
+/// Columns of a query for [`bucket`], before any others.
+pub(super) const BUCKET_COLUMNS: &str =
+    "name, priority, last_op_id, count_at_last, count_since_last, announced_checksum";
+
+pub(super) fn bucket(row: &Row<'_>) -> rusqlite::Result<LocalBucket> {
+    Ok(LocalBucket {
+        name: row.get(0)?,
+        priority: row.get(1)?,
+        last_op_id: OpId::new(unsigned(row, 2)?).unwrap_or_default(),
+        count: unsigned(row, 3)?,
+        count_since: unsigned(row, 4)?,
+        announced: row.get::<_, Option<u32>>(5)?.map(Checksum::from_bits),
+    })
+}
+
+pub(crate) fn buckets(connection: &Connection) -> Result<Vec<LocalBucket>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {BUCKET_COLUMNS} FROM kairos_bucket ORDER BY name"))?;
+    Ok(statement.query_map([], bucket)?.collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn tables(connection: &Connection) -> Result<Vec<LocalTable>, StoreError> {
+    let names = views::names(connection, "SELECT name FROM kairos_table WHERE NOT local_only ORDER BY name")?;
+    let mut columns = connection.prepare_cached("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+    let table = |name: String| {
+        let count = format!("SELECT count(*) FROM {}", views::data_table(&name));
+        let rows = connection.query_row(&count, [], |row| unsigned(row, 0))?;
+        let columns = columns.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(LocalTable { name, columns, rows })
+    };
+    names.into_iter().map(table).collect()
+}

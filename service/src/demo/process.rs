@@ -11,7 +11,7 @@ use std::{
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long it may take to end in order.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long an answer of its small endpoints may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

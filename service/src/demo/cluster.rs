@@ -107,7 +107,7 @@ impl PgCluster {
     fn settings(&self, further: &[(&str, &str)]) -> String {
         let fixed = format!(
             "\nport = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_level = logical\n\
-             max_wal_senders = 20\nmax_replication_slots = 20\nmax_connections = 200\nshared_buffers = 64MB\n\
+             max_wal_senders = 20\nmax_replication_slots = 200\nmax_connections = 200\nshared_buffers = 64MB\n\
              fsync = on\nlog_min_messages = warning\n",
             self.port
         );

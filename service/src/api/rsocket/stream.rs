@@ -1,6 +1,6 @@
 //! One stream of a connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kairos_sync_protocol::request::SyncRequest;
@@ -19,6 +19,10 @@ use crate::{
 /// Documents; the carrier compresses nothing and keeps itself alive.
 const CARRIER: Carrier =
     Carrier { packaging: Packaging { form: LineForm::Bson, compression: Compression::Identity }, keepalives: false };
+
+/// How long a client has to take in the last line before it is told that there are no more: SDKs drop what they have not
+/// looked at then, and would come back with the token they were just told is over.
+const LAST_LINE_TIME: Duration = Duration::from_secs(1);
 
 /// What a client asked for.
 pub(super) struct Request {
@@ -88,7 +92,10 @@ impl Request {
                     session.wait().await;
                     continue;
                 }
-                Step::End => return Ok(()),
+                Step::End => {
+                    tokio::time::sleep(LAST_LINE_TIME).await;
+                    return Ok(());
+                }
             };
             let Ok(wanted) = self.credit.acquire().await else { return Ok(()) };
             wanted.forget();

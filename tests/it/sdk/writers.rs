@@ -93,9 +93,8 @@ async fn every_write_of_fifty_devices_arrives_once() {
     }
 }
 
-/// Transactions move amounts between two tables until told to stop; returns how many.
-async fn move_amounts(service: &TestService, mut stopped: watch::Receiver<bool>) -> usize {
-    let mut count = 0;
+/// Transactions move amounts between two tables until told to stop.
+async fn move_amounts(service: &TestService, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow_and_update() {
         service
             .run(
@@ -107,11 +106,9 @@ async fn move_amounts(service: &TestService, mut stopped: watch::Receiver<bool>)
                  COMMIT",
             )
             .await;
-        count += 1;
         // Each changes six hundred rows: faster than that, a service that is not optimised falls behind for minutes.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    count
 }
 
 async fn nobody_sees_half_a_transaction(sdk: Sdk) {
@@ -131,8 +128,7 @@ async fn nobody_sees_half_a_transaction(sdk: Sdk) {
         stop.send_replace(true);
     };
     let everything = futures_util::future::join(move_amounts(&service, stopped), look);
-    let (moved, ()) = tokio::time::timeout(2 * kairos_tests::service::PATIENCE, everything).await.expect("states come");
-    assert!(moved >= TRANSACTIONS_SEEN);
+    tokio::time::timeout(2 * kairos_tests::service::PATIENCE, everything).await.expect("states come");
     device.converges(&service, ALL, &[], ALL).await;
 }
 

@@ -49,7 +49,7 @@ impl FoldPlan {
                 break;
             }
             bytes += chunk.json_bytes;
-            parts.push(load(conn, chunk.id)?);
+            parts.push(load(conn, bucket, chunk.id)?);
             replaced.push(chunk.id);
             before = parts.last().and_then(|part| part.first()).map(|operation| operation.op_id).unwrap_or_default();
         }
@@ -194,16 +194,20 @@ fn last_chunk_before(conn: &Connection, bucket: BucketId, op_id: OpId) -> Result
     chunk.map(|(id, bytes)| Ok(StoredChunk { id, json_bytes: bytes? })).transpose()
 }
 
-fn load(conn: &Connection, id: i64) -> Result<Vec<WireOperation>, StorageError> {
+fn load(conn: &Connection, bucket: BucketId, id: i64) -> Result<Vec<WireOperation>, StorageError> {
     let sql = "SELECT block, operation_count, checksum FROM chunk WHERE id = ?1";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
-    rows.next()?.map_or_else(|| Ok(Vec::new()), operations_of)
+    rows.next()?.map_or_else(|| Ok(Vec::new()), |row| operations_of(row, bucket))
 }
 
-/// The operations of a chunk; its columns are block, count and checksum.
-fn operations_of(row: &rusqlite::Row) -> Result<Vec<WireOperation>, StorageError> {
+/// The operations of a chunk; its columns are block, count and checksum. The block knows its bucket: a damaged index must
+/// not give the rows of one user to another.
+fn operations_of(row: &rusqlite::Row, bucket: BucketId) -> Result<Vec<WireOperation>, StorageError> {
     let entries = block::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    if entries.iter().any(|(of, _)| *of != bucket) {
+        return Err(StorageError::Damaged { what: "a chunk is found under another bucket".to_owned() });
+    }
     let operations: Vec<_> = entries.into_iter().map(|(_, operation)| operation).collect();
     let totals = totals_of(&operations);
     if totals.count != number(row, 1)? || totals.checksum != Checksum::from_bits(row.get(2)?) {
@@ -231,7 +235,7 @@ pub(super) fn visit(
         if !range.is_empty() && !range.wants_more() {
             return Ok(false);
         }
-        let operations = operations_of(row)?;
+        let operations = operations_of(row, bucket)?;
         let start = operations.partition_point(|operation| operation.op_id <= after);
         let end = operations.partition_point(|operation| operation.op_id <= upto);
         for operation in operations.get(start..end).unwrap_or_default() {

@@ -17,7 +17,7 @@ use super::{
     BucketId, Inner, chunk,
     codec::{self, OutputRecord},
     rows::{RecentPage, RowState},
-    writer::find_bucket,
+    writer::{find_bucket, find_name},
 };
 
 impl Inner {
@@ -135,12 +135,6 @@ impl Inner {
         let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
         Ok(state.map(Bytes::from))
     }
-}
-
-fn find_name(conn: &Connection, bucket: BucketId) -> Result<Option<BucketName>, StorageError> {
-    let mut statement = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
-    let name: Option<String> = statement.query_row([bucket.column()], |row| row.get(0)).optional()?;
-    Ok(name.map(BucketName::new))
 }
 
 /// The state of a row in the row store.

@@ -1,6 +1,9 @@
 //! What only an engine with files must prove; the rest is in the conformance suite.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kairos_sync_protocol::Checksum;
 use tempfile::TempDir;
@@ -303,35 +306,82 @@ fn what_is_much_goes_past_the_tail() {
     assert_eq!(seen(&store), before);
 }
 
-/// A flip may go unnoticed where nobody looks, or hide operations; it never panics and never changes what is sent.
-#[test]
-fn flipped_bits_never_change_an_operation() {
-    let folder = Folder::new(collecting());
+/// A store with operations in chunks and in the tail; its file, and the JSON of each bucket.
+fn store_to_damage(folder: &Folder) -> (PathBuf, Vec<u8>, Vec<Vec<u8>>) {
     let store = folder.store().unwrap();
     store.commit(batch(600)).unwrap();
     store.inner.fold().unwrap();
     store.commit(batch(30)).unwrap();
-    let originals: Vec<_> = contents(&store).into_iter().map(|(_, json)| json).collect();
+    let originals = contents(&store).into_iter().map(|(_, json)| json).collect();
     drop(store);
     let file = folder.path().join("buckets.sqlite3");
     let intact = fs::read(&file).unwrap();
+    (file, intact, originals)
+}
+
+/// Whatever can be read of the buckets is what was stored there. Returns the codes of what cannot be read.
+fn nothing_is_changed(store: &SqliteStore, originals: &[Vec<u8>], damage: &str) -> Vec<&'static str> {
+    let mut codes = Vec::new();
+    for (number, original) in (0..).zip(originals) {
+        let range = match store.operations(&bucket(number), OpId::ZERO, OpId::new(9_999).unwrap(), 1 << 20) {
+            Ok(range) => range,
+            Err(error) => {
+                codes.push(error.code());
+                continue;
+            }
+        };
+        let json = [b"[", range.json.as_ref(), b"]"].concat();
+        let sent: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&json).unwrap();
+        let text = std::str::from_utf8(original).unwrap();
+        assert!(sent.iter().all(|operation| text.contains(operation.get())), "{damage}");
+    }
+    codes
+}
+
+/// A flip may go unnoticed where nobody looks, or hide operations; it never panics and never changes what is sent.
+#[test]
+fn flipped_bits_never_change_an_operation() {
+    let folder = Folder::new(collecting());
+    let (file, intact, originals) = store_to_damage(&folder);
     for _ in 0..150 {
         let mut bytes = intact.clone();
         let at = rand::random_range(0..bytes.len());
         bytes[at] ^= 1 << rand::random_range(0..8);
         fs::write(&file, &bytes).unwrap();
         let Ok(store) = folder.store() else { continue };
-        for (number, original) in (0..).zip(&originals) {
-            let Ok(range) = store.operations(&bucket(number), OpId::ZERO, OpId::new(9_999).unwrap(), 1 << 20) else {
-                continue;
-            };
-            let json = [b"[", range.json.as_ref(), b"]"].concat();
-            let sent: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&json).unwrap();
-            let text = std::str::from_utf8(original).unwrap();
-            assert!(sent.iter().all(|operation| text.contains(operation.get())), "flip in byte {at}");
-        }
+        nothing_is_changed(&store, &originals, &format!("flip in byte {at}"));
         let _ = store.view().map(|view| view.bucket(&bucket(0)).map(|_| ()));
         let _ = store.commit(batch(3));
+    }
+}
+
+/// A damaged index leads to what is intact, but another bucket's.
+#[test]
+fn a_damaged_index_never_gives_the_operations_of_another_bucket() {
+    /// Entries are written from the end of a page on.
+    const FIRST_ENTRIES_BYTES: usize = 32;
+    let folder = Folder::new(collecting());
+    let (file, intact, originals) = store_to_damage(&folder);
+    let (page_bytes, roots) = {
+        let conn = Connection::open(&file).unwrap();
+        let page_bytes: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name IN ('bucket', 'chunk')";
+        let mut statement = conn.prepare(sql).unwrap();
+        let roots: Vec<u32> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        (page_bytes, roots)
+    };
+    assert_eq!(roots.len(), 2);
+    for root in roots {
+        let end = usize::try_from(root * page_bytes).unwrap();
+        let mut codes = Vec::new();
+        for bit in (end - FIRST_ENTRIES_BYTES) * 8..end * 8 {
+            let mut bytes = intact.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &bytes).unwrap();
+            let Ok(store) = folder.store() else { continue };
+            codes.extend(nothing_is_changed(&store, &originals, &format!("page {root}, bit {bit}")));
+        }
+        assert!(codes.contains(&"STORE-0104"), "page {root}: nothing was noticed");
     }
 }
 

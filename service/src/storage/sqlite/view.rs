@@ -19,6 +19,7 @@ use super::{
     pool::PooledReader,
     tail::TailTotals,
     write_checkpoint,
+    writer::find_bucket,
 };
 
 /// Longest wait for memory and file to be of one version, which differ for an instant only.
@@ -112,15 +113,16 @@ fn until_some<T>(mut attempt: impl FnMut() -> Result<Option<T>, StorageError>) -
 }
 
 fn folded_totals(conn: &Connection, name: &BucketName) -> Result<Option<(BucketId, BucketTotals)>, StorageError> {
-    let sql = "SELECT id, operation_count, checksum, last_op_id FROM bucket WHERE name = ?1";
+    let Some(id) = find_bucket(conn, name)? else { return Ok(None) };
+    let sql = "SELECT operation_count, checksum, last_op_id FROM bucket WHERE id = ?1";
     let mut statement = conn.prepare_cached(sql)?;
     let read = |row: &rusqlite::Row| -> Result<_, StorageError> {
         let totals = BucketTotals {
-            count: number(row, 1)?,
-            checksum: Checksum::from_bits(row.get(2)?),
-            last_op_id: op_id(row.get(3)?)?,
+            count: number(row, 0)?,
+            checksum: Checksum::from_bits(row.get(1)?),
+            last_op_id: op_id(row.get(2)?)?,
         };
-        Ok((BucketId::from_column(row.get(0)?)?, totals))
+        Ok((id, totals))
     };
-    statement.query_row([name.as_str()], |row| Ok(read(row))).optional()?.transpose()
+    statement.query_row([id.column()], |row| Ok(read(row))).optional()?.transpose()
 }

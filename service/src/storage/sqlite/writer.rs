@@ -440,5 +440,17 @@ fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {
 pub(super) fn find_bucket(conn: &Connection, name: &BucketName) -> Result<Option<BucketId>, StorageError> {
     let sql = "SELECT id FROM bucket WHERE name = ?1";
     let id: Option<i64> = conn.prepare_cached(sql)?.query_row([name.as_str()], |row| row.get(0)).optional()?;
-    id.map(BucketId::from_column).transpose()
+    let Some(id) = id.map(BucketId::from_column).transpose()? else { return Ok(None) };
+    // The index gave the number. Were it damaged, it would be that of another bucket.
+    if find_name(conn, id)?.as_ref() != Some(name) {
+        return Err(StorageError::Damaged { what: "a bucket is found under another name".to_owned() });
+    }
+    Ok(Some(id))
+}
+
+/// The name of a bucket that is in the file.
+pub(super) fn find_name(conn: &Connection, bucket: BucketId) -> Result<Option<BucketName>, StorageError> {
+    let mut statement = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
+    let name: Option<String> = statement.query_row([bucket.column()], |row| row.get(0)).optional()?;
+    Ok(name.map(BucketName::new))
 }

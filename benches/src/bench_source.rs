@@ -50,11 +50,7 @@ pub(crate) struct BenchSource {
 impl BenchSource {
     /// Fills a table with `row_count` rows of about 180 bytes.
     pub(crate) async fn start(row_count: u64) -> Result<Self, Box<dyn Error>> {
-        let cluster = PgCluster::start(None)?;
-        let uri = cluster.uri("postgres", "postgres");
-        let (sql, connection) = tokio_postgres::connect(&uri, NoTls).await?;
-        tokio::spawn(connection);
-        sql.batch_execute(&format!(
+        let schema = format!(
             "CREATE TABLE items (id bigint PRIMARY KEY, owner text NOT NULL, title text NOT NULL, note text NOT NULL, \
              done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
              CREATE TABLE owners (id text PRIMARY KEY, user_id text NOT NULL);
@@ -62,18 +58,26 @@ impl BenchSource {
              INSERT INTO owners SELECT 'user' || n, 'user' || n FROM generate_series(0, {USER_COUNT} - 1) n;
              INSERT INTO items SELECT n, 'user' || n % {USER_COUNT}, 'item number ' || n, repeat(md5(n::text), 3), \
              n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;"
-        ))
-        .await?;
+        );
+        let source = Self::with(&schema, RULES, row_count).await?;
         // Cannot run in the transaction that several statements make.
-        sql.batch_execute("VACUUM ANALYZE items").await?;
+        source.sql.batch_execute("VACUUM ANALYZE items").await?;
+        Ok(source)
+    }
+
+    /// With tables and rules of another kind, of `row_count` rows.
+    pub(crate) async fn with(schema: &str, rules_text: &str, row_count: u64) -> Result<Self, Box<dyn Error>> {
+        let cluster = PgCluster::start(None)?;
+        let sql = connect(&cluster).await?;
+        sql.batch_execute(schema).await?;
         let folder = tempfile::Builder::new().prefix("kairos-bench-").tempdir()?;
         let rules = folder.path().join("rules.yaml");
-        fs::write(&rules, RULES)?;
+        fs::write(&rules, rules_text)?;
         let mint = TokenMint::new();
         let setup = ServiceSetup {
             folder: folder.path().to_path_buf(),
             name: "bench".to_owned(),
-            source_uri: uri,
+            source_uri: cluster.uri("postgres", "postgres"),
             write_uri: None,
             write_role: None,
             rules,
@@ -98,4 +102,11 @@ impl BenchSource {
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// A session of its own.
+pub(crate) async fn connect(cluster: &PgCluster) -> Result<Client, Box<dyn Error>> {
+    let (sql, connection) = tokio_postgres::connect(&cluster.uri("postgres", "postgres"), NoTls).await?;
+    tokio::spawn(connection);
+    Ok(sql)
 }

@@ -9,17 +9,11 @@ use std::{
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use kairos_sync::demo::{
-    cluster::{PgCluster, free_port},
-    process::ServiceProcess,
-    setup::ServiceSetup,
-    token::TokenMint,
-};
-use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
+use kairos_sync::demo::process::ServiceProcess;
 
 use crate::{
     Figure,
+    bench_source::{BenchSource, connect},
     client::RawClient,
     paths::{per_second, percentile, rate, wait_until_ready},
     swarm::Swarm,
@@ -52,40 +46,21 @@ bucket_definitions:
 
 /// A source, and a service on it.
 struct Stage {
-    cluster: PgCluster,
-    sql: Client,
-    mint: TokenMint,
+    source: BenchSource,
     service: ServiceProcess,
-    _folder: TempDir,
 }
 
 impl Stage {
-    async fn start(schema: &str) -> Result<Self, Box<dyn Error>> {
-        let cluster = PgCluster::start(None)?;
-        let sql = connect(&cluster).await?;
-        sql.batch_execute(schema).await?;
-        let folder = tempfile::Builder::new().prefix("kairos-bench-").tempdir()?;
-        let rules = folder.path().join("rules.yaml");
-        fs::write(&rules, RULES)?;
-        let mint = TokenMint::new();
-        let setup = ServiceSetup {
-            folder: folder.path().to_path_buf(),
-            name: "bench".to_owned(),
-            source_uri: cluster.uri("postgres", "postgres"),
-            write_uri: None,
-            write_role: None,
-            rules,
-            port: free_port()?,
-            mint: mint.clone(),
-        };
-        let binary = std::env::current_exe()?.with_file_name("kairos-sync");
-        let service = ServiceProcess::start(&binary, &setup.write()?, setup.port).await?;
+    /// `row_count` is that of the table of items.
+    async fn start(schema: &str, row_count: u64) -> Result<Self, Box<dyn Error>> {
+        let source = BenchSource::with(schema, RULES, row_count).await?;
+        let service = source.start_service().await?;
         wait_until_ready(&service).await?;
-        Ok(Self { cluster, sql, mint, service, _folder: folder })
+        Ok(Self { source, service })
     }
 
     fn token(&self, user: &str) -> String {
-        self.mint.mint(user, TOKEN_LIFE)
+        self.source.mint.mint(user, TOKEN_LIFE)
     }
 
     fn tokens(&self, count: usize) -> Vec<String> {
@@ -99,9 +74,10 @@ impl Stage {
     /// Waits until the service has read so many rows of `items` and told Postgres that it keeps them.
     async fn wait_for_items(&self, count: u64) -> Result<(), Box<dyn Error>> {
         let started = Instant::now();
-        let end: String = self.sql.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
+        let end: String = self.source.sql.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
         let kept = format!("SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pg_replication_slots");
-        while self.service.rows_replicated().await? < count || !self.sql.query_one(&kept, &[]).await?.get::<_, bool>(0)
+        while self.service.rows_replicated().await? < count
+            || !self.source.sql.query_one(&kept, &[]).await?.get::<_, bool>(0)
         {
             if started.elapsed() > DEADLINE {
                 return Err("the service does not catch up".into());
@@ -114,12 +90,6 @@ impl Stage {
     fn resident_bytes(&self) -> u64 {
         self.service.resident_bytes().unwrap_or_default()
     }
-}
-
-async fn connect(cluster: &PgCluster) -> Result<Client, Box<dyn Error>> {
-    let (sql, connection) = tokio_postgres::connect(&cluster.uri("postgres", "postgres"), NoTls).await?;
-    tokio::spawn(connection);
-    Ok(sql)
 }
 
 /// A row each for `users`, `bulk_rows` for one more, and users with many buckets.
@@ -167,10 +137,10 @@ pub(crate) async fn measure(
 ) -> Result<(), Box<dyn Error>> {
     tell(&household().await?)?;
     if scope == Scope::Crowd {
-        let mut stage = Stage::start(&schema(client_count, 0)).await?;
+        let mut stage = Stage::start(&schema(client_count, 0), client_count as u64).await?;
         return crowd(&mut stage, client_count).await?.iter().try_for_each(&tell);
     }
-    let mut stage = Stage::start(&schema(client_count, BULK_ROWS)).await?;
+    let mut stage = Stage::start(&schema(client_count, BULK_ROWS), client_count as u64 + BULK_ROWS).await?;
     // What filling the store took is given back by a new process.
     stage.service.kill()?;
     stage.service.restart().await?;
@@ -187,10 +157,10 @@ pub(crate) async fn measure(
 
 /// What the service holds with a hundred users and a hundred thousand rows, once it runs as on any day.
 async fn household() -> Result<Figure, Box<dyn Error>> {
-    let mut stage = Stage::start(&schema(100, 0)).await?;
+    let mut stage = Stage::start(&schema(100, 0), 100).await?;
     let fill = "INSERT INTO items SELECT 1000 + n, 'user' || n % 100, 'item number ' || n, repeat(md5(n::text), 3) \
                 FROM generate_series(1, 100000) n";
-    stage.sql.execute(fill, &[]).await?;
+    stage.source.sql.execute(fill, &[]).await?;
     stage.wait_for_items(100_100).await?;
     let after_fill = stage.resident_bytes();
     stage.service.kill()?;
@@ -198,7 +168,7 @@ async fn household() -> Result<Figure, Box<dyn Error>> {
     wait_until_ready(&stage.service).await?;
     let swarm = stage.swarm(100).await?;
     for change in 0..100_i64 {
-        stage.sql.execute("UPDATE items SET change = $1 WHERE id = $1", &[&change]).await?;
+        stage.source.sql.execute("UPDATE items SET change = $1 WHERE id = $1", &[&change]).await?;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let daily = stage.resident_bytes();
@@ -340,7 +310,7 @@ async fn latency(stage: &Stage, count: usize, commits_per_second: u64) -> Result
     let started = Instant::now();
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
-        let sql = connect(&stage.cluster).await?;
+        let sql = connect(&stage.source.cluster).await?;
         writers.push(tokio::spawn(async move {
             let update = sql.prepare("UPDATE items SET change = $1 WHERE id = $2").await?;
             let mut commits = Vec::new();
@@ -396,7 +366,7 @@ async fn crowd(stage: &mut Stage, count: usize) -> Result<Vec<Figure>, Box<dyn E
     let mut fan_outs = Vec::new();
     for change in 1..=5_i64 {
         swarm.take_arrivals();
-        stage.sql.execute("UPDATE notices SET change = $1", &[&change]).await?;
+        stage.source.sql.execute("UPDATE notices SET change = $1", &[&change]).await?;
         let committed = Instant::now();
         swarm.wait_for(count, DEADLINE).await?;
         let last = swarm.take_arrivals().into_iter().map(|arrival| arrival.at).max().ok_or("nothing arrived")?;

@@ -17,6 +17,7 @@
 //!
 //! Start reading at [`server`], where the parts are put together.
 
+mod access_token;
 pub mod api;
 pub mod auth;
 pub mod auth_check;

@@ -22,6 +22,7 @@ mod error;
 mod idle;
 mod json_bounds;
 mod negotiation;
+mod place;
 mod probes;
 mod readiness;
 mod rsocket;

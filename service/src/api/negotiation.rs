@@ -10,7 +10,7 @@ pub(super) const BSON_STREAM: &str = "application/vnd.powersync.bson-stream";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// BSON only where the client likes it better; JSON in every other case, also for clients that accept neither.
-pub(super) fn is_bson_preferred(headers: &HeaderMap) -> bool {
+fn is_bson_preferred(headers: &HeaderMap) -> bool {
     let json = [NDJSON, "application/*", "*/*"];
     let bson = [BSON_STREAM, "application/*", "*/*"];
     quality(headers, &header::ACCEPT, &bson) > quality(headers, &header::ACCEPT, &json)

@@ -11,14 +11,13 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use kairos_sync_protocol::request::SyncRequest;
-use prometheus::IntGauge;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     ApiError, ApiState,
     body::read_json,
     error::log,
     negotiation::{self, BSON_STREAM, NDJSON},
+    place::Place,
     write_checkpoint::ClientQuery,
 };
 use crate::{
@@ -31,28 +30,6 @@ use crate::{
 
 /// Short lines travel together until they are this many bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
-
-/// A place among the open streams, counted until it is dropped.
-pub(super) struct Place {
-    gauge: IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// `None` while there are as many streams as there may be.
-    pub(super) fn take(state: &ApiState) -> Option<Self> {
-        let permit = Arc::clone(&state.streams).try_acquire_owned().ok()?;
-        let gauge = state.parts.metrics.connections.clone();
-        gauge.inc();
-        Some(Self { gauge, _permit: permit })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
 
 pub(super) async fn sync_stream(
     State(state): State<ApiState>,
@@ -74,7 +51,6 @@ pub(super) async fn sync_stream(
     let session = Session::open(Arc::clone(&state.parts.sync), request, carrier).await?;
     let stream = HttpStream {
         session,
-        compression,
         segments: Some(SegmentStream::new(compression)),
         ready: VecDeque::new(),
         metrics: Arc::clone(&state.parts.metrics),
@@ -109,7 +85,6 @@ fn answer_headers(form: LineForm, compression: Compression) -> HeaderMap {
 /// A session whose lines become chunks of a response.
 struct HttpStream {
     session: Session,
-    compression: Compression,
     /// `None` once the end was sent.
     segments: Option<SegmentStream>,
     ready: VecDeque<Bytes>,
@@ -152,8 +127,9 @@ impl HttpStream {
     }
 
     fn push_lines(&mut self, lines: &mut Vec<u8>) {
-        if !lines.is_empty() {
-            self.push(&Segment::new(std::mem::take(lines).into(), self.compression));
+        if let Some(stream) = self.segments.as_ref().filter(|_| !lines.is_empty()) {
+            let segment = stream.segment(std::mem::take(lines).into());
+            self.push(&segment);
         }
     }
 

@@ -139,6 +139,13 @@ fn token(user_id: &str) -> String {
     test_keys::sign(&test_keys::claims(user_id), Algorithm::HS256, Some("secret"), &test_keys::secret())
 }
 
+/// A token that expires after a second.
+fn token_of_a_second(user_id: &str) -> String {
+    let mut claims = test_keys::claims(user_id);
+    claims["exp"] = json!(test_keys::seconds_since_epoch(SystemTime::now()) + 1);
+    test_keys::sign(&claims, Algorithm::HS256, Some("secret"), &test_keys::secret())
+}
+
 impl TestService {
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -357,9 +364,7 @@ async fn clients_of_long_ago_get_nested_data() {
 async fn a_stream_ends_with_its_token() {
     let service = start().await;
     service.commit(1, &[]);
-    let mut claims = test_keys::claims("anna");
-    claims["exp"] = json!(test_keys::seconds_since_epoch(SystemTime::now()) + 1);
-    let token = test_keys::sign(&claims, Algorithm::HS256, Some("secret"), &test_keys::secret());
+    let token = token_of_a_second("anna");
     let request = service.client.post(service.url("/sync/stream")).json(&json!({}));
     let response = request.header("authorization", format!("Token {token}")).send().await.unwrap();
     let mut lines = Lines { response, rest: Vec::new() };

@@ -8,12 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::EncodingKey;
 use kairos_client::{Connector, Credentials, CredentialsReason, TransportError};
-use serde::Serialize;
 
 use super::error::ClientCommandError;
-use crate::secret::Secret;
+use crate::{access_token::AccessToken, secret::Secret};
 
 /// A longer file is no token and no secret.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -48,14 +47,6 @@ pub(super) struct TokenMint {
     life: Duration,
 }
 
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    aud: &'a str,
-    iat: u64,
-    exp: u64,
-}
-
 impl TokenMint {
     /// Signs with `secret`, which is base64url as in a JWK.
     pub(super) fn new(
@@ -75,11 +66,14 @@ impl TokenMint {
     }
 
     fn mint(&self) -> Secret {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = Claims { sub: &self.user, aud: &self.audience, iat: now, exp: now + self.life.as_secs() };
-        let header = Header { kid: self.kid.clone(), ..Header::new(Algorithm::HS256) };
-        let token = jsonwebtoken::encode(&header, &claims, &self.key);
-        Secret::new(token.expect("plain claims and an HMAC key always encode"))
+        let token = AccessToken {
+            user_id: &self.user,
+            audience: &self.audience,
+            key_id: self.kid.as_deref(),
+            issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            lifetime: self.life,
+        };
+        Secret::new(token.sign(&self.key))
     }
 }
 

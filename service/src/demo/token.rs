@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::EncodingKey;
 use rand::Rng;
-use serde::Serialize;
+
+use crate::access_token::AccessToken;
 
 /// Key id in the tokens and in the service's configuration.
 pub const KEY_ID: &str = "demo";
@@ -17,14 +18,6 @@ pub const AUDIENCE: &str = "kairos-demo";
 #[derive(Clone)]
 pub struct TokenMint {
     secret: [u8; 32],
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    aud: &'a str,
-    iat: u64,
-    exp: u64,
 }
 
 impl TokenMint {
@@ -63,10 +56,8 @@ impl TokenMint {
     /// When the time is before 1970.
     pub fn mint_at(&self, issued_at: SystemTime, user_id: &str, lifetime: Duration) -> String {
         let issued_at = issued_at.duration_since(UNIX_EPOCH).expect("the clock stands after 1970").as_secs();
-        let claims = Claims { sub: user_id, aud: AUDIENCE, iat: issued_at, exp: issued_at + lifetime.as_secs() };
-        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::HS256) };
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&self.secret))
-            .expect("plain claims and an HMAC key always encode")
+        AccessToken { user_id, audience: AUDIENCE, key_id: Some(KEY_ID), issued_at, lifetime }
+            .sign(&EncodingKey::from_secret(&self.secret))
     }
 }
 

@@ -125,6 +125,11 @@ impl SegmentStream {
         Self { compression, crc: Crc::new(), begun: false }
     }
 
+    /// A segment for this stream.
+    pub fn segment(&self, plain: Bytes) -> Segment {
+        Segment::new(plain, self.compression)
+    }
+
     /// What must be sent before the next segment's bytes. All segments must be of the stream's compression.
     pub fn push(&mut self, segment: &Segment) -> Bytes {
         let header = self.begin();

@@ -11,7 +11,7 @@ use super::{
     frame::{self, ErrorCode},
 };
 use crate::{
-    api::{ApiState, error::log, sync_stream::Place},
+    api::{ApiState, error::log, place::Place},
     auth::Principal,
     sync::{Carrier, ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError},
 };

@@ -203,9 +203,7 @@ async fn a_refused_request_leaves_the_connection_open() {
 async fn a_stream_ends_with_its_token() {
     let service = start().await;
     service.commit(1, &[]);
-    let mut claims = test_keys::claims("anna");
-    claims["exp"] = json!(test_keys::seconds_since_epoch(SystemTime::now()) + 1);
-    let token = test_keys::sign(&claims, Algorithm::HS256, Some("secret"), &test_keys::secret());
+    let token = token_of_a_second("anna");
     let mut anna = Socket::connect(&service).await;
     anna.send(setup("application/json", json!({"token": format!("Token {token}")}).to_string().as_bytes())).await;
     anna.open(1, 100).await;

@@ -96,16 +96,20 @@ fn not_json(description: impl Into<String>) -> ApiError {
 }
 
 fn describe(error: &serde_json::Error) -> ApiError {
+    if error.classify() == Category::Data { ApiError::invalid(explain(error)) } else { not_json(explain(error)) }
+}
+
+/// What is wrong with a body, without quoting a value of it.
+pub(super) fn explain(error: &serde_json::Error) -> String {
     if error.classify() != Category::Data {
-        return not_json("The body is not valid JSON");
+        return "The body is not valid JSON".to_owned();
     }
     let message = error.to_string();
-    let is_safe = SAFE_MESSAGES.iter().any(|beginning| message.starts_with(beginning));
-    ApiError::invalid(if is_safe {
+    if SAFE_MESSAGES.iter().any(|beginning| message.starts_with(beginning)) {
         message
     } else {
         format!("a value has the wrong kind, at line {} column {}", error.line(), error.column())
-    })
+    }
 }
 
 #[cfg(test)]

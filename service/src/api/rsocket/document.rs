@@ -2,6 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
+use crate::{
+    api::{body::explain, json_bounds::JsonBounds},
+    unambiguous_json,
+};
+
 /// Documents may be nested this deep, as in JSON.
 const DEPTH_MAX: usize = 100;
 
@@ -12,9 +17,10 @@ pub(super) enum DocumentType {
     Bson,
 }
 
-/// A document that is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct InvalidDocument;
+/// Why a document is not taken. Says nothing of its values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct InvalidDocument(String);
 
 impl DocumentType {
     /// The type with this MIME type.
@@ -26,16 +32,25 @@ impl DocumentType {
         }
     }
 
-    /// Reads a document. Nothing at all is an empty one.
+    /// Reads a document. Nothing at all is an empty one. JSON has the bounds of a body over HTTP.
     pub(super) fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, InvalidDocument> {
         match self {
-            Self::Json if bytes.is_empty() => serde_json::from_str("{}").map_err(|_| InvalidDocument),
-            Self::Json => serde_json::from_slice(bytes).map_err(|_| InvalidDocument),
-            Self::Bson if bytes.is_empty() => Self::Json.read(bytes),
-            Self::Bson if is_sound(bytes) => bson::deserialize_from_slice(bytes).map_err(|_| InvalidDocument),
-            Self::Bson => Err(InvalidDocument),
+            _ if bytes.is_empty() => read_json(b"{}"),
+            Self::Json => read_json(bytes),
+            Self::Bson => {
+                read_bson(bytes).ok_or_else(|| InvalidDocument("The body is not a valid document".to_owned()))
+            }
         }
     }
+}
+
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, InvalidDocument> {
+    JsonBounds::new().feed(bytes).map_err(|exceeded| InvalidDocument(exceeded.describe()))?;
+    unambiguous_json::from_slice(bytes).map_err(|error| InvalidDocument(explain(&error)))
+}
+
+fn read_bson<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    if is_sound(bytes) { bson::deserialize_from_slice(bytes).ok() } else { None }
 }
 
 /// Whether this is one document that is not nested too deep for a reader that calls itself for each level.
@@ -157,6 +172,22 @@ mod tests {
         assert!(DocumentType::Bson.read::<SyncRequest>(&deep).is_err());
         let deep = format!("{{\"parameters\":{}", r#"{"a":"#.repeat(100_000));
         assert!(DocumentType::Json.read::<SyncRequest>(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn json_has_the_bounds_of_a_body() {
+        let refusal = |json: &str| DocumentType::Json.read::<SyncRequest>(json.as_bytes()).unwrap_err().to_string();
+        for (json, expect) in [
+            (r#"{"parameters":{"a":1,"b":{"c":1,"c":2}}}"#.to_owned(), "duplicate field"),
+            (r#"{"client_id":"a","client_id":"b"}"#.to_owned(), "duplicate field"),
+            (format!(r#"{{"parameters":{{"n":{}}}}}"#, "9".repeat(1025)), "A number in the body is longer"),
+            (format!(r#"{{"parameters":{{"l":[{}0]}}}}"#, "0,".repeat(1 << 17)), "A list in the body has more"),
+            (format!(r#"{{"parameters":{}"#, r#"{"a":"#.repeat(200)), "The body has more than 128 levels"),
+            ("{".to_owned(), "The body is not valid JSON"),
+            (r#"{"client_id":["secret"]}"#.to_owned(), "a value has the wrong kind, at line 1"),
+        ] {
+            assert!(refusal(&json).starts_with(expect), "{json:.40}: {}", refusal(&json));
+        }
     }
 
     proptest! {

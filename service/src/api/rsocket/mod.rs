@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use self::{
-    document::{DocumentType, InvalidDocument},
+    document::DocumentType,
     frame::{ClientFrame, ErrorCode, InvalidFrame, Setup},
 };
 use super::{ApiError, ApiState};
@@ -124,8 +124,9 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     let unsupported = || rejected("PSYNC_S2004", "The MIME type must be application/json or application/bson");
     let metadata_type = DocumentType::from_mime(&metadata_type).ok_or_else(unsupported)?;
     let data_type = DocumentType::from_mime(&data_type).ok_or_else(unsupported)?;
-    let unreadable = |InvalidDocument| rejected("PSYNC_S2001", "The metadata of SETUP cannot be read");
-    let SetupMetadata { token } = metadata_type.read(&metadata).map_err(unreadable)?;
+    let metadata = metadata_type.read(&metadata);
+    let SetupMetadata { token } = metadata
+        .map_err(|invalid| rejected("PSYNC_S2001", &format!("The metadata of SETUP cannot be read: {invalid}")))?;
     let principal = state.authenticate(token.as_deref()).await;
     let principal = principal.map_err(|code| rejected(code, "Authorization failed"))?;
     if state.streams.available_permits() == 0 {
@@ -245,8 +246,9 @@ impl Connection {
             self.state.parts.metrics.requests_refused.with_label_values(&[code]).inc();
             frame::error(stream, ErrorCode::ApplicationError, &format!("[{code}] {message}"))
         };
-        let unreadable = |InvalidDocument| refuse("PSYNC_S2001", "The metadata of the request cannot be read");
-        let Metadata { path } = self.metadata_type.read(metadata).map_err(unreadable)?;
+        let Metadata { path } = self.metadata_type.read(metadata).map_err(|invalid| {
+            refuse("PSYNC_S2001", &format!("The metadata of the request cannot be read: {invalid}"))
+        })?;
         if path != "/sync/stream" {
             return Err(refuse("PSYNC_S2002", "There is nothing at this path"));
         }

@@ -7,7 +7,7 @@ use kairos_sync_protocol::request::SyncRequest;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    document::{DocumentType, InvalidDocument},
+    document::DocumentType,
     frame::{self, ErrorCode},
 };
 use crate::{
@@ -73,8 +73,10 @@ impl Request {
                 message: "There are too many open connections: try again later".to_owned(),
             });
         };
-        let invalid = |InvalidDocument| Failure { code: "PSYNC_S2001", message: "Validation failed".to_owned() };
-        let sync: SyncRequest = self.document_type.read(&self.body).map_err(invalid)?;
+        let sync: SyncRequest = self
+            .document_type
+            .read(&self.body)
+            .map_err(|invalid| Failure { code: "PSYNC_S2001", message: format!("Validation failed: {invalid}") })?;
         drop(self.body);
         let request = ClientRequest {
             user_id: self.principal.user_id.clone(),

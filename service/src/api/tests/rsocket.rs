@@ -8,7 +8,7 @@ use tokio_tungstenite::{
 
 use super::*;
 
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 /// A frame of the service: stream, type, flags and the rest.
 #[derive(Debug, PartialEq)]
@@ -64,7 +64,7 @@ impl Socket {
         Self(connect_async(url).await.unwrap().0)
     }
 
-    async fn set_up(service: &TestService, user_id: &str) -> Self {
+    pub(super) async fn set_up(service: &TestService, user_id: &str) -> Self {
         let mut socket = Self::connect(service).await;
         let metadata = json!({"token": format!("Token {}", token(user_id)), "user_agent": "test"});
         socket.send(setup("application/json", metadata.to_string().as_bytes())).await;
@@ -75,15 +75,22 @@ impl Socket {
         self.0.send(Message::Binary(Bytes::from(frame))).await.unwrap();
     }
 
-    async fn open(&mut self, stream: u32, credit: u32) {
+    pub(super) async fn open(&mut self, stream: u32, credit: u32) {
         let body = json!({"client_id": "phone", "buckets": []});
         self.send(request(stream, credit, br#"{"path":"/sync/stream"}"#, body.to_string().as_bytes())).await;
     }
 
+    /// A frame as it came; `None` when the service closed the connection.
+    pub(super) async fn message(&mut self) -> Option<Bytes> {
+        match tokio::time::timeout(DEADLINE, self.0.next()).await.expect("a frame comes") {
+            Some(Ok(Message::Binary(message))) => Some(message),
+            _ => None,
+        }
+    }
+
     /// `None` when the service closed the connection.
     async fn next(&mut self) -> Option<Frame> {
-        let message = tokio::time::timeout(DEADLINE, self.0.next()).await.expect("a frame comes");
-        let Some(Ok(Message::Binary(message))) = message else { return None };
+        let message = self.message().await?;
         let word = u16::from_be_bytes(message[4..6].try_into().unwrap());
         let stream = u32::from_be_bytes(message[..4].try_into().unwrap());
         Some(Frame { stream, kind: word >> 10, flags: word & 0x3FF, body: message[6..].to_vec() })
@@ -193,10 +200,22 @@ async fn a_refused_request_leaves_the_connection_open() {
     let mut anna = Socket::set_up(&service, "anna").await;
     anna.send(request(1, 1, br#"{"path":"/elsewhere"}"#, b"{}")).await;
     assert_eq!(anna.next().await.unwrap().error(), (0x201, "[PSYNC_S2002] There is nothing at this path".to_owned()));
-    anna.send(request(3, 1, br#"{"path":"/sync/stream"}"#, br#"{"buckets":7}"#)).await;
-    assert_eq!(anna.next().await.unwrap().error(), (0x201, "[PSYNC_S2001] Validation failed".to_owned()));
-    anna.open(5, 1).await;
-    assert_eq!(anna.next().await.unwrap().stream, 5);
+    let long = format!(r#"{{"parameters":{{"n":{}}}}}"#, "9".repeat(2000));
+    for (stream, body, reason) in [
+        (3, r#"{"buckets":7}"#, "a value has the wrong kind, at line 1 column 12"),
+        (
+            5,
+            r#"{"parameters":{"a":1,"a":2}}"#,
+            "duplicate field: a member occurs twice in an object at line 1 column 24",
+        ),
+        (7, &long, "A number in the body is longer than 1024 bytes"),
+    ] {
+        anna.send(request(stream, 1, br#"{"path":"/sync/stream"}"#, body.as_bytes())).await;
+        let refused = anna.next().await.unwrap();
+        assert_eq!(refused.error(), (0x201, format!("[PSYNC_S2001] Validation failed: {reason}")));
+    }
+    anna.open(9, 1).await;
+    assert_eq!(anna.next().await.unwrap().stream, 9);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The routes over real sockets, with the store in memory.
 
 mod carriers;
+mod golden;
 mod rsocket;
 
 use std::{
@@ -98,12 +99,25 @@ async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> Tes
 }
 
 async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, bucket_count_max: usize) -> TestService {
+    start_serving(RULES, store, connection_count_max, bucket_count_max).await
+}
+
+async fn start_with_rules(rules: &str) -> TestService {
+    start_serving(rules, Arc::new(MemoryStore::new()), 2, 10).await
+}
+
+async fn start_serving(
+    rules: &str,
+    store: Arc<dyn BucketStore>,
+    connection_count_max: usize,
+    bucket_count_max: usize,
+) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let hub = Hub::new(None);
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
-    let plan = kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules");
+    let plan = kairos_sync_rules::compile(rules, "public").plan.expect("valid rules");
     let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
         Arc::clone(&store),

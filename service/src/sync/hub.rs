@@ -11,7 +11,7 @@
 //!   this one without reading the store, unless it must resolve again.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     hash::Hash,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -69,8 +69,8 @@ pub struct Changes {
     pub resolve: bool,
     /// This write checkpoint was reached.
     pub write_checkpoint: Option<WriteCheckpointId>,
-    /// These buckets got operations.
-    pub buckets: HashMap<BucketName, BucketGrowth>,
+    /// These buckets got operations. In the order of their names, in which they are told.
+    pub buckets: BTreeMap<BucketName, BucketGrowth>,
 }
 
 impl Changes {
@@ -359,7 +359,7 @@ mod tests {
         let anna = watching(&hub, "anna", &["a", "shared"], &["x"]);
         let ben = watching(&hub, "ben", &["b", "shared"], &["y"]);
         hub.publish(&commit(1, &["a"], &[]));
-        assert_eq!(anna.take().0.buckets, HashMap::from([(BucketName::new("a"), growth("a", 1, 1))]));
+        assert_eq!(anna.take().0.buckets, BTreeMap::from([(BucketName::new("a"), growth("a", 1, 1))]));
         assert!(!ben.has_changes());
         hub.publish(&commit(2, &[], &["y"]));
         assert!(!anna.has_changes());

@@ -214,6 +214,7 @@ fn api_state(
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
         shared_bytes_max: config.limits.shared_bytes_max,
+        checkpoint_interval_min: config.limits.checkpoint_interval_min,
     };
     let sync =
         SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);

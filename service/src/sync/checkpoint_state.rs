@@ -7,6 +7,8 @@
 //! - No operation is sent twice: each bucket has a position that only moves forward while the client holds it.
 //! - All data of a priority precedes its partial completion, which precedes data of the next; the last group, and a
 //!   checkpoint without data, ends with `checkpoint_complete`.
+//! - Priority 0 has a partial completion also as the last group: clients that have something to upload show what is
+//!   partially complete of priority 0, and nothing else.
 //! - A bucket that was removed starts anew when it returns, because the client has deleted it meanwhile.
 
 use std::{
@@ -23,6 +25,9 @@ use kairos_sync_protocol::{
 };
 
 use crate::storage::{BucketGrowth, BucketTotals};
+
+/// Clients show what is partially complete of this priority even while they have something to upload.
+const PRIORITY_OVER_UPLOADS: u8 = 0;
 
 /// The state of the store as far as it concerns one client.
 #[derive(Debug, Clone)]
@@ -228,13 +233,16 @@ impl CheckpointState {
     pub fn next_step(&mut self) -> Option<NextStep> {
         let Phase::Sending { op_id, priority: sending } = self.phase else { return None };
         let Some((priority, bucket)) = self.pending.first() else {
+            if sending == Some(PRIORITY_OVER_UPLOADS) {
+                self.phase = Phase::Sending { op_id, priority: None };
+                return Some(partially_complete(op_id, PRIORITY_OVER_UPLOADS));
+            }
             self.phase = Phase::Complete;
             return Some(NextStep::Line(SyncLine::CheckpointComplete(CheckpointComplete { last_op_id: op_id })));
         };
         self.phase = Phase::Sending { op_id, priority: Some(*priority) };
         if let Some(sent) = sending.filter(|sent| sent < priority) {
-            let line = PartialCheckpointComplete { last_op_id: op_id, priority: sent };
-            return Some(NextStep::Line(SyncLine::PartialCheckpointComplete(line)));
+            return Some(partially_complete(op_id, sent));
         }
         let (after, upto) =
             self.held.get(bucket).map_or((OpId::ZERO, op_id), |held| (held.position, held.totals.last_op_id));
@@ -250,6 +258,10 @@ impl CheckpointState {
             }
         }
     }
+}
+
+fn partially_complete(last_op_id: OpId, priority: u8) -> NextStep {
+    NextStep::Line(SyncLine::PartialCheckpointComplete(PartialCheckpointComplete { last_op_id, priority }))
 }
 
 impl Held {

@@ -56,6 +56,15 @@ fn data_comes_by_priority_and_the_last_group_completes_the_checkpoint() {
 }
 
 #[test]
+fn priority_zero_is_partially_complete_even_where_nothing_follows() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 0, 9), bucket("b", 0, 8), bucket("c", 1, 0)]));
+    assert_eq!(drain(&mut state), ["a 0..9", "b 0..8", "partial 0", "complete 9"]);
+    state.advance(grown(10, vec![growth("b", 10, 10)]));
+    assert_eq!(drain(&mut state), ["b 8..10", "partial 0", "complete 10"]);
+}
+
+#[test]
 fn a_client_that_has_everything_gets_no_data() {
     let mut state = CheckpointState::new(HashMap::from([(BucketName::new("a"), op_id(9))]));
     assert!(matches!(state.advance(all(9, vec![bucket("a", 3, 9)])), Some(SyncLine::Checkpoint(_))));

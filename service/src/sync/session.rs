@@ -49,6 +49,9 @@ pub struct SyncLimits {
     pub fetch_concurrency_max: usize,
     /// Bytes of lines that are kept in case another client needs them, too.
     pub shared_bytes_max: usize,
+    /// Least time between two checkpoints of one client. A client applies each as a transaction: without it, one that is
+    /// slower than commits come falls behind unnoticed, since what it has not read yet waits in the network.
+    pub checkpoint_interval_min: Duration,
 }
 
 /// What all sessions share.
@@ -126,6 +129,8 @@ pub struct Session {
     write_checkpoint: Option<WriteCheckpointId>,
     /// Operations sent for the checkpoint that is being sent.
     sent_count: usize,
+    /// When the state may be looked at again.
+    next_refresh: Instant,
     ended: bool,
     /// What the first state gave, until it is asked for.
     first: Option<Line>,
@@ -168,6 +173,7 @@ impl Session {
             packaging: carrier.packaging,
             write_checkpoint: None,
             sent_count: 0,
+            next_refresh: now,
             ended: false,
             first: None,
         };
@@ -189,7 +195,8 @@ impl Session {
             }
             let line = if let Some(line) = self.lifetime_line() {
                 Some(line)
-            } else if self.may_refresh() && self.observer.registration.has_changes() {
+            } else if self.may_refresh() && Instant::now() >= self.next_refresh && self.has_changes() {
+                self.next_refresh = Instant::now() + self.context.limits.checkpoint_interval_min;
                 self.refresh().await?
             } else if let Some(step) = self.state.next_step() {
                 self.perform(step).await?
@@ -202,10 +209,21 @@ impl Session {
         }
     }
 
-    /// Until something changed, a line is due, or the service stops.
+    fn has_changes(&self) -> bool {
+        self.observer.registration.has_changes()
+    }
+
+    /// Until something changed and may be told, a line is due, or the service stops.
     pub async fn wait(&mut self) {
+        let has_changes = self.has_changes();
+        let changed = async {
+            if !has_changes {
+                self.observer.registration.changed().await;
+            }
+            sleep_until(self.next_refresh).await;
+        };
         tokio::select! {
-            () = self.observer.registration.changed() => {}
+            () = changed => {}
             () = sleep_until(self.clock.next_due()) => {}
             // The sender being gone means the same: the service is over.
             _ = self.shutdown.wait_for(|stopping| *stopping) => self.ended = true,

@@ -98,15 +98,6 @@ impl SyncContext {
     }
 }
 
-/// What a stream travels on.
-#[derive(Debug, Clone, Copy)]
-pub struct Carrier {
-    /// How lines are written and compressed.
-    pub packaging: Packaging,
-    /// Whether the stream says from time to time that it is alive, because the carrier does not.
-    pub keepalives: bool,
-}
-
 /// What a session does next.
 #[derive(Debug)]
 pub enum Step {
@@ -141,7 +132,11 @@ impl Session {
     ///
     /// # Errors
     /// When the rules fail for the client, it would get too many buckets, or the store cannot be read.
-    pub async fn open(context: Arc<SyncContext>, request: ClientRequest, carrier: Carrier) -> Result<Self, SyncError> {
+    pub async fn open(
+        context: Arc<SyncContext>,
+        request: ClientRequest,
+        packaging: Packaging,
+    ) -> Result<Self, SyncError> {
         let ClientRequest { user_id, claims, expires_at, sync } = request;
         let write_key = write_checkpoint_key(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
@@ -159,18 +154,13 @@ impl Session {
         })
         .await?;
         let now = Instant::now();
-        let clock = if carrier.keepalives {
-            TokenClock::new(now, lifetime, rand::random())
-        } else {
-            TokenClock::without_keepalives(now, lifetime)
-        };
         let mut session = Self {
             shutdown: context.shutdown.clone(),
             context,
             observer: Arc::new(observer),
             state,
-            clock,
-            packaging: carrier.packaging,
+            clock: TokenClock::new(now, lifetime, rand::random()),
+            packaging,
             write_checkpoint: None,
             sent_count: 0,
             next_refresh: now,

@@ -126,7 +126,7 @@ async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, sync
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
-        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub)),
+        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub), false),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,

@@ -30,7 +30,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     config::{Config, RulesText},
     metrics::Metrics,
-    replication::{ReplicationError, ReplicationStatus, Replicator},
+    replication::{ReplicationError, ReplicationStatus, Replicator, custom_write_checkpoints},
     storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
     sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
     write::{WriteCheckpointSource, WriteOptions, Writer},
@@ -158,6 +158,11 @@ fn compile_rules(rules: &RulesText) -> Result<SyncPlan, ServerError> {
         tracing::warn!("rules:\n{warnings}");
     }
     let findings = render(Severity::Fatal);
+    for event in compiled.plan.iter().flat_map(custom_write_checkpoints::unused_events) {
+        tracing::warn!(
+            "the rules define the event `{event}`, of which nothing comes: only events for write checkpoints are known"
+        );
+    }
     compiled.plan.ok_or_else(|| ServerError::Rules { file: rules.file.clone(), findings })
 }
 
@@ -192,7 +197,8 @@ fn api_state(
     shutdown: watch::Receiver<bool>,
 ) -> Result<ApiState, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
-    let write_checkpoints = WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub));
+    let write_checkpoints =
+        WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub), custom_write_checkpoints::are_custom(plan));
     if config.write.role.is_none() && !plan.writable_tables().is_empty() {
         tracing::warn!(
             "no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind"
@@ -235,12 +241,16 @@ fn api_state(
     }))
 }
 
-/// Write checkpoints in the answers to uploads. An upload that is committed does not fail for want of one.
+/// Write checkpoints in the answers to uploads, unless the app makes its own. An upload that is committed does not fail
+/// for want of one.
 struct UploadCheckpoints(WriteCheckpoints);
 
 impl WriteCheckpointSource for UploadCheckpoints {
     fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>> {
         Box::pin(async move {
+            if self.0.are_custom() {
+                return None;
+            }
             self.0
                 .create(user_id, client_id)
                 .await

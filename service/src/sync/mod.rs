@@ -32,4 +32,4 @@ pub use hub::Hub;
 pub use line::LineForm;
 pub use ranges::{Line, Packaging};
 pub use session::{ClientRequest, Session, Step, SyncContext, SyncLimits};
-pub use write_checkpoint::{HeadUnavailable, SourceHead, WriteCheckpoints, write_checkpoint_key};
+pub use write_checkpoint::{HeadUnavailable, SourceHead, WriteCheckpoints};

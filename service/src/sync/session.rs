@@ -30,11 +30,10 @@ use super::{
     observe::{Observed, Observer},
     ranges::{Line, Packaging, Ranges},
     token_clock::TokenClock,
-    write_checkpoint::write_checkpoint_key,
 };
 use crate::{
     metrics::Metrics,
-    storage::{BucketStore, Checkpoint},
+    storage::{BucketStore, Checkpoint, WriteCheckpointKey},
 };
 
 /// A checkpoint of which this many operations were sent may be superseded by a newer one before it is complete.
@@ -138,7 +137,7 @@ impl Session {
         packaging: Packaging,
     ) -> Result<Self, SyncError> {
         let ClientRequest { user_id, claims, expires_at, sync } = request;
-        let write_key = write_checkpoint_key(&user_id, sync.client_id.as_deref());
+        let write_key = WriteCheckpointKey::of(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
         let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());

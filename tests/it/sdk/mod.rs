@@ -8,4 +8,5 @@ mod priorities;
 mod streams;
 mod subscriptions;
 mod tokens;
+mod web;
 mod writers;

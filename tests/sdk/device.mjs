@@ -142,6 +142,7 @@ const commands = {
   },
   // A stream of the service, read without the SDK. Gives its encoding, which in a browser no page can read.
   async follow(device, options) {
+    await device.stream?.close();
     device.stream = await LineStream.open(options);
     return device.stream.encoding;
   },

@@ -29,4 +29,8 @@ export class LineStream {
     this.text = this.text.slice(end + 1);
     return line;
   }
+
+  async close() {
+    await this.reader.cancel();
+  }
 }

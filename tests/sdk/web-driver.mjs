@@ -74,6 +74,17 @@ async function load(page, origin) {
   await page.waitForFunction(() => window.answer);
 }
 
+// One for each page: settings of several would stand beside each other.
+const sessions = new Map();
+async function sessionOf(page) {
+  if (!sessions.has(page)) {
+    const session = await page.context().newCDPSession(page);
+    await session.send('Network.enable');
+    sessions.set(page, session);
+  }
+  return sessions.get(page);
+}
+
 const ask = (page, command) => page.evaluate((given) => window.answer(given), command);
 
 const commands = {
@@ -87,8 +98,7 @@ const commands = {
   // Answers with the encoding that the browser was sent.
   async follow({ device, encoding, ...options }) {
     const page = pages.get(device);
-    const session = await page.context().newCDPSession(page);
-    await session.send('Network.enable');
+    const session = await sessionOf(page);
     await session.send('Network.setAcceptedEncodings', { encodings: encoding === 'identity' ? [] : [encoding] });
     const response = page.waitForResponse((each) => each.url().endsWith('/sync/stream') && each.request().method() === 'POST');
     const answer = await ask(page, { device, encoding, ...options });

@@ -127,6 +127,8 @@ pub(crate) enum Scope {
     All,
     /// Memory of a household, and what many connections take.
     Crowd,
+    /// One client's first download.
+    Download,
 }
 
 /// Measures with up to so many clients, and tells each figure when it is known.
@@ -135,7 +137,9 @@ pub(crate) async fn measure(
     scope: Scope,
     tell: impl Fn(&Figure) -> Result<(), Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
-    tell(&household().await?)?;
+    if scope != Scope::Download {
+        tell(&household().await?)?;
+    }
     if scope == Scope::Crowd {
         let mut stage = Stage::start(&schema(client_count, 0), client_count as u64).await?;
         return crowd(&mut stage, client_count).await?.iter().try_for_each(&tell);
@@ -146,6 +150,9 @@ pub(crate) async fn measure(
     stage.service.restart().await?;
     wait_until_ready(&stage.service).await?;
     initial_sync(&stage).await?.iter().try_for_each(&tell)?;
+    if scope == Scope::Download {
+        return Ok(());
+    }
     many_buckets(&stage).await?.iter().try_for_each(&tell)?;
     for count in [1, 100, 1_000, 5_000].into_iter().filter(|count| *count <= client_count) {
         for commits_per_second in [20, 1_000] {

@@ -144,6 +144,7 @@ impl Session {
         let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+        let turn = context.ranges.turn().await?;
         let observer = blocking({
             let context = Arc::clone(&context);
             move || {
@@ -154,6 +155,7 @@ impl Session {
             }
         })
         .await?;
+        drop(turn);
         let now = Instant::now();
         let mut session = Self {
             shutdown: context.shutdown.clone(),

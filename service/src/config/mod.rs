@@ -131,7 +131,7 @@ impl Default for Limits {
         Self {
             connection_count_max: 10_000,
             bucket_count_max: 10_000,
-            fetch_concurrency_max: 10,
+            fetch_concurrency_max: 4,
             shared_bytes_max: 8 * 1024 * 1024,
             checkpoint_interval_min: Duration::from_millis(10),
             body_bytes_max: 16 * 1024 * 1024,

@@ -110,7 +110,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let plan = Arc::new(compile_rules(&config.rules)?);
     let folder = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, SqliteOptions::default())).await;
+    let options = SqliteOptions { reader_count: config.limits.fetch_concurrency_max, ..SqliteOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options)).await;
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
     let metrics = Arc::new(Metrics::new());

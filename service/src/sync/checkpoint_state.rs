@@ -63,18 +63,22 @@ pub struct ObservedBucket {
     pub reasons: Vec<SubscriptionReason>,
 }
 
+/// Operations of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketRange {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Operations after this one…
+    pub after: OpId,
+    /// …up to this one: the bucket's last one in the announced state.
+    pub upto: OpId,
+}
+
 /// What to do next for the announced checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextStep {
     /// Send operations of a bucket, then report how far with [`CheckpointState::sent`].
-    Fetch {
-        /// The bucket.
-        bucket: BucketName,
-        /// Operations after this one…
-        after: OpId,
-        /// …up to this one: the bucket's last one in the announced state.
-        upto: OpId,
-    },
+    Fetch(BucketRange),
     /// Send this line.
     Line(SyncLine),
 }
@@ -232,7 +236,7 @@ impl CheckpointState {
     /// What to do next; `None` when all that was announced was sent.
     pub fn next_step(&mut self) -> Option<NextStep> {
         let Phase::Sending { op_id, priority: sending } = self.phase else { return None };
-        let Some((priority, bucket)) = self.pending.first() else {
+        let Some((priority, _)) = self.pending.first() else {
             if sending == Some(PRIORITY_OVER_UPLOADS) {
                 self.phase = Phase::Sending { op_id, priority: None };
                 return Some(partially_complete(op_id, PRIORITY_OVER_UPLOADS));
@@ -244,9 +248,14 @@ impl CheckpointState {
         if let Some(sent) = sending.filter(|sent| sent < priority) {
             return Some(partially_complete(op_id, sent));
         }
-        let (after, upto) =
-            self.held.get(bucket).map_or((OpId::ZERO, op_id), |held| (held.position, held.totals.last_op_id));
-        Some(NextStep::Fetch { bucket: bucket.clone(), after, upto })
+        self.next_range().map(NextStep::Fetch)
+    }
+
+    /// The operations that are sent next, if nothing newer comes in between.
+    pub fn next_range(&self) -> Option<BucketRange> {
+        let (_, bucket) = self.pending.first()?;
+        let held = self.held.get(bucket)?;
+        Some(BucketRange { bucket: bucket.clone(), after: held.position, upto: held.totals.last_op_id })
     }
 
     /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them.

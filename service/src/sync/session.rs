@@ -1,7 +1,7 @@
 //! One client's stream, as lines that are made when the socket asks for them.
 //!
-//! There is no task and no queue per client: a session that nobody polls does nothing, so a slow client costs at most
-//! one line, and what changed meanwhile is a sum of marks in the hub.
+//! There is no task and no queue per client: a session that nobody polls does nothing but finish a line that is read ahead, so a
+//! slow client costs one or two lines, and what changed meanwhile is a sum of marks in the hub.
 
 use std::{
     mem,
@@ -24,11 +24,11 @@ use tokio::{
 
 use super::{
     Hub, SyncError,
-    checkpoint_state::{CheckpointState, NextStep, Observation, ObservedBuckets},
+    checkpoint_state::{BucketRange, CheckpointState, NextStep, Observation, ObservedBuckets},
     hub::Changes,
     line::write_line,
     observe::{Observed, Observer},
-    ranges::{Line, Packaging, Ranges},
+    ranges::{DataLine, Line, Packaging, Ranges, ReadAhead},
     token_clock::TokenClock,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub struct SyncContext {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     limits: SyncLimits,
-    ranges: Ranges,
+    ranges: Arc<Ranges>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -87,12 +87,12 @@ impl SyncContext {
         limits: SyncLimits,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let ranges = Ranges::new(
+        let ranges = Arc::new(Ranges::new(
             Arc::clone(&store),
             Arc::clone(&metrics),
             limits.fetch_concurrency_max,
             limits.shared_bytes_max,
-        );
+        ));
         Self { store, plan, hub, metrics, limits, ranges, shutdown }
     }
 }
@@ -122,6 +122,8 @@ pub struct Session {
     /// When the state may be looked at again.
     next_refresh: Instant,
     ended: bool,
+    /// What is probably sent next.
+    ahead: Option<ReadAhead>,
     /// What the first state gave, until it is asked for.
     first: Option<Line>,
 }
@@ -142,6 +144,7 @@ impl Session {
         let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+        let turn = context.ranges.turn().await?;
         let observer = blocking({
             let context = Arc::clone(&context);
             move || {
@@ -152,6 +155,7 @@ impl Session {
             }
         })
         .await?;
+        drop(turn);
         let now = Instant::now();
         let mut session = Self {
             shutdown: context.shutdown.clone(),
@@ -164,6 +168,7 @@ impl Session {
             sent_count: 0,
             next_refresh: now,
             ended: false,
+            ahead: None,
             first: None,
         };
         session.first = session.refresh().await?;
@@ -301,13 +306,27 @@ impl Session {
     async fn perform(&mut self, step: NextStep) -> Result<Option<Line>, SyncError> {
         match step {
             NextStep::Line(line) => Ok(Some(self.line(&line))),
-            NextStep::Fetch { bucket, after, upto } => {
-                let data = self.context.ranges.line(bucket.clone(), after, upto, self.packaging).await?;
+            NextStep::Fetch(range) => {
+                let bucket = range.bucket.clone();
+                let data = self.fetch(range).await?;
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
                 self.state.sent(&bucket, data.last_op_id, data.has_more);
+                let next = self.state.next_range();
+                self.ahead = next.and_then(|next| self.context.ranges.read_ahead(next, self.packaging));
                 Ok(data.line.clone())
             }
+        }
+    }
+
+    async fn fetch(&mut self, range: BucketRange) -> Result<Arc<DataLine>, SyncError> {
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead.of(&range).await,
+            None => None,
+        };
+        match ahead {
+            Some(line) => line,
+            None => self.context.ranges.line(range, self.packaging).await,
         }
     }
 }

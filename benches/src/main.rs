@@ -43,8 +43,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return large_transaction(arguments.next().map_or(Ok(LARGE_ROW_COUNT), |text| text.parse())?).await;
     }
     if arguments.next_if(|argument| argument == "serving").is_some() {
-        let only_crowd = arguments.next_if(|argument| argument == "crowd").is_some();
-        let scope = if only_crowd { serving::Scope::Crowd } else { serving::Scope::All };
+        let mut is_next = |name| arguments.next_if(|argument| argument == name).is_some();
+        let scope = match (is_next("crowd"), is_next("download")) {
+            (true, _) => serving::Scope::Crowd,
+            (_, true) => serving::Scope::Download,
+            _ => serving::Scope::All,
+        };
         let largest = arguments.next().map_or(Ok(serving::CLIENT_COUNT), |text| text.parse())?;
         print_header()?;
         return serving::measure(largest, scope, print_figure).await;

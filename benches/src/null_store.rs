@@ -92,7 +92,7 @@ impl BucketStore for NullStore {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         }
         let checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: OpId::ZERO, lsn });
-        Ok(Commit { checkpoint, buckets: Vec::new(), lookups: Vec::new() })
+        Ok(Commit { checkpoint, buckets: Vec::new(), lookups: Vec::new(), write_checkpoints: Vec::new() })
     }
 
     fn reset(&self) -> Result<(), StorageError> {

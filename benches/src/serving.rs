@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fs,
+    io::Write,
     time::{Duration, Instant},
 };
 
@@ -127,6 +127,8 @@ pub(crate) enum Scope {
     All,
     /// Memory of a household, and what many connections take.
     Crowd,
+    /// One client's first download.
+    Download,
 }
 
 /// Measures with up to so many clients, and tells each figure when it is known.
@@ -135,7 +137,9 @@ pub(crate) async fn measure(
     scope: Scope,
     tell: impl Fn(&Figure) -> Result<(), Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
-    tell(&household().await?)?;
+    if scope != Scope::Download {
+        tell(&household().await?)?;
+    }
     if scope == Scope::Crowd {
         let mut stage = Stage::start(&schema(client_count, 0), client_count as u64).await?;
         return crowd(&mut stage, client_count).await?.iter().try_for_each(&tell);
@@ -146,6 +150,9 @@ pub(crate) async fn measure(
     stage.service.restart().await?;
     wait_until_ready(&stage.service).await?;
     initial_sync(&stage).await?.iter().try_for_each(&tell)?;
+    if scope == Scope::Download {
+        return Ok(());
+    }
     many_buckets(&stage).await?.iter().try_for_each(&tell)?;
     for count in [1, 100, 1_000, 5_000].into_iter().filter(|count| *count <= client_count) {
         for commits_per_second in [20, 1_000] {
@@ -195,62 +202,56 @@ async fn initial_sync(stage: &Stage) -> Result<Vec<Figure>, Box<dyn Error>> {
         ("NDJSON, gzip", "application/x-ndjson", "gzip"),
         ("BSON, zstd", bson, "zstd"),
     ] {
-        let mut download = Download { bytes: Vec::new(), took: Duration::ZERO };
-        for _ in 0..2 {
-            download = Download::run(endpoint, &token, accept, encoding).await?;
-        }
-        let byte_count = download.bytes.len() as u64;
+        let mut file = tempfile::NamedTempFile::new()?;
+        download(endpoint, &token, (accept, encoding), |chunk| file.write_all(chunk)).await?;
         if file_rate == 0.0 {
-            file_rate = served_file_rate(&stage_file(download.bytes)?).await?;
+            // As often as the stream, the second time counts.
+            served_file_rate(&file).await?;
+            file_rate = served_file_rate(&file).await?;
         }
+        let (byte_count, took) = download(endpoint, &token, (accept, encoding), |_| Ok(())).await?;
         let mut figure = rate(
             &format!("initial sync of 1,000,000 operations, {name}"),
             byte_count,
-            download.took,
+            took,
             file_rate,
             "a file, bytes/s",
         );
-        let operations = per_second(BULK_ROWS, download.took);
+        let operations = per_second(BULK_ROWS, took);
         figure.measured = format!("{} bytes/s, {operations:.0} ops/s", figure.measured);
         figures.push(figure);
     }
     Ok(figures)
 }
 
-struct Download {
-    bytes: Vec<u8>,
-    took: Duration,
-}
-
-impl Download {
-    async fn run(endpoint: &str, token: &str, accept: &str, encoding: &str) -> Result<Self, Box<dyn Error>> {
-        let started = Instant::now();
-        let client = reqwest::Client::builder().no_gzip().no_zstd().build()?;
-        let response = client
-            .post(format!("{endpoint}/sync/stream"))
-            .header("authorization", format!("Token {token}"))
-            .header("accept", accept)
-            .header("accept-encoding", encoding)
-            .json(&serde_json::json!({"raw_data": true}))
-            .send()
-            .await?
-            .error_for_status()?;
-        let mut chunks = response.bytes_stream();
-        let mut bytes = Vec::new();
-        // A stream does not end; it is silent once all was sent.
-        let mut last = started;
-        while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(2), chunks.next()).await {
-            bytes.extend_from_slice(&chunk?);
-            last = Instant::now();
-        }
-        Ok(Self { bytes, took: last - started })
+/// Downloads a bucket in a form and compression; gives the number of bytes, and how long they took.
+async fn download(
+    endpoint: &str,
+    token: &str,
+    (accept, encoding): (&str, &str),
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(u64, Duration), Box<dyn Error>> {
+    let started = Instant::now();
+    let client = reqwest::Client::builder().no_gzip().no_zstd().build()?;
+    let response = client
+        .post(format!("{endpoint}/sync/stream"))
+        .header("authorization", format!("Token {token}"))
+        .header("accept", accept)
+        .header("accept-encoding", encoding)
+        .json(&serde_json::json!({"raw_data": true}))
+        .send()
+        .await?
+        .error_for_status()?;
+    let mut chunks = response.bytes_stream();
+    let (mut byte_count, mut last) = (0, started);
+    // A stream does not end; it is silent once all was sent.
+    while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(2), chunks.next()).await {
+        let chunk = chunk?;
+        take(&chunk)?;
+        byte_count += chunk.len() as u64;
+        last = Instant::now();
     }
-}
-
-fn stage_file(bytes: Vec<u8>) -> Result<tempfile::NamedTempFile, Box<dyn Error>> {
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), bytes)?;
-    Ok(file)
+    Ok((byte_count, last - started))
 }
 
 /// Bytes per second of a file served by the same HTTP stack.

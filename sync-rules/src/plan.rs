@@ -130,6 +130,14 @@ impl SyncPlan {
         tables.into_iter().cloned().collect()
     }
 
+    /// Names of the events, sorted, each once.
+    pub fn event_names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.events.iter().map(|event| event.event.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// How many joins, one behind the other, the rows of a table ask. What a row asks comes from tables of a smaller depth,
     /// unless a table is joined with itself: when these are read first, a row finds its answers.
     pub fn join_depth(&self, table: &SourceTable) -> usize {

@@ -4,6 +4,7 @@ mod auth;
 mod client_command;
 mod connections;
 mod copies;
+mod custom_write_checkpoints;
 mod demo;
 mod doctor;
 mod faults;

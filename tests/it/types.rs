@@ -18,16 +18,17 @@ use self::reader::{Reader, as_sql, connect};
 const PAGE: &str = include_str!("../../docs/types.md");
 
 /// A column of the test's table.
-struct Case {
+pub(crate) struct Case {
     sql_type: String,
     value: String,
-    arrives: String,
+    /// As SQLite's `quote` prints it, or `not sent`.
+    pub(crate) arrives: String,
 }
 
 /// A form that values take, and the lines of the page that tell of it.
-struct Form {
-    name: &'static str,
-    config: &'static str,
+pub(crate) struct Form {
+    pub(crate) name: &'static str,
+    pub(crate) config: &'static str,
     /// Which cell of a line says what arrives.
     cell: usize,
     /// What the first cell of a line must be, in the table of fraction digits.
@@ -38,9 +39,12 @@ const fn fraction(precision: &'static str, config: &'static str) -> Form {
     Form { name: precision, config, cell: 3, precision: Some(precision) }
 }
 
+pub(crate) const LEGACY: Form = Form { name: "legacy", config: "{edition: 1}", cell: 2, precision: None };
+pub(crate) const EDITION_2: Form = Form { name: "edition 2", config: "{edition: 2}", cell: 3, precision: None };
+
 const FORMS: [Form; 6] = [
-    Form { name: "legacy", config: "{edition: 1}", cell: 2, precision: None },
-    Form { name: "edition 2", config: "{edition: 2}", cell: 3, precision: None },
+    LEGACY,
+    EDITION_2,
     fraction("seconds", "{edition: 2, timestamp_max_precision: seconds}"),
     fraction("milliseconds", "{edition: 2, timestamp_max_precision: milliseconds}"),
     fraction("microseconds", "{edition: 2, timestamp_max_precision: microseconds}"),
@@ -73,12 +77,12 @@ async fn try_form(cluster: &PgCluster, database: &str, form: &Form) -> Vec<Strin
     let version: String = client.query_one("SHOW server_version", &[]).await.expect("a version").get(0);
     let cases = usable_cases(&client, form).await;
     println!("PostgreSQL {version}, {}: {} cases", form.name, cases.len());
-    create_table(&client, &cases).await;
+    let create = format!("{}; CREATE PUBLICATION kairos_sync FOR TABLE items", table_sql(&cases));
+    client.batch_execute(&create).await.expect("the page's types exist");
     if form.precision.is_none() {
         assert_page_names_every_type(&client).await;
     }
-    let values: Vec<_> = cases.iter().map(|case| format!("({})::{}", case.value, case.sql_type)).collect();
-    let values = values.join(", ");
+    let values = values_sql(&cases);
     let insert = |id: &str| format!("INSERT INTO items VALUES ('{id}', 0, {values})");
     let execute = async |sql: &str| client.batch_execute(sql).await.expect("the page's types and values are valid");
     execute(&insert("copied")).await;
@@ -128,21 +132,31 @@ async fn prepare(uri: &str, database: &str) -> Client {
     ];
     let client = connect(uri).await;
     client.batch_execute(&settings.map(set).concat()).await.expect("settings");
-    let (_, types) = PAGE.split_once("```sql\n").expect("the page shows its types");
-    let (types, _) = types.split_once("```").expect("the block ends");
-    client.batch_execute(types).await.expect("types");
+    create_types(&client).await;
     client
 }
 
-async fn create_table(client: &Client, cases: &[Case]) {
+/// The page's types of one's own.
+pub(crate) async fn create_types(client: &Client) {
+    let (_, types) = PAGE.split_once("```sql\n").expect("the page shows its types");
+    let (types, _) = types.split_once("```").expect("the block ends");
+    client.batch_execute(types).await.expect("types");
+}
+
+/// A table with a column for each case: `v0`, `v1` and so on.
+pub(crate) fn table_sql(cases: &[Case]) -> String {
     let columns: Vec<_> = cases.iter().enumerate().map(|(n, case)| format!("v{n} {}", case.sql_type)).collect();
     // Values of twenty bytes and more are to lie out of line.
-    let sql = format!(
-        "CREATE TABLE items (id text PRIMARY KEY, touched int, {}) WITH (toast_tuple_target = 128);
-         CREATE PUBLICATION kairos_sync FOR TABLE items",
+    format!(
+        "CREATE TABLE items (id text PRIMARY KEY, touched int, {}) WITH (toast_tuple_target = 128)",
         columns.join(", ")
-    );
-    client.batch_execute(&sql).await.expect("the page's types exist");
+    )
+}
+
+/// Its values, without those of `id` and `touched`.
+pub(crate) fn values_sql(cases: &[Case]) -> String {
+    let values: Vec<_> = cases.iter().map(|case| format!("({})::{}", case.value, case.sql_type)).collect();
+    values.join(", ")
 }
 
 /// The table has a column of every built-in type but those that only the server itself can make.
@@ -158,7 +172,7 @@ async fn assert_page_names_every_type(client: &Client) {
 }
 
 /// The page's cases for a form, without those that need what the server lacks.
-async fn usable_cases(client: &Client, form: &Form) -> Vec<Case> {
+pub(crate) async fn usable_cases(client: &Client, form: &Form) -> Vec<Case> {
     let (_, tables) = PAGE.split_once("## The mapping").expect("the page has its tables");
     let mut cases = Vec::new();
     for section in tables.split("\n### ").skip(1) {

@@ -1,4 +1,4 @@
-//! The official SDK, in a Node.js process that takes commands on stdin.
+//! The official SDK, in a Node.js process that takes commands on stdin, or in a browser that such a process drives.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -29,8 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 pub struct Sdk {
     /// For messages.
     pub name: &'static str,
-    /// Package in `tests/sdk`; `None` is the current one.
-    package: Option<&'static str>,
+    /// The driver in `tests/sdk`, and its arguments.
+    driver: &'static [&'static str],
     /// Options of its `connect`, as JSON.
     options: &'static str,
     /// Headers that it sends instead of its own, as JSON.
@@ -39,7 +39,7 @@ pub struct Sdk {
 
 impl Sdk {
     /// The current SDK as it is by default: BSON over HTTP.
-    pub const HTTP: Self = Self { name: "http", package: None, options: "{}", headers: "{}" };
+    pub const HTTP: Self = Self { name: "http", driver: &["driver.mjs"], options: "{}", headers: "{}" };
 
     /// RSocket over a WebSocket.
     pub const WEB_SOCKET: Self =
@@ -51,10 +51,17 @@ impl Sdk {
     /// The last SDK whose sync client is written in JavaScript; its RSocket carries BSON both ways.
     pub const JAVASCRIPT: Self = Self {
         name: "javascript",
-        package: Some("powersync-node-javascript"),
+        driver: &["driver.mjs", "powersync-node-javascript"],
         options: r#"{"connectionMethod":"web-socket","clientImplementation":"js"}"#,
         headers: "{}",
     };
+
+    /// In Chromium: wa-sqlite and the sync client in a worker that all tabs share.
+    pub const WEB: Self = Self { name: "web", driver: &["web-driver.mjs"], ..Self::HTTP };
+
+    /// As [`Self::WEB`], over a WebSocket.
+    pub const WEB_OVER_WEB_SOCKET: Self =
+        Self { name: "web over a web-socket", options: Self::WEB_SOCKET.options, ..Self::WEB };
 }
 
 /// A Node.js process with any number of databases.
@@ -72,8 +79,8 @@ impl Driver {
     fn start(sdk: Sdk) -> Self {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk");
         let mut process = Command::new(node())
-            .arg(folder.join("driver.mjs"))
-            .args(sdk.package)
+            .args(sdk.driver)
+            .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -134,6 +141,8 @@ pub fn node() -> PathBuf {
 pub struct OfficialClient {
     driver: Arc<Driver>,
     device: String,
+    /// The command that opened it.
+    opening: Value,
     sdk: Sdk,
 }
 
@@ -155,11 +164,30 @@ impl OfficialClient {
     }
 
     async fn open_in(driver: Arc<Driver>, sdk: Sdk, folder: &Path, device: &str, tables: &Value) -> Self {
-        let client = Self { driver, device: device.to_owned(), sdk };
         let headers: Value = serde_json::from_str(sdk.headers).expect("a constant, valid JSON");
         let file = format!("{device}.db");
-        client.call(json!({"do": "open", "folder": folder, "file": file, "tables": tables, "headers": headers})).await;
+        let opening = json!({"do": "open", "folder": folder, "file": file, "tables": tables, "headers": headers});
+        let client = Self { driver, device: device.to_owned(), opening, sdk };
+        client.open_again().await;
         client
+    }
+
+    /// Opens the same database anew, not connected. In a browser the page is loaded again, without a word to the old one.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub async fn open_again(&self) {
+        self.call(self.opening.clone()).await;
+    }
+
+    /// Opens the same database in another tab of the browser.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub async fn open_tab(&self, name: &str) -> Self {
+        let tab = Self { device: name.to_owned(), ..self.clone() };
+        tab.open_again().await;
+        tab
     }
 
     /// Sends a command and returns its answer.

@@ -4,10 +4,6 @@
 //! Numbers are 32-bit integers where they fit, doubles otherwise, since that is what clients were made for; ids are text,
 //! as in JSON. See <https://bsonspec.org/spec.html>.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-
 use crate::{
     BucketName, OpId,
     line::{
@@ -15,6 +11,7 @@ use crate::{
         SubscriptionReason, SyncLine,
     },
     operation::{OpKind, Operation},
+    stored_json::{Malformed, Reader, Value},
 };
 
 /// Types of members.
@@ -60,7 +57,8 @@ pub struct DataHead<'a> {
 ///
 /// # Errors
 /// Where they are not; `out` then holds a part of a document.
-pub fn write_data_line(head: DataHead<'_>, operations: &[u8], out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+pub fn write_data_line(head: DataHead<'_>, operations: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let operations = str::from_utf8(operations).map_err(|_| Malformed)?;
     let mut result = Ok(());
     document(out, |out| {
         out.document("data", |out| {
@@ -78,43 +76,39 @@ fn write_head(head: DataHead<'_>, out: &mut Writer<'_>) {
     out.id("next_after", &head.next_after);
 }
 
-/// An operation as it stands in JSON, with texts that need no change borrowed.
-#[derive(Deserialize)]
-struct BorrowedOperation<'a> {
-    #[serde(borrow)]
-    op_id: Cow<'a, str>,
-    op: OpKind,
-    #[serde(default, borrow)]
-    object_type: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
-    object_id: Option<Cow<'a, str>>,
-    checksum: u32,
-    #[serde(default, borrow)]
-    subkey: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
-    data: Option<Cow<'a, str>>,
-}
-
-fn write_operations(json: &[u8], out: &mut Array<'_>) -> Result<(), serde_json::Error> {
-    let mut rest = json;
-    while !rest.is_empty() {
-        let mut operations = serde_json::Deserializer::from_slice(rest).into_iter::<BorrowedOperation<'_>>();
-        let Some(operation) = operations.next() else { break };
-        let operation = operation?;
-        out.document(|out| {
-            out.text("op_id", &operation.op_id);
-            write_operation(
-                operation.op,
-                [operation.object_type.as_deref(), operation.object_id.as_deref(), operation.subkey.as_deref()],
-                operation.checksum,
-                operation.data.as_deref(),
-                out,
-            );
-        });
-        rest = &rest[operations.byte_offset()..];
-        rest = rest.strip_prefix(b",").unwrap_or(rest);
+fn write_operations(json: &str, out: &mut Array<'_>) -> Result<(), Malformed> {
+    let mut reader = Reader::new(json);
+    let mut is_first = true;
+    while !reader.is_at_end() {
+        if !is_first {
+            reader.expect(b',')?;
+        }
+        is_first = false;
+        let mut result = Ok(());
+        out.document(|out| result = write_members(&mut reader, out));
+        result?;
     }
     Ok(())
+}
+
+/// The members of an operation, each as it stands in JSON.
+fn write_members(json: &mut Reader<'_>, out: &mut Writer<'_>) -> Result<(), Malformed> {
+    json.expect(b'{')?;
+    loop {
+        let key = json.plain_text()?;
+        json.expect(b':')?;
+        match json.value()? {
+            Value::Text => out.stored_text(key, json)?,
+            Value::Number => out.number(key, i64::from(json.number()?)),
+            Value::Null => {
+                json.null()?;
+                out.member(NULL, key);
+            }
+        }
+        if !json.take(b',') {
+            return json.expect(b'}');
+        }
+    }
 }
 
 /// The members after the id. `texts` are type, id and subkey.
@@ -127,12 +121,12 @@ fn write_operation(op: OpKind, texts: [Option<&str>; 3], checksum: u32, data: Op
         OpKind::Clear => "CLEAR",
     };
     out.text("op", name);
-    for (key, text) in [("object_type", object_type), ("object_id", object_id), ("subkey", subkey)] {
-        if let Some(text) = text {
-            out.text(key, text);
-        }
-    }
+    let optional =
+        |out: &mut Writer<'_>, key, text: Option<&str>| text.into_iter().for_each(|text| out.text(key, text));
+    optional(out, "object_type", object_type);
+    optional(out, "object_id", object_id);
     out.number("checksum", i64::from(checksum));
+    optional(out, "subkey", subkey);
     match (data, op) {
         (Some(data), _) => out.text("data", data),
         (None, OpKind::Remove) => out.member(NULL, "data"),
@@ -258,15 +252,27 @@ fn text(out: &mut Vec<u8>, text: &str) {
 
 impl Writer<'_> {
     /// Type and name. Names are ours and hold no zero.
-    fn member(&mut self, kind: u8, key: &str) {
+    fn member(&mut self, kind: u8, key: impl AsRef<[u8]>) {
         self.out.push(kind);
-        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(key.as_ref());
         self.out.push(0);
     }
 
     fn text(&mut self, key: &str, value: &str) {
         self.member(TEXT, key);
         text(self.out, value);
+    }
+
+    /// A text that stands in JSON.
+    fn stored_text(&mut self, key: &[u8], json: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.member(TEXT, key);
+        let start = self.out.len();
+        self.out.extend_from_slice(&[0; 4]);
+        json.text(self.out)?;
+        self.out.push(0);
+        let length = i32::try_from(self.out.len() - start - 4).unwrap_or(i32::MAX);
+        self.out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        Ok(())
     }
 
     /// An id as text.
@@ -279,7 +285,7 @@ impl Writer<'_> {
         self.out.push(u8::from(value));
     }
 
-    fn number(&mut self, key: &str, value: i64) {
+    fn number(&mut self, key: impl AsRef<[u8]>, value: i64) {
         if let Ok(value) = i32::try_from(value) {
             self.member(INT32, key);
             self.out.extend_from_slice(&value.to_le_bytes());
@@ -409,8 +415,7 @@ mod tests {
     fn what_is_no_operation_is_an_error() {
         let bucket = BucketName::new("b");
         let head = DataHead { bucket: &bucket, after: OpId::ZERO, has_more: false, next_after: OpId::ZERO };
-        for json in
-            ["{", "{}", "1", r#"{"op_id":"1","op":"PUT","checksum":1}x"#, r#"{"op_id":"1","op":"NO","checksum":1}"#]
+        for json in ["{", "{}", "1", r#"{"op_id":"1","op":"PUT","checksum":1}x"#, r#"{"op":"PUT"},"#, r#"{"op":true}"#]
         {
             assert!(write_data_line(head, json.as_bytes(), &mut Vec::new()).is_err(), "{json}");
         }

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod line;
 pub mod operation;
 pub mod request;
+pub mod stored_json;
 pub mod upload;
 
 pub use checksum::Checksum;

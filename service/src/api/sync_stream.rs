@@ -23,7 +23,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     sync::{
-        Carrier, ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError,
+        ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError,
         compression::{Segment, SegmentStream},
     },
 };
@@ -47,8 +47,8 @@ pub(super) async fn sync_stream(
     let compression = negotiation::compression(&headers);
     let request =
         ClientRequest { user_id: principal.user_id, claims: principal.claims, expires_at: principal.expires_at, sync };
-    let carrier = Carrier { packaging: Packaging { form, compression }, keepalives: true };
-    let session = Session::open(Arc::clone(&state.parts.sync), request, carrier).await?;
+    let packaging = Packaging { form, compression };
+    let session = Session::open(Arc::clone(&state.parts.sync), request, packaging).await?;
     let stream = HttpStream {
         session,
         segments: Some(SegmentStream::new(compression)),

@@ -40,6 +40,12 @@ const RULES: &str = "bucket_definitions:
     data: ['SELECT * FROM lists WHERE owner_id = bucket.user_id']
 ";
 const DEADLINE: Duration = Duration::from_secs(10);
+const SYNC_LIMITS: SyncLimits = SyncLimits {
+    bucket_count_max: 10,
+    fetch_concurrency_max: 4,
+    shared_bytes_max: 1 << 20,
+    checkpoint_interval_min: Duration::from_millis(1),
+};
 
 /// A service over a store in memory; tests play replication by committing to it.
 struct TestService {
@@ -91,26 +97,26 @@ impl Upload for Echo {
 }
 
 async fn start() -> TestService {
-    start_with(2, 10).await
+    start_with(2, SYNC_LIMITS).await
 }
 
-async fn start_with(connection_count_max: usize, bucket_count_max: usize) -> TestService {
-    start_on(Arc::new(MemoryStore::new()), connection_count_max, bucket_count_max).await
+async fn start_with(connection_count_max: usize, sync_limits: SyncLimits) -> TestService {
+    start_on(Arc::new(MemoryStore::new()), connection_count_max, sync_limits).await
 }
 
-async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, bucket_count_max: usize) -> TestService {
-    start_serving(RULES, store, connection_count_max, bucket_count_max).await
+async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, sync_limits: SyncLimits) -> TestService {
+    start_serving(RULES, store, connection_count_max, sync_limits).await
 }
 
 async fn start_with_rules(rules: &str) -> TestService {
-    start_serving(rules, Arc::new(MemoryStore::new()), 2, 10).await
+    start_serving(rules, Arc::new(MemoryStore::new()), 2, SYNC_LIMITS).await
 }
 
 async fn start_serving(
     rules: &str,
     store: Arc<dyn BucketStore>,
     connection_count_max: usize,
-    bucket_count_max: usize,
+    sync_limits: SyncLimits,
 ) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -118,7 +124,6 @@ async fn start_serving(
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let plan = kairos_sync_rules::compile(rules, "public").plan.expect("valid rules");
-    let sync_limits = SyncLimits { bucket_count_max, fetch_concurrency_max: 4, shared_bytes_max: 1 << 20 };
     let sync = SyncContext::new(
         Arc::clone(&store),
         Arc::new(plan),
@@ -135,7 +140,7 @@ async fn start_serving(
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
-        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub)),
+        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub), false),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,
@@ -347,12 +352,47 @@ async fn no_commit_is_missed_however_fast_they_come() {
     assert_eq!(ids, (2..=500).map(|lsn| format!("a{lsn}")).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn a_change_after_silence_is_told_at_once_and_the_next_has_to_wait() {
+    let checkpoint_interval_min = Duration::from_hours(1);
+    let service = start_with(2, SyncLimits { checkpoint_interval_min, ..SYNC_LIMITS }).await;
+    service.commit(1, &[("anna", "a1")]);
+    let mut anna = service.stream("anna").await;
+    anna.until_complete().await;
+    service.commit(2, &[("anna", "a2")]);
+    assert_eq!(anna.until_complete().await.0, ["a2"]);
+    service.commit(3, &[("anna", "a3")]);
+    assert!(tokio::time::timeout(Duration::from_millis(100), anna.next()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_changes_within_an_interval_is_one_checkpoint() {
+    let checkpoint_interval_min = Duration::from_millis(50);
+    let service = start_with(2, SyncLimits { checkpoint_interval_min, ..SYNC_LIMITS }).await;
+    service.commit(1, &[]);
+    let mut anna = service.stream("anna").await;
+    anna.until_complete().await;
+    let started = Instant::now();
+    let (mut ids, mut checkpoints) = (Vec::new(), 0);
+    for lsn in 2..=200 {
+        service.commit(lsn, &[("anna", &format!("a{lsn}"))]);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    while ids.len() < 199 {
+        ids.extend(anna.until_complete().await.0);
+        checkpoints += 1;
+    }
+    assert_eq!(ids, (2..=200).map(|lsn| format!("a{lsn}")).collect::<Vec<_>>());
+    let intervals = started.elapsed().as_millis() / checkpoint_interval_min.as_millis();
+    assert!(checkpoints <= intervals + 1, "{checkpoints} in {intervals} intervals");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_share_one_reader_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteOptions { reader_count: 1, ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(folder.path(), options).unwrap());
-    let service = start_on(store, 100, 10).await;
+    let service = start_on(store, 100, SYNC_LIMITS).await;
     service.commit(1, &[("anna", "a1")]);
     let clients = (0..50).map(|_| async {
         let mut anna = service.stream("anna").await;
@@ -412,7 +452,7 @@ async fn streams_end_when_the_service_stops() {
 
 #[tokio::test]
 async fn too_many_streams_are_refused_without_a_body() {
-    let service = start_with(1, 10).await;
+    let service = start_with(1, SYNC_LIMITS).await;
     service.commit(1, &[]);
     let open = service.stream("anna").await;
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
@@ -430,7 +470,7 @@ async fn too_many_streams_are_refused_without_a_body() {
 
 #[tokio::test]
 async fn too_many_buckets_are_an_error_that_names_their_definition() {
-    let service = start_with(1, 0).await;
+    let service = start_with(1, SyncLimits { bucket_count_max: 0, ..SYNC_LIMITS }).await;
     service.commit(1, &[]);
     let refused = service.post("/sync/stream", "anna", &json!({})).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -19,7 +19,10 @@ mod parse;
 mod section;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Place, Problem};
@@ -117,6 +120,8 @@ pub struct Limits {
     pub fetch_concurrency_max: usize,
     /// Bytes of encoded operations that are kept in memory because several clients may need them.
     pub shared_bytes_max: usize,
+    /// Least time between two checkpoints of one client.
+    pub checkpoint_interval_min: Duration,
     /// Largest body of a request. A client with 10,000 buckets sends about one megabyte to open its stream.
     pub body_bytes_max: usize,
 }
@@ -126,8 +131,9 @@ impl Default for Limits {
         Self {
             connection_count_max: 10_000,
             bucket_count_max: 10_000,
-            fetch_concurrency_max: 10,
+            fetch_concurrency_max: 4,
             shared_bytes_max: 8 * 1024 * 1024,
+            checkpoint_interval_min: Duration::from_millis(10),
             body_bytes_max: 16 * 1024 * 1024,
         }
     }

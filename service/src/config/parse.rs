@@ -298,6 +298,9 @@ fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
         fetch_concurrency_max: limit("fetch_concurrency_max", 1000, defaults.fetch_concurrency_max)?,
         shared_bytes_max: limit("shared_bytes_max", 1 << 34, defaults.shared_bytes_max)?,
         body_bytes_max: limit("body_bytes_max", 1 << 30, defaults.body_bytes_max)?,
+        checkpoint_interval_min: section
+            .number("checkpoint_interval_ms", 0, 60_000)?
+            .map_or(defaults.checkpoint_interval_min, Duration::from_millis),
     };
     section.finish()?;
     Ok(limits)

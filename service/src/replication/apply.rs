@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use kairos_sync_protocol::Checksum;
+use kairos_sync_protocol::{Checksum, WriteCheckpointId};
 use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey, Scratch};
 
 use crate::{
@@ -27,7 +27,9 @@ use crate::{
         pending::{PendingRows, Place},
         relations::{Relations, SourceRelation},
     },
-    storage::{Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow},
+    storage::{
+        Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow, WriteCheckpointKey,
+    },
 };
 
 /// Keys read from the store at once.
@@ -43,6 +45,7 @@ pub(super) struct Applier<'s> {
     /// Rows of this batch by the lookups they asked; may name rows that no longer ask.
     consulting: HashMap<LookupKey, HashSet<RowKey, RandomState>, RandomState>,
     operations: Vec<NewOperation>,
+    write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
     errors: Vec<EvaluationError>,
     touched: Vec<Touched>,
     bytes: usize,
@@ -73,6 +76,7 @@ impl<'s> Applier<'s> {
             rows: PendingRows::new(store, row_count),
             consulting: HashMap::default(),
             operations: Vec::with_capacity(row_count),
+            write_checkpoints: Vec::new(),
             errors: Vec::new(),
             touched: Vec::new(),
             bytes: 0,
@@ -315,9 +319,10 @@ impl<'s> Applier<'s> {
 
     /// The batch: what differs from the store.
     pub(super) fn finish(self) -> Batch {
-        let mut batch = Batch { operations: self.operations, ..Batch::default() };
-        batch.rows.reserve(self.rows.len());
-        for (key, before, after) in self.rows.into_changed() {
+        let Self { operations, write_checkpoints, rows, .. } = self;
+        let mut batch = Batch { operations, write_checkpoints, ..Batch::default() };
+        batch.rows.reserve(rows.len());
+        for (key, before, after) in rows.into_changed() {
             let (old, new) = (before.as_deref(), after.as_deref());
             if [old, new].into_iter().flatten().any(|row| !row.lookups.is_empty()) {
                 diff_lookups(&key, old, new, &mut batch);
@@ -436,10 +441,11 @@ impl<'s> Applier<'s> {
         &mut self,
         key: &RowKey,
         place: Place,
-        Evaluated { stored, subkey, outputs, mut errors }: Evaluated,
+        Evaluated { stored, subkey, outputs, mut write_checkpoints, mut errors }: Evaluated,
         emit: Emit<'_>,
     ) {
         self.errors.append(&mut errors);
+        self.write_checkpoints.append(&mut write_checkpoints);
         self.replace(key, place, Some(stored), &subkey, outputs, emit);
     }
 

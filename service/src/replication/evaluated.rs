@@ -5,14 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use kairos_sync_protocol::Checksum;
+use kairos_sync_protocol::{Checksum, WriteCheckpointId};
 use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupSource, Scratch};
 
 use super::{
+    custom_write_checkpoints,
     image::{CompleteRow, subkey},
     relations::Layout,
 };
-use crate::storage::{RowKey, RowOutput, StoredRow};
+use crate::storage::{RowKey, RowOutput, StoredRow, WriteCheckpointKey};
 
 /// Clients refuse larger rows; such an output is left out and reported like a failed query.
 const DATA_BYTES_MAX: usize = 15 * 1024 * 1024;
@@ -28,6 +29,8 @@ pub(super) struct Evaluated {
     pub(super) subkey: Arc<str>,
     /// One per bucket, table and id.
     pub(super) outputs: Vec<Put>,
+    /// Write checkpoints that are reached where this row is.
+    pub(super) write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
     /// Queries that failed; their outputs are missing.
     pub(super) errors: Vec<EvaluationError>,
 }
@@ -55,6 +58,7 @@ impl Evaluated {
     ) -> Result<Self, L::Error> {
         let mut evaluation = layout.evaluate(row, lookups, scratch)?;
         let outputs = distinct(evaluation.rows, &mut evaluation.errors);
+        let write_checkpoints = custom_write_checkpoints::of_events(&evaluation.events, &mut evaluation.errors);
         let stored = StoredRow {
             image,
             outputs: outputs.iter().map(|output| output.output.clone()).collect(),
@@ -62,7 +66,7 @@ impl Evaluated {
             consulted: evaluation.consulted,
         };
         let subkey = subkey(&layout.schema, &layout.name, key);
-        Ok(Self { stored, subkey, outputs, errors: evaluation.errors })
+        Ok(Self { stored, subkey, outputs, write_checkpoints, errors: evaluation.errors })
     }
 }
 

@@ -25,6 +25,7 @@
 mod apply;
 mod copy;
 pub mod copy_status;
+pub mod custom_write_checkpoints;
 mod discontinuity;
 mod error;
 mod evaluated;

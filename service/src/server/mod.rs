@@ -30,7 +30,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     config::{Config, RulesText},
     metrics::Metrics,
-    replication::{ReplicationError, ReplicationStatus, Replicator},
+    replication::{ReplicationError, ReplicationStatus, Replicator, custom_write_checkpoints},
     storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
     sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
     write::{WriteCheckpointSource, WriteOptions, Writer},
@@ -110,7 +110,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let plan = Arc::new(compile_rules(&config.rules)?);
     let folder = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, SqliteOptions::default())).await;
+    let options = SqliteOptions { reader_count: config.limits.fetch_concurrency_max, ..SqliteOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options)).await;
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
     let metrics = Arc::new(Metrics::new());
@@ -158,6 +159,11 @@ fn compile_rules(rules: &RulesText) -> Result<SyncPlan, ServerError> {
         tracing::warn!("rules:\n{warnings}");
     }
     let findings = render(Severity::Fatal);
+    for event in compiled.plan.iter().flat_map(custom_write_checkpoints::unused_events) {
+        tracing::warn!(
+            "the rules define the event `{event}`, of which nothing comes: only events for write checkpoints are known"
+        );
+    }
     compiled.plan.ok_or_else(|| ServerError::Rules { file: rules.file.clone(), findings })
 }
 
@@ -192,7 +198,8 @@ fn api_state(
     shutdown: watch::Receiver<bool>,
 ) -> Result<ApiState, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
-    let write_checkpoints = WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub));
+    let write_checkpoints =
+        WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub), custom_write_checkpoints::are_custom(plan));
     if config.write.role.is_none() && !plan.writable_tables().is_empty() {
         tracing::warn!(
             "no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind"
@@ -214,6 +221,7 @@ fn api_state(
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
         shared_bytes_max: config.limits.shared_bytes_max,
+        checkpoint_interval_min: config.limits.checkpoint_interval_min,
     };
     let sync =
         SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
@@ -234,12 +242,16 @@ fn api_state(
     }))
 }
 
-/// Write checkpoints in the answers to uploads. An upload that is committed does not fail for want of one.
+/// Write checkpoints in the answers to uploads, unless the app makes its own. An upload that is committed does not fail
+/// for want of one.
 struct UploadCheckpoints(WriteCheckpoints);
 
 impl WriteCheckpointSource for UploadCheckpoints {
     fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>> {
         Box::pin(async move {
+            if self.0.are_custom() {
+                return None;
+            }
             self.0
                 .create(user_id, client_id)
                 .await

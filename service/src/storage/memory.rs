@@ -94,11 +94,27 @@ impl State {
                 Dependency::Removed => rows.remove(&row),
             };
         }
+        let record = |(key, id)| {
+            let stored = self.put_write_checkpoint(&key, Lsn::ZERO, Some(id));
+            (key, stored)
+        };
+        let write_checkpoints = batch.write_checkpoints.into_iter().map(record).collect();
         if let Some(state) = batch.replication_state {
             self.replication = Some(state);
         }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
-        Commit { checkpoint: self.checkpoint, buckets, lookups: lookups.into_iter().collect() }
+        Commit { checkpoint: self.checkpoint, buckets, lookups: lookups.into_iter().collect(), write_checkpoints }
+    }
+
+    fn put_write_checkpoint(
+        &mut self,
+        key: &WriteCheckpointKey,
+        head: Lsn,
+        requested: Option<WriteCheckpointId>,
+    ) -> WriteCheckpoint {
+        let stored = WriteCheckpoint::after(self.write_checkpoints.get(&key.0).copied(), head, requested);
+        self.write_checkpoints.insert(key.0.clone(), stored);
+        stored
     }
 
     fn append(&mut self, operation: &NewOperation) -> OpId {
@@ -226,11 +242,7 @@ impl BucketStore for MemoryStore {
         head: Lsn,
         requested: Option<WriteCheckpointId>,
     ) -> Result<WriteCheckpoint, StorageError> {
-        Ok(self.change(|state| {
-            let stored = WriteCheckpoint::after(state.write_checkpoints.get(&key.0).copied(), head, requested);
-            state.write_checkpoints.insert(key.0.clone(), stored);
-            stored
-        }))
+        Ok(self.change(|state| state.put_write_checkpoint(key, head, requested)))
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

@@ -102,6 +102,8 @@ pub struct Batch {
     /// Join index: whether this row's evaluation now depends on this lookup. Applied in order; adding twice is adding
     /// once, removing what is not there does nothing.
     pub dependents: Vec<(LookupKey, RowKey, Dependency)>,
+    /// Write checkpoints that are reached with this batch. Where a key has one with a larger id, that stays.
+    pub write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
     /// Replication's own state (resume position, tables, slot identity); opaque here, replaced whole.
     pub replication_state: Option<Bytes>,
     /// Makes everything committed so far visible to clients as of this source position. `None` while it would be
@@ -136,6 +138,8 @@ pub struct Commit {
     pub buckets: Vec<BucketGrowth>,
     /// Lookups for which some row's values changed, each once. What was set to the same values again is not among them.
     pub lookups: Vec<LookupKey>,
+    /// Write checkpoints of the batch, as they are recorded now.
+    pub write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
 }
 
 /// The operations a commit appended to one bucket.
@@ -214,6 +218,13 @@ pub struct OperationRange {
 /// Who waits for a write checkpoint: the user, and the client where it said which.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WriteCheckpointKey(pub String);
+
+impl WriteCheckpointKey {
+    /// Of a user's client, or of the user where clients do not name themselves.
+    pub fn of(user_id: &str, client_id: Option<&str>) -> Self {
+        Self(client_id.map_or_else(|| user_id.to_owned(), |client_id| format!("{user_id}/{client_id}")))
+    }
+}
 
 /// A write checkpoint: reached once replication has passed `lsn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

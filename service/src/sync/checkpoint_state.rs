@@ -7,6 +7,8 @@
 //! - No operation is sent twice: each bucket has a position that only moves forward while the client holds it.
 //! - All data of a priority precedes its partial completion, which precedes data of the next; the last group, and a
 //!   checkpoint without data, ends with `checkpoint_complete`.
+//! - Priority 0 has a partial completion also as the last group: clients that have something to upload show what is
+//!   partially complete of priority 0, and nothing else.
 //! - A bucket that was removed starts anew when it returns, because the client has deleted it meanwhile.
 
 use std::{
@@ -23,6 +25,9 @@ use kairos_sync_protocol::{
 };
 
 use crate::storage::{BucketGrowth, BucketTotals};
+
+/// Clients show what is partially complete of this priority even while they have something to upload.
+const PRIORITY_OVER_UPLOADS: u8 = 0;
 
 /// The state of the store as far as it concerns one client.
 #[derive(Debug, Clone)]
@@ -58,18 +63,22 @@ pub struct ObservedBucket {
     pub reasons: Vec<SubscriptionReason>,
 }
 
+/// Operations of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketRange {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Operations after this one…
+    pub after: OpId,
+    /// …up to this one: the bucket's last one in the announced state.
+    pub upto: OpId,
+}
+
 /// What to do next for the announced checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextStep {
     /// Send operations of a bucket, then report how far with [`CheckpointState::sent`].
-    Fetch {
-        /// The bucket.
-        bucket: BucketName,
-        /// Operations after this one…
-        after: OpId,
-        /// …up to this one: the bucket's last one in the announced state.
-        upto: OpId,
-    },
+    Fetch(BucketRange),
     /// Send this line.
     Line(SyncLine),
 }
@@ -227,18 +236,26 @@ impl CheckpointState {
     /// What to do next; `None` when all that was announced was sent.
     pub fn next_step(&mut self) -> Option<NextStep> {
         let Phase::Sending { op_id, priority: sending } = self.phase else { return None };
-        let Some((priority, bucket)) = self.pending.first() else {
+        let Some((priority, _)) = self.pending.first() else {
+            if sending == Some(PRIORITY_OVER_UPLOADS) {
+                self.phase = Phase::Sending { op_id, priority: None };
+                return Some(partially_complete(op_id, PRIORITY_OVER_UPLOADS));
+            }
             self.phase = Phase::Complete;
             return Some(NextStep::Line(SyncLine::CheckpointComplete(CheckpointComplete { last_op_id: op_id })));
         };
         self.phase = Phase::Sending { op_id, priority: Some(*priority) };
         if let Some(sent) = sending.filter(|sent| sent < priority) {
-            let line = PartialCheckpointComplete { last_op_id: op_id, priority: sent };
-            return Some(NextStep::Line(SyncLine::PartialCheckpointComplete(line)));
+            return Some(partially_complete(op_id, sent));
         }
-        let (after, upto) =
-            self.held.get(bucket).map_or((OpId::ZERO, op_id), |held| (held.position, held.totals.last_op_id));
-        Some(NextStep::Fetch { bucket: bucket.clone(), after, upto })
+        self.next_range().map(NextStep::Fetch)
+    }
+
+    /// The operations that are sent next, if nothing newer comes in between.
+    pub fn next_range(&self) -> Option<BucketRange> {
+        let (_, bucket) = self.pending.first()?;
+        let held = self.held.get(bucket)?;
+        Some(BucketRange { bucket: bucket.clone(), after: held.position, upto: held.totals.last_op_id })
     }
 
     /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them.
@@ -250,6 +267,10 @@ impl CheckpointState {
             }
         }
     }
+}
+
+fn partially_complete(last_op_id: OpId, priority: u8) -> NextStep {
+    NextStep::Line(SyncLine::PartialCheckpointComplete(PartialCheckpointComplete { last_op_id, priority }))
 }
 
 impl Held {

@@ -36,7 +36,7 @@ fn drain(state: &mut CheckpointState) -> Vec<String> {
     let mut steps = Vec::new();
     while let Some(step) = state.next_step() {
         steps.push(match step {
-            NextStep::Fetch { bucket, after, upto } => {
+            NextStep::Fetch(BucketRange { bucket, after, upto }) => {
                 state.sent(&bucket, upto, false);
                 format!("{bucket} {after}..{upto}")
             }
@@ -53,6 +53,15 @@ fn data_comes_by_priority_and_the_last_group_completes_the_checkpoint() {
     let mut state = CheckpointState::new(HashMap::new());
     state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 0, 8), bucket("c", 1, 7), bucket("d", 2, 0)]));
     assert_eq!(drain(&mut state), ["b 0..8", "partial 0", "c 0..7", "partial 1", "a 0..9", "complete 9"]);
+}
+
+#[test]
+fn priority_zero_is_partially_complete_even_where_nothing_follows() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 0, 9), bucket("b", 0, 8), bucket("c", 1, 0)]));
+    assert_eq!(drain(&mut state), ["a 0..9", "b 0..8", "partial 0", "complete 9"]);
+    state.advance(grown(10, vec![growth("b", 10, 10)]));
+    assert_eq!(drain(&mut state), ["b 8..10", "partial 0", "complete 10"]);
 }
 
 #[test]
@@ -100,7 +109,10 @@ fn a_superseded_checkpoint_continues_where_it_stopped() {
     let mut state = CheckpointState::new(HashMap::new());
     state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 3, 5)]));
     let step = state.next_step();
-    assert_eq!(step, Some(NextStep::Fetch { bucket: BucketName::new("a"), after: op_id(0), upto: op_id(9) }));
+    assert_eq!(
+        step,
+        Some(NextStep::Fetch(BucketRange { bucket: BucketName::new("a"), after: op_id(0), upto: op_id(9) }))
+    );
     state.sent(&BucketName::new("a"), op_id(4), true);
     state.advance(grown(12, vec![growth("b", 10, 12)]));
     assert_eq!(drain(&mut state), ["a 4..9", "b 0..12", "complete 12"]);
@@ -268,7 +280,7 @@ fn send(model: &Model, state: &mut CheckpointState, client: &mut Client, limit: 
     match state.next_step() {
         None => return false,
         Some(NextStep::Line(line)) => client.receive(line),
-        Some(NextStep::Fetch { bucket, after, upto }) => {
+        Some(NextStep::Fetch(BucketRange { bucket, after, upto })) => {
             let ops = model.buckets.get(bucket.as_str()).cloned().unwrap_or_default();
             let ops: Vec<u64> = ops.into_iter().filter(|id| *id > after.get() && *id <= upto.get()).collect();
             let chunk = &ops[..ops.len().min(limit)];

@@ -36,6 +36,12 @@ pub enum SyncError {
     /// Too many requests wait for a write checkpoint.
     #[error("too many requests wait for a write checkpoint: try again")]
     WriteCheckpointsBusy,
+    /// Write checkpoints come from rows of the source, not from here.
+    #[error(
+        "the sync rules take write checkpoints from an event: complete the upload with the checkpoint that the app's \
+         backend gives, or take the event out of the rules"
+    )]
+    CustomWriteCheckpoints,
     /// The service stops, or the work was given up.
     #[error("the service is stopping: try again")]
     Stopping,
@@ -49,6 +55,7 @@ impl SyncError {
             Self::Rules(_) => "SYNC-0101",
             Self::Storage(error) => error.code(),
             Self::Head(_) => "SYNC-0201",
+            Self::CustomWriteCheckpoints => "PSYNC_S2001",
             Self::WriteCheckpointsBusy => "SYNC-0202",
             Self::Stopping => "PSYNC_S2003",
         }

@@ -144,6 +144,9 @@ impl Hub {
             return;
         }
         state.mark_holders(commit);
+        for (key, stored) in &commit.write_checkpoints {
+            state.await_write_checkpoint_of(key, *stored);
+        }
         if let Some(checkpoint) = commit.checkpoint {
             state.mark_reached(checkpoint.lsn);
         }
@@ -151,11 +154,7 @@ impl Hub {
 
     /// Tells the connections of `key` that this write checkpoint was stored.
     pub fn write_checkpoint_created(&self, key: &WriteCheckpointKey, stored: WriteCheckpoint) {
-        let mut state = self.lock();
-        let ids: Vec<_> = state.by_write_key.get(key).into_iter().flatten().copied().collect();
-        for id in ids {
-            state.await_write_checkpoint(id, stored);
-        }
+        self.lock().await_write_checkpoint_of(key, stored);
     }
 
     /// The latest published state.
@@ -191,6 +190,13 @@ impl State {
             {
                 connection.mark(|changes| changes.write_checkpoint = Some(reached.id));
             }
+        }
+    }
+
+    fn await_write_checkpoint_of(&mut self, key: &WriteCheckpointKey, stored: WriteCheckpoint) {
+        let ids: Vec<_> = self.by_write_key.get(key).into_iter().flatten().copied().collect();
+        for id in ids {
+            self.await_write_checkpoint(id, stored);
         }
     }
 
@@ -337,13 +343,14 @@ mod tests {
             checkpoint: Some(Checkpoint { op_id: OpId::new(lsn).unwrap(), lsn: Lsn::new(lsn) }),
             buckets: buckets.iter().map(|name| growth(name, lsn, lsn)).collect(),
             lookups: lookups.iter().map(|name| LookupKey((*name).into())).collect(),
+            write_checkpoints: vec![],
         }
     }
 
     fn watching(hub: &Arc<Hub>, user: &str, buckets: &[&str], lookups: &[&str]) -> Registration {
         let registration = hub.register(WriteCheckpointKey(user.into()));
         registration.take();
-        let Commit { checkpoint, buckets, lookups } = commit(0, buckets, lookups);
+        let Commit { checkpoint, buckets, lookups, .. } = commit(0, buckets, lookups);
         let buckets = buckets.into_iter().map(|growth| growth.bucket).collect();
         registration.watch(buckets, lookups.into_iter().collect(), checkpoint.unwrap());
         registration
@@ -421,12 +428,24 @@ mod tests {
     }
 
     #[test]
+    fn a_write_checkpoint_of_a_commit_is_reached_with_it() {
+        let hub = hub();
+        let (anna, ben) = (watching(&hub, "anna", &[], &[]), watching(&hub, "ben", &[], &[]));
+        let reached = WriteCheckpoint { id: WriteCheckpointId::ZERO.next(), lsn: Lsn::ZERO };
+        let write_checkpoints = vec![(WriteCheckpointKey("anna".into()), reached)];
+        hub.publish(&Commit { write_checkpoints, ..commit(5, &[], &[]) });
+        assert_eq!(anna.take().0.write_checkpoint, Some(reached.id));
+        assert!(!ben.has_changes());
+    }
+
+    #[test]
     fn a_vanished_state_concerns_everybody() {
         let hub = hub();
         let anna = watching(&hub, "anna", &[], &[]);
-        hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
+        let hidden = Commit { checkpoint: None, ..commit(1, &[], &[]) };
+        hub.publish(&hidden);
         assert!(anna.take().0.everything);
-        hub.publish(&Commit { checkpoint: None, buckets: vec![], lookups: vec![] });
+        hub.publish(&hidden);
         assert!(!anna.has_changes(), "a snapshot's commits are not visible to anybody");
     }
 

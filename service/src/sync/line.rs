@@ -88,7 +88,7 @@ fn write_nested(json: &[u8], buffer: &mut Vec<u8>) -> Result<(), StorageError> {
     Ok(())
 }
 
-fn damaged(_: serde_json::Error) -> StorageError {
+fn damaged(_: impl std::error::Error) -> StorageError {
     StorageError::Damaged { what: "the form of an operation".to_owned() }
 }
 

@@ -31,5 +31,5 @@ pub use error::SyncError;
 pub use hub::Hub;
 pub use line::LineForm;
 pub use ranges::{Line, Packaging};
-pub use session::{Carrier, ClientRequest, Session, Step, SyncContext, SyncLimits};
-pub use write_checkpoint::{HeadUnavailable, SourceHead, WriteCheckpoints, write_checkpoint_key};
+pub use session::{ClientRequest, Session, Step, SyncContext, SyncLimits};
+pub use write_checkpoint::{HeadUnavailable, SourceHead, WriteCheckpoints};

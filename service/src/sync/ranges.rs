@@ -7,6 +7,8 @@
 //! - Reads of the store that are under way have a bound, and wait in the order they came: a bulk download takes turns
 //!   with small updates.
 //! - Any number of clients that ask for the same line cost one read.
+//! - A client that reads quickly gets its next line read while it takes the one before. How many are read ahead at once,
+//!   over all clients, has the same bound as reads.
 
 use std::{
     num::NonZeroUsize,
@@ -16,10 +18,14 @@ use std::{
 use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId};
 use lru::LruCache;
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    task::{self, JoinHandle},
+};
 
 use super::{
     SyncError,
+    checkpoint_state::BucketRange,
     compression::{Compression, Segment},
     line::{LineForm, write_data_line},
     session::blocking,
@@ -67,6 +73,23 @@ pub(super) struct DataLine {
     pub(super) has_more: bool,
 }
 
+/// A line that is being read before it is wanted.
+pub(super) struct ReadAhead {
+    range: BucketRange,
+    line: JoinHandle<Result<Arc<DataLine>, SyncError>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ReadAhead {
+    /// The line, if this is what is wanted now.
+    pub(super) async fn of(self, range: &BucketRange) -> Option<Result<Arc<DataLine>, SyncError>> {
+        if self.range != *range {
+            return None;
+        }
+        Some(self.line.await.unwrap_or(Err(SyncError::Stopping)))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     bucket: BucketName,
@@ -87,6 +110,8 @@ pub(super) struct Ranges {
     store: Arc<dyn BucketStore>,
     metrics: Arc<Metrics>,
     reads: Semaphore,
+    /// Lines read ahead, over all clients: each is one more that a client may hold.
+    places_ahead: Arc<Semaphore>,
     // Held for operations on the map only.
     kept: Mutex<Kept>,
 }
@@ -113,7 +138,17 @@ impl Ranges {
         bytes_max: usize,
     ) -> Self {
         let kept = Kept { entries: LruCache::new(ENTRIES_MAX), bytes: 0, bytes_max };
-        Self { store, metrics, reads: Semaphore::new(concurrency_max.max(1)), kept: Mutex::new(kept) }
+        let [reads, ahead] = [0; 2].map(|_| Semaphore::new(concurrency_max.max(1)));
+        Self { store, metrics, reads, places_ahead: Arc::new(ahead), kept: Mutex::new(kept) }
+    }
+
+    /// Begins to read a line that is wanted once the one before is sent. `None` where so many are read ahead already that
+    /// one more would not make the service faster, but larger.
+    pub(super) fn read_ahead(self: &Arc<Self>, range: BucketRange, packaging: Packaging) -> Option<ReadAhead> {
+        let place = Arc::clone(&self.places_ahead).try_acquire_owned().ok()?;
+        let (ranges, wanted) = (Arc::clone(self), range.clone());
+        let line = task::spawn(async move { ranges.line(wanted, packaging).await });
+        Some(ReadAhead { range, line, _place: place })
     }
 
     /// Waits for a turn to read the store.
@@ -121,15 +156,9 @@ impl Ranges {
         self.reads.acquire().await.map_err(|_| SyncError::Stopping)
     }
 
-    /// Operations of `bucket` with `after < op id <= upto`, or as many of them as one line holds. `upto` is the last
-    /// operation of the bucket in some state.
-    pub(super) async fn line(
-        &self,
-        bucket: BucketName,
-        after: OpId,
-        upto: OpId,
-        packaging: Packaging,
-    ) -> Result<Arc<DataLine>, SyncError> {
+    /// The operations of a range, or as many of them as one line holds.
+    pub(super) async fn line(&self, range: BucketRange, packaging: Packaging) -> Result<Arc<DataLine>, SyncError> {
+        let BucketRange { bucket, after, upto } = range;
         let key = Key { bucket, after, packaging };
         let slot = self.kept().slot(&key, upto);
         if let Some(line) = slot.line.get() {
@@ -261,37 +290,54 @@ mod tests {
         OpId::new(id).unwrap()
     }
 
+    fn range(bucket: &BucketName, after: OpId, upto: OpId) -> BucketRange {
+        BucketRange { bucket: bucket.clone(), after, upto }
+    }
+
     #[tokio::test]
     async fn a_line_is_read_once_for_all_who_want_it() {
         let (ranges, bucket, metrics) = ranges(10, 10, 1 << 20);
-        let lines = join_all((0..50).map(|_| ranges.line(bucket.clone(), OpId::ZERO, op_id(10), JSON))).await;
+        let lines = join_all((0..50).map(|_| ranges.line(range(&bucket, OpId::ZERO, op_id(10)), JSON))).await;
         let lines: Vec<_> = lines.into_iter().map(Result::unwrap).collect();
         assert!(lines.iter().all(|line| Arc::ptr_eq(line, &lines[0])), "one line");
         assert_eq!((lines[0].count, lines[0].last_op_id, lines[0].has_more), (10, op_id(10), false));
         assert_eq!(metrics.shared_lines.get(), 0);
-        ranges.line(bucket, OpId::ZERO, op_id(10), JSON).await.unwrap();
+        ranges.line(range(&bucket, OpId::ZERO, op_id(10)), JSON).await.unwrap();
         assert_eq!(metrics.shared_lines.get(), 1);
     }
 
     #[tokio::test]
     async fn a_full_line_serves_later_states_and_a_part_only_its_own() {
         let (ranges, bucket, _) = ranges(2000, 10, 1 << 20);
-        let full = ranges.line(bucket.clone(), OpId::ZERO, op_id(1500), JSON).await.unwrap();
+        let full = ranges.line(range(&bucket, OpId::ZERO, op_id(1500)), JSON).await.unwrap();
         assert_eq!((full.count, full.has_more), (1000, true));
-        let again = ranges.line(bucket.clone(), OpId::ZERO, op_id(2000), JSON).await.unwrap();
+        let again = ranges.line(range(&bucket, OpId::ZERO, op_id(2000)), JSON).await.unwrap();
         assert!(Arc::ptr_eq(&full, &again));
-        let earlier = ranges.line(bucket.clone(), OpId::ZERO, op_id(500), JSON).await.unwrap();
+        let earlier = ranges.line(range(&bucket, OpId::ZERO, op_id(500)), JSON).await.unwrap();
         assert_eq!((earlier.count, earlier.has_more), (500, false));
-        let part = ranges.line(bucket.clone(), op_id(1000), op_id(1500), JSON).await.unwrap();
+        let part = ranges.line(range(&bucket, op_id(1000), op_id(1500)), JSON).await.unwrap();
         assert_eq!(part.count, 500);
-        assert_eq!(ranges.line(bucket, op_id(1000), op_id(1501), JSON).await.unwrap().count, 501);
+        assert_eq!(ranges.line(range(&bucket, op_id(1000), op_id(1501)), JSON).await.unwrap().count, 501);
+    }
+
+    #[tokio::test]
+    async fn so_many_are_read_ahead_and_no_more() {
+        let (ranges, bucket, _) = ranges(2000, 10, 1 << 20);
+        let ranges = Arc::new(ranges);
+        let [first, second] = [0, 1000].map(|after| range(&bucket, op_id(after), op_id(2000)));
+        let ahead = [&first, &second].map(|range| ranges.read_ahead(range.clone(), JSON));
+        assert!(ranges.read_ahead(first.clone(), JSON).is_none());
+        let [Some(ahead), Some(other)] = ahead else { panic!("two are allowed") };
+        assert_eq!(ahead.of(&first).await.unwrap().unwrap().last_op_id, op_id(1000));
+        assert!(other.of(&first).await.is_none(), "it is something else");
+        assert!(ranges.read_ahead(first, JSON).is_some(), "there is room again");
     }
 
     #[tokio::test]
     async fn what_is_kept_has_a_bound() {
         let (ranges, bucket, _) = ranges(100, 1000, 5000);
         for after in 0..99 {
-            ranges.line(bucket.clone(), op_id(after), op_id(after + 1), JSON).await.unwrap();
+            ranges.line(range(&bucket, op_id(after), op_id(after + 1)), JSON).await.unwrap();
             assert!(ranges.kept().bytes <= 5000);
         }
         let kept = ranges.kept();
@@ -305,7 +351,7 @@ mod tests {
         let mut lengths = Vec::new();
         for form in [LineForm::Json, LineForm::Bson] {
             for compression in [Compression::Identity, Compression::Gzip, Compression::Zstd] {
-                let line = ranges.line(bucket.clone(), OpId::ZERO, op_id(500), Packaging { form, compression }).await;
+                let line = ranges.line(range(&bucket, OpId::ZERO, op_id(500)), Packaging { form, compression }).await;
                 lengths.push(line.unwrap().line.as_ref().map_or(0, Line::bytes));
             }
         }

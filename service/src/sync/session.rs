@@ -1,7 +1,7 @@
 //! One client's stream, as lines that are made when the socket asks for them.
 //!
-//! There is no task and no queue per client: a session that nobody polls does nothing, so a slow client costs at most
-//! one line, and what changed meanwhile is a sum of marks in the hub.
+//! There is no task and no queue per client: a session that nobody polls does nothing but finish a line that is read ahead, so a
+//! slow client costs one or two lines, and what changed meanwhile is a sum of marks in the hub.
 
 use std::{
     mem,
@@ -24,17 +24,16 @@ use tokio::{
 
 use super::{
     Hub, SyncError,
-    checkpoint_state::{CheckpointState, NextStep, Observation, ObservedBuckets},
+    checkpoint_state::{BucketRange, CheckpointState, NextStep, Observation, ObservedBuckets},
     hub::Changes,
     line::write_line,
     observe::{Observed, Observer},
-    ranges::{Line, Packaging, Ranges},
+    ranges::{DataLine, Line, Packaging, Ranges, ReadAhead},
     token_clock::TokenClock,
-    write_checkpoint::write_checkpoint_key,
 };
 use crate::{
     metrics::Metrics,
-    storage::{BucketStore, Checkpoint},
+    storage::{BucketStore, Checkpoint, WriteCheckpointKey},
 };
 
 /// A checkpoint of which this many operations were sent may be superseded by a newer one before it is complete.
@@ -49,6 +48,9 @@ pub struct SyncLimits {
     pub fetch_concurrency_max: usize,
     /// Bytes of lines that are kept in case another client needs them, too.
     pub shared_bytes_max: usize,
+    /// Least time between two checkpoints of one client. A client applies each as a transaction: without it, one that is
+    /// slower than commits come falls behind unnoticed, since what it has not read yet waits in the network.
+    pub checkpoint_interval_min: Duration,
 }
 
 /// What all sessions share.
@@ -58,7 +60,7 @@ pub struct SyncContext {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     limits: SyncLimits,
-    ranges: Ranges,
+    ranges: Arc<Ranges>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -85,23 +87,14 @@ impl SyncContext {
         limits: SyncLimits,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let ranges = Ranges::new(
+        let ranges = Arc::new(Ranges::new(
             Arc::clone(&store),
             Arc::clone(&metrics),
             limits.fetch_concurrency_max,
             limits.shared_bytes_max,
-        );
+        ));
         Self { store, plan, hub, metrics, limits, ranges, shutdown }
     }
-}
-
-/// What a stream travels on.
-#[derive(Debug, Clone, Copy)]
-pub struct Carrier {
-    /// How lines are written and compressed.
-    pub packaging: Packaging,
-    /// Whether the stream says from time to time that it is alive, because the carrier does not.
-    pub keepalives: bool,
 }
 
 /// What a session does next.
@@ -126,7 +119,11 @@ pub struct Session {
     write_checkpoint: Option<WriteCheckpointId>,
     /// Operations sent for the checkpoint that is being sent.
     sent_count: usize,
+    /// When the state may be looked at again.
+    next_refresh: Instant,
     ended: bool,
+    /// What is probably sent next.
+    ahead: Option<ReadAhead>,
     /// What the first state gave, until it is asked for.
     first: Option<Line>,
 }
@@ -136,13 +133,18 @@ impl Session {
     ///
     /// # Errors
     /// When the rules fail for the client, it would get too many buckets, or the store cannot be read.
-    pub async fn open(context: Arc<SyncContext>, request: ClientRequest, carrier: Carrier) -> Result<Self, SyncError> {
+    pub async fn open(
+        context: Arc<SyncContext>,
+        request: ClientRequest,
+        packaging: Packaging,
+    ) -> Result<Self, SyncError> {
         let ClientRequest { user_id, claims, expires_at, sync } = request;
-        let write_key = write_checkpoint_key(&user_id, sync.client_id.as_deref());
+        let write_key = WriteCheckpointKey::of(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
         let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+        let turn = context.ranges.turn().await?;
         let observer = blocking({
             let context = Arc::clone(&context);
             move || {
@@ -153,22 +155,20 @@ impl Session {
             }
         })
         .await?;
+        drop(turn);
         let now = Instant::now();
-        let clock = if carrier.keepalives {
-            TokenClock::new(now, lifetime, rand::random())
-        } else {
-            TokenClock::without_keepalives(now, lifetime)
-        };
         let mut session = Self {
             shutdown: context.shutdown.clone(),
             context,
             observer: Arc::new(observer),
             state,
-            clock,
-            packaging: carrier.packaging,
+            clock: TokenClock::new(now, lifetime, rand::random()),
+            packaging,
             write_checkpoint: None,
             sent_count: 0,
+            next_refresh: now,
             ended: false,
+            ahead: None,
             first: None,
         };
         session.first = session.refresh().await?;
@@ -189,7 +189,8 @@ impl Session {
             }
             let line = if let Some(line) = self.lifetime_line() {
                 Some(line)
-            } else if self.may_refresh() && self.observer.registration.has_changes() {
+            } else if self.may_refresh() && Instant::now() >= self.next_refresh && self.has_changes() {
+                self.next_refresh = Instant::now() + self.context.limits.checkpoint_interval_min;
                 self.refresh().await?
             } else if let Some(step) = self.state.next_step() {
                 self.perform(step).await?
@@ -202,10 +203,21 @@ impl Session {
         }
     }
 
-    /// Until something changed, a line is due, or the service stops.
+    fn has_changes(&self) -> bool {
+        self.observer.registration.has_changes()
+    }
+
+    /// Until something changed and may be told, a line is due, or the service stops.
     pub async fn wait(&mut self) {
+        let has_changes = self.has_changes();
+        let changed = async {
+            if !has_changes {
+                self.observer.registration.changed().await;
+            }
+            sleep_until(self.next_refresh).await;
+        };
         tokio::select! {
-            () = self.observer.registration.changed() => {}
+            () = changed => {}
             () = sleep_until(self.clock.next_due()) => {}
             // The sender being gone means the same: the service is over.
             _ = self.shutdown.wait_for(|stopping| *stopping) => self.ended = true,
@@ -294,13 +306,27 @@ impl Session {
     async fn perform(&mut self, step: NextStep) -> Result<Option<Line>, SyncError> {
         match step {
             NextStep::Line(line) => Ok(Some(self.line(&line))),
-            NextStep::Fetch { bucket, after, upto } => {
-                let data = self.context.ranges.line(bucket.clone(), after, upto, self.packaging).await?;
+            NextStep::Fetch(range) => {
+                let bucket = range.bucket.clone();
+                let data = self.fetch(range).await?;
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
                 self.state.sent(&bucket, data.last_op_id, data.has_more);
+                let next = self.state.next_range();
+                self.ahead = next.and_then(|next| self.context.ranges.read_ahead(next, self.packaging));
                 Ok(data.line.clone())
             }
+        }
+    }
+
+    async fn fetch(&mut self, range: BucketRange) -> Result<Arc<DataLine>, SyncError> {
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead.of(&range).await,
+            None => None,
+        };
+        match ahead {
+            Some(line) => line,
+            None => self.context.ranges.line(range, self.packaging).await,
         }
     }
 }

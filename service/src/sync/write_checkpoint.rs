@@ -57,11 +57,6 @@ pub trait SourceHead: Send + Sync {
     fn nudge(&self) -> BoxFuture<'_, Result<(), HeadUnavailable>>;
 }
 
-/// Key of the write checkpoints of a user's client.
-pub fn write_checkpoint_key(user_id: &str, client_id: Option<&str>) -> WriteCheckpointKey {
-    WriteCheckpointKey(client_id.map_or_else(|| user_id.to_owned(), |client_id| format!("{user_id}/{client_id}")))
-}
-
 /// Makes write checkpoints. Cheap to clone.
 #[derive(Clone)]
 pub struct WriteCheckpoints {
@@ -72,6 +67,8 @@ struct Shared {
     source: Arc<dyn SourceHead>,
     store: Arc<dyn BucketStore>,
     hub: Arc<Hub>,
+    /// They come from rows of the source, and none is made here.
+    are_custom: bool,
     // Held to push or take the list only.
     waiting: Mutex<Vec<Request>>,
     batches: Semaphore,
@@ -84,10 +81,16 @@ struct Request {
 }
 
 impl WriteCheckpoints {
-    /// Of this source, kept in this store, announced through this hub.
-    pub fn new(source: Arc<dyn SourceHead>, store: Arc<dyn BucketStore>, hub: Arc<Hub>) -> Self {
+    /// Of this source, kept in this store, announced through this hub. Where they `are_custom`, rows of the source say
+    /// them, and every request is an error.
+    pub fn new(source: Arc<dyn SourceHead>, store: Arc<dyn BucketStore>, hub: Arc<Hub>, are_custom: bool) -> Self {
         let batches = Semaphore::new(BATCHES_MAX);
-        Self { shared: Arc::new(Shared { source, store, hub, waiting: Mutex::default(), batches }) }
+        Self { shared: Arc::new(Shared { source, store, hub, are_custom, waiting: Mutex::default(), batches }) }
+    }
+
+    /// Whether rows of the source say them.
+    pub fn are_custom(&self) -> bool {
+        self.shared.are_custom
     }
 
     /// A write checkpoint that replication reaches once it has passed everything committed before this call.
@@ -95,7 +98,7 @@ impl WriteCheckpoints {
     /// # Errors
     /// When the source or the store does not answer; nothing is promised to the client then, it may try again.
     pub async fn create(&self, user_id: &str, client_id: Option<&str>) -> Result<WriteCheckpointId, SyncError> {
-        self.record(write_checkpoint_key(user_id, client_id), None).await
+        self.record(WriteCheckpointKey::of(user_id, client_id), None).await
     }
 
     /// The same with an id that the client chose. Where a larger one is recorded already, that is returned. The source
@@ -109,7 +112,7 @@ impl WriteCheckpoints {
         client_id: &str,
         requested: WriteCheckpointId,
     ) -> Result<WriteCheckpointId, SyncError> {
-        self.record(write_checkpoint_key(user_id, Some(client_id)), Some(requested)).await
+        self.record(WriteCheckpointKey::of(user_id, Some(client_id)), Some(requested)).await
     }
 
     async fn record(
@@ -117,6 +120,9 @@ impl WriteCheckpoints {
         key: WriteCheckpointKey,
         requested: Option<WriteCheckpointId>,
     ) -> Result<WriteCheckpointId, SyncError> {
+        if self.are_custom() {
+            return Err(SyncError::CustomWriteCheckpoints);
+        }
         let (reply, answer) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting();
@@ -217,7 +223,7 @@ mod tests {
     fn service(source: &Arc<Source>) -> (WriteCheckpoints, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::new());
         let source: Arc<dyn SourceHead> = Arc::clone(source) as _;
-        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None)), store)
+        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None), false), store)
     }
 
     #[tokio::test]
@@ -227,7 +233,7 @@ mod tests {
         assert_eq!(checkpoints.create("anna", Some("phone")).await.unwrap().get(), 1);
         assert_eq!(checkpoints.create("anna", Some("phone")).await.unwrap().get(), 2);
         assert_eq!(checkpoints.create("anna", Some("watch")).await.unwrap().get(), 1);
-        let key = write_checkpoint_key("anna", Some("phone"));
+        let key = WriteCheckpointKey::of("anna", Some("phone"));
         let stored = store.write_checkpoint(&key).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (2, Lsn::new(2)));
         assert_eq!(source.nudges.load(SeqCst), 3, "the source is nudged after each");
@@ -253,9 +259,21 @@ mod tests {
             checkpoints.request("anna", "phone", id).await.unwrap().get()
         };
         assert_eq!([request(7).await, request(7).await, request(3).await], [7, 7, 7]);
-        let stored = store.write_checkpoint(&write_checkpoint_key("anna", Some("phone"))).unwrap().unwrap();
+        let stored = store.write_checkpoint(&WriteCheckpointKey::of("anna", Some("phone"))).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (7, Lsn::new(1)), "it keeps the position of the first request");
         assert_eq!(source.nudges.load(SeqCst), 3, "also for what is known: the first nudge may have been lost");
+    }
+
+    #[tokio::test]
+    async fn where_rows_of_the_source_say_them_none_is_made() {
+        let store = Arc::new(MemoryStore::new());
+        let checkpoints =
+            WriteCheckpoints::new(Arc::new(Source::default()), Arc::clone(&store) as _, Hub::new(None), true);
+        let requested = checkpoints.request("anna", "phone", WriteCheckpointId::ZERO.next()).await;
+        for refused in [checkpoints.create("anna", None).await, requested] {
+            assert_eq!(refused.unwrap_err().code(), "PSYNC_S2001");
+        }
+        assert_eq!(store.write_checkpoint(&WriteCheckpointKey::of("anna", None)).unwrap(), None);
     }
 
     #[tokio::test]
@@ -264,6 +282,6 @@ mod tests {
         let (checkpoints, store) = service(&source);
         let error = checkpoints.create("anna", None).await.unwrap_err();
         assert_eq!(error.code(), "SYNC-0201");
-        assert_eq!(store.write_checkpoint(&write_checkpoint_key("anna", None)).unwrap(), None);
+        assert_eq!(store.write_checkpoint(&WriteCheckpointKey::of("anna", None)).unwrap(), None);
     }
 }

@@ -1,4 +1,6 @@
 //! Initial sync, live changes, an upload, and a reconnect that costs a delta only; with every SDK and carrier.
+//!
+//! In a browser the page comes from another origin than the service, so all of it asks for leave first.
 
 use kairos_tests::{
     official::{OfficialClient, Sdk, texts},
@@ -6,7 +8,7 @@ use kairos_tests::{
 };
 use serde_json::{Value, json};
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
     CREATE TABLE lists (id text PRIMARY KEY, owner text NOT NULL, name text NOT NULL);
     CREATE TABLE todos (id text PRIMARY KEY, list_id text NOT NULL, title text, done boolean NOT NULL DEFAULT false);
     ALTER TABLE lists ENABLE ROW LEVEL SECURITY;
@@ -20,7 +22,7 @@ const SCHEMA: &str = "
 ";
 
 /// Classic rules: one bucket per list, found through a table query.
-const RULES: &str = r"
+pub(super) const RULES: &str = r"
 bucket_definitions:
   lists:
     parameters: SELECT request.user_id() AS owner
@@ -40,27 +42,30 @@ write_rules:
 ";
 
 /// What SQL on Postgres says ann's device holds.
-const IN_SOURCE: &str = "
+pub(super) const IN_SOURCE: &str = "
     SELECT 'list ' || id || ' ' || name FROM lists WHERE owner = 'ann' UNION ALL
     SELECT 'todo ' || t.id || ' ' || t.list_id || ' ' || coalesce(title, '-') || ' ' || done::int
     FROM todos t JOIN lists l ON l.id = t.list_id WHERE l.owner = 'ann'";
 
-const ON_DEVICE: &str = "
+pub(super) const ON_DEVICE: &str = "
     SELECT 'list ' || id || ' ' || name FROM lists UNION ALL
     SELECT 'todo ' || id || ' ' || list_id || ' ' || coalesce(title, '-') || ' ' || done FROM todos";
 
-async fn converges(service: &TestService, client: &OfficialClient) {
+pub(super) fn tables() -> Value {
+    json!({
+        "lists": {"owner": "text", "name": "text"},
+        "todos": {"list_id": "text", "title": "text", "done": "integer"},
+    })
+}
+
+pub(super) async fn converges(service: &TestService, client: &OfficialClient) {
     client.converges(service, IN_SOURCE, &[], ON_DEVICE).await;
 }
 
 async fn syncs_uploads_and_reconnects_with_a_delta(sdk: Sdk) {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
-    let tables = json!({
-        "lists": {"owner": "text", "name": "text"},
-        "todos": {"list_id": "text", "title": "text", "done": "integer"},
-    });
-    let client = OfficialClient::open(sdk, service.folder.path(), "phone", &tables).await;
+    let client = OfficialClient::open(sdk, service.folder.path(), "phone", &tables()).await;
     let token = service.token("ann");
 
     client.connect(service.process.endpoint(), &token).await;
@@ -110,6 +115,11 @@ async fn upload(service: &TestService, client: &OfficialClient) {
 /// While the device is away one row changes; coming back costs that one operation, not the bucket.
 async fn reconnect(service: &TestService, client: &OfficialClient, token: &str) {
     client.call(json!({"do": "disconnect"})).await;
+    costs_a_delta(service, client, token).await;
+}
+
+/// The next connection after a change costs that change.
+pub(super) async fn costs_a_delta(service: &TestService, client: &OfficialClient, token: &str) {
     let sent = async || service.process.metric("powersync_operations_synced_total").await.expect("metrics are served");
     let before = sent().await;
     service.run("UPDATE todos SET title = 'Changed meanwhile' WHERE id = 'todo-1'").await;
@@ -137,4 +147,14 @@ async fn over_a_web_socket_the_official_sdk_syncs_uploads_and_reconnects_with_a_
 #[tokio::test]
 async fn the_javascript_sync_client_syncs_uploads_and_reconnects_with_a_delta() {
     syncs_uploads_and_reconnects_with_a_delta(Sdk::JAVASCRIPT).await;
+}
+
+#[tokio::test]
+async fn in_a_browser_the_official_sdk_syncs_uploads_and_reconnects_with_a_delta() {
+    syncs_uploads_and_reconnects_with_a_delta(Sdk::WEB).await;
+}
+
+#[tokio::test]
+async fn in_a_browser_over_a_web_socket_the_official_sdk_syncs_uploads_and_reconnects_with_a_delta() {
+    syncs_uploads_and_reconnects_with_a_delta(Sdk::WEB_OVER_WEB_SOCKET).await;
 }

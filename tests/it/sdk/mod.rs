@@ -1,6 +1,7 @@
 //! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
 mod basics;
+mod encodings;
 mod gate;
 mod interruptions;
 mod isolation;
@@ -8,4 +9,7 @@ mod priorities;
 mod streams;
 mod subscriptions;
 mod tokens;
+mod types;
+mod volume;
+mod web;
 mod writers;

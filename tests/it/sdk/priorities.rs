@@ -73,6 +73,9 @@ async fn what_comes_first_is_usable_first(sdk: Sdk) {
         .await;
     let alert = async || client.texts("SELECT body FROM alerts").await;
     eventually(["two".to_owned()].into(), alert).await;
+    // Also where nothing else changes.
+    service.run("UPDATE alerts SET body = 'alone'").await;
+    eventually(["alone".to_owned()].into(), alert).await;
     // Once the next one is here the client has dealt with all of the first.
     service
         .run("BEGIN; UPDATE alerts SET body = 'three'; UPDATE tasks SET body = 'Theirs' WHERE id = 'task-3'; COMMIT")

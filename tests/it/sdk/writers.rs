@@ -66,7 +66,7 @@ async fn devices(service: &TestService, sdk: Sdk, count: usize, options: &Value)
 #[tokio::test]
 async fn every_write_of_fifty_devices_arrives_once() {
     const DEVICES: usize = 50;
-    const WRITES: usize = 4;
+    const WRITES: usize = 2;
     let service = start().await;
     let devices = devices(&service, Sdk::HTTP, DEVICES, &json!({})).await;
     join_all(devices.iter().enumerate().map(async |(n, device)| {

@@ -13,12 +13,11 @@ use super::{
 use crate::{
     api::{ApiState, error::log, place::Place},
     auth::Principal,
-    sync::{Carrier, ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError},
+    sync::{ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError},
 };
 
-/// Documents; the carrier compresses nothing and keeps itself alive.
-const CARRIER: Carrier =
-    Carrier { packaging: Packaging { form: LineForm::Bson, compression: Compression::Identity }, keepalives: false };
+/// Documents that are not compressed.
+const PACKAGING: Packaging = Packaging { form: LineForm::Bson, compression: Compression::Identity };
 
 /// How long a client has to take in the last line before it is told that there are no more: SDKs drop what they have not
 /// looked at then, and would come back with the token they were just told is over.
@@ -84,7 +83,7 @@ impl Request {
             expires_at: self.principal.expires_at,
             sync,
         };
-        let mut session = Session::open(Arc::clone(&self.state.parts.sync), request, CARRIER).await?;
+        let mut session = Session::open(Arc::clone(&self.state.parts.sync), request, PACKAGING).await?;
         let metrics = &self.state.parts.metrics;
         loop {
             let line = match session.step().await? {

@@ -61,7 +61,7 @@ fn lines(bytes: &[u8]) -> Vec<Value> {
 
 /// More than travels in one chunk, and more than is compressed with its neighbours.
 async fn service_with_rows() -> TestService {
-    let service = start_with(100, 10).await;
+    let service = start_with(100, SYNC_LIMITS).await;
     let ids: Vec<String> = (0..2500).map(|n| format!("row {n}")).collect();
     let rows: Vec<_> = ids.iter().map(|id| ("anna", id.as_str())).collect();
     service.commit(1, &rows);

@@ -225,6 +225,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
             dependents: dependents.into_iter().map(|(key, row, change)| (lookup(key), row, change)).collect(),
             replication_state: state.map(Bytes::from),
             visible_at: visible_at.map(Lsn::new),
+            ..Batch::default()
         })
 }
 

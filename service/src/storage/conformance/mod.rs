@@ -32,7 +32,8 @@ macro_rules! suite {
             a_view_does_not_change, rows_are_replaced_and_forgotten, rows_of_a_table_are_paged_in_key_order,
             lookups_hold_what_rows_give, a_commit_names_what_it_changed, dependents_are_paged_in_key_order,
             replication_state_is_replaced_whole, a_reset_keeps_op_ids_and_write_checkpoints,
-            prefixes_are_short_and_never_repeated, write_checkpoints_count_per_key, requested_write_checkpoints_never_go_back, released_write_checkpoints_are_reached, a_reopened_store_is_the_same,
+            prefixes_are_short_and_never_repeated, write_checkpoints_count_per_key, requested_write_checkpoints_never_go_back,
+            write_checkpoints_of_a_batch_are_there_with_it, released_write_checkpoints_are_reached, a_reopened_store_is_the_same,
             statistics_count_what_is_there,
         }
         $crate::storage::conformance::suite! { $engine, concurrency: views_are_consistent_while_commits_run, write_checkpoints_may_be_concurrent, }

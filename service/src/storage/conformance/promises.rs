@@ -344,6 +344,26 @@ pub(in crate::storage) fn requested_write_checkpoints_never_go_back<E: Engine>(n
     assert_eq!(store.put_write_checkpoint(&key, Lsn::new(50), None).unwrap().id.get(), 7);
 }
 
+pub(in crate::storage) fn write_checkpoints_of_a_batch_are_there_with_it<E: Engine>(new: &dyn Fn() -> E) {
+    let engine = new();
+    let store = engine.open();
+    let key = WriteCheckpointKey("u/1".to_owned());
+    let id = |id| WriteCheckpointId::new(id).unwrap();
+    let commit = |id| {
+        let write_checkpoints = vec![(key.clone(), id)];
+        store.commit(Batch { write_checkpoints, visible_at: Some(Lsn::new(10)), ..Batch::default() }).unwrap()
+    };
+    let before = store.view().unwrap();
+    let reached = WriteCheckpoint { id: id(5), lsn: Lsn::ZERO };
+    assert_eq!(commit(id(5)).write_checkpoints, [(key.clone(), reached)]);
+    assert_eq!(store.write_checkpoint(&key).unwrap(), Some(reached));
+    assert_eq!(before.write_checkpoint(&key).unwrap(), None, "it is in the state of its batch and later ones");
+    assert_eq!(commit(id(4)).write_checkpoints, [(key.clone(), reached)], "it never goes back");
+    drop(before);
+    drop(store);
+    assert_eq!(engine.open().write_checkpoint(&key).unwrap(), Some(reached));
+}
+
 pub(in crate::storage) fn released_write_checkpoints_are_reached<E: Engine>(new: &dyn Fn() -> E) {
     let engine = new();
     let store = engine.open();

@@ -75,7 +75,7 @@ use self::{
     signal::Signal,
     tail::Tail,
     write_checkpoint::WriteCheckpointQueue,
-    writer::{Durability, Memory, NAMES_MAX, Writer},
+    writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
     Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
@@ -313,7 +313,8 @@ impl Inner {
         }
         tail.version = version;
         tail.checkpoint = checkpoint;
-        Ok(Commit { checkpoint, buckets: appended.buckets, lookups: appended.lookups })
+        let Appended { buckets, lookups, write_checkpoints, .. } = appended;
+        Ok(Commit { checkpoint, buckets, lookups, write_checkpoints })
     }
 
     fn reset(&self) -> Result<(), StorageError> {

@@ -5,7 +5,10 @@
 
 use std::{
     hash::BuildHasher,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use foldhash::quality::RandomState;
@@ -20,39 +23,39 @@ const BITS: u32 = 4;
 /// Keys that may be in table `row`.
 #[derive(Debug)]
 pub(super) struct PlacedKeys {
-    words: Box<[AtomicU64]>,
+    /// None until the table is known to be empty: one that was there when the store was opened is not read for this.
+    words: OnceLock<Box<[AtomicU64]>>,
     hasher: RandomState,
-    /// Whether all keys in the table are in the filter. A table that was there when the store was opened is not read
-    /// for it.
-    is_complete: AtomicBool,
 }
 
 // Bits are set before their row leaves the tail's memory, whose lock orders both for whoever looks there first.
 impl PlacedKeys {
     pub(super) fn new(table_is_empty: bool) -> Self {
-        let words = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { words, hasher: RandomState::default(), is_complete: AtomicBool::new(table_is_empty) }
+        let words = if table_is_empty { OnceLock::from(no_keys()) } else { OnceLock::new() };
+        Self { words, hasher: RandomState::default() }
     }
 
     /// The table is empty again. Called while nobody places rows.
     pub(super) fn clear(&self) {
-        for word in &self.words {
+        for word in self.words.get_or_init(no_keys) {
             word.store(0, Ordering::Relaxed);
         }
-        self.is_complete.store(true, Ordering::Release);
     }
 
     /// A row is about to be placed.
     pub(super) fn insert(&self, key: &RowKey) {
-        for (word, bit) in self.bits(key) {
-            self.words[word].fetch_or(bit, Ordering::Relaxed);
+        if let Some(words) = self.words.get() {
+            for (word, bit) in self.bits(key) {
+                words[word].fetch_or(bit, Ordering::Relaxed);
+            }
         }
     }
 
     /// `false` if the row is certainly not in the table.
     pub(super) fn may_have(&self, key: &RowKey) -> bool {
-        !self.is_complete.load(Ordering::Acquire)
-            || self.bits(key).all(|(word, bit)| self.words[word].load(Ordering::Relaxed) & bit != 0)
+        let all_set =
+            |words: &[AtomicU64]| self.bits(key).all(|(word, bit)| words[word].load(Ordering::Relaxed) & bit != 0);
+        self.words.get().is_none_or(|words| all_set(words))
     }
 
     fn bits(&self, key: &RowKey) -> impl Iterator<Item = (usize, u64)> {
@@ -62,6 +65,10 @@ impl PlacedKeys {
         let word = usize::try_from(hash % WORDS as u64).unwrap_or_default();
         (0..BITS).map(move |number| (word, 1 << (hash >> (WORD_BITS + 6 * number) & 63)))
     }
+}
+
+fn no_keys() -> Box<[AtomicU64]> {
+    (0..WORDS).map(|_| AtomicU64::new(0)).collect()
 }
 
 #[cfg(test)]

@@ -67,7 +67,8 @@ impl Request {
 
 fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
     let stored = writer.transaction(Durability::Synced, |change| {
-        group.iter().map(|request| put(change.tx, request)).collect::<Result<Vec<_>, _>>()
+        let put = |request: &Arc<Request>| put(change.tx, &request.key, request.head, request.requested);
+        group.iter().map(put).collect::<Result<Vec<_>, _>>()
     });
     match stored {
         Ok(stored) => group.iter().zip(stored).for_each(|(request, stored)| *request.result() = Some(Ok(stored))),
@@ -75,15 +76,17 @@ fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
     }
 }
 
-fn put(conn: &Connection, request: &Request) -> Result<WriteCheckpoint, StorageError> {
-    let stored = WriteCheckpoint::after(find(conn, &request.key)?, request.head, request.requested);
+/// Records a write checkpoint of a key, and returns what is recorded then.
+pub(super) fn put(
+    conn: &Connection,
+    key: &WriteCheckpointKey,
+    head: Lsn,
+    requested: Option<WriteCheckpointId>,
+) -> Result<WriteCheckpoint, StorageError> {
+    let stored = WriteCheckpoint::after(find(conn, key)?, head, requested);
     let sql = "INSERT INTO write_checkpoint (key, id, lsn) VALUES (?1, ?2, ?3) \
                ON CONFLICT DO UPDATE SET id = excluded.id, lsn = excluded.lsn";
-    conn.prepare_cached(sql)?.execute((
-        &request.key.0,
-        stored.id.get().cast_signed(),
-        stored.lsn.get().cast_signed(),
-    ))?;
+    conn.prepare_cached(sql)?.execute((&key.0, stored.id.get().cast_signed(), stored.lsn.get().cast_signed()))?;
     Ok(stored)
 }
 

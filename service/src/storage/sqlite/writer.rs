@@ -4,14 +4,14 @@ use std::{collections::HashMap, num::NonZeroUsize};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use kairos_sync_protocol::BucketName;
+use kairos_sync_protocol::{BucketName, WriteCheckpointId};
 use lru::LruCache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     super::{
         Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
-        StoredRow,
+        StoredRow, WriteCheckpoint, WriteCheckpointKey,
         wire::{json_bytes, write_json},
     },
     BucketId, StraightLimits,
@@ -23,8 +23,9 @@ use super::{
     placed::PlacedKeys,
     rows::{RowStates, RowsBuilder},
     tail::Tail,
+    write_checkpoint,
 };
-use crate::fault_point::fault_point;
+use crate::{fault_point::fault_point, lsn::Lsn};
 
 /// Bytes of JSON after which the tail begins a new block. Bounds what opening a store and a fold hold at once.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -63,6 +64,7 @@ pub(super) struct Appended {
     pub(super) buckets: Vec<BucketGrowth>,
     /// Each once.
     pub(super) lookups: Vec<LookupKey>,
+    pub(super) write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
 }
 
 /// What became of the operations of a commit.
@@ -182,11 +184,23 @@ impl Change<'_> {
         let rows = self.append_rows(batch.rows, &mut numbers, memory, limits)?;
         let lookups = self.set_lookups(batch.lookups)?;
         self.set_dependents(batch.dependents)?;
+        let write_checkpoints = self.set_write_checkpoints(batch.write_checkpoints)?;
         if let Some(state) = batch.replication_state {
             self.set_replication_state(&state)?;
         }
         self.head.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.head.last_op_id, lsn });
-        Ok(Appended { operations, rows, past_tail, buckets, lookups })
+        Ok(Appended { operations, rows, past_tail, buckets, lookups, write_checkpoints })
+    }
+
+    fn set_write_checkpoints(
+        &self,
+        reached: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
+    ) -> Result<Vec<(WriteCheckpointKey, WriteCheckpoint)>, StorageError> {
+        let record = |(key, id)| {
+            let stored = write_checkpoint::put(self.tx, &key, Lsn::ZERO, Some(id))?;
+            Ok((key, stored))
+        };
+        reached.into_iter().map(record).collect()
     }
 
     /// Appends operations.

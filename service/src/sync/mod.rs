@@ -23,6 +23,8 @@ pub mod line;
 mod observe;
 mod ranges;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 mod token_clock;
 pub mod write_checkpoint;
 

@@ -307,8 +307,13 @@ impl Session {
         match step {
             NextStep::Line(line) => Ok(Some(self.line(&line))),
             NextStep::Fetch(range) => {
-                let bucket = range.bucket.clone();
+                let BucketRange { bucket, upto, .. } = range.clone();
                 let data = self.fetch(range).await?;
+                if !data.has_more && data.last_op_id < upto {
+                    // Everything is copied anew: what was announced is gone, and must not be called complete.
+                    self.ended = true;
+                    return Ok(None);
+                }
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
                 self.state.sent(&bucket, data.last_op_id, data.has_more);

@@ -1,0 +1,515 @@
+//! A source of which each transaction is a version, its replication into a store, and clients of a service on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bson::Bson;
+use kairos_sync_protocol::{BucketName, Checksum, WriteCheckpointId};
+use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, SourceTable, SqlValue, SyncPlan};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::client::{Completed, Device, Rows};
+use crate::{
+    fuzz::Random,
+    lsn::Lsn,
+    metrics::Metrics,
+    storage::{
+        Batch, BucketStore, Commit, MemoryStore, NewOperation, RowKey, RowOutput, SqliteOptions, SqliteStore,
+        StraightLimits, TableId, WriteCheckpoint, WriteCheckpointKey,
+    },
+    sync::{ClientRequest, Compression, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits},
+};
+
+const RULES: &str = "bucket_definitions:
+  mine:
+    priority: 0
+    parameters: SELECT request.user_id() AS user_id
+    data: ['SELECT * FROM notes WHERE owner = bucket.user_id']
+  team:
+    priority: 1
+    parameters: SELECT team FROM members WHERE user_id = request.user_id()
+    data: ['SELECT * FROM tasks WHERE team = bucket.team']
+  all:
+    priority: 2
+    data: ['SELECT * FROM news']
+  archive:
+    priority: 3
+    parameters: SELECT team FROM members WHERE user_id = request.user_id()
+    data: ['SELECT * FROM old WHERE team = bucket.team']
+";
+const USERS: [&str; 3] = ["ann", "ben", "eve"];
+const TEAMS: [&str; 3] = ["red", "blue", "green"];
+/// Table, definition and priority.
+const TABLES: [(&str, &str, u64); 4] =
+    [("notes", "mine", 0), ("tasks", "team", 1), ("news", "all", 2), ("old", "archive", 3)];
+/// Positions of the source between two versions.
+const LSN_STEP: u64 = 10;
+
+/// The source as of one transaction.
+#[derive(Debug, Clone, Default)]
+struct Version {
+    /// By table and id: whose it is (a user, a team, or nobody's), and its data.
+    rows: BTreeMap<(String, String), (&'static str, String)>,
+    members: BTreeSet<(&'static str, &'static str)>,
+}
+
+impl Version {
+    /// Whether a user's rows, of all tables or of those up to a priority, are these.
+    fn shows(&self, user: &str, priority: Option<u64>, rows: &Rows) -> bool {
+        let is_shown = |table: &str, owner: &'static str| match table {
+            "notes" => owner == user,
+            "news" => true,
+            _ => self.members.iter().any(|(member, team)| *member == user && *team == owner),
+        };
+        let is_wanted = |table: &str| {
+            let priority_of = TABLES.iter().find(|(name, ..)| *name == table).map(|(_, _, priority)| *priority);
+            priority.is_none_or(|priority| priority_of.is_some_and(|of| of <= priority))
+        };
+        let shown = self.rows.iter().filter(|((table, _), (owner, _))| is_wanted(table) && is_shown(table, owner));
+        shown.map(|(key, (_, data))| (key, data)).eq(rows.iter())
+    }
+}
+
+/// What a transaction does.
+#[derive(Debug, Clone, Default)]
+struct Change {
+    /// Bucket, table, id, and data unless the row leaves the bucket.
+    operations: Vec<(String, &'static str, String, Option<String>)>,
+    members: BTreeSet<(&'static str, &'static str)>,
+    write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
+}
+
+struct Client {
+    user: &'static str,
+    name: String,
+    device: Device,
+    session: Option<Session>,
+    packaging: Packaging,
+    /// The last version it may have had of each priority, and of everything.
+    floors: [usize; 5],
+    last: Option<Completed>,
+}
+
+pub(super) struct World {
+    store: Arc<dyn BucketStore>,
+    hub: Arc<Hub>,
+    context: Arc<SyncContext>,
+    plan: Arc<SyncPlan>,
+    /// All there ever was; the first one is empty.
+    versions: Vec<Version>,
+    /// Not yet in the store.
+    changes: VecDeque<Change>,
+    /// The version that the store has, and the last one that clients may see.
+    stored: usize,
+    visible: usize,
+    /// Committed, and not yet told.
+    unpublished: VecDeque<Commit>,
+    /// Recorded, and not yet told.
+    untold: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
+    /// Whether the source says write checkpoints.
+    are_custom: bool,
+    /// The version in which each write checkpoint is reached.
+    needs: BTreeMap<(String, u64), usize>,
+    clients: Vec<Client>,
+    checked: usize,
+    next_data: usize,
+    _shutdown: watch::Sender<bool>,
+    _folder: Option<TempDir>,
+}
+
+impl World {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let (store, folder) = store(random);
+        let plan: Arc<SyncPlan> = Arc::new(kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules"));
+        let hub = Hub::new(None);
+        let (shutdown, stopping) = watch::channel(false);
+        let limits = SyncLimits {
+            bucket_count_max: 100,
+            fetch_concurrency_max: 1 + random.below(4),
+            shared_bytes_max: *random.pick(&[0, 2_000, 1 << 20]),
+            checkpoint_interval_min: Duration::ZERO,
+        };
+        let metrics = Arc::new(Metrics::new());
+        let context =
+            SyncContext::new(Arc::clone(&store), Arc::clone(&plan), Arc::clone(&hub), metrics, limits, stopping);
+        let clients = (0..2 + random.below(4)).map(|number| client(number, random)).collect();
+        let mut world = Self {
+            store,
+            hub,
+            context: Arc::new(context),
+            plan,
+            versions: vec![Version::default()],
+            changes: VecDeque::new(),
+            stored: 0,
+            visible: 0,
+            unpublished: VecDeque::new(),
+            untold: Vec::new(),
+            are_custom: random.chance(30),
+            needs: BTreeMap::new(),
+            clients,
+            checked: 0,
+            next_data: 0,
+            _shutdown: shutdown,
+            _folder: folder,
+        };
+        if random.chance(10) {
+            // More than one line holds, and more than a checkpoint may have sent before it gives way.
+            let count = 1_000 + random.below(1_500);
+            world.change(random, count);
+        }
+        world
+    }
+
+    /// How many checkpoints were compared.
+    pub(super) fn checked(&self) -> usize {
+        self.checked
+    }
+
+    pub(super) async fn step(&mut self, random: &mut Random) {
+        let client = random.below(self.clients.len());
+        match random.below(100) {
+            0..20 => {
+                let count = 1 + random.below(6);
+                self.change(random, count);
+            }
+            20..45 => self.replicate(random),
+            45..65 => self.publish(),
+            65..88 => {
+                let lines = 1 + random.below(12);
+                self.read(client, lines).await;
+            }
+            88..93 => self.clients[client].session = None,
+            93..98 if !self.are_custom => self.request_write_checkpoint(client, random),
+            98 => self.begin_anew(),
+            _ => {}
+        }
+    }
+
+    /// Lets everything arrive, and compares.
+    pub(super) async fn settle(&mut self, random: &mut Random) {
+        while self.visible + 1 < self.versions.len() || self.visible < self.stored {
+            if self.changes.is_empty() {
+                self.change(random, 1);
+            }
+            self.replicate(random);
+        }
+        while !self.unpublished.is_empty() || !self.untold.is_empty() {
+            self.publish();
+        }
+        for number in 0..self.clients.len() {
+            // A stream of an older generation ends, a new one does not.
+            for _ in 0..3 {
+                self.read(number, usize::MAX).await;
+            }
+            let Client { user, name, last, .. } = &self.clients[number];
+            let Some(last) = last else {
+                assert_eq!(self.visible, 0, "{user} got nothing");
+                continue;
+            };
+            let newest = self.versions.last().expect("there is a first one");
+            assert!(newest.shows(user, None, &last.rows), "{user} does not have the last version");
+            let key = WriteCheckpointKey::of(user, Some(name)).0;
+            let newest = self.needs.range((key.clone(), 0)..=(key, u64::MAX)).next_back().map(|((_, id), _)| *id);
+            assert_eq!(last.write_checkpoint, newest, "the newest write checkpoint of {user}");
+        }
+    }
+
+    /// A transaction on the source.
+    fn change(&mut self, random: &mut Random, count: usize) {
+        let mut version = self.versions.last().expect("there is a first one").clone();
+        let mut change = Change::default();
+        for _ in 0..count {
+            if random.chance(10) {
+                let member = (*random.pick(&USERS), *random.pick(&TEAMS));
+                if !version.members.remove(&member) {
+                    version.members.insert(member);
+                }
+                continue;
+            }
+            let (table, definition, _) = *random.pick(&TABLES);
+            let owner = match table {
+                "notes" => *random.pick(&USERS),
+                "news" => "",
+                _ => *random.pick(&TEAMS),
+            };
+            let id_count = if count > 100 { 2_000 } else { 8 };
+            let key = (table.to_owned(), format!("r{}", random.below(id_count)));
+            let bucket = |owner: &str| match owner {
+                "" => format!("{definition}[]"),
+                owner => format!("{definition}[\"{owner}\"]"),
+            };
+            let before = version.rows.get(&key).map(|(owner, _)| *owner);
+            let leaves = random.chance(25);
+            if let Some(before) = before.filter(|before| leaves || *before != owner) {
+                change.operations.push((bucket(before), table, key.1.clone(), None));
+                version.rows.remove(&key);
+            }
+            if !leaves {
+                self.next_data += 1;
+                // Now and then large enough that a line holds few.
+                let padding = if random.chance(2) { 100_000 } else { 0 };
+                let data = json!({"id": key.1, "n": self.next_data, "pad": "x".repeat(padding)}).to_string();
+                change.operations.push((bucket(owner), table, key.1.clone(), Some(data.clone())));
+                version.rows.insert(key, (owner, data));
+            }
+        }
+        if self.are_custom && random.chance(30) {
+            let client = &self.clients[random.below(self.clients.len())];
+            let key = WriteCheckpointKey::of(client.user, Some(&client.name));
+            let id = u64::try_from(self.versions.len()).expect("few versions");
+            self.needs.insert((key.0.clone(), id), self.versions.len());
+            change.write_checkpoints.push((key, WriteCheckpointId::new(id).expect("small")));
+        }
+        change.members = version.members.clone();
+        self.versions.push(version);
+        self.changes.push_back(change);
+    }
+
+    /// Brings a transaction, or several, into the store.
+    fn replicate(&mut self, random: &mut Random) {
+        let mut batch = Batch::default();
+        let before = self.versions[self.stored].members.clone();
+        for _ in 0..=random.below(3) {
+            let Some(change) = self.changes.pop_front() else { break };
+            self.stored += 1;
+            let operation = |operation| self.operation(operation);
+            batch.operations.extend(change.operations.into_iter().map(operation));
+            batch.write_checkpoints.extend(change.write_checkpoints);
+            if self.changes.is_empty() || random.chance(50) {
+                batch.lookups = self.memberships(&before, &change.members);
+                break;
+            }
+            batch.lookups = self.memberships(&before, &change.members);
+        }
+        let is_last = self.changes.is_empty();
+        if is_last || random.chance(95) {
+            batch.visible_at = Some(Lsn::new(self.stored as u64 * LSN_STEP));
+            self.visible = self.stored;
+        }
+        self.commit(batch);
+    }
+
+    fn commit(&mut self, batch: Batch) {
+        let commit = self.store.commit(batch).expect("the store works");
+        self.unpublished.push_back(commit);
+    }
+
+    fn operation(&self, (bucket, table, id, data): (String, &'static str, String, Option<String>)) -> NewOperation {
+        let prefix = self.store.bucket_prefix().expect("the store works");
+        // Any numbers will do, so that no checksum is right by chance.
+        let mut digest = Random::new(id.len() as u64 ^ data.as_ref().map_or(7, |data| data.len() as u64 * 31));
+        NewOperation {
+            output: RowOutput {
+                bucket: BucketName::new(format!("{prefix}{bucket}")),
+                object_type: table.into(),
+                object_id: id.as_str().into(),
+            },
+            subkey: format!("{table}/{id}").into(),
+            checksum: Checksum::from_bits(u32::try_from(digest.next() >> 32).expect("32 bits")),
+            data: data.map(Into::into),
+        }
+    }
+
+    fn memberships(
+        &self,
+        before: &BTreeSet<(&'static str, &'static str)>,
+        after: &BTreeSet<(&'static str, &'static str)>,
+    ) -> Vec<(LookupKey, RowKey, Vec<LookupValue>)> {
+        let changed = before.symmetric_difference(after);
+        changed.flat_map(|member| self.membership(*member, after.contains(member))).collect()
+    }
+
+    /// What a row of `members` gives, as replication hands it to the store.
+    fn membership(&self, (user, team): (&str, &str), is_member: bool) -> Vec<(LookupKey, RowKey, Vec<LookupValue>)> {
+        let [connection, schema, name] = ["default", "public", "members"].map(str::to_owned);
+        let columns = ["user_id", "team"].map(str::to_owned);
+        let evaluator = self.plan.evaluator(&SourceTable { connection, schema, name }, &columns, "");
+        let values = [user, team].map(|text| SqlValue::Text(text.to_owned()));
+        let Ok(evaluation) = evaluator.evaluate(&values, &mut NoLookups);
+        let row = RowKey { table: TableId(1), identity: format!("{user}/{team}").into_bytes().into() };
+        let entry = |(key, value)| (key, row.clone(), is_member.then_some(value).into_iter().collect());
+        evaluation.lookups.into_iter().map(entry).collect()
+    }
+
+    /// Everything is copied again under new names, as after a change of the rules.
+    fn begin_anew(&mut self) {
+        self.store.reset().expect("the store works");
+        let version = self.versions[self.stored].clone();
+        self.commit(Batch::default());
+        let bucket = |table: &str, owner: &str| {
+            let (_, definition, _) = TABLES.iter().find(|(name, ..)| *name == table).expect("a table");
+            if owner.is_empty() { format!("{definition}[]") } else { format!("{definition}[\"{owner}\"]") }
+        };
+        let rows = version.rows.into_iter().map(|((table, id), (owner, data))| {
+            let (name, ..) = TABLES.iter().find(|(name, ..)| *name == table).expect("a table");
+            self.operation((bucket(&table, owner), name, id, Some(data)))
+        });
+        let batch = Batch {
+            operations: rows.collect(),
+            lookups: self.memberships(&BTreeSet::new(), &version.members),
+            visible_at: Some(Lsn::new(self.stored as u64 * LSN_STEP)),
+            ..Batch::default()
+        };
+        self.visible = self.stored;
+        self.commit(batch);
+    }
+
+    fn publish(&mut self) {
+        if let Some(commit) = self.unpublished.pop_front() {
+            self.hub.publish(&commit);
+        }
+        if let Some((key, stored)) = self.untold.pop() {
+            self.hub.write_checkpoint_created(&key, stored);
+        }
+    }
+
+    /// A client has uploaded, and asks when that has come back.
+    fn request_write_checkpoint(&mut self, client: usize, random: &mut Random) {
+        let Client { user, name, .. } = &self.clients[client];
+        let key = WriteCheckpointKey::of(user, Some(name));
+        let head = self.versions.len() - 1;
+        let stored =
+            self.store.put_write_checkpoint(&key, Lsn::new(head as u64 * LSN_STEP), None).expect("the store works");
+        self.needs.insert((key.0.clone(), stored.id.get()), head);
+        if random.chance(50) {
+            self.hub.write_checkpoint_created(&key, stored);
+        } else {
+            // What was asked for later must not be told before.
+            self.untold.insert(0, (key, stored));
+        }
+    }
+
+    /// A client takes so many lines, if there are any.
+    async fn read(&mut self, number: usize, lines: usize) {
+        if self.clients[number].session.is_none() {
+            self.connect(number).await;
+        }
+        for _ in 0..lines {
+            let client = &mut self.clients[number];
+            let Some(session) = &mut client.session else { return };
+            match session.step().await.expect("the client can be served") {
+                Step::Line(line) => {
+                    let line = decode(&line, client.packaging);
+                    if let Some(completed) = client.device.take(&line) {
+                        self.check(number, completed);
+                    }
+                }
+                Step::Idle => return,
+                Step::End => client.session = None,
+            }
+        }
+    }
+
+    async fn connect(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        let positions = client.device.connect();
+        let position = |(name, after): (String, u64)| json!({"name": name, "after": after.to_string()});
+        let positions: Vec<Value> = positions.into_iter().map(position).collect();
+        let sync = json!({"client_id": client.name, "buckets": positions});
+        let claims = json!({"sub": client.user});
+        let request = ClientRequest {
+            user_id: client.user.to_owned(),
+            claims: claims.as_object().expect("an object").clone(),
+            expires_at: SystemTime::now() + Duration::from_hours(1),
+            sync: serde_json::from_value(sync).expect("a request"),
+        };
+        let session = Session::open(Arc::clone(&self.context), request, client.packaging).await;
+        client.session = Some(session.expect("the client can be served"));
+    }
+
+    /// What is complete is a state of the source, not older than what the client had, and has its uploads.
+    fn check(&mut self, number: usize, completed: Completed) {
+        let client = &mut self.clients[number];
+        let group = completed.priority.map_or(4, |priority| usize::try_from(priority).expect("small"));
+        let key = WriteCheckpointKey::of(client.user, Some(&client.name)).0;
+        let needed = completed.write_checkpoint.map_or(0, |id| self.needs[&(key, id)]);
+        let floor = client.floors[group].max(needed);
+        let found = (floor..=self.visible)
+            .find(|version| self.versions[*version].shows(client.user, completed.priority, &completed.rows));
+        let Some(version) = found else {
+            let older = (0..floor)
+                .rfind(|version| self.versions[*version].shows(client.user, completed.priority, &completed.rows));
+            panic!(
+                "{} has no version from {floor} to {} at priority {:?}, but {older:?}; its uploads need {needed}",
+                client.user, self.visible, completed.priority
+            );
+        };
+        client.floors[..=group].iter_mut().for_each(|floor| *floor = version.max(*floor));
+        self.checked += 1;
+        if completed.priority.is_none() {
+            client.last = Some(completed);
+        }
+    }
+}
+
+struct NoLookups;
+
+impl LookupSource for NoLookups {
+    type Error = Infallible;
+
+    fn values(&mut self, _: &LookupKey) -> Result<Vec<LookupValue>, Infallible> {
+        Ok(Vec::new())
+    }
+}
+
+fn store(random: &mut Random) -> (Arc<dyn BucketStore>, Option<TempDir>) {
+    if random.chance(70) {
+        return (Arc::new(MemoryStore::new()), None);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = SqliteOptions {
+        fold_operations: 20 + random.below(200),
+        straight: StraightLimits { chunk_bytes: 100 + random.below(4_000), ..StraightLimits::default() },
+        ..SqliteOptions::default()
+    };
+    let store = SqliteStore::open(folder.path(), options).expect("a new store");
+    (Arc::new(store), Some(folder))
+}
+
+fn client(number: usize, random: &mut Random) -> Client {
+    let form = *random.pick(&[LineForm::Json, LineForm::NestedJson, LineForm::Bson]);
+    let compression = *random.pick(&[Compression::Identity, Compression::Zstd]);
+    Client {
+        user: random.text(&USERS),
+        name: format!("device {number}"),
+        device: Device::default(),
+        session: None,
+        packaging: Packaging { form, compression },
+        floors: [0; 5],
+        last: None,
+    }
+}
+
+/// A line as a client reads it, by other means than it was written.
+fn decode(line: &Line, packaging: Packaging) -> Value {
+    let bytes = match line {
+        Line::Plain(bytes) => bytes.to_vec(),
+        Line::Packed(segment) if packaging.compression == Compression::Zstd => {
+            zstd::decode_all(segment.bytes().as_ref()).expect("a frame")
+        }
+        Line::Packed(segment) => segment.bytes().to_vec(),
+    };
+    match packaging.form {
+        LineForm::Bson => value(bson::deserialize_from_slice(&bytes).expect("a document")),
+        _ => serde_json::from_slice(&bytes).expect("a line of JSON"),
+    }
+}
+
+fn value(bson: Bson) -> Value {
+    match bson {
+        Bson::Document(members) => members.into_iter().map(|(key, member)| (key, value(member))).collect(),
+        Bson::Array(elements) => elements.into_iter().map(value).collect(),
+        Bson::Double(number) => format!("{number:.0}").parse::<u64>().expect("a whole number").into(),
+        Bson::String(text) => text.into(),
+        Bson::Boolean(truth) => truth.into(),
+        Bson::Int32(number) => number.into(),
+        Bson::Null => Value::Null,
+        other => panic!("a type no client expects: {other:?}"),
+    }
+}

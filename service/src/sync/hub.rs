@@ -88,7 +88,7 @@ impl Changes {
     pub fn merge(&mut self, later: &Self) {
         self.everything |= later.everything;
         self.resolve |= later.resolve;
-        self.write_checkpoint = later.write_checkpoint.or(self.write_checkpoint);
+        self.write_checkpoint = self.write_checkpoint.max(later.write_checkpoint);
         later.buckets.values().for_each(|growth| self.grow(growth));
     }
 
@@ -188,7 +188,7 @@ impl State {
             if let Some(connection) = self.connections.get_mut(&id)
                 && let Some(reached) = connection.awaiting.take()
             {
-                connection.mark(|changes| changes.write_checkpoint = Some(reached.id));
+                connection.mark(|changes| changes.write_checkpoint = changes.write_checkpoint.max(Some(reached.id)));
             }
         }
     }
@@ -202,6 +202,10 @@ impl State {
 
     fn await_write_checkpoint(&mut self, id: ConnectionId, stored: WriteCheckpoint) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        // They may be told in another order than they were recorded in.
+        if connection.awaiting.is_some_and(|known| known.id > stored.id) {
+            return;
+        }
         if let Some(earlier) = connection.awaiting.replace(stored) {
             self.awaiting.remove(&(earlier.lsn, id));
         }
@@ -425,6 +429,20 @@ mod tests {
         assert!(!ben.has_changes());
         anna.await_write_checkpoint(stored(2));
         assert_eq!(anna.take().0.write_checkpoint, Some(stored(2).id), "already passed");
+    }
+
+    #[test]
+    fn a_write_checkpoint_that_is_told_late_does_not_hide_a_later_one() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &[], &[]);
+        let key = WriteCheckpointKey("anna".into());
+        let one = WriteCheckpointId::ZERO.next();
+        let [early, late] = [(one, 5), (one.next(), 6)].map(|(id, lsn)| WriteCheckpoint { id, lsn: Lsn::new(lsn) });
+        hub.write_checkpoint_created(&key, late);
+        hub.write_checkpoint_created(&key, early);
+        hub.publish(&commit(6, &[], &[]));
+        hub.write_checkpoint_created(&key, early);
+        assert_eq!(anna.take().0.write_checkpoint, Some(late.id));
     }
 
     #[test]

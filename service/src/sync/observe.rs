@@ -82,7 +82,7 @@ impl Observer {
         let Some(checkpoint) = view.checkpoint() else { return Ok(Observed::Nothing) };
         let everything = changes.everything || !state.is_announced();
         let reached = if everything { self.reached(view, checkpoint)? } else { None };
-        let write_checkpoint = reached.or(changes.write_checkpoint).or(write_checkpoint);
+        let write_checkpoint = reached.max(changes.write_checkpoint).max(write_checkpoint);
         let is_known = |name: &BucketName| !everything && state.holds(name) && !changes.buckets.contains_key(name);
         let buckets = self.resolve(view, checkpoint, is_known)?;
         Ok(Observed::State(Observation { op_id: checkpoint.op_id, write_checkpoint, buckets }))

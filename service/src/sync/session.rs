@@ -255,7 +255,7 @@ impl Session {
         let Some(published) = published.filter(|_| builds) else {
             return self.observe(changes, published).await;
         };
-        self.write_checkpoint = changes.write_checkpoint.or(self.write_checkpoint);
+        self.write_checkpoint = self.write_checkpoint.max(changes.write_checkpoint);
         let line = self.state.advance(Observation {
             op_id: published.op_id,
             write_checkpoint: self.write_checkpoint,

@@ -139,8 +139,9 @@ async fn killed_while_it_copies_the_service_goes_on_with_what_is_left() {
         "{context}: {read} rows were read, {clean} by a clean run, {written} written meanwhile, {chunk} to a chunk"
     );
     assert!(2 * read <= 3 * (clean + written), "{context}: {read} rows were read, more than 1.5 times a clean run");
-    let most = clean + written + chunk * SESSIONS * i64::from(kills);
-    assert!(read <= most, "{context}: {read} rows were read: a kill costs more than the chunks being read, {most}");
+    // The chunk being read, and one that was read and not yet stored: on a busy machine the worker lags behind.
+    let most = clean + written + 2 * chunk * SESSIONS * i64::from(kills);
+    assert!(read <= most, "{context}: {read} rows were read: a kill costs more than two chunks a session, {most}");
     let devices = Devices::open(&service, "device").await;
     devices.wait_until_equal(&service, PATIENCE, &context).await;
     watch.assert_held().await;

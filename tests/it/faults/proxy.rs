@@ -129,6 +129,12 @@ impl Proxy {
         self.shared.acknowledgements.load(Ordering::SeqCst)
     }
 
+    /// Tells the same where the proxy is out of reach, as in a fault.
+    pub(super) fn acknowledgement_counter(&self) -> impl Fn() -> usize + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.acknowledgements.load(Ordering::SeqCst)
+    }
+
     /// What was acknowledged too early.
     pub(super) fn too_early(&self) -> Vec<String> {
         self.shared.too_early.lock().expect("not poisoned").clone()

@@ -80,11 +80,14 @@ async fn count(service: &TestService, what: &str) -> i64 {
     }
 }
 
-/// Rows in a chunk of the table with the most rows to a page.
+/// Rows in the fullest chunk. Not what the tables have on average: new rows go where there is room, and several times as
+/// many as elsewhere end up in the first chunk.
 async fn rows_of_chunk(service: &TestService) -> i64 {
-    let sql = "SELECT max(ceil(reltuples / relpages * 256))::bigint FROM pg_class WHERE relpages > 0 AND oid IN
-               ('items'::regclass, 'habits'::regclass, 'completions'::regclass)";
-    service.sql.query_one(sql, &[]).await.expect("a count").get(0)
+    let chunks =
+        |table| format!("SELECT count(*) AS row_count FROM {table} GROUP BY (ctid::text::point)[0]::int / 256");
+    let chunks = ["items", "habits", "completions"].map(chunks).join(" UNION ALL ");
+    let sql = format!("SELECT max(row_count) FROM ({chunks}) AS chunks");
+    service.sql.query_one(&sql, &[]).await.expect("a count").get(0)
 }
 
 /// Rows that one run reads which nobody disturbs.
@@ -107,7 +110,6 @@ async fn killed_while_it_copies_the_service_goes_on_with_what_is_left() {
     let mut random = StdRng::seed_from_u64(seed);
     let clean = rows_of_clean_run(row_count).await;
     let mut service = start(row_count).await;
-    let chunk = rows_of_chunk(&service).await;
     let watch = Watch::start(&service).await;
     let load = Load::start(&service.cluster.uri("postgres", &service.database), seed, 2, LOAD_PAUSE);
 
@@ -135,13 +137,14 @@ async fn killed_while_it_copies_the_service_goes_on_with_what_is_left() {
     wait_until_copied(&service, &context).await;
     let read = rows_read(&service).await;
     let written = count(&service, "n_tup_ins + n_tup_upd").await;
+    // After the others: it reads the tables.
+    let chunk = rows_of_chunk(&service).await;
     println!(
         "{context}: {read} rows were read, {clean} by a clean run, {written} written meanwhile, {chunk} to a chunk"
     );
     assert!(2 * read <= 3 * (clean + written), "{context}: {read} rows were read, more than 1.5 times a clean run");
-    // The chunk being read, and one that was read and not yet stored: on a busy machine the worker lags behind.
-    let most = clean + written + 2 * chunk * SESSIONS * i64::from(kills);
-    assert!(read <= most, "{context}: {read} rows were read: a kill costs more than two chunks a session, {most}");
+    let most = clean + written + chunk * SESSIONS * i64::from(kills);
+    assert!(read <= most, "{context}: {read} rows were read: a kill costs more than the chunks being read, {most}");
     let devices = Devices::open(&service, "device").await;
     devices.wait_until_equal(&service, PATIENCE, &context).await;
     watch.assert_held().await;

@@ -193,13 +193,14 @@ async fn a_keepalive_in_a_transaction_acknowledges_nothing_of_it() {
     const TRANSACTIONS: usize = 30;
     let scene = Scene::open(&[]).await;
     let (heard, mut begun) = (scene.proxy.acknowledgements(), 0);
-    // Far ahead of all there is; the last of these transactions is then lost on the way.
+    let counter = scene.proxy.acknowledgement_counter();
+    // Far ahead of all there is; a transaction is lost on the way once these are answered, however long that takes.
     let fault = move |frame: &Frame| match frame.kind() {
         b'B' if begun < TRANSACTIONS => {
             begun += 1;
             Action::Send(vec![frame.bytes.clone(), keepalive(wal_end(frame) + (1 << 30))])
         }
-        b'C' if begun == TRANSACTIONS => {
+        b'C' if begun == TRANSACTIONS && counter() - heard + 1 >= TRANSACTIONS => {
             begun += 1;
             Action::Cut(Vec::new())
         }
@@ -207,8 +208,8 @@ async fn a_keepalive_in_a_transaction_acknowledges_nothing_of_it() {
     };
     let scene = scene.survives(0, "keepalives in transactions", "PG-0110", Box::new(fault)).await;
     let answers = scene.proxy.acknowledgements() - heard;
-    // The last ones are lost with the connection; how many depends on how busy the machine is.
-    assert!(2 * answers >= TRANSACTIONS, "every keepalive asked for an answer: {answers}");
+    // The last answer may be lost with the connection.
+    assert!(answers + 1 >= TRANSACTIONS, "every keepalive asked for an answer: {answers}");
     scene.replica.stop().await;
 }
 

@@ -25,6 +25,8 @@ mod ranges;
 pub mod session;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+pub(crate) mod test_lookups;
 mod token_clock;
 pub mod write_checkpoint;
 

@@ -2,12 +2,13 @@
 //!
 //! `GOLDEN_RENEW=1` writes the files anew; what changed is then to be read in the diff, as a client would read it.
 
-use std::{convert::Infallible, fs, path::PathBuf};
-
-use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, SourceTable, SqlValue, SyncPlan};
+use std::{fs, path::PathBuf};
 
 use super::{rsocket::Socket, *};
-use crate::storage::{RowKey, TableId};
+use crate::{
+    storage::{RowKey, TableId},
+    sync::test_lookups::lookups_of,
+};
 
 const RULES: &str = "bucket_definitions:
   mine:
@@ -23,27 +24,6 @@ const BSON: &str = "application/vnd.powersync.bson-stream";
 const STORE: &str = "goldenname";
 /// The position at which [`FixedHead`] stands.
 const HEAD: u64 = 100;
-
-struct NoLookups;
-
-impl LookupSource for NoLookups {
-    type Error = Infallible;
-
-    fn values(&mut self, _: &LookupKey) -> Result<Vec<LookupValue>, Infallible> {
-        Ok(Vec::new())
-    }
-}
-
-/// What `members` says of a row, as replication hands it to the store.
-fn membership(user_id: &str, team_id: &str) -> (LookupKey, LookupValue) {
-    let plan: SyncPlan = kairos_sync_rules::compile(RULES, "public").plan.unwrap();
-    let [connection, schema, name] = ["default", "public", "members"].map(str::to_owned);
-    let columns = ["user_id", "team_id"].map(str::to_owned);
-    let evaluator = plan.evaluator(&SourceTable { connection, schema, name }, &columns, "");
-    let values = [user_id, team_id].map(|text| SqlValue::Text(text.to_owned()));
-    let Ok(evaluation) = evaluator.evaluate(&values, &mut NoLookups);
-    evaluation.lookups.into_iter().next().unwrap()
-}
 
 /// What one commit does: rows of buckets (`None` removes one), and whether `anna` is in the team.
 type Step = (u64, &'static [(&'static str, &'static str, Option<&'static str>)], Option<bool>);
@@ -86,7 +66,8 @@ impl TestService {
             checksum: data.map_or(Checksum::of_remove(id), |data| Checksum::of_put("rows", id, data)),
             data: data.map(Into::into),
         };
-        let (lookup, value) = membership("anna", "blue");
+        let plan = kairos_sync_rules::compile(RULES, "public").plan.unwrap();
+        let (lookup, value) = lookups_of(&plan, "members", &[("user_id", "anna"), ("team_id", "blue")]).remove(0);
         let row = RowKey { table: TableId(1), identity: (*b"m1").into() };
         let values = |is_member: bool| (lookup, row, is_member.then_some(value).into_iter().collect());
         let batch = Batch {

@@ -3,9 +3,11 @@
 //!
 //! `SIM_SEED=n SIM_CASES=1` replays a case, `SIM_CASES=10000` runs longer.
 //!
-//! [`world`] is the source and the service, [`client`] a device that knows the protocol and nothing of the service.
+//! [`source`] is what changes, [`world`] brings it to clients through the service, [`client`] is a device that knows the
+//! protocol and nothing of the service.
 
 mod client;
+mod source;
 mod world;
 
 use std::{env, thread};

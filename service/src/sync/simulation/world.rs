@@ -1,20 +1,22 @@
-//! A source of which each transaction is a version, its replication into a store, and clients of a service on it.
+//! The replication of a source into a store, of which each transaction is a version, and clients of a service on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    convert::Infallible,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bson::Bson;
 use kairos_sync_protocol::{BucketName, Checksum, WriteCheckpointId};
-use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, SourceTable, SqlValue, SyncPlan};
+use kairos_sync_rules::{LookupKey, LookupValue, SyncPlan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::client::{Completed, Device, Rows};
+use super::{
+    client::{Completed, Device},
+    source::{Change, Members, Operation, RULES, USERS, Version},
+};
 use crate::{
     fuzz::Random,
     lsn::Lsn,
@@ -23,67 +25,14 @@ use crate::{
         Batch, BucketStore, Commit, MemoryStore, NewOperation, RowKey, RowOutput, SqliteOptions, SqliteStore,
         StraightLimits, TableId, WriteCheckpoint, WriteCheckpointKey,
     },
-    sync::{ClientRequest, Compression, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits},
+    sync::{
+        ClientRequest, Compression, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits,
+        test_lookups::lookups_of,
+    },
 };
 
-const RULES: &str = "bucket_definitions:
-  mine:
-    priority: 0
-    parameters: SELECT request.user_id() AS user_id
-    data: ['SELECT * FROM notes WHERE owner = bucket.user_id']
-  team:
-    priority: 1
-    parameters: SELECT team FROM members WHERE user_id = request.user_id()
-    data: ['SELECT * FROM tasks WHERE team = bucket.team']
-  all:
-    priority: 2
-    data: ['SELECT * FROM news']
-  archive:
-    priority: 3
-    parameters: SELECT team FROM members WHERE user_id = request.user_id()
-    data: ['SELECT * FROM old WHERE team = bucket.team']
-";
-const USERS: [&str; 3] = ["ann", "ben", "eve"];
-const TEAMS: [&str; 3] = ["red", "blue", "green"];
-/// Table, definition and priority.
-const TABLES: [(&str, &str, u64); 4] =
-    [("notes", "mine", 0), ("tasks", "team", 1), ("news", "all", 2), ("old", "archive", 3)];
 /// Positions of the source between two versions.
 const LSN_STEP: u64 = 10;
-
-/// The source as of one transaction.
-#[derive(Debug, Clone, Default)]
-struct Version {
-    /// By table and id: whose it is (a user, a team, or nobody's), and its data.
-    rows: BTreeMap<(String, String), (&'static str, String)>,
-    members: BTreeSet<(&'static str, &'static str)>,
-}
-
-impl Version {
-    /// Whether a user's rows, of all tables or of those up to a priority, are these.
-    fn shows(&self, user: &str, priority: Option<u64>, rows: &Rows) -> bool {
-        let is_shown = |table: &str, owner: &'static str| match table {
-            "notes" => owner == user,
-            "news" => true,
-            _ => self.members.iter().any(|(member, team)| *member == user && *team == owner),
-        };
-        let is_wanted = |table: &str| {
-            let priority_of = TABLES.iter().find(|(name, ..)| *name == table).map(|(_, _, priority)| *priority);
-            priority.is_none_or(|priority| priority_of.is_some_and(|of| of <= priority))
-        };
-        let shown = self.rows.iter().filter(|((table, _), (owner, _))| is_wanted(table) && is_shown(table, owner));
-        shown.map(|(key, (_, data))| (key, data)).eq(rows.iter())
-    }
-}
-
-/// What a transaction does.
-#[derive(Debug, Clone, Default)]
-struct Change {
-    /// Bucket, table, id, and data unless the row leaves the bucket.
-    operations: Vec<(String, &'static str, String, Option<String>)>,
-    members: BTreeSet<(&'static str, &'static str)>,
-    write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
-}
 
 struct Client {
     user: &'static str,
@@ -222,43 +171,8 @@ impl World {
 
     /// A transaction on the source.
     fn change(&mut self, random: &mut Random, count: usize) {
-        let mut version = self.versions.last().expect("there is a first one").clone();
-        let mut change = Change::default();
-        for _ in 0..count {
-            if random.chance(10) {
-                let member = (*random.pick(&USERS), *random.pick(&TEAMS));
-                if !version.members.remove(&member) {
-                    version.members.insert(member);
-                }
-                continue;
-            }
-            let (table, definition, _) = *random.pick(&TABLES);
-            let owner = match table {
-                "notes" => *random.pick(&USERS),
-                "news" => "",
-                _ => *random.pick(&TEAMS),
-            };
-            let id_count = if count > 100 { 2_000 } else { 8 };
-            let key = (table.to_owned(), format!("r{}", random.below(id_count)));
-            let bucket = |owner: &str| match owner {
-                "" => format!("{definition}[]"),
-                owner => format!("{definition}[\"{owner}\"]"),
-            };
-            let before = version.rows.get(&key).map(|(owner, _)| *owner);
-            let leaves = random.chance(25);
-            if let Some(before) = before.filter(|before| leaves || *before != owner) {
-                change.operations.push((bucket(before), table, key.1.clone(), None));
-                version.rows.remove(&key);
-            }
-            if !leaves {
-                self.next_data += 1;
-                // Now and then large enough that a line holds few.
-                let padding = if random.chance(2) { 100_000 } else { 0 };
-                let data = json!({"id": key.1, "n": self.next_data, "pad": "x".repeat(padding)}).to_string();
-                change.operations.push((bucket(owner), table, key.1.clone(), Some(data.clone())));
-                version.rows.insert(key, (owner, data));
-            }
-        }
+        let last = self.versions.last().expect("there is a first one");
+        let (version, mut change) = last.next(random, count, &mut self.next_data);
         if self.are_custom && random.chance(30) {
             let client = &self.clients[random.below(self.clients.len())];
             let key = WriteCheckpointKey::of(client.user, Some(&client.name));
@@ -266,7 +180,6 @@ impl World {
             self.needs.insert((key.0.clone(), id), self.versions.len());
             change.write_checkpoints.push((key, WriteCheckpointId::new(id).expect("small")));
         }
-        change.members = version.members.clone();
         self.versions.push(version);
         self.changes.push_back(change);
     }
@@ -300,10 +213,11 @@ impl World {
         self.unpublished.push_back(commit);
     }
 
-    fn operation(&self, (bucket, table, id, data): (String, &'static str, String, Option<String>)) -> NewOperation {
+    fn operation(&self, Operation { bucket, table, id, data }: Operation) -> NewOperation {
         let prefix = self.store.bucket_prefix().expect("the store works");
         // Any numbers will do, so that no checksum is right by chance.
-        let mut digest = Random::new(id.len() as u64 ^ data.as_ref().map_or(7, |data| data.len() as u64 * 31));
+        let mix = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
+        let seed = id.bytes().chain(data.iter().flat_map(|data| data.bytes())).fold(0, mix);
         NewOperation {
             output: RowOutput {
                 bucket: BucketName::new(format!("{prefix}{bucket}")),
@@ -311,30 +225,21 @@ impl World {
                 object_id: id.as_str().into(),
             },
             subkey: format!("{table}/{id}").into(),
-            checksum: Checksum::from_bits(u32::try_from(digest.next() >> 32).expect("32 bits")),
+            checksum: Checksum::from_bits(u32::try_from(Random::new(seed).next() >> 32).expect("32 bits")),
             data: data.map(Into::into),
         }
     }
 
-    fn memberships(
-        &self,
-        before: &BTreeSet<(&'static str, &'static str)>,
-        after: &BTreeSet<(&'static str, &'static str)>,
-    ) -> Vec<(LookupKey, RowKey, Vec<LookupValue>)> {
+    fn memberships(&self, before: &Members, after: &Members) -> Vec<(LookupKey, RowKey, Vec<LookupValue>)> {
         let changed = before.symmetric_difference(after);
         changed.flat_map(|member| self.membership(*member, after.contains(member))).collect()
     }
 
     /// What a row of `members` gives, as replication hands it to the store.
     fn membership(&self, (user, team): (&str, &str), is_member: bool) -> Vec<(LookupKey, RowKey, Vec<LookupValue>)> {
-        let [connection, schema, name] = ["default", "public", "members"].map(str::to_owned);
-        let columns = ["user_id", "team"].map(str::to_owned);
-        let evaluator = self.plan.evaluator(&SourceTable { connection, schema, name }, &columns, "");
-        let values = [user, team].map(|text| SqlValue::Text(text.to_owned()));
-        let Ok(evaluation) = evaluator.evaluate(&values, &mut NoLookups);
         let row = RowKey { table: TableId(1), identity: format!("{user}/{team}").into_bytes().into() };
         let entry = |(key, value)| (key, row.clone(), is_member.then_some(value).into_iter().collect());
-        evaluation.lookups.into_iter().map(entry).collect()
+        lookups_of(&self.plan, "members", &[("user_id", user), ("team", team)]).into_iter().map(entry).collect()
     }
 
     /// Everything is copied again under new names, as after a change of the rules.
@@ -342,17 +247,9 @@ impl World {
         self.store.reset().expect("the store works");
         let version = self.versions[self.stored].clone();
         self.commit(Batch::default());
-        let bucket = |table: &str, owner: &str| {
-            let (_, definition, _) = TABLES.iter().find(|(name, ..)| *name == table).expect("a table");
-            if owner.is_empty() { format!("{definition}[]") } else { format!("{definition}[\"{owner}\"]") }
-        };
-        let rows = version.rows.into_iter().map(|((table, id), (owner, data))| {
-            let (name, ..) = TABLES.iter().find(|(name, ..)| *name == table).expect("a table");
-            self.operation((bucket(&table, owner), name, id, Some(data)))
-        });
         let batch = Batch {
-            operations: rows.collect(),
-            lookups: self.memberships(&BTreeSet::new(), &version.members),
+            operations: version.copied().into_iter().map(|operation| self.operation(operation)).collect(),
+            lookups: self.memberships(&Members::new(), &version.members),
             visible_at: Some(Lsn::new(self.stored as u64 * LSN_STEP)),
             ..Batch::default()
         };
@@ -445,16 +342,6 @@ impl World {
         if completed.priority.is_none() {
             client.last = Some(completed);
         }
-    }
-}
-
-struct NoLookups;
-
-impl LookupSource for NoLookups {
-    type Error = Infallible;
-
-    fn values(&mut self, _: &LookupKey) -> Result<Vec<LookupValue>, Infallible> {
-        Ok(Vec::new())
     }
 }
 

@@ -46,14 +46,20 @@ pub(crate) fn bucket_name<'a>(prefix: &str, parts: impl IntoIterator<Item = &'a 
 
 /// The key of a lookup: `["index","u1",5]`
 pub(crate) fn lookup<'a>(index: &IndexId, parts: impl IntoIterator<Item = &'a str>) -> LookupKey {
-    let mut key = String::from("[");
-    write_text(&index.0, &mut key);
+    let mut key = lookup_prefix(index);
     for part in parts {
         key.push(',');
         key.push_str(part);
     }
     key.push(']');
     LookupKey(Arc::from(key))
+}
+
+/// What the keys of an index begin with, and no others: `["index"`
+pub(crate) fn lookup_prefix(index: &IndexId) -> String {
+    let mut prefix = String::from("[");
+    write_text(&index.0, &mut prefix);
+    prefix
 }
 
 /// An answer: key parts in a list.

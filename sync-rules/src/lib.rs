@@ -29,6 +29,7 @@ pub mod evaluate;
 mod explain;
 mod expression;
 mod functions;
+pub mod history;
 mod json;
 pub mod json_schema;
 mod key;
@@ -57,6 +58,7 @@ pub use evaluate::{
     ErrorKind, EvaluatedEvent, EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue,
     TableEvaluator,
 };
+pub use history::{Histories, NamePrefixes};
 pub use json_schema::json_schema;
 pub use places::{DefinitionPlace, Places, TablePlace};
 pub use plan::{

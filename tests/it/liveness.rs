@@ -50,10 +50,10 @@ async fn service(cluster: &PgCluster) -> (ServiceProcess, TempDir) {
 }
 
 /// A process that was told to stand still, and goes on when this is dropped.
-struct Frozen(String);
+pub(crate) struct Frozen(String);
 
 impl Frozen {
-    fn new(process: &str) -> Self {
+    pub(crate) fn new(process: &str) -> Self {
         signal("-STOP", process);
         Self(process.to_owned())
     }
@@ -70,7 +70,7 @@ fn signal(name: &str, process: &str) {
     assert!(status.success(), "kill {name} {process}");
 }
 
-async fn walsenders(client: &Client) -> Vec<i32> {
+pub(crate) async fn walsenders(client: &Client) -> Vec<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender' ORDER BY 1";
     client.query(sql, &[]).await.expect("answers").iter().map(|row| row.get(0)).collect()
 }

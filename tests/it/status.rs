@@ -22,7 +22,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::replica::{Replica, slow, source};
+use crate::{
+    liveness::{Frozen, walsenders},
+    replica::{Replica, slow, source},
+};
 
 const RULES: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items, SELECT * FROM notes]}}";
 const TABLES: &str = "
@@ -188,15 +191,18 @@ async fn a_copy_that_waits_for_the_stream_says_so() {
     let (cluster, client) = source().await;
     let fill = "INSERT INTO items SELECT 'i' || n, repeat('x', 200) FROM generate_series(1, 60000) n";
     client.batch_execute(fill).await.expect("fills");
-    let replica = Replica::start_from(slow(&cluster, 2_000_000));
+    let mut source = slow(&cluster, 2_000_000);
+    source.heartbeat = Some(Duration::from_millis(100));
+    let replica = Replica::start_from(source);
     let stage = |status: &StatusSnapshot| status.current_copy().map(|copy| copy.stage);
     replica.wait_until(|replica| stage(&replica.status.snapshot()) == Some(CopyStage::Copying)).await;
-    let much = "DO $$ BEGIN FOR n IN 1..40000 LOOP INSERT INTO completions VALUES (n, 'h'); COMMIT; END LOOP; END $$";
-    for sql in ["SET synchronous_commit = off", much] {
-        client.batch_execute(sql).await.expect("writes faster than can be read");
-    }
+    let senders = walsenders(&client).await;
+    let frozen: Vec<_> = senders.iter().map(|process| Frozen::new(&process.to_string())).collect();
+    assert_eq!(frozen.len(), 1, "who sends the stream");
+    client.batch_execute("INSERT INTO completions VALUES ('1', 'h')").await.expect("writes");
     let waits = |status: &StatusSnapshot| stage(status) == Some(CopyStage::WaitingForStream) && status.lag_bytes() > 0;
     replica.wait_until(|replica| waits(&replica.status.snapshot())).await;
+    drop(frozen);
     replica.catch_up(&client).await;
     replica.wait_for_stream().await;
     assert_eq!(replica.status.snapshot().copies, []);

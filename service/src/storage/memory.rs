@@ -11,9 +11,9 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 
 use super::{
-    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, LookupKey, LookupValue,
-    NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint,
-    WriteCheckpointKey, generation,
+    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, DeploymentNumber, LookupKey,
+    LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow,
+    StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
 use crate::lsn::Lsn;
@@ -37,6 +37,7 @@ struct State {
     lookups: BTreeMap<LookupKey, BTreeMap<RowKey, Vec<LookupValue>>>,
     dependents: BTreeMap<LookupKey, BTreeSet<RowKey>>,
     replication: Option<Bytes>,
+    rules: Option<StoredRules>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,8 +103,25 @@ impl State {
         if let Some(state) = batch.replication_state {
             self.replication = Some(state);
         }
+        if let Some(rules) = batch.rules {
+            self.rules = Some(rules);
+        }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
-        Commit { checkpoint: self.checkpoint, buckets, lookups: lookups.into_iter().collect(), write_checkpoints }
+        let (checkpoint, lookups) = (self.checkpoint, lookups.into_iter().collect());
+        Commit { checkpoint, buckets, lookups, write_checkpoints, serving: self.serving() }
+    }
+
+    fn serving(&self) -> DeploymentNumber {
+        self.rules.as_ref().map(|rules| rules.serving).unwrap_or_default()
+    }
+
+    fn forget(&mut self, names: &NamePrefixes) {
+        let prefix = generation::bucket_prefix(&self.creation_id, self.generation);
+        let is_kept = |bucket: &BucketName| !names.has_bucket(&prefix, bucket);
+        self.buckets.retain(|bucket, _| is_kept(bucket));
+        self.rows.values_mut().for_each(|row| row.outputs.retain(|output| is_kept(&output.bucket)));
+        self.lookups.retain(|key, _| !names.has_lookup(key));
+        self.dependents.retain(|key, _| !names.has_lookup(key));
     }
 
     fn put_write_checkpoint(
@@ -158,6 +176,10 @@ impl StoreView for Arc<State> {
     fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError> {
         let bucket = self.buckets.get(name).filter(|_| self.checkpoint.is_some());
         Ok(bucket.map(|bucket| bucket.totals).unwrap_or_default())
+    }
+
+    fn serving(&self) -> DeploymentNumber {
+        State::serving(self)
     }
 
     fn bucket_prefix(&self) -> String {
@@ -223,8 +245,17 @@ impl BucketStore for MemoryStore {
         Ok(self.state().replication.clone())
     }
 
+    fn rules(&self) -> Result<Option<StoredRules>, StorageError> {
+        Ok(self.state().rules.clone())
+    }
+
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
         Ok(self.change(|state| state.apply(batch)))
+    }
+
+    fn forget(&self, names: &NamePrefixes, _: u32) -> Result<bool, StorageError> {
+        self.change(|state| state.forget(names));
+        Ok(false)
     }
 
     fn reset(&self) -> Result<(), StorageError> {

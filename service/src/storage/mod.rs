@@ -28,7 +28,8 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
-pub use kairos_sync_rules::{LookupKey, LookupValue};
+pub use kairos_sync_rules::{LookupKey, LookupValue, NamePrefixes};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     memory::MemoryStore,
@@ -106,9 +107,25 @@ pub struct Batch {
     pub write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpointId)>,
     /// Replication's own state (resume position, tables, slot identity); opaque here, replaced whole.
     pub replication_state: Option<Bytes>,
+    /// Rules that are in force from this batch on; replaced whole.
+    pub rules: Option<StoredRules>,
     /// Makes everything committed so far visible to clients as of this source position. `None` while it would be
     /// inconsistent: views then have no checkpoint until a later batch has one.
     pub visible_at: Option<Lsn>,
+}
+
+/// Number of a deployment of rules, the first being zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeploymentNumber(pub u64);
+
+/// The rules a store was built by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRules {
+    /// The deployment clients are served by.
+    pub serving: DeploymentNumber,
+    /// All that replication must know of rules; opaque here.
+    pub state: Bytes,
 }
 
 /// Entry or exit in the join index.
@@ -140,6 +157,8 @@ pub struct Commit {
     pub lookups: Vec<LookupKey>,
     /// Write checkpoints of the batch, as they are recorded now.
     pub write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
+    /// The deployment clients are served by after it.
+    pub serving: DeploymentNumber,
 }
 
 /// The operations a commit appended to one bucket.
@@ -318,6 +337,9 @@ pub trait StoreView {
     /// Totals of a bucket; all zero for one that never had operations.
     fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError>;
 
+    /// The deployment clients are served by in this state; zero before rules were stored.
+    fn serving(&self) -> DeploymentNumber;
+
     /// As [`BucketStore::bucket_prefix`].
     fn bucket_prefix(&self) -> String;
 
@@ -359,11 +381,19 @@ pub trait BucketStore: Send + Sync + 'static {
     /// What replication last committed as its state.
     fn replication_state(&self) -> Result<Option<Bytes>, StorageError>;
 
+    /// The rules the store was built by, as a batch last said.
+    fn rules(&self) -> Result<Option<StoredRules>, StorageError>;
+
     /// Makes a batch durable and, where it says so, visible. Acknowledge to the source only after it returned.
     ///
     /// After an error nothing of the batch is there, and the store can be used on: a commit that failed for want of
     /// disk space works once there is space again.
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError>;
+
+    /// Forgets buckets and lookups by the beginning of their names, at most about `limit`; `true` while there are more.
+    /// Stored rows no longer name the buckets as their outputs. To be called by whoever commits, between two commits, for
+    /// what clients are not served any more.
+    fn forget(&self, names: &NamePrefixes, limit: u32) -> Result<bool, StorageError>;
 
     /// Forgets everything but the op id sequence and the write checkpoints, and begins a new generation: bucket names
     /// made with its prefix were never used before.

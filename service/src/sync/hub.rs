@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{
     lsn::Lsn,
-    storage::{BucketGrowth, Checkpoint, Commit, WriteCheckpoint, WriteCheckpointKey},
+    storage::{BucketGrowth, Checkpoint, Commit, DeploymentNumber, WriteCheckpoint, WriteCheckpointKey},
 };
 
 /// The registry of connections.
@@ -38,6 +38,8 @@ type ConnectionId = u64;
 #[derive(Debug, Default)]
 struct State {
     published: Option<Checkpoint>,
+    /// The rules as of which this is so.
+    serving: DeploymentNumber,
     last_id: ConnectionId,
     connections: HashMap<ConnectionId, Connection>,
     by_bucket: HashMap<BucketName, HashSet<ConnectionId>>,
@@ -142,6 +144,9 @@ impl Hub {
         if appeared_or_vanished {
             state.connections.values_mut().for_each(Connection::mark_everything);
             return;
+        }
+        if mem::replace(&mut state.serving, commit.serving) != commit.serving {
+            state.connections.values_mut().for_each(Connection::mark_everything);
         }
         state.mark_holders(commit);
         for (key, stored) in &commit.write_checkpoints {
@@ -348,6 +353,7 @@ mod tests {
             buckets: buckets.iter().map(|name| growth(name, lsn, lsn)).collect(),
             lookups: lookups.iter().map(|name| LookupKey((*name).into())).collect(),
             write_checkpoints: vec![],
+            serving: DeploymentNumber::default(),
         }
     }
 
@@ -465,6 +471,17 @@ mod tests {
         assert!(anna.take().0.everything);
         hub.publish(&hidden);
         assert!(!anna.has_changes(), "a snapshot's commits are not visible to anybody");
+    }
+
+    #[test]
+    fn other_rules_concern_everybody() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &[], &[]);
+        let deployed = |lsn| Commit { serving: DeploymentNumber(1), ..commit(lsn, &[], &[]) };
+        hub.publish(&deployed(1));
+        assert!(anna.take().0.everything);
+        hub.publish(&deployed(2));
+        assert!(!anna.has_changes());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The promises of [`BucketStore`], as tests every engine runs: `conformance::suite!(engine)` makes a test of each.
 //!
-//! `promises` has one function per promise, `concurrency` those about several threads, `histories` compares random
+//! `promises` has one function per promise, `deployments` those about rules that change, `concurrency` those about several threads, `histories` compares random
 //! histories with a naive model.
 
 pub(super) mod concurrency;
+pub(super) mod deployments;
 pub(super) mod histories;
 pub(super) mod promises;
 
@@ -37,6 +38,7 @@ macro_rules! suite {
             statistics_count_what_is_there,
         }
         $crate::storage::conformance::suite! { $engine, concurrency: views_are_consistent_while_commits_run, write_checkpoints_may_be_concurrent, }
+        $crate::storage::conformance::suite! { $engine, deployments: rules_are_stored_with_what_they_serve, what_is_forgotten_is_gone_and_nothing_else, }
         $crate::storage::conformance::suite! { $engine, histories: random_histories_equal_the_model, }
     };
     ($engine:expr, $part:ident: $($promise:ident),* $(,)?) => {

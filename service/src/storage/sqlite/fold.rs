@@ -65,7 +65,9 @@ impl Inner {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.tail_wants_fold() || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
+        self.tail_wants_fold()
+            || self.has_forgotten.load(Ordering::Relaxed)
+            || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
     }
 
     fn work(&self) -> Result<(), StorageError> {
@@ -73,6 +75,10 @@ impl Inner {
         self.checkpoint_log()?;
         if self.tail_wants_fold() {
             self.fold()?;
+            self.give_back_pages()?;
+        }
+        if self.has_forgotten.load(Ordering::Relaxed) {
+            self.delete_forgotten()?;
             self.give_back_pages()?;
         }
         Ok(())
@@ -191,7 +197,7 @@ impl Inner {
     }
 
     /// Runs one slice with the writer, then rests as long; `false` without running it after a reset or when closing.
-    fn slice(
+    pub(super) fn slice(
         &self,
         generation: u64,
         run: impl FnOnce(&mut Writer) -> Result<bool, StorageError>,

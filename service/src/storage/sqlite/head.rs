@@ -3,7 +3,7 @@
 use kairos_sync_protocol::OpId;
 use rusqlite::{Connection, Row};
 
-use super::super::{Checkpoint, StorageError};
+use super::super::{Checkpoint, DeploymentNumber, StorageError};
 use crate::lsn::Lsn;
 
 /// State of the store that every commit changes.
@@ -19,12 +19,14 @@ pub(super) struct Head {
     pub(super) operation_count: u64,
     pub(super) row_count: u64,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// The deployment clients are served by.
+    pub(super) serving: DeploymentNumber,
 }
 
 impl Head {
     pub(super) fn read(conn: &Connection) -> Result<Self, StorageError> {
         let sql = "SELECT creation_id, generation, version, last_op_id, last_bucket_id, bucket_count, operation_count, \
-                   row_count, visible_op_id, visible_lsn FROM head";
+                   row_count, visible_op_id, visible_lsn, serving FROM head";
         conn.prepare_cached(sql)?.query_row([], |row| Ok(Self::from_row(row)))?
     }
 
@@ -43,12 +45,14 @@ impl Head {
             operation_count: number(row, 6)?,
             row_count: number(row, 7)?,
             checkpoint,
+            serving: DeploymentNumber(number(row, 10)?),
         })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), StorageError> {
         let sql = "UPDATE head SET generation = ?1, version = ?2, last_op_id = ?3, last_bucket_id = ?4, \
-                   bucket_count = ?5, operation_count = ?6, row_count = ?7, visible_op_id = ?8, visible_lsn = ?9";
+                   bucket_count = ?5, operation_count = ?6, row_count = ?7, visible_op_id = ?8, visible_lsn = ?9, \
+                   serving = ?10";
         conn.prepare_cached(sql)?.execute((
             self.generation.cast_signed(),
             self.version.cast_signed(),
@@ -59,6 +63,7 @@ impl Head {
             self.row_count.cast_signed(),
             self.checkpoint.map(|checkpoint| checkpoint.op_id.get().cast_signed()),
             self.checkpoint.map(|checkpoint| checkpoint.lsn.get().cast_signed()),
+            self.serving.0.cast_signed(),
         ))?;
         Ok(())
     }

@@ -36,6 +36,7 @@ mod chunk;
 mod codec;
 mod error;
 mod fold;
+mod forget;
 mod head;
 mod placed;
 mod pool;
@@ -55,7 +56,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -78,8 +79,8 @@ use self::{
     writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, LookupKey, LookupValue, OperationRange, RowKey, StorageError, StoreStats, StoreView,
-    StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey,
+    Batch, BucketStore, Commit, DeploymentNumber, LookupKey, LookupValue, NamePrefixes, OperationRange, RowKey,
+    StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -158,6 +159,8 @@ struct Inner {
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
     signal: Signal,
+    /// Whether forgotten buckets may have chunks.
+    has_forgotten: AtomicBool,
     /// Pages in the log that were not yet copied to the database.
     log_pages: Arc<AtomicUsize>,
 }
@@ -211,6 +214,7 @@ impl SqliteStore {
             bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
             signal: Signal::default(),
+            has_forgotten: AtomicBool::new(true),
             log_pages,
         });
         let shared = Arc::clone(&inner);
@@ -300,7 +304,7 @@ impl Inner {
         fault_point("store.before-publishing");
         // Rows may have gone straight to their places.
         self.row_reader.table_changed();
-        let Head { version, checkpoint, last_op_id, .. } = *writer.head();
+        let Head { version, checkpoint, last_op_id, serving, .. } = *writer.head();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         for bucket in appended.past_tail {
             tail.remove(bucket, last_op_id);
@@ -314,7 +318,7 @@ impl Inner {
         tail.version = version;
         tail.checkpoint = checkpoint;
         let Appended { buckets, lookups, write_checkpoints, .. } = appended;
-        Ok(Commit { checkpoint, buckets, lookups, write_checkpoints })
+        Ok(Commit { checkpoint, buckets, lookups, write_checkpoints, serving })
     }
 
     fn reset(&self) -> Result<(), StorageError> {
@@ -327,6 +331,7 @@ impl Inner {
             change.head.operation_count = 0;
             change.head.row_count = 0;
             change.head.checkpoint = None;
+            change.head.serving = DeploymentNumber::default();
             Ok(())
         })?;
         writer.forget_names();
@@ -373,8 +378,16 @@ impl BucketStore for SqliteStore {
         self.inner.replication_state()
     }
 
+    fn rules(&self) -> Result<Option<StoredRules>, StorageError> {
+        self.inner.rules()
+    }
+
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
         self.inner.commit(batch)
+    }
+
+    fn forget(&self, names: &NamePrefixes, limit: u32) -> Result<bool, StorageError> {
+        self.inner.forget(names, limit)
     }
 
     fn reset(&self) -> Result<(), StorageError> {

@@ -11,11 +11,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     super::{
-        LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput, StorageError, StoredRow,
-        TableId, wire::RangeBuilder,
+        DeploymentNumber, LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput,
+        StorageError, StoredRow, StoredRules, TableId, wire::RangeBuilder,
     },
     BucketId, Inner, chunk,
     codec::{self, OutputRecord},
+    head::number,
     rows::{RecentPage, RowState},
     writer::{find_bucket, find_name},
 };
@@ -59,11 +60,10 @@ impl Inner {
         let Some(state) = state else { return Ok(None) };
         let (mut row, outputs) = codec::decode_row(&state)?;
         for OutputRecord { bucket, object_type, object_id } in outputs {
-            let Some(bucket) = self.bucket_name(bucket)? else {
-                // A reset came in between, which forgets rows and buckets alike.
-                return Ok(None);
-            };
-            row.outputs.push(RowOutput { bucket, object_type, object_id });
+            // Others were forgotten meanwhile.
+            if let Some(bucket) = self.bucket_name(bucket)? {
+                row.outputs.push(RowOutput { bucket, object_type, object_id });
+            }
         }
         Ok(Some(row))
     }
@@ -127,6 +127,16 @@ impl Inner {
                    ORDER BY table_id, identity LIMIT ?4";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         row_keys(&mut reader.conn().prepare_cached(sql)?.query((&*key.0, table, identity, limit))?)
+    }
+
+    pub(super) fn rules(&self) -> Result<Option<StoredRules>, StorageError> {
+        let reader = self.reader()?;
+        let sql = "SELECT serving, state FROM head, rules";
+        let rules = reader.conn().prepare_cached(sql)?.query_row([], |row| {
+            let state: Vec<u8> = row.get(1)?;
+            Ok(number(row, 0).map(|serving| StoredRules { serving: DeploymentNumber(serving), state: state.into() }))
+        });
+        rules.optional()?.transpose()
     }
 
     pub(super) fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {

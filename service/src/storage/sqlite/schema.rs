@@ -15,7 +15,9 @@ const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The format that is upgraded when it is met.
+const FORMAT_BEFORE: u32 = 2;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,7 +36,9 @@ const HEAD: &str = "
         operation_count INTEGER NOT NULL,
         row_count INTEGER NOT NULL,
         visible_op_id INTEGER,
-        visible_lsn INTEGER
+        visible_lsn INTEGER,
+        -- Number of the deployment of rules that clients are served by.
+        serving INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE write_checkpoint (
         key TEXT PRIMARY KEY,
@@ -42,9 +46,19 @@ const HEAD: &str = "
         lsn INTEGER NOT NULL
     ) WITHOUT ROWID;";
 
+/// From the format before this one.
+const UPGRADE: &str = "
+    ALTER TABLE head ADD COLUMN serving INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE rules (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL);
+    CREATE TABLE forgotten_bucket (id INTEGER PRIMARY KEY);";
+
 /// What a reset forgets.
 const GENERATION: &str = "
     CREATE TABLE replication (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        state BLOB NOT NULL
+    );
+    CREATE TABLE rules (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         state BLOB NOT NULL
     );
@@ -55,6 +69,10 @@ const GENERATION: &str = "
         operation_count INTEGER NOT NULL,
         checksum INTEGER NOT NULL,
         last_op_id INTEGER NOT NULL
+    );
+    -- Numbers of buckets that are no more, while they have chunks.
+    CREATE TABLE forgotten_bucket (
+        id INTEGER PRIMARY KEY
     );
     -- New operations of all buckets in the order of their ids.
     CREATE TABLE tail (
@@ -99,7 +117,7 @@ const GENERATION: &str = "
     ) WITHOUT ROWID;";
 
 const DROP_GENERATION: &str = "
-    DROP TABLE replication; DROP TABLE bucket; DROP TABLE tail; DROP TABLE chunk;
+    DROP TABLE replication; DROP TABLE rules; DROP TABLE bucket; DROP TABLE forgotten_bucket; DROP TABLE tail; DROP TABLE chunk;
     DROP TABLE row_tail; DROP TABLE row; DROP TABLE lookup; DROP TABLE dependent;";
 
 /// The folder of a store, held by this process until dropped.
@@ -133,8 +151,10 @@ impl StoreFolder {
         conn.pragma_update(None, "synchronous", "FULL")?;
         // The log is checkpointed in the background, not by the commit that fills it.
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-        if format_of(&conn)? == (0, 0) {
-            create(&conn)?;
+        match format_of(&conn)? {
+            (0, 0) => create(&conn)?,
+            (APPLICATION_ID, FORMAT_BEFORE) => upgrade(&conn)?,
+            _ => {}
         }
         Ok(conn)
     }
@@ -162,7 +182,7 @@ impl StoreFolder {
     /// Refuses files of others and of other releases; an empty file is welcome.
     fn check_format(&self, conn: &Connection) -> Result<(), StorageError> {
         let found = match format_of(conn)? {
-            (APPLICATION_ID, FORMAT) => return Ok(()),
+            (APPLICATION_ID, FORMAT | FORMAT_BEFORE) => return Ok(()),
             (0, 0) if table_count(conn)? == 0 => return Ok(()),
             (APPLICATION_ID, format) => format.to_string(),
             (application, _) => format!("of another program ({application:#x})"),
@@ -181,8 +201,15 @@ fn create(conn: &Connection) -> Result<(), StorageError> {
     let tx = conn.unchecked_transaction()?;
     tx.execute_batch(HEAD)?;
     tx.execute_batch(GENERATION)?;
-    tx.execute("INSERT INTO head VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, NULL, NULL)", [generation::creation_id()])?;
+    tx.execute("INSERT INTO head VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, 0)", [generation::creation_id()])?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", FORMAT)?;
+    Ok(tx.commit()?)
+}
+
+fn upgrade(conn: &Connection) -> Result<(), StorageError> {
+    let tx = conn.unchecked_transaction()?;
+    tx.execute_batch(UPGRADE)?;
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
 }

@@ -54,9 +54,9 @@ impl Tail {
                 }
                 let folded_upto = match folded.get(&bucket) {
                     Some(upto) => *upto,
-                    None => *folded.entry(bucket).or_insert(folded_upto(conn, bucket)?),
+                    None => *folded.entry(bucket).or_insert(folded_upto(conn, bucket, head)?),
                 };
-                if operation.op_id > folded_upto {
+                if folded_upto.is_some_and(|upto| operation.op_id > upto) {
                     tail.push(bucket, operation);
                 }
             }
@@ -128,11 +128,14 @@ impl Tail {
     }
 }
 
-fn folded_upto(conn: &Connection, bucket: BucketId) -> Result<OpId, StorageError> {
+/// `None` for a bucket that was forgotten.
+fn folded_upto(conn: &Connection, bucket: BucketId, head: &Head) -> Result<Option<OpId>, StorageError> {
+    if bucket.0 > head.last_bucket_id {
+        return Err(StorageError::Damaged { what: "the tail names an unknown bucket".to_owned() });
+    }
     let sql = "SELECT last_op_id FROM bucket WHERE id = ?1";
     let id = conn.prepare_cached(sql)?.query_row([bucket.column()], |row| row.get(0)).optional()?;
-    let damaged = || StorageError::Damaged { what: "the tail names an unknown bucket".to_owned() };
-    op_id(id.ok_or_else(damaged)?)
+    id.map(op_id).transpose()
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     super::{
-        BucketTotals, Checkpoint, LookupKey, LookupValue, StorageError, StoreView, WriteCheckpoint, WriteCheckpointKey,
-        generation,
+        BucketTotals, Checkpoint, DeploymentNumber, LookupKey, LookupValue, StorageError, StoreView, WriteCheckpoint,
+        WriteCheckpointKey, generation,
     },
     BucketId, Inner, codec,
     head::{Head, number, op_id},
@@ -30,6 +30,7 @@ pub(super) struct SqliteView<'a> {
     reader: PooledReader<'a>,
     checkpoint: Option<Checkpoint>,
     bucket_prefix: String,
+    serving: DeploymentNumber,
     tail_totals: Arc<TailTotals>,
 }
 
@@ -66,6 +67,10 @@ impl StoreView for SqliteView<'_> {
         Ok(totals)
     }
 
+    fn serving(&self) -> DeploymentNumber {
+        self.serving
+    }
+
     fn bucket_prefix(&self) -> String {
         self.bucket_prefix.clone()
     }
@@ -80,7 +85,7 @@ impl Inner {
     /// and its change in memory, so a few attempts do.
     pub(super) fn view(&self) -> Result<SqliteView<'_>, StorageError> {
         let reader = self.reader()?;
-        let (checkpoint, bucket_prefix, tail_totals) = until_some(|| {
+        let (checkpoint, bucket_prefix, serving, tail_totals) = until_some(|| {
             let (version, checkpoint, totals) = {
                 let tail = self.tail_read();
                 (tail.version, tail.checkpoint, tail.totals())
@@ -89,12 +94,12 @@ impl Inner {
             let head = Head::read(reader.conn())?;
             if head.version == version {
                 let bucket_prefix = generation::bucket_prefix(&head.creation_id, head.generation);
-                return Ok(Some((checkpoint, bucket_prefix, totals)));
+                return Ok(Some((checkpoint, bucket_prefix, head.serving, totals)));
             }
             reader.conn().execute_batch("ROLLBACK")?;
             Ok(None)
         })?;
-        Ok(SqliteView { reader, checkpoint, bucket_prefix, tail_totals })
+        Ok(SqliteView { reader, checkpoint, bucket_prefix, serving, tail_totals })
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 use super::{
     super::{
         Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
-        StoredRow, WriteCheckpoint, WriteCheckpointKey,
+        StoredRow, StoredRules, WriteCheckpoint, WriteCheckpointKey,
         wire::{json_bytes, write_json},
     },
     BucketId, StraightLimits,
@@ -187,6 +187,9 @@ impl Change<'_> {
         let write_checkpoints = self.set_write_checkpoints(batch.write_checkpoints)?;
         if let Some(state) = batch.replication_state {
             self.set_replication_state(&state)?;
+        }
+        if let Some(rules) = batch.rules {
+            self.set_rules(&rules)?;
         }
         self.head.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.head.last_op_id, lsn });
         Ok(Appended { operations, rows, past_tail, buckets, lookups, write_checkpoints })
@@ -394,6 +397,13 @@ impl Change<'_> {
                 Dependency::Removed => remove.execute(entry)?,
             };
         }
+        Ok(())
+    }
+
+    fn set_rules(&mut self, rules: &StoredRules) -> Result<(), StorageError> {
+        self.head.serving = rules.serving;
+        let sql = "INSERT INTO rules (id, state) VALUES (1, ?1) ON CONFLICT DO UPDATE SET state = excluded.state";
+        self.tx.prepare_cached(sql)?.execute([&*rules.state])?;
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use kairos_sync::{
     lsn::Lsn,
     storage::{
-        Batch, BucketStore, BucketTotals, Checkpoint, Commit, LookupKey, LookupValue, OperationRange, RowKey,
-        StorageError, StoreStats, StoreView, StoredRow, TableId, WriteCheckpoint, WriteCheckpointKey,
+        Batch, BucketStore, BucketTotals, Checkpoint, Commit, DeploymentNumber, LookupKey, LookupValue, NamePrefixes,
+        OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
+        WriteCheckpointKey,
     },
 };
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
@@ -16,6 +17,7 @@ use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 #[derive(Debug, Default)]
 pub(crate) struct NullStore {
     state: Mutex<Option<Bytes>>,
+    rules: Mutex<Option<StoredRules>>,
 }
 
 struct Nothing;
@@ -31,6 +33,10 @@ impl StoreView for Nothing {
 
     fn bucket(&self, _name: &BucketName) -> Result<BucketTotals, StorageError> {
         Ok(BucketTotals::default())
+    }
+
+    fn serving(&self) -> DeploymentNumber {
+        DeploymentNumber::default()
     }
 
     fn bucket_prefix(&self) -> String {
@@ -87,15 +93,33 @@ impl BucketStore for NullStore {
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    fn rules(&self) -> Result<Option<StoredRules>, StorageError> {
+        Ok(self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
         if let Some(state) = batch.replication_state {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         }
+        if let Some(rules) = batch.rules {
+            *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+        }
         let checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: OpId::ZERO, lsn });
-        Ok(Commit { checkpoint, buckets: Vec::new(), lookups: Vec::new(), write_checkpoints: Vec::new() })
+        Ok(Commit {
+            checkpoint,
+            buckets: Vec::new(),
+            lookups: Vec::new(),
+            write_checkpoints: Vec::new(),
+            serving: DeploymentNumber::default(),
+        })
+    }
+
+    fn forget(&self, _names: &NamePrefixes, _limit: u32) -> Result<bool, StorageError> {
+        Ok(false)
     }
 
     fn reset(&self) -> Result<(), StorageError> {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use kairos_sync::{
+    deployment::{Deployments, Rules},
     lsn::Lsn,
     metrics::Metrics,
     postgres::SourceConfig,
@@ -36,13 +37,11 @@ impl Replica {
     ) -> Result<Self, Box<dyn Error>> {
         let mut source = SourceConfig::from_uri(uri)?;
         source.slot_prefix = format!("kairos_stage_{name}_");
-        let compiled = kairos_sync_rules::compile(rules, "public");
-        let plan = compiled.plan.ok_or("the rules of the benchmark are wrong")?;
+        let deployments = Deployments::new(Rules::compile("rules", rules)?);
         let status = Arc::new(ReplicationStatus::default());
         let replicator = Replicator::new(
             source,
-            Arc::new(plan),
-            "bench".to_owned(),
+            Arc::new(deployments),
             store,
             Arc::new(Metrics::new()),
             Arc::new(|_| ()),

@@ -27,6 +27,7 @@ pub mod commands;
 pub mod config;
 pub mod copy_bars;
 pub mod demo;
+pub mod deployment;
 pub mod doctor;
 mod fault_point;
 #[cfg(test)]

@@ -12,6 +12,10 @@ pub struct Metrics {
     registry: Registry,
     /// Rows read from the source, snapshot and stream.
     pub rows_replicated: IntCounter,
+    /// Stored rows that were evaluated for rules being built.
+    pub rows_rebuilt: IntCounter,
+    /// Deployments of rules that the source could not serve.
+    pub deployments_refused: IntCounter,
     /// Transactions read from the source.
     pub transactions_replicated: IntCounter,
     /// Bytes read from the source.
@@ -93,6 +97,8 @@ impl Metrics {
         registry.register(Box::new(commit_seconds.clone())).expect("registered once");
         Self {
             rows_replicated: counter("powersync_rows_replicated_total", "Rows read from the source"),
+            deployments_refused: counter("kairos_deployments_refused_total", "Rules that were wanted and refused"),
+            rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
             transactions_replicated: counter(
                 "powersync_transactions_replicated_total",
                 "Transactions read from the source",

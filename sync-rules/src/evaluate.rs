@@ -105,6 +105,19 @@ pub struct Evaluation {
     pub errors: Vec<EvaluationError>,
 }
 
+impl Evaluation {
+    /// Adds what other rules make of the row.
+    pub fn extend(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        self.lookups.extend(other.lookups);
+        self.consulted.extend(other.consulted);
+        self.consulted.sort_unstable();
+        self.consulted.dedup();
+        self.events.extend(other.events);
+        self.errors.extend(other.errors);
+    }
+}
+
 /// Evaluates the rows of one source table. Made by [`crate::SyncPlan::evaluator`], which resolves column names once.
 #[derive(Debug, Clone)]
 pub struct TableEvaluator {

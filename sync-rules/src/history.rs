@@ -146,7 +146,7 @@ impl SyncPlan {
         self
     }
 
-    /// What of this plan is not in `other`, for the evaluation of rows: buckets and indexes by name, without events and
+    /// What of this plan is not in `other`, for the evaluation of rows: buckets and indexes by name, and events,
     /// without what is asked for requests.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
@@ -175,7 +175,7 @@ impl SyncPlan {
             definitions,
             rows,
             indexes: self.indexes.iter().filter(is_new).cloned().collect(),
-            events: Vec::new(),
+            events: self.events.iter().filter(|event| !other.events.contains(event)).cloned().collect(),
             policies: BTreeMap::new(),
             ..self.clone()
         }

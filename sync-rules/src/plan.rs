@@ -160,7 +160,7 @@ impl SyncPlan {
     /// the file have no part in it, so that a store built under the same fingerprint can be kept.
     pub fn fingerprint(&self) -> String {
         let definitions: Vec<_> = self.definitions.iter().map(|definition| self.content(definition)).collect();
-        hash(&(PLAN_FORMAT, self.versioned_bucket_ids, &self.compatibility, definitions))
+        hash(&(PLAN_FORMAT, self.versioned_bucket_ids, &self.compatibility, definitions, &self.events))
     }
 
     /// The definitions by name, each with a hash of all that decides about its buckets and their rows: what a deploy

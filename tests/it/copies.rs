@@ -91,7 +91,7 @@ async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
     fill(&client).await;
     let store = Arc::new(SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store"));
     let slow = slow(&cluster, 1_500_000);
-    let mut replica = Replica::start_with(slow.clone(), store, "rules-1", Arc::default());
+    let mut replica = Replica::start_with(slow.clone(), store, Arc::default());
     let progress = |replica: &Replica| {
         let copies = replica.status.snapshot().copies;
         copies.iter().find(|copy| copy.table == "public.items").map_or(0, |copy| copy.bytes_done)
@@ -103,7 +103,7 @@ async fn a_copy_that_was_stopped_goes_on_with_the_pages_not_counted() {
         let stopped = replica.stop().await;
         assert!(stopped.store.view().expect("a view").checkpoint().is_none(), "half a copy is shown to nobody");
         write(&client, round).await;
-        replica = stopped.start_again_from(slow.clone(), "rules-1");
+        replica = stopped.start_again_from(slow.clone());
         replica.wait_until(|replica| progress(replica) > 0).await;
         assert!(progress(&replica) >= done, "what was counted is not read again");
     }
@@ -194,7 +194,7 @@ async fn change_unseen(begin: &str, end: &str) {
     for sql in [&*begin.replace("{slot}", &slot), "UPDATE items SET body = repeat('new', 1000)", end] {
         client.batch_execute(sql).await.expect(sql);
     }
-    let replica = stopped.start_again_from(slow(&cluster, 40_000), "rules-1");
+    let replica = stopped.start_again_from(slow(&cluster, 40_000));
     replica.wait_until(is_copying).await;
     let started = Instant::now();
     while replica.visible_at().is_none() || is_copying(&replica) {

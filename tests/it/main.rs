@@ -6,6 +6,7 @@ mod connections;
 mod copies;
 mod custom_write_checkpoints;
 mod demo;
+mod deployments;
 mod doctor;
 mod faults;
 mod feedback;

@@ -97,7 +97,7 @@ async fn what_happened_to_partitions_during_a_stop_is_followed_too() {
         for sql in changes {
             run(&client, sql).await;
         }
-        replica = stopped.start_again(&cluster, "rules-1");
+        replica = stopped.start_again(&cluster);
         replica.wait_for_ids("everything", ids).await;
     }
     replica.stop().await;

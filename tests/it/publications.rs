@@ -43,7 +43,7 @@ async fn a_changed_row_filter_is_followed_after_a_stop() {
         for sql in change {
             run(&client, sql).await;
         }
-        replica = stopped.start_again(&cluster, "rules-1");
+        replica = stopped.start_again(&cluster);
         replica.wait_for_ids("everything", ids).await;
     }
     replica.stop().await;
@@ -95,7 +95,7 @@ async fn a_table_that_left_and_came_back_unnoticed_is_read_again() {
     ] {
         run(&client, sql).await;
     }
-    let replica = stopped.start_again(&cluster, "rules-1");
+    let replica = stopped.start_again(&cluster);
     replica.wait_for_ids("everything", &["c"]).await;
     replica.stop().await;
 }
@@ -121,7 +121,7 @@ async fn a_publication_that_was_replaced_is_followed() {
         for sql in replace {
             run(&client, &sql.replace("('b')", "('d')").replace("('c')", "('e')")).await;
         }
-        stopped.start_again(&cluster, "rules-1")
+        stopped.start_again(&cluster)
     };
     replica.wait_for_ids("everything", &["a", "b", "c", "d", "e"]).await;
     replica.stop().await;
@@ -156,7 +156,7 @@ async fn several_publications_are_read_as_one() {
     }
     // Read with one of them less, the other's tables go.
     let stopped = replica.stop().await;
-    let replica = stopped.start_again_from(reading(&cluster, &["First one"]), "rules-1");
+    let replica = stopped.start_again_from(reading(&cluster, &["First one"]));
     replica.wait_for_ids("ann", &["h"]).await;
     replica.stop().await;
 }

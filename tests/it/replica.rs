@@ -9,6 +9,7 @@ use std::{
 
 use kairos_sync::{
     demo::cluster::PgCluster,
+    deployment::{Deployments, Rules},
     lsn::Lsn,
     metrics::Metrics,
     postgres::{SnapshotOptions, SourceConfig},
@@ -110,9 +111,15 @@ pub(crate) async fn connect(cluster: &PgCluster) -> Client {
     client
 }
 
+/// Rules that must be right.
+pub(crate) fn compiled(rules: &str) -> Rules {
+    Rules::compile("rules", rules).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// A running replicator.
 pub(crate) struct Replica {
     pub(crate) store: Arc<dyn BucketStore>,
+    pub(crate) deployments: Arc<Deployments>,
     pub(crate) status: Arc<ReplicationStatus>,
     pub(crate) metrics: Arc<Metrics>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
@@ -123,11 +130,11 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn start(cluster: &PgCluster) -> Self {
-        Self::start_on(cluster, Arc::new(MemoryStore::new()), "rules-1")
+        Self::start_on(cluster, Arc::new(MemoryStore::new()))
     }
 
-    pub(crate) fn start_on(cluster: &PgCluster, store: Arc<dyn BucketStore>, fingerprint: &str) -> Self {
-        Self::start_with(config(cluster), store, fingerprint, Arc::default())
+    pub(crate) fn start_on(cluster: &PgCluster, store: Arc<dyn BucketStore>) -> Self {
+        Self::start_with(config(cluster), store, Arc::default())
     }
 
     /// As another role than the superuser.
@@ -137,32 +144,29 @@ impl Replica {
     }
 
     pub(crate) fn start_from(source: SourceConfig) -> Self {
-        Self::start_with(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default())
+        Self::start_with(source, Arc::new(MemoryStore::new()), Arc::default())
     }
 
     /// With rules of its own.
     pub(crate) fn start_reading(source: SourceConfig, rules: &'static str) -> Self {
-        Self::start_all(source, Arc::new(MemoryStore::new()), "rules-1", Arc::default(), rules)
+        Self::start_all(source, Arc::new(MemoryStore::new()), Arc::default(), rules)
     }
 
     pub(crate) fn start_with(
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
-        fingerprint: &str,
         buckets: Arc<Mutex<BTreeSet<BucketName>>>,
     ) -> Self {
-        Self::start_all(source, store, fingerprint, buckets, RULES)
+        Self::start_all(source, store, buckets, RULES)
     }
 
     fn start_all(
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
-        fingerprint: &str,
         buckets: Arc<Mutex<BTreeSet<BucketName>>>,
         rules: &'static str,
     ) -> Self {
-        let compiled = kairos_sync_rules::compile(rules, "public");
-        let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
+        let deployments = Arc::new(Deployments::new(compiled(rules)));
         let status = Arc::new(ReplicationStatus::default());
         let metrics = Arc::new(Metrics::new());
         let seen = Arc::clone(&buckets);
@@ -171,8 +175,7 @@ impl Replica {
         };
         let replicator = Replicator::new(
             source,
-            plan,
-            fingerprint.to_owned(),
+            Arc::clone(&deployments),
             Arc::clone(&store),
             Arc::clone(&metrics),
             Arc::new(on_commit),
@@ -180,7 +183,7 @@ impl Replica {
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, status, metrics, buckets, rules, stop, task }
+        Self { store, deployments, status, metrics, buckets, rules, stop, task }
     }
 
     /// Ends it in order.
@@ -328,11 +331,16 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
-    pub(crate) fn start_again(self, cluster: &PgCluster, fingerprint: &str) -> Replica {
-        self.start_again_from(config(cluster), fingerprint)
+    pub(crate) fn start_again(self, cluster: &PgCluster) -> Replica {
+        self.start_again_from(config(cluster))
     }
 
-    pub(crate) fn start_again_from(self, source: SourceConfig, fingerprint: &str) -> Replica {
-        Replica::start_all(source, self.store, fingerprint, self.buckets, self.rules)
+    pub(crate) fn start_again_from(self, source: SourceConfig) -> Replica {
+        Replica::start_all(source, self.store, self.buckets, self.rules)
+    }
+
+    /// By other rules.
+    pub(crate) fn start_again_by(self, cluster: &PgCluster, rules: &'static str) -> Replica {
+        Replica::start_all(config(cluster), self.store, self.buckets, rules)
     }
 }

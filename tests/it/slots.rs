@@ -7,7 +7,7 @@ use kairos_sync::{
     lsn::Lsn,
     postgres::{Failover, SourceConfig, blocker::Blocker},
     replication::{Phase, StatusSnapshot},
-    storage::WriteCheckpointKey,
+    storage::{Batch, DeploymentNumber, StoredRules, WriteCheckpointKey},
 };
 use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::Client;
@@ -119,7 +119,7 @@ async fn a_slot_that_lost_its_wal_while_stopped_costs_the_differences() {
     write_segments(&client, 6).await;
     let is_lost = "EXISTS (SELECT FROM pg_replication_slots WHERE wal_status = 'lost')";
     repeat_until(&client, "CHECKPOINT", is_lost).await;
-    let replica = stopped.start_again(&cluster, "rules-1");
+    let replica = stopped.start_again(&cluster);
     replica.catch_up(&client).await;
     replica.assert_items_equal_sql(&client).await;
     assert_eq!(last_comparison(&replica), Some("REPL-0202"));
@@ -175,16 +175,21 @@ async fn a_slot_dropped_while_streaming_costs_the_differences() {
 }
 
 #[tokio::test]
-async fn other_rules_on_a_restored_server_keep_no_upload_waiting() {
+async fn rules_that_cannot_be_read_cost_a_copy_and_keep_no_upload_waiting() {
     let (cluster, client) = source(None, &[]).await;
     let replica = Replica::start(&cluster);
     replica.catch_up(&client).await;
     let key = WriteCheckpointKey("ann".to_owned());
     // A position of a history which the server has left, far ahead of where it is now.
     replica.store.put_write_checkpoint(&key, Lsn::new(u64::MAX), None).expect("stores it");
-    let replica = replica.stop().await.start_again(&cluster, "rules-2");
+    let prefix = replica.store.bucket_prefix().expect("a prefix");
+    let stopped = replica.stop().await;
+    let unreadable = StoredRules { serving: DeploymentNumber(0), state: b"of another release".as_slice().into() };
+    stopped.store.commit(Batch { rules: Some(unreadable), ..Batch::default() }).expect("commits");
+    let replica = stopped.start_again(&cluster);
     replica.wait_for_stream().await;
     replica.catch_up(&client).await;
+    assert_ne!(replica.store.bucket_prefix().expect("a prefix"), prefix);
     let waiting = replica.store.write_checkpoint(&key).expect("reads it").expect("it is there");
     assert!(replica.visible_at().is_some_and(|visible| visible >= waiting.lsn), "{waiting:?} is out of reach");
     replica.stop().await;
@@ -201,7 +206,7 @@ async fn a_slot_that_was_idle_for_too_long_costs_the_differences() {
     client.batch_execute(ONE_CHANGE).await.expect("writes");
     let is_lost = "EXISTS (SELECT FROM pg_replication_slots WHERE invalidation_reason = 'idle_timeout')";
     repeat_until(&client, "CHECKPOINT", is_lost).await;
-    let replica = stopped.start_again(&cluster, "rules-1");
+    let replica = stopped.start_again(&cluster);
     replica.catch_up(&client).await;
     replica.assert_items_equal_sql(&client).await;
     let (code, reason) = replica.status.snapshot().last_comparison.expect("all was compared");
@@ -227,7 +232,7 @@ async fn a_slot_is_kept_on_standbys_as_configured() {
     assert_eq!(failover(&client).await, [true], "auto");
     for (setting, expected) in [(Failover::Off, false), (Failover::On, true), (Failover::Auto, true)] {
         let source = SourceConfig { failover: setting, ..config.clone() };
-        replica = replica.stop().await.start_again_from(source, "rules-1");
+        replica = replica.stop().await.start_again_from(source);
         replica.wait_for_stream().await;
         replica.catch_up(&client).await;
         assert_eq!(failover(&client).await, [expected], "{setting:?}");

@@ -10,13 +10,14 @@ use std::{
 const FAMILIES: [&str; 9] = ["CONF-", "PG-", "REPL-", "STORE-", "SYNC-", "DEMO-", "CLIENT-", "WRITE_", "PSYNC_S"];
 
 /// What a folder of the service must not import, since it lies below it.
-const LAYERS: [(&str, &[&str]); 6] = [
-    ("postgres", &["api", "auth", "demo", "replication", "server", "storage", "sync", "write"]),
-    ("storage", &["api", "auth", "config", "demo", "postgres", "replication", "server", "sync", "write"]),
+const LAYERS: [(&str, &[&str]); 7] = [
+    ("deployment", &["api", "auth", "config", "demo", "postgres", "replication", "server", "sync", "write"]),
+    ("postgres", &["api", "auth", "demo", "deployment", "replication", "server", "storage", "sync", "write"]),
+    ("storage", &["api", "auth", "config", "demo", "deployment", "postgres", "replication", "server", "sync", "write"]),
     ("replication", &["api", "auth", "config", "demo", "server", "sync", "write"]),
     ("sync", &["api", "config", "demo", "postgres", "replication", "server", "write"]),
-    ("auth", &["api", "config", "demo", "postgres", "replication", "server", "storage", "sync", "write"]),
-    ("write", &["api", "config", "demo", "replication", "server", "storage", "sync"]),
+    ("auth", &["api", "config", "demo", "deployment", "postgres", "replication", "server", "storage", "sync", "write"]),
+    ("write", &["api", "config", "demo", "deployment", "replication", "server", "storage", "sync"]),
 ];
 
 pub(crate) fn root() -> PathBuf {

@@ -150,10 +150,10 @@ async fn a_transaction_interrupted_between_parts_goes_on_where_it_was() {
         );
         client.batch_execute(&changes).await.expect("changes");
         replica.wait_until(|replica| replica.visible_at().is_none()).await;
-        replica = replica.stop().await.start_again(&cluster, "rules-1");
+        replica = replica.stop().await.start_again(&cluster);
         assert_eq!(replica.visible_at(), None, "half of it is stored");
         replica.wait_for_stream().await;
-        replica = replica.stop().await.start_again(&cluster, "rules-1");
+        replica = replica.stop().await.start_again(&cluster);
         replica.catch_up(&client).await;
         replica.assert_items_equal_sql(&client).await;
         assert_eq!(replica.operation_count() - before, 2 * ROW_COUNT as u64 + 4, "each change once");

@@ -54,7 +54,7 @@ impl ApiError {
 impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         let status = match error {
-            SyncError::Stopping | SyncError::Head(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SyncError::Stopping | SyncError::Head(_) | SyncError::UnknownRules => StatusCode::SERVICE_UNAVAILABLE,
             SyncError::CustomWriteCheckpoints => StatusCode::BAD_REQUEST,
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -30,6 +30,7 @@ use tokio::{
 use super::*;
 use crate::{
     auth::{AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
+    deployment::{Deployments, Rules},
     lsn::Lsn,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
@@ -125,10 +126,10 @@ async fn start_serving(
     let hub = Hub::new(None);
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
-    let plan = kairos_sync_rules::compile(rules, "public").plan.expect("valid rules");
+    let rules = Rules::compile("rules", rules).expect("valid rules");
     let sync = SyncContext::new(
         Arc::clone(&store),
-        Arc::new(plan),
+        Arc::new(Deployments::new(rules)),
         Arc::clone(&hub),
         Arc::clone(&metrics),
         sync_limits,
@@ -142,7 +143,12 @@ async fn start_serving(
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
-        write_checkpoints: WriteCheckpoints::new(Arc::new(FixedHead(100)), Arc::clone(&store), Arc::clone(&hub), false),
+        write_checkpoints: WriteCheckpoints::new(
+            Arc::new(FixedHead(100)),
+            Arc::clone(&store),
+            Arc::clone(&hub),
+            || false,
+        ),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         heartbeat: None,

@@ -98,6 +98,19 @@ pub struct RulesText {
     pub file: String,
     /// The text.
     pub text: String,
+    /// Where other ones come from while the service runs.
+    pub origin: RulesOrigin,
+}
+
+/// Where rules come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RulesOrigin {
+    /// A file of their own, which is read again when it changes.
+    File(PathBuf),
+    /// The configuration, which is read at start only.
+    Config,
+    /// Those who may deploy over HTTP. The store keeps what they deployed; before that there are none.
+    Api,
 }
 
 /// How uploads are written.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesText, WriteConfig, auth,
+    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesOrigin, RulesText, WriteConfig, auth,
     environment::Environment,
     error::{ConfigError, Place, Problem},
     section::{Section, missing},
@@ -20,6 +20,9 @@ use crate::{
     postgres::{Failover, PgError, SourceConfig, TlsMode},
     secret::Secret,
 };
+
+/// What is served before anything is deployed over HTTP.
+const NO_RULES: &str = "bucket_definitions: {}";
 
 /// What the sections are read with.
 pub(super) struct Context<'a> {
@@ -173,14 +176,26 @@ impl Context<'_> {
         let missing = |place| missing(place, "sync_config", "add `path` (or `content`) with the rules below it");
         let Some(node) = node else {
             let path = self.environment.variable("KAIROS_SYNC_RULES").ok_or_else(|| missing(self.whole.clone()))?;
-            return Ok(RulesText { text: read_file(Path::new(&path))?, file: path });
+            let origin = RulesOrigin::File(PathBuf::from(&path));
+            return Ok(RulesText { text: read_file(Path::new(&path))?, file: path, origin });
         };
         let place = node.place.clone();
         let mut section = node.into_section()?;
         let path = section.take("path");
         let content = section.text("content")?;
+        let by_api = section.take("by_api");
         section.unneeded("exit_on_error", "rules with a mistake always stop the start", &mut self.warnings);
         section.finish()?;
+        if let Some(by_api) = by_api {
+            let setting = by_api.setting();
+            if by_api.into_flag()? {
+                if path.is_some() || content.is_some() {
+                    return Err(setting.invalid("stands beside `path` or `content`: keep one of them"));
+                }
+                let (file, text) = ("the rules deployed over HTTP".to_owned(), NO_RULES.to_owned());
+                return Ok(RulesText { file, text, origin: RulesOrigin::Api });
+            }
+        }
         match (path, content) {
             (Some(path), _) => {
                 let place = path.place.clone();
@@ -189,9 +204,13 @@ impl Context<'_> {
                     place,
                     problem: Problem::Unreadable(format!("{}: {}", file.display(), error.problem)),
                 })?;
-                Ok(RulesText { file: file.display().to_string(), text })
+                Ok(RulesText { file: file.display().to_string(), text, origin: RulesOrigin::File(file) })
             }
-            (None, Some(text)) => Ok(RulesText { file: format!("{}: sync_config.content", self.whole), text }),
+            (None, Some(text)) => Ok(RulesText {
+                file: format!("{}: sync_config.content", self.whole),
+                text,
+                origin: RulesOrigin::Config,
+            }),
             (None, None) => Err(missing(place)),
         }
     }

@@ -60,6 +60,8 @@ enum Emit<'o> {
     Differences,
     /// Outputs that clients have with this very data are left alone.
     Except(&'o HashMap<RowOutput, Arc<str>>),
+    /// Nobody is served the outputs any more.
+    Nothing,
 }
 
 impl<'s> Applier<'s> {
@@ -366,8 +368,20 @@ impl<'s> Applier<'s> {
             return Ok(());
         };
         let image = stored.image.clone();
+        self.evaluate_image(table, key, image)
+    }
+
+    /// Takes a stored row through the rules, which may be others than when it was stored.
+    pub(super) fn evaluate_stored(&mut self, relations: &Relations<'_>, key: &RowKey) -> Result<(), ReplicationError> {
+        let Some(table) = relations.by_id(key.table) else { return Ok(()) };
+        let Some(stored) = self.rows.get(key)? else { return Ok(()) };
+        let image = stored.image.clone();
+        self.evaluate_image(table, key, image)
+    }
+
+    /// Evaluates a row again. One that is not complete is evaluated when it is.
+    fn evaluate_image(&mut self, table: &SourceRelation, key: &RowKey, image: Bytes) -> Result<(), ReplicationError> {
         let (layout, decoded) = Image::decode(&image).ok_or_else(damaged_image)?;
-        // One that is not complete is evaluated when it is.
         let Image::Complete(row) = decoded else { return Ok(()) };
         self.evaluate(table, key, (layout, &row), image, Emit::Differences)
     }
@@ -407,7 +421,8 @@ impl<'s> Applier<'s> {
             return Ok(());
         }
         let subkey = subkey(&table.schema, &table.name, key);
-        self.replace(key, place, None, &subkey, Vec::new(), Emit::All);
+        let emit = if table.is_read { Emit::All } else { Emit::Nothing };
+        self.replace(key, place, None, &subkey, Vec::new(), emit);
         Ok(())
     }
 
@@ -472,6 +487,9 @@ impl<'s> Applier<'s> {
     }
 
     fn emit(&mut self, subkey: &Arc<str>, old: &[RowOutput], new: Vec<Put>, emit: Emit<'_>) {
+        if matches!(emit, Emit::Nothing) {
+            return;
+        }
         let gone = outputs_gone(old, &new);
         // Only asked when differences are wanted, or there are none.
         let had: HashSet<&RowOutput, RandomState> =

@@ -17,7 +17,9 @@
 //!   several commits, of which only the last is visible. At first nothing is visible before all tables are copied.
 //! - Transactions are recognised by their commit position: what comes twice is applied once.
 //! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
-//!   stored, so that clients get the differences; when the rules change, everything begins afresh.
+//!   stored, so that clients get the differences.
+//! - When the rules change, what is new is built from stored rows (`rebuild`) beside what is served, and takes its place
+//!   in one commit (`rollout`).
 //! - Knows no clients and no HTTP, and not which store it writes to.
 //!
 //! Start reading at [`replicator`].
@@ -33,9 +35,12 @@ mod heartbeat;
 mod image;
 mod lookups;
 mod pending;
+mod plans;
 mod prepare;
+mod rebuild;
 mod relations;
 pub mod replicator;
+mod rollout;
 mod slot_creation;
 mod state;
 pub mod status;
@@ -49,5 +54,5 @@ pub use copy_status::{CopyStage, CopyStatus};
 pub use discontinuity::Discontinuity;
 pub use error::ReplicationError;
 pub use replicator::Replicator;
-pub use status::{Phase, ReplicationStatus, StatusSnapshot};
+pub use status::{Phase, RebuildStatus, ReplicationStatus, StatusSnapshot};
 pub use wal_budget::{Budget, SlotWal};

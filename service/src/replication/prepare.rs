@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::{
     byte_size::ByteSize,
+    deployment::{Followed, Refusal, RulesState},
     fault_point::fault_point,
     lsn::Lsn,
     postgres::{
@@ -18,6 +19,8 @@ use crate::{
     replication::{
         discontinuity::Discontinuity,
         error::ReplicationError,
+        plans::Plans,
+        rebuild::Rebuild,
         replicator::{Remedy, Replicator, current_position, within_deadline},
         state::ReplicationState,
         stream::Start,
@@ -35,21 +38,42 @@ pub(super) struct Prepared {
     pub(super) start: Start,
 }
 
+/// The rules an attempt goes by.
+struct Aim<'a> {
+    rules: &'a RulesState,
+    plans: &'a Plans,
+    /// Whether they are others than those stored.
+    has_changed: bool,
+}
+
+impl Aim<'_> {
+    /// Takes in what is to be built, unless it is known.
+    fn rebuild(&self, state: &mut ReplicationState, catalog: &[Table]) {
+        let Some((building, news)) = self.rules.building().zip(self.plans.news()) else {
+            state.rebuild = None;
+            return;
+        };
+        if state.rebuild.as_ref().is_none_or(|rebuild| rebuild.deployment != building.number) {
+            state.rebuild = Some(Rebuild::of(building.number, news, &state.tables, catalog));
+        }
+    }
+}
+
 impl Replicator {
     /// Connects, looks at the source, and settles what to continue from.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<Prepared, ReplicationError> {
         let client = self.source.connect().await?;
         let remedy = self.remedy();
-        let stored = match self.blocking(|replicator| ReplicationState::load(replicator.store.as_ref())).await {
+        let (stored, stored_rules) = match self.blocking(Self::load).await {
             // Announced when it was first met. The name of the slot is lost with it.
-            Err(ReplicationError::State(_)) if remedy == Some(Remedy::StartOver) => None,
+            Err(ReplicationError::State(_)) if remedy == Some(Remedy::StartOver) => (None, None),
             stored => stored?,
         };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
-        let tables = self.plan.source_tables();
+        let mut rules = self.rules_to_follow(stored_rules.clone());
         let catalog_seen_at = within_deadline(current_position(&client)).await?;
-        let look = inspect(&client, &self.source, &tables, slot_name.as_deref());
-        let inspection = refuse_problems(within_deadline(look).await?)?;
+        let (plans, inspection) = self.look(&client, &mut rules, slot_name.as_deref()).await?;
+        self.deployments.in_force(&rules);
         let mut walsender = WalSender::connect(&self.source).await?;
         let system = walsender.identify_system().await?;
         let slot = match &slot_name {
@@ -57,19 +81,79 @@ impl Replicator {
             None => None,
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
-        let state = match judge(stored, remedy, &self.rules_fingerprint, &found) {
-            Verdict::Resume(state) => self.resume(&client, walsender, state, &found, catalog_seen_at).await?,
+        let aim = Aim { rules: &rules, plans: &plans, has_changed: stored_rules.as_ref() != Some(&rules) };
+        let state = match judge(stored, remedy, stored_rules.is_some(), &found) {
+            Verdict::Resume(state) => self.resume(&client, walsender, state, &aim, &found, catalog_seen_at).await?,
             Verdict::Compare { reason, state } => {
                 tracing::warn!(code = reason.code(), "all tables will be compared with what is stored: {reason}");
-                self.compare(&client, walsender, state, reason, &found).await?
+                self.compare(&client, walsender, state, &aim, reason, &found).await?
             }
             Verdict::StartOver { reason, old_slot } => {
                 tracing::info!("all tables will be copied: {reason}");
-                self.start_over(&client, walsender, old_slot, &found).await?
+                self.start_over(&client, walsender, &aim, old_slot, &found).await?
             }
         };
+        self.progress.rebuilds(state.rebuild.as_ref().map(Rebuild::status));
         let Inspection { tables, partitions, .. } = inspection;
-        Ok(Prepared { client, tables, start: Start { state, catalog_seen_at, partitions } })
+        Ok(Prepared { client, tables, start: Start { state, rules, plans, catalog_seen_at, partitions } })
+    }
+
+    /// What is stored of replication and of rules.
+    fn load(&self) -> Result<(Option<ReplicationState>, Option<RulesState>), ReplicationError> {
+        let state = ReplicationState::load(self.store.as_ref())?;
+        // Rules that cannot be read are as good as none: everything is copied then.
+        let rules = self.store.rules()?.and_then(|stored| {
+            let read = RulesState::from_stored(&stored);
+            read.inspect_err(|error| tracing::warn!("the rules in the bucket store cannot be read: {error}")).ok()
+        });
+        Ok((state, rules))
+    }
+
+    /// The rules to go on with: those stored, on their way to those wanted.
+    fn rules_to_follow(&self, stored: Option<RulesState>) -> RulesState {
+        let Some(mut rules) = stored else { return RulesState::first(&self.deployments.first_choice()) };
+        if let Some(wanted) = self.deployments.wanted() {
+            let (before, followed) = (rules.serving().clone(), rules.follow(&wanted));
+            match (followed, rules.building()) {
+                (Followed::Builds, Some(building)) => tracing::info!(
+                    deployment = building.number.0,
+                    buckets = ?building.buckets_unlike(&before),
+                    "rules: others are wanted; what is new is built while clients are served by the old ones"
+                ),
+                (Followed::Switched, _) => tracing::info!(
+                    deployment = rules.serving().number.0,
+                    "rules: others are wanted, for which nothing is to be built: clients are served by them"
+                ),
+                _ => {}
+            }
+        }
+        rules
+    }
+
+    /// Looks at the tables that the rules read. Rules that the source cannot serve are given up where others are served.
+    async fn look(
+        &self,
+        client: &Client,
+        rules: &mut RulesState,
+        slot_name: Option<&str>,
+    ) -> Result<(Arc<Plans>, Inspection), ReplicationError> {
+        loop {
+            let plans = Arc::new(Plans::of(rules));
+            let tables = plans.source_tables();
+            let look = inspect(client, &self.source, &tables, slot_name);
+            match refuse_problems(within_deadline(look).await?) {
+                Err(error @ ReplicationError::Setup(_)) if rules.building().is_some() => {
+                    tracing::error!(
+                        code = error.code(),
+                        "rules: the new ones are refused, and clients are served by the old ones as before: {error}"
+                    );
+                    self.deployments.refuse(Refusal { code: error.code(), message: error.to_string() });
+                    self.metrics.deployments_refused.inc();
+                    rules.abandon();
+                }
+                inspection => return Ok((plans, inspection?)),
+            }
+        }
     }
 
     /// Goes on; tables that changed meanwhile are copied.
@@ -78,6 +162,7 @@ impl Replicator {
         client: &Client,
         mut walsender: WalSender,
         mut state: ReplicationState,
+        aim: &Aim<'_>,
         found: &Found<'_>,
         catalog_seen_at: Lsn,
     ) -> Result<ReplicationState, ReplicationError> {
@@ -86,16 +171,21 @@ impl Replicator {
             within_deadline(release(client, &state.slot)).await?;
             walsender.set_failover(&state.slot, failover).await?;
         }
+        aim.rebuild(&mut state, &found.inspection.tables);
         let changes = state.follow_catalog(&found.inspection.tables, catalog_seen_at);
-        if changes.is_empty() {
+        if changes.is_empty() && !aim.has_changed {
             return Ok(state);
         }
         for (table, change) in changes {
             tracing::warn!("{table}: {change}");
         }
-        let stored = state.clone();
-        self.blocking(move |replicator| Ok(replicator.save(&stored)?)).await?;
+        self.save_aim(&state, aim).await?;
         Ok(state)
+    }
+
+    async fn save_aim(self: &Arc<Self>, state: &ReplicationState, aim: &Aim<'_>) -> Result<(), ReplicationError> {
+        let (state, rules) = (state.clone(), aim.rules.clone());
+        self.blocking(move |replicator| Ok(replicator.save_rules(&state, &rules)?)).await
     }
 
     /// Keeps what is stored, hidden, and creates the slot anew. Every table is read again: what is the same gives clients
@@ -105,6 +195,7 @@ impl Replicator {
         client: &Client,
         walsender: WalSender,
         mut state: ReplicationState,
+        aim: &Aim<'_>,
         reason: Discontinuity,
         found: &Found<'_>,
     ) -> Result<ReplicationState, ReplicationError> {
@@ -112,20 +203,17 @@ impl Replicator {
         self.metrics.comparisons.with_label_values(&[reason.code()]).inc();
         within_deadline(drop_slot(client, &state.slot)).await?;
         self.progress.forget_source();
+        aim.rebuild(&mut state, &found.inspection.tables);
         state.follow_catalog(&found.inspection.tables, Lsn::ZERO);
         state.copy_everything_again();
         (state.system_id, state.timeline) = (found.system.system_id.clone(), found.system.timeline.clone());
         state.publications.clone_from(&found.inspection.publications);
         (state.slot_created_at, state.resume) = (None, Lsn::ZERO);
         state.partial = None;
-        let stored = state.clone();
-        self.blocking(move |replicator| {
-            if matches!(reason, Discontinuity::OtherHistory(_)) {
-                replicator.store.release_write_checkpoints()?;
-            }
-            Ok(replicator.save(&stored)?)
-        })
-        .await?;
+        if matches!(reason, Discontinuity::OtherHistory(_)) {
+            self.blocking(|replicator| Ok(replicator.store.release_write_checkpoints()?)).await?;
+        }
+        self.save_aim(&state, aim).await?;
         self.create_slot(client, walsender, state, self.wants_failover(found)).await
     }
 
@@ -135,6 +223,7 @@ impl Replicator {
         self: &Arc<Self>,
         client: &Client,
         walsender: WalSender,
+        aim: &Aim<'_>,
         old_slot: Option<String>,
         found: &Found<'_>,
     ) -> Result<ReplicationState, ReplicationError> {
@@ -148,18 +237,16 @@ impl Replicator {
             found.system,
             slot,
             found.inspection.publications.clone(),
-            self.rules_fingerprint.clone(),
             &found.inspection.tables,
         );
-        let stored = state.clone();
-        self.blocking(move |replicator| {
+        self.blocking(|replicator| {
             replicator.store.reset()?;
             // Write checkpoints may wait for positions of another history. To release all is safe: they were made before
             // the new slot is, and nothing is visible before the position where that begins.
-            replicator.store.release_write_checkpoints()?;
-            Ok(replicator.save(&stored)?)
+            Ok(replicator.store.release_write_checkpoints()?)
         })
         .await?;
+        self.save_aim(&state, aim).await?;
         self.create_slot(client, walsender, state, self.wants_failover(found)).await
     }
 

@@ -17,6 +17,7 @@ use crate::{
     replication::{
         error::ReplicationError,
         image::{CompleteRow, Image},
+        plans::Plans,
         state::{ColumnState, TableState},
         types::Types,
     },
@@ -25,7 +26,7 @@ use crate::{
 
 /// All tables being read.
 pub(super) struct Relations<'p> {
-    plan: &'p SyncPlan,
+    plans: &'p Plans,
     bucket_prefix: String,
     tables: HashMap<TableId, SourceRelation>,
     by_oid: HashMap<u32, TableId>,
@@ -42,6 +43,8 @@ pub(super) struct SourceRelation {
     pub(super) name: String,
     /// Whether its copy has not ended: the stream's changes are noted then.
     pub(super) is_being_copied: bool,
+    /// Whether a rule reads it. Else its rows are being forgotten, and clients lose its buckets as a whole.
+    pub(super) is_read: bool,
     /// Rows under earlier layouts may have changed unseen: nothing is taken from them.
     pub(super) trusted_from: usize,
     /// Number of the layout in which the stream sends rows.
@@ -74,8 +77,8 @@ pub(super) struct Layout {
     columns: Vec<ColumnState>,
     /// Positions of columns whose types may get further parts.
     growing: Vec<usize>,
-    evaluator: TableEvaluator,
-    compatibility: Compatibility,
+    /// One per plan, with how it wants values to be printed.
+    evaluators: Vec<(TableEvaluator, Compatibility)>,
 }
 
 impl Layout {
@@ -94,27 +97,39 @@ impl Layout {
         lookups: &mut L,
         scratch: &mut Scratch,
     ) -> Result<Evaluation, L::Error> {
+        let mut evaluation: Option<Evaluation> = None;
+        for (evaluator, compatibility) in &self.evaluators {
+            let values = self.values(row, *compatibility);
+            let next = evaluator.evaluate_with(&values, lookups, scratch)?;
+            match &mut evaluation {
+                None => evaluation = Some(next),
+                Some(evaluation) => evaluation.extend(next),
+            }
+        }
+        Ok(evaluation.unwrap_or_default())
+    }
+
+    fn values<T: AsRef<[u8]>>(&self, row: &CompleteRow<T>, compatibility: Compatibility) -> Vec<SqlValue> {
         let decode = |(value, column): (&Option<T>, &ColumnState)| match value {
             None => SqlValue::Null,
             Some(text) => match std::str::from_utf8(text.as_ref()) {
-                Ok(text) => column.read_as.decode(text, self.compatibility),
-                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text.as_ref()), self.compatibility),
+                Ok(text) => column.read_as.decode(text, compatibility),
+                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text.as_ref()), compatibility),
             },
         };
-        let values: Vec<_> = row.0.iter().zip(&self.columns).map(decode).collect();
-        self.evaluator.evaluate_with(&values, lookups, scratch)
+        row.0.iter().zip(&self.columns).map(decode).collect()
     }
 }
 
 impl<'p> Relations<'p> {
     pub(super) fn new(
-        plan: &'p SyncPlan,
+        plans: &'p Plans,
         bucket_prefix: String,
         tables: &[TableState],
         partitions: BTreeSet<u32>,
     ) -> Self {
         let (tables_by_id, by_oid, ignored) = (HashMap::new(), HashMap::new(), HashSet::new());
-        let mut relations = Self { plan, bucket_prefix, tables: tables_by_id, by_oid, ignored, partitions };
+        let mut relations = Self { plans, bucket_prefix, tables: tables_by_id, by_oid, ignored, partitions };
         for table in tables {
             relations.set(table);
         }
@@ -156,6 +171,7 @@ impl<'p> Relations<'p> {
             schema: table.schema.clone(),
             name: table.name.clone(),
             is_being_copied: table.copy.is_some(),
+            is_read: self.plans.read(&table.source_table()),
             trusted_from: table.copy.as_ref().map_or(0, |copy| copy.trusted_from),
             current: known.map_or(layouts.len().saturating_sub(1), |known| known.current),
             layouts,
@@ -166,7 +182,8 @@ impl<'p> Relations<'p> {
         let source = source_table(&table.schema, &table.name);
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         let position = |wanted: &String| names.iter().position(|name| name == wanted);
-        let reads_parts = self.plan.compatibility().custom_postgres_types;
+        let reads_parts = self.plans.iter().any(|plan| plan.compatibility().custom_postgres_types);
+        let evaluator = |plan: &SyncPlan| (plan.evaluator(&source, &names, &self.bucket_prefix), plan.compatibility());
         let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
         Layout {
             table: table.id(),
@@ -176,8 +193,7 @@ impl<'p> Relations<'p> {
             identity: table.identity.iter().filter_map(position).collect(),
             columns: columns.to_vec(),
             growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
-            evaluator: self.plan.evaluator(&source, &names, &self.bucket_prefix),
-            compatibility: self.plan.compatibility(),
+            evaluators: self.plans.iter().map(evaluator).collect(),
         }
     }
 
@@ -211,7 +227,7 @@ impl<'p> Relations<'p> {
         let Some(table) = known.filter(|table| is_described_by(table, relation)) else {
             let source = source_table(&relation.schema, &relation.name);
             let is_known = self.by_oid.contains_key(&relation.oid);
-            let is_read = is_known || self.plan.source_tables().iter().any(|pattern| pattern.matches(&source));
+            let is_read = is_known || self.plans.read(&source);
             if is_read && !is_history {
                 return Err(ReplicationError::SchemaChanged {
                     table: format!("{}.{}", relation.schema, relation.name),

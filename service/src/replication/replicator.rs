@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kairos_sync_rules::{EvaluationError, SyncPlan};
+use kairos_sync_rules::EvaluationError;
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -17,6 +17,7 @@ use tokio::{
 use tokio_postgres::Client;
 
 use crate::{
+    deployment::{Deployments, Rules, RulesState},
     lsn::Lsn,
     metrics::Metrics,
     postgres::{
@@ -27,10 +28,11 @@ use crate::{
         copy,
         discontinuity::Discontinuity,
         error::{Recovery, ReplicationError},
+        plans::Plans,
         prepare::Prepared,
         state::ReplicationState,
         status::{Phase, ReplicationStatus},
-        stream::apply_stream,
+        stream::{Applied, apply_stream},
     },
     storage::{Batch, BucketStore, Commit, StorageError},
 };
@@ -58,8 +60,7 @@ pub type OnCommit = Arc<dyn Fn(&Commit) + Send + Sync>;
 /// Keeps a bucket store equal to a source.
 pub struct Replicator {
     pub(super) source: SourceConfig,
-    pub(super) plan: Arc<SyncPlan>,
-    pub(super) rules_fingerprint: String,
+    pub(super) deployments: Arc<Deployments>,
     pub(super) store: Arc<dyn BucketStore>,
     pub(super) metrics: Arc<Metrics>,
     on_commit: OnCommit,
@@ -70,6 +71,15 @@ pub struct Replicator {
     pub(super) spool_folder: PathBuf,
     /// Set when what is stored cannot be continued as it is; cleared once that has been seen to.
     remedy: Mutex<Option<Remedy>>,
+}
+
+/// Why an attempt ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Other rules are wanted, or in force.
+    OtherRules,
 }
 
 /// What to do with what is stored before going on.
@@ -88,11 +98,11 @@ impl fmt::Debug for Replicator {
 }
 
 impl Replicator {
-    /// Replicates what the rules read of `source` into `store`. `rules_fingerprint` changes when the rules do.
+    /// Replicates what the rules read of `source` into `store`. Rules may change while it runs: `deployments` says which
+    /// are wanted, and is told which are in force.
     pub fn new(
         source: SourceConfig,
-        plan: Arc<SyncPlan>,
-        rules_fingerprint: String,
+        deployments: Arc<Deployments>,
         store: Arc<dyn BucketStore>,
         metrics: Arc<Metrics>,
         on_commit: OnCommit,
@@ -100,8 +110,7 @@ impl Replicator {
     ) -> Self {
         Self {
             source,
-            plan,
-            rules_fingerprint,
+            deployments,
             store,
             metrics,
             on_commit,
@@ -126,12 +135,15 @@ impl Replicator {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), ReplicationError> {
         let replicator = Arc::new(self);
         let mut bound = RETRY_BOUND_FIRST;
+        let mut wishes = replicator.deployments.subscribe();
         while !*shutdown.borrow() {
             let mut streaming_since = None;
-            let outcome = Box::pin(replicator.attempt(&mut shutdown, &mut streaming_since)).await;
+            let outcome = Box::pin(replicator.attempt(&mut wishes, &mut shutdown, &mut streaming_since)).await;
             replicator.metrics.replication_connected.set(0);
-            let Err(error) = outcome else {
-                break;
+            let error = match outcome {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::OtherRules) => continue,
+                Err(error) => error,
             };
             replicator.progress.failed(&error);
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -153,37 +165,43 @@ impl Replicator {
             bound = (2 * bound).min(RETRY_BOUND_MAX);
             tokio::select! {
                 () = sleep(wait) => {}
+                () = other_rules(&mut wishes) => {}
                 () = stopped(&mut shutdown) => {}
             }
         }
         Ok(())
     }
 
-    /// Connects, copies what is missing, follows the stream. `Ok` when told to stop.
+    /// Connects, copies what is missing, follows the stream.
     async fn attempt(
         self: &Arc<Self>,
+        wishes: &mut watch::Receiver<Arc<Rules>>,
         shutdown: &mut watch::Receiver<bool>,
         streaming_since: &mut Option<Instant>,
-    ) -> Result<(), ReplicationError> {
+    ) -> Result<Ended, ReplicationError> {
         self.progress.set_phase(Phase::Connecting);
+        // Before the look at what is wanted, so that a later wish is not missed.
+        wishes.mark_unchanged();
         let prepared = tokio::select! {
             prepared = Box::pin(self.prepare()) => prepared?,
-            () = stopped(shutdown) => return Ok(()),
+            () = stopped(shutdown) => return Ok(Ended::Stopped),
         };
         self.progress.set_slot(&prepared.start.state.slot);
         self.set_resume(prepared.start.state.resume);
-        Box::pin(self.follow(prepared, shutdown, streaming_since)).await
+        Box::pin(self.follow(prepared, wishes, shutdown, streaming_since)).await
     }
 
     async fn follow(
         self: &Arc<Self>,
         prepared: Prepared,
+        wishes: &mut watch::Receiver<Arc<Rules>>,
         shutdown: &mut watch::Receiver<bool>,
         streaming_since: &mut Option<Instant>,
-    ) -> Result<(), ReplicationError> {
+    ) -> Result<Ended, ReplicationError> {
         let Prepared { client, tables, start } = prepared;
         let (client, state) = (&client, &start.state);
         let (slot, publications) = (state.slot.clone(), state.publications.clone());
+        let plans = Arc::clone(&start.plans);
         let open = async {
             self.foresee_copy(client, state).await?;
             within_deadline(release(client, &state.slot)).await?;
@@ -196,7 +214,7 @@ impl Replicator {
         };
         let (wal, handle) = tokio::select! {
             opened = Box::pin(open) => opened?,
-            () = stopped(shutdown) => return Ok(()),
+            () = stopped(shutdown) => return Ok(Ended::Stopped),
         };
         *streaming_since = Some(Instant::now());
         self.progress.opened();
@@ -208,12 +226,16 @@ impl Replicator {
             applied = &mut worker => {
                 handle.close().await;
                 let applied = applied.map_err(|_| ReplicationError::Worker)?.map_err(ReplicationError::in_stream);
-                return applied.and_then(|()| Err(stream_ended()));
+                return match applied? {
+                    Applied::Closed => Err(stream_ended()),
+                    Applied::Switched => Ok(Ended::OtherRules),
+                };
             }
             failure = self.watch_source(client, &slot) => Err(failure.into()),
-            failure = Box::pin(copy::reader::run(self, client, &publications, readers)) => Err(failure),
-            failure = self.watch_catalog(client, &publications, &tables) => Err(failure),
-            () = stopped(shutdown) => Ok(()),
+            failure = Box::pin(copy::reader::run(self, client, &publications, &plans, readers)) => Err(failure),
+            failure = self.watch_catalog(client, &publications, &plans, &tables) => Err(failure),
+            () = other_rules(wishes) => Ok(Ended::OtherRules),
+            () = stopped(shutdown) => Ok(Ended::Stopped),
         };
         handle.close().await;
         // Nobody else may write to the store before the worker has ended.
@@ -223,8 +245,14 @@ impl Replicator {
 
     /// Compares the published tables with those found at the start. What the stream does not tell of a change is met
     /// here: a table that is gone, renamed or new, but does not change. Returns what differs, or what went wrong.
-    async fn watch_catalog(&self, client: &Client, publications: &[String], tables: &[Table]) -> ReplicationError {
-        let patterns = self.plan.source_tables();
+    async fn watch_catalog(
+        &self,
+        client: &Client,
+        publications: &[String],
+        plans: &Plans,
+        tables: &[Table],
+    ) -> ReplicationError {
+        let patterns = plans.source_tables();
         let mut ticks = interval(CATALOG_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
@@ -274,6 +302,18 @@ impl Replicator {
         })
     }
 
+    /// Stores the state with rules that are in force from now on.
+    pub(super) fn save_rules(&self, state: &ReplicationState, rules: &RulesState) -> Result<(), StorageError> {
+        // Whoever looks at the store next may be served by these.
+        self.deployments.in_force(rules);
+        self.commit(Batch {
+            replication_state: Some(state.to_bytes()),
+            rules: Some(rules.to_stored()),
+            visible_at: state.visible_at(),
+            ..Batch::default()
+        })
+    }
+
     pub(super) fn set_resume(&self, resume: Lsn) {
         self.progress.set_resume(resume);
         self.set_lag();
@@ -311,6 +351,13 @@ pub(super) async fn current_position(client: &Client) -> Result<Lsn, PgError> {
 pub(super) async fn within_deadline<T>(ask: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {
     let missed = PgError::Timeout { doing: "asking the source", after: QUERY_DEADLINE };
     timeout(QUERY_DEADLINE, ask).await.map_err(|_| missed)?
+}
+
+/// Returns when other rules are wanted. Who could want them being gone, nobody will.
+async fn other_rules(wishes: &mut watch::Receiver<Arc<Rules>>) {
+    if wishes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Returns when replication is to end; a sender that is gone cannot say so any more, which means the same.

@@ -1,6 +1,7 @@
 //! What replication remembers between runs. Kept in the bucket store, so it never disagrees with the data beside it.
 
 use bytes::Bytes;
+use kairos_sync_rules::SourceTable;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
@@ -8,10 +9,11 @@ use crate::{
     postgres::{
         catalog::{Column, Table},
         membership::Partition,
+        preflight::CONNECTION_TAG,
         value::ColumnType,
         walsender::SystemIdentity,
     },
-    replication::error::ReplicationError,
+    replication::{error::ReplicationError, rebuild::Rebuild},
     storage::{BucketStore, TableId},
 };
 
@@ -29,8 +31,6 @@ pub(super) struct ReplicationState {
     /// The publications being read, sorted.
     #[serde(alias = "publication", deserialize_with = "one_or_several")]
     pub(super) publications: Vec<String>,
-    /// Of the rules all operations were made with.
-    pub(super) rules_fingerprint: String,
     /// The tables being read, and those whose rows are still to be forgotten.
     pub(super) tables: Vec<TableState>,
     /// The number the next new table gets; never used twice.
@@ -42,6 +42,9 @@ pub(super) struct ReplicationState {
     /// What is in the store of the next transaction. Clients see nothing while there is something.
     #[serde(default)]
     pub(super) partial: Option<PartialTransaction>,
+    /// What is left to be done for rules that are being built.
+    #[serde(default)]
+    pub(super) rebuild: Option<Rebuild>,
 }
 
 /// A transaction too large for one commit, part of which is in the store. The source sends it again from its beginning,
@@ -145,25 +148,19 @@ pub(super) struct ColumnState {
 
 impl ReplicationState {
     /// The state before anything was copied, for a slot that is still to be created.
-    pub(super) fn fresh(
-        system: &SystemIdentity,
-        slot: String,
-        publications: Vec<String>,
-        rules_fingerprint: String,
-        tables: &[Table],
-    ) -> Self {
+    pub(super) fn fresh(system: &SystemIdentity, slot: String, publications: Vec<String>, tables: &[Table]) -> Self {
         let mut state = Self {
             system_id: system.system_id.clone(),
             timeline: system.timeline.clone(),
             slot,
             slot_created_at: None,
             publications,
-            rules_fingerprint,
             tables: Vec::new(),
             next_table_id: 1,
             hides: !tables.is_empty(),
             resume: Lsn::ZERO,
             partial: None,
+            rebuild: None,
         };
         state.follow_catalog(tables, Lsn::ZERO);
         state
@@ -265,7 +262,12 @@ impl TableState {
         format!("{}.{}", self.schema, self.name)
     }
 
-    fn has_name_of(&self, table: &Table) -> bool {
+    /// The table as the rules name it.
+    pub(super) fn source_table(&self) -> SourceTable {
+        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
+    }
+
+    pub(super) fn has_name_of(&self, table: &Table) -> bool {
         (&self.schema, &self.name) == (&table.schema, &table.name)
     }
 
@@ -483,7 +485,7 @@ mod tests {
     #[test]
     fn the_state_of_an_earlier_release_is_read() {
         let system = SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::ZERO };
-        let state = ReplicationState::fresh(&system, "s".to_owned(), vec!["p".to_owned()], "r".to_owned(), &[]);
+        let state = ReplicationState::fresh(&system, "s".to_owned(), vec!["p".to_owned()], &[]);
         let mut stored: serde_json::Value = serde_json::from_slice(&state.to_bytes()).expect("JSON");
         let fields = stored.as_object_mut().expect("an object");
         fields.remove("publications");

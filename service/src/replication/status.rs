@@ -5,6 +5,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     lsn::Lsn,
     postgres::blocker::Blocker,
@@ -30,6 +32,19 @@ pub enum Phase {
     Streaming,
 }
 
+/// How far rules that are being built are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildStatus {
+    /// Number of the deployment.
+    pub deployment: u64,
+    /// Stored rows that were evaluated.
+    pub rows_done: u64,
+    /// Rows the source believes there are to be evaluated; may be far off.
+    pub rows_estimated: u64,
+    /// Tables whose rows were not all evaluated.
+    pub tables_left: usize,
+}
+
 /// One moment of replication.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusSnapshot {
@@ -37,6 +52,8 @@ pub struct StatusSnapshot {
     pub phase: Phase,
     /// Tables that are not copied yet, in the order of the work.
     pub copies: Vec<CopyStatus>,
+    /// Rules that are being built, if there are any.
+    pub rebuild: Option<RebuildStatus>,
     /// Code and message of what went wrong last; `None` once the stream runs again.
     pub last_error: Option<(&'static str, String)>,
     /// Code and reason of the last time that all tables had to be compared, since the service was started.
@@ -93,6 +110,10 @@ impl ReplicationStatus {
             }
             status.phase = phase;
         });
+    }
+
+    pub(super) fn rebuilds(&self, rebuild: Option<RebuildStatus>) {
+        self.update(|status| status.rebuild = rebuild);
     }
 
     pub(super) fn compares(&self, reason: &Discontinuity) {

@@ -10,15 +10,18 @@
 use std::{
     collections::BTreeSet,
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
     runtime::Handle,
     sync::{mpsc::error::TryRecvError, watch},
+    time::sleep_until,
 };
 
 use crate::{
+    deployment::RulesState,
     fault_point::fault_point,
     lsn::Lsn,
     postgres::{
@@ -33,8 +36,10 @@ use crate::{
             desk::{Desk, Work},
         },
         error::ReplicationError,
+        plans::Plans,
         relations::{Described, Relations, SourceRelation},
         replicator::Replicator,
+        rollout::{Rollout, Stepped},
         state::{PartialTransaction, ReplicationState},
         streamed::{Inbox, Incoming},
         types::Types,
@@ -52,24 +57,34 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 /// How often a position that moved without any change for us is stored.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Applies the stream until it ends; `Ok` when it was closed on purpose.
+/// Why the stream is no longer applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It was closed on purpose.
+    Closed,
+    /// Clients are served by other rules now, by which the rest is to be applied.
+    Switched,
+}
+
+/// Applies the stream until it ends.
 pub(super) fn apply_stream(
     replicator: &Replicator,
     start: Start,
     wal: WalStream,
     copies: DeskChannels,
-) -> Result<(), ReplicationError> {
-    let Start { mut state, catalog_seen_at, partitions } = start;
+) -> Result<Applied, ReplicationError> {
+    let Start { mut state, rules, plans, catalog_seen_at, partitions } = start;
     let prefix = replicator.store.bucket_prefix()?;
-    let mut relations = Relations::new(&replicator.plan, prefix, &state.tables, partitions);
+    let mut relations = Relations::new(&plans, prefix, &state.tables, partitions);
     let types = Types::new(&replicator.source, &state.tables);
     let work = Work { replicator, relations: &mut relations, state: &mut state };
     let desk = Desk::new(copies, &work)?;
     let WalStream { events, durable } = wal;
     let inbox = Inbox::new(events, &replicator.metrics, &replicator.progress, &replicator.spool_folder);
     let idle_since = Instant::now();
+    let rollout = Rollout::new(rules);
     let mut follower =
-        Follower { replicator, relations, types, state, catalog_seen_at, inbox, durable, desk, idle_since };
+        Follower { replicator, relations, types, state, catalog_seen_at, inbox, durable, desk, rollout, idle_since };
     let mut prefers_stream = true;
     loop {
         // In turns, so that neither waits for the other.
@@ -77,7 +92,7 @@ pub(super) fn apply_stream(
         match follower.next(prefers_stream) {
             Next::Incoming(incoming) => {
                 if !follower.apply_group(incoming?)? {
-                    return Ok(());
+                    return Ok(Applied::Closed);
                 }
             }
             Next::Copy(message) => {
@@ -88,7 +103,12 @@ pub(super) fn apply_stream(
                 let (desk, mut work) = follower.desk();
                 desk.sweep(&mut work)?;
             }
-            Next::End => return Ok(()),
+            Next::Rollout => {
+                if follower.roll_out()? == Stepped::Switched {
+                    return Ok(Applied::Switched);
+                }
+            }
+            Next::End => return Ok(Applied::Closed),
         }
     }
 }
@@ -96,6 +116,8 @@ pub(super) fn apply_stream(
 /// Where to follow from.
 pub(super) struct Start {
     pub(super) state: ReplicationState,
+    pub(super) rules: RulesState,
+    pub(super) plans: Arc<Plans>,
     /// Where the source's WAL ended before its catalog was looked at.
     pub(super) catalog_seen_at: Lsn,
     /// Partitions whose changes come as those of the whole table.
@@ -107,6 +129,7 @@ enum Next {
     Incoming(Result<Incoming, ReplicationError>),
     Copy(CopyMessage),
     Sweep,
+    Rollout,
     End,
 }
 
@@ -120,6 +143,7 @@ struct Follower<'r> {
     /// What the source is told to be durable.
     durable: watch::Sender<Lsn>,
     desk: Desk,
+    rollout: Rollout,
     /// When the last position was stored.
     idle_since: Instant,
 }
@@ -157,11 +181,27 @@ impl<'r> Follower<'r> {
         (&mut self.desk, work)
     }
 
+    fn roll_out(&mut self) -> Result<Stepped, ReplicationError> {
+        let mut work = Work { replicator: self.replicator, relations: &mut self.relations, state: &mut self.state };
+        self.rollout.step(&mut work)
+    }
+
+    /// Work that waits for nobody.
+    fn background(&self) -> Option<Next> {
+        if self.desk.has_sweeps() {
+            return Some(Next::Sweep);
+        }
+        self.rollout.has_work(&self.state).then_some(Next::Rollout)
+    }
+
     /// Waits until there is something to do.
     fn next(&mut self, prefers_stream: bool) -> Next {
         let mut copy = if prefers_stream { None } else { self.desk.try_recv() };
-        if copy.is_none() && !prefers_stream && self.desk.has_sweeps() {
-            return Next::Sweep;
+        if copy.is_none()
+            && !prefers_stream
+            && let Some(background) = self.background()
+        {
+            return background;
         }
         if copy.is_none() {
             match self.inbox.try_recv() {
@@ -173,14 +213,16 @@ impl<'r> Follower<'r> {
         if let Some(message) = copy {
             return Next::Copy(message);
         }
-        if self.desk.has_sweeps() {
-            return Next::Sweep;
+        if let Some(background) = self.background() {
+            return background;
         }
+        let due = self.rollout.due();
         let (inbox, desk) = (&mut self.inbox, &mut self.desk);
         Handle::current().block_on(async {
             tokio::select! {
                 incoming = inbox.recv() => incoming.map_or(Next::End, Next::Incoming),
                 message = desk.recv() => Next::Copy(message),
+                () = until(due) => Next::Rollout,
             }
         })
     }
@@ -439,6 +481,13 @@ impl<'r> Follower<'r> {
         self.desk.passed(resume);
         self.replicator.set_resume(resume);
         Ok(())
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

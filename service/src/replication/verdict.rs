@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 pub(super) fn judge(
     stored: Option<ReplicationState>,
     remedy: Option<Remedy>,
-    rules_fingerprint: &str,
+    has_rules: bool,
     found: &Found<'_>,
 ) -> Verdict {
     if remedy == Some(Remedy::StartOver) {
@@ -42,8 +42,11 @@ pub(super) fn judge(
     let Some(state) = stored else {
         return Verdict::StartOver { reason: "nothing is stored yet", old_slot: None };
     };
-    if state.rules_fingerprint != rules_fingerprint {
-        return Verdict::StartOver { reason: "the rules have changed", old_slot: Some(state.slot) };
+    if !has_rules {
+        return Verdict::StartOver {
+            reason: "it is not known by which rules it was stored",
+            old_slot: Some(state.slot),
+        };
     }
     match discontinuity(&state, found) {
         Some(reason) => Verdict::Compare { reason, state },
@@ -97,14 +100,14 @@ mod tests {
     }
 
     fn stored() -> ReplicationState {
-        let mut state = ReplicationState::fresh(&system(), "kairos_1".to_owned(), publications(), "r".to_owned(), &[]);
+        let mut state = ReplicationState::fresh(&system(), "kairos_1".to_owned(), publications(), &[]);
         (state.slot_created_at, state.resume) = (Some(Lsn::new(100)), Lsn::new(400));
         state
     }
 
     fn verdict(remedy: Option<Remedy>, system: &SystemIdentity, slot: Option<&SlotState>) -> Verdict {
         let inspection = Inspection { publications: publications(), ..Inspection::default() };
-        judge(Some(stored()), remedy, "r", &Found { system, slot, inspection: &inspection })
+        judge(Some(stored()), remedy, true, &Found { system, slot, inspection: &inspection })
     }
 
     fn code(verdict: Verdict) -> &'static str {

@@ -16,19 +16,20 @@
 mod descriptors;
 mod head;
 mod pool;
+mod rules;
 
 use std::{error::Error, io, net::Ipv4Addr, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::WriteCheckpointId;
-use kairos_sync_rules::{Severity, SyncPlan};
 use tokio::{net::TcpListener, sync::watch};
 
 use self::head::WriteHead;
 use crate::{
     api::{self, ApiLimits, ApiParts, ApiState},
     auth::{AuthError, Authenticator},
-    config::{Config, RulesText},
+    config::{Config, RulesOrigin},
+    deployment::{Deployments, RulesState, UnusableRules},
     metrics::Metrics,
     replication::{ReplicationError, ReplicationStatus, Replicator, custom_write_checkpoints},
     storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
@@ -43,14 +44,9 @@ const EXTRA_SOCKETS: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// The rules cannot be deployed. What is wrong was printed.
-    #[error("the rules in {file} cannot be deployed:\n{findings}")]
-    Rules {
-        /// Which file.
-        file: String,
-        /// What is wrong, where, and what to write instead.
-        findings: String,
-    },
+    /// The rules cannot be deployed.
+    #[error(transparent)]
+    Rules(#[from] UnusableRules),
     /// The bucket store cannot be opened.
     #[error("open the bucket store")]
     Store(#[source] StorageError),
@@ -75,7 +71,7 @@ impl ServerError {
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Rules { .. } => "CONF-0201",
+            Self::Rules(error) => error.code(),
             Self::Store(error) => error.code(),
             Self::Auth(error) => error.code(),
             Self::Replication(error) => error.code(),
@@ -108,21 +104,22 @@ pub async fn run(
     status: Arc<ReplicationStatus>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let plan = Arc::new(compile_rules(&config.rules)?);
     let folder = config.data_dir.clone();
     let options = SqliteOptions { reader_count: config.limits.fetch_concurrency_max, ..SqliteOptions::default() };
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options)).await;
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
+    let deployments = Arc::new(deployments(&config, &*store)?);
     let metrics = Arc::new(Metrics::new());
     let hub = Hub::new(store.view().map_err(ServerError::Store)?.checkpoint());
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
     let (stop, stopped) = follow(shutdown);
-    let state = api_state(&config, &plan, &store, &hub, &metrics, &status, stopped.clone())?;
+    let state = api_state(&config, &deployments, &store, &hub, &metrics, &status, stopped.clone())?;
     let shutdown = stopped.clone();
-    let replicator = replicator(&config, &plan, &store, &hub, &metrics, &status);
+    tokio::spawn(rules::watch(config.rules.clone(), Arc::clone(&deployments), stopped.clone()));
+    let replicator = replicator(&config, &deployments, &store, &hub, &metrics, &status);
     let replicating = tokio::spawn(async move {
         let ended = replicator.run(stopped).await;
         // Without replication nothing fresh comes any more, and it only ends by itself when an operator must look.
@@ -148,28 +145,25 @@ fn follow(mut shutdown: watch::Receiver<bool>) -> (watch::Sender<bool>, watch::R
     (stop, stopped)
 }
 
-fn compile_rules(rules: &RulesText) -> Result<SyncPlan, ServerError> {
-    let compiled = kairos_sync_rules::compile(&rules.text, "public");
-    let render = |severity: Severity| {
-        let found = compiled.diagnostics.iter().filter(move |found| found.severity == severity);
-        found.map(|found| found.render(&rules.file, &rules.text)).collect::<String>()
-    };
-    let warnings = render(Severity::Warning);
-    if !warnings.is_empty() {
-        tracing::warn!("rules:\n{warnings}");
-    }
-    let findings = render(Severity::Fatal);
-    for event in compiled.plan.iter().flat_map(custom_write_checkpoints::unused_events) {
-        tracing::warn!(
-            "the rules define the event `{event}`, of which nothing comes: only events for write checkpoints are known"
-        );
-    }
-    compiled.plan.ok_or_else(|| ServerError::Rules { file: rules.file.clone(), findings })
+/// What the store was built by, and what the configuration wants. Where rules are deployed over HTTP, that is what was
+/// deployed last.
+fn deployments(config: &Config, store: &dyn BucketStore) -> Result<Deployments, ServerError> {
+    let configured = rules::compile(&config.rules.file, &config.rules.text)?;
+    // What cannot be read is built anew.
+    let stored = store.rules().map_err(ServerError::Store)?.and_then(|stored| RulesState::from_stored(&stored).ok());
+    Ok(match stored {
+        None => Deployments::new(configured),
+        Some(stored) if config.rules.origin == RulesOrigin::Api => {
+            let deployed = stored.building().unwrap_or(stored.serving()).rules.clone();
+            Deployments::resume(&stored, deployed)
+        }
+        Some(stored) => Deployments::resume(&stored, configured),
+    })
 }
 
 fn replicator(
     config: &Config,
-    plan: &Arc<SyncPlan>,
+    deployments: &Arc<Deployments>,
     store: &Arc<dyn BucketStore>,
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
@@ -178,8 +172,7 @@ fn replicator(
     let hub = Arc::clone(hub);
     Replicator::new(
         config.source.clone(),
-        Arc::clone(plan),
-        plan.fingerprint(),
+        Arc::clone(deployments),
         Arc::clone(store),
         Arc::clone(metrics),
         Arc::new(move |commit: &Commit| hub.publish(commit)),
@@ -190,7 +183,7 @@ fn replicator(
 
 fn api_state(
     config: &Config,
-    plan: &Arc<SyncPlan>,
+    deployments: &Arc<Deployments>,
     store: &Arc<dyn BucketStore>,
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
@@ -198,9 +191,13 @@ fn api_state(
     shutdown: watch::Receiver<bool>,
 ) -> Result<ApiState, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
-    let write_checkpoints =
-        WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub), custom_write_checkpoints::are_custom(plan));
-    if config.write.role.is_none() && !plan.writable_tables().is_empty() {
+    let plan = deployments.serving();
+    let are_custom = {
+        let plan = plan.clone();
+        move || custom_write_checkpoints::are_custom(&plan.borrow())
+    };
+    let write_checkpoints = WriteCheckpoints::new(head, Arc::clone(store), Arc::clone(hub), are_custom);
+    if config.write.role.is_none() && !plan.borrow().writable_tables().is_empty() {
         tracing::warn!(
             "no `write.role` is configured: uploads run as the connection's own role, which row-level security may not bind"
         );
@@ -212,7 +209,7 @@ fn api_state(
     };
     let uploads = Writer::new(
         pool::write_pool(config.write.source.clone()),
-        Arc::clone(plan),
+        plan,
         options,
         Arc::new(UploadCheckpoints(write_checkpoints.clone())),
         Arc::clone(metrics),
@@ -223,8 +220,14 @@ fn api_state(
         shared_bytes_max: config.limits.shared_bytes_max,
         checkpoint_interval_min: config.limits.checkpoint_interval_min,
     };
-    let sync =
-        SyncContext::new(Arc::clone(store), Arc::clone(plan), Arc::clone(hub), Arc::clone(metrics), limits, shutdown);
+    let sync = SyncContext::new(
+        Arc::clone(store),
+        Arc::clone(deployments),
+        Arc::clone(hub),
+        Arc::clone(metrics),
+        limits,
+        shutdown,
+    );
     Ok(ApiState::new(ApiParts {
         sync: Arc::new(sync),
         hub: Arc::clone(hub),

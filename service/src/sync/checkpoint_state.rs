@@ -2,7 +2,8 @@
 //!
 //! **Invariants**
 //!
-//! - The first line is a `checkpoint`, all later ones are `checkpoint_diff`s; none is made when nothing changed.
+//! - The first line is a `checkpoint`, and the first by other rules, since only that says which streams there are; all
+//!   later ones are `checkpoint_diff`s. None is made when nothing changed.
 //! - A diff repeats the write checkpoint, since clients overwrite what they remember.
 //! - No operation is sent twice: each bucket has a position that only moves forward while the client holds it.
 //! - All data of a priority precedes its partial completion, which precedes data of the next; the last group, and a
@@ -129,6 +130,11 @@ impl CheckpointState {
         self.phase != Phase::Unannounced
     }
 
+    /// Announces the next state in full, as to a client that has what was sent so far.
+    pub fn begin_anew(&mut self) {
+        self.phase = Phase::Unannounced;
+    }
+
     /// Whether all that was announced was sent.
     pub fn is_complete(&self) -> bool {
         !matches!(self.phase, Phase::Sending { .. })
@@ -159,7 +165,8 @@ impl CheckpointState {
         self.op_id = op_id;
         self.phase = Phase::Sending { op_id, priority: None };
         Some(if first {
-            SyncLine::Checkpoint(Checkpoint { last_op_id: op_id, write_checkpoint, buckets: updated, streams })
+            let buckets = self.held.iter().map(|(name, held)| held.describe(name)).collect();
+            SyncLine::Checkpoint(Checkpoint { last_op_id: op_id, write_checkpoint, buckets, streams })
         } else {
             SyncLine::CheckpointDiff(CheckpointDiff {
                 last_op_id: op_id,

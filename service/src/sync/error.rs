@@ -27,6 +27,9 @@ pub enum SyncError {
     /// The rules cannot say which buckets the client gets.
     #[error("the sync rules cannot be evaluated for this client: {0}")]
     Rules(#[from] EvaluationError),
+    /// The store was built by rules that this release does not know.
+    #[error("the rules of the bucket store cannot be read, and it is being built anew: try again")]
+    UnknownRules,
     /// The bucket store failed.
     #[error("the bucket store cannot be read")]
     Storage(#[from] StorageError),
@@ -53,6 +56,7 @@ impl SyncError {
         match self {
             Self::TooManyBuckets { .. } => "PSYNC_S2305",
             Self::Rules(_) => "SYNC-0101",
+            Self::UnknownRules => "SYNC-0102",
             Self::Storage(error) => error.code(),
             Self::Head(_) => "SYNC-0201",
             Self::CustomWriteCheckpoints => "PSYNC_S2001",

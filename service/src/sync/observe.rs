@@ -1,19 +1,27 @@
 //! Reading the state of the store as far as it concerns one client. Blocks on disk.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use kairos_sync_protocol::{
     BucketName, WriteCheckpointId,
     line::{StreamDescription, StreamError, StreamErrorSubject, SubscriptionReason},
 };
-use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, Querier, Reason, Resolution, ResolvedBucket};
+use kairos_sync_rules::{
+    LookupKey, LookupSource, LookupValue, Querier, Reason, RequestContext, Resolution, ResolvedBucket,
+};
 
 use super::{
     SyncError,
     checkpoint_state::{CheckpointState, Observation, ObservedBucket, ObservedBuckets},
     hub::{Changes, Registration},
 };
-use crate::storage::{BucketStore, Checkpoint, StorageError, StoreView, WriteCheckpointKey};
+use crate::{
+    deployment::Deployments,
+    storage::{BucketStore, Checkpoint, DeploymentNumber, StorageError, StoreView, WriteCheckpointKey},
+};
 
 /// How often a view is opened in the hope of one that equals the published state. Where commits come faster than that,
 /// everything is read, which is always right.
@@ -22,12 +30,35 @@ const VIEW_ATTEMPTS: usize = 3;
 /// Reads what concerns one client.
 pub(super) struct Observer {
     pub(super) store: Arc<dyn BucketStore>,
+    pub(super) deployments: Arc<Deployments>,
     pub(super) registration: Registration,
-    pub(super) querier: Querier,
-    /// Prefix of the bucket names of the generation the querier was made for.
-    pub(super) bucket_prefix: String,
+    pub(super) request: RequestContext,
+    /// Locked while the state is read, which one session does at a time.
+    pub(super) evaluated: Mutex<Evaluated>,
     pub(super) write_key: WriteCheckpointKey,
     pub(super) bucket_count_max: usize,
+}
+
+/// The request by the rules of a state.
+pub(super) struct Evaluated {
+    querier: Querier,
+    /// Of the bucket names of the store's generation.
+    bucket_prefix: String,
+    deployment: DeploymentNumber,
+}
+
+impl Evaluated {
+    /// Evaluates a request by the rules that clients are served by in this state.
+    pub(super) fn of(
+        request: &RequestContext,
+        view: &dyn StoreView,
+        deployments: &Deployments,
+    ) -> Result<Self, SyncError> {
+        let (deployment, bucket_prefix) = (view.serving(), view.bucket_prefix());
+        let plan = deployments.plan(deployment).ok_or(SyncError::UnknownRules)?;
+        let querier = plan.querier(request, &bucket_prefix)?;
+        Ok(Self { querier, bucket_prefix, deployment })
+    }
 }
 
 /// What was found.
@@ -36,8 +67,8 @@ pub(super) enum Observed {
     Nothing,
     /// The store was reset: the client must connect anew.
     OtherGeneration,
-    /// This.
-    State(Observation),
+    /// This; the client gets it by other rules than the state before.
+    State { observation: Observation, by_other_rules: bool },
 }
 
 impl Observer {
@@ -76,16 +107,22 @@ impl Observer {
         state: &CheckpointState,
         write_checkpoint: Option<WriteCheckpointId>,
     ) -> Result<Observed, SyncError> {
-        if view.bucket_prefix() != self.bucket_prefix {
+        let mut evaluated = self.evaluated.lock().unwrap_or_else(PoisonError::into_inner);
+        if view.bucket_prefix() != evaluated.bucket_prefix {
             return Ok(Observed::OtherGeneration);
         }
         let Some(checkpoint) = view.checkpoint() else { return Ok(Observed::Nothing) };
-        let everything = changes.everything || !state.is_announced();
+        let by_other_rules = view.serving() != evaluated.deployment;
+        if by_other_rules {
+            *evaluated = Evaluated::of(&self.request, view, &self.deployments)?;
+        }
+        let everything = changes.everything || by_other_rules || !state.is_announced();
         let reached = if everything { self.reached(view, checkpoint)? } else { None };
         let write_checkpoint = reached.max(changes.write_checkpoint).max(write_checkpoint);
         let is_known = |name: &BucketName| !everything && state.holds(name) && !changes.buckets.contains_key(name);
-        let buckets = self.resolve(view, checkpoint, is_known)?;
-        Ok(Observed::State(Observation { op_id: checkpoint.op_id, write_checkpoint, buckets }))
+        let buckets = self.resolve(&evaluated.querier, view, checkpoint, is_known)?;
+        let observation = Observation { op_id: checkpoint.op_id, write_checkpoint, buckets };
+        Ok(Observed::State { observation, by_other_rules })
     }
 
     /// The client's newest write checkpoint if the state includes it. Otherwise the hub tells when it does.
@@ -101,13 +138,14 @@ impl Observer {
     /// The buckets the client gets. Totals of those that `is_known` are as they were.
     fn resolve(
         &self,
+        querier: &Querier,
         view: &dyn StoreView,
         checkpoint: Checkpoint,
         is_known: impl Fn(&BucketName) -> bool,
     ) -> Result<ObservedBuckets, SyncError> {
-        let resolution = self.querier.resolve(&mut Lookups(view))?;
-        self.check_bucket_count(&resolution)?;
-        let streams = self.describe_streams(&resolution);
+        let resolution = querier.resolve(&mut Lookups(view))?;
+        self.check_bucket_count(querier, &resolution)?;
+        let streams = describe_streams(querier, &resolution);
         let Resolution { buckets, consulted, .. } = resolution;
         let names = buckets.iter().map(|bucket| bucket.name.clone()).collect();
         let observe = |bucket: ResolvedBucket| {
@@ -125,7 +163,7 @@ impl Observer {
         Ok(ObservedBuckets::All(observed, streams))
     }
 
-    fn check_bucket_count(&self, resolution: &Resolution) -> Result<(), SyncError> {
+    fn check_bucket_count(&self, querier: &Querier, resolution: &Resolution) -> Result<(), SyncError> {
         let count = resolution.buckets.len();
         if count <= self.bucket_count_max {
             return Ok(());
@@ -135,30 +173,30 @@ impl Observer {
             *counts.entry(bucket.definition).or_default() += 1;
         }
         let (definition, largest_count) = counts.into_iter().max_by_key(|(_, count)| *count).unwrap_or_default();
-        let largest = self.querier.definitions().get(definition).map(|found| found.name.clone()).unwrap_or_default();
+        let largest = querier.definitions().get(definition).map(|found| found.name.clone()).unwrap_or_default();
         Err(SyncError::TooManyBuckets { count, limit: self.bucket_count_max, largest, largest_count })
     }
+}
 
-    fn describe_streams(&self, resolution: &Resolution) -> Vec<StreamDescription> {
-        let errors_of = |name: &str| {
-            let errors = resolution.errors.iter().filter(|(_, error)| error.definition == name);
-            errors
-                .map(|(subscription, error)| StreamError {
-                    subscription: subscription
-                        .map_or_else(|| StreamErrorSubject::Default("default".to_owned()), StreamErrorSubject::Index),
-                    message: error.message.clone(),
-                })
-                .collect()
-        };
-        let definitions = self.querier.definitions().iter();
-        definitions
-            .map(|definition| StreamDescription {
-                name: definition.name.clone(),
-                is_default: definition.is_default,
-                errors: errors_of(&definition.name),
+fn describe_streams(querier: &Querier, resolution: &Resolution) -> Vec<StreamDescription> {
+    let errors_of = |name: &str| {
+        let errors = resolution.errors.iter().filter(|(_, error)| error.definition == name);
+        errors
+            .map(|(subscription, error)| StreamError {
+                subscription: subscription
+                    .map_or_else(|| StreamErrorSubject::Default("default".to_owned()), StreamErrorSubject::Index),
+                message: error.message.clone(),
             })
             .collect()
-    }
+    };
+    let definitions = querier.definitions().iter();
+    definitions
+        .map(|definition| StreamDescription {
+            name: definition.name.clone(),
+            is_default: definition.is_default,
+            errors: errors_of(&definition.name),
+        })
+        .collect()
 }
 
 /// The lookups of a view.

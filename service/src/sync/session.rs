@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use kairos_sync_protocol::{
     line::SyncLine,
     request::{StreamSubscription, SyncRequest},
 };
-use kairos_sync_rules::{RequestContext, Subscription, SyncPlan};
+use kairos_sync_rules::{RequestContext, Subscription};
 use serde_json::{Map, Value};
 use tokio::{
     sync::watch,
@@ -27,11 +27,12 @@ use super::{
     checkpoint_state::{BucketRange, CheckpointState, NextStep, Observation, ObservedBuckets},
     hub::Changes,
     line::write_line,
-    observe::{Observed, Observer},
+    observe::{Evaluated, Observed, Observer},
     ranges::{DataLine, Line, Packaging, Ranges, ReadAhead},
     token_clock::TokenClock,
 };
 use crate::{
+    deployment::Deployments,
     metrics::Metrics,
     storage::{BucketStore, Checkpoint, WriteCheckpointKey},
 };
@@ -56,7 +57,7 @@ pub struct SyncLimits {
 /// What all sessions share.
 pub struct SyncContext {
     store: Arc<dyn BucketStore>,
-    plan: Arc<SyncPlan>,
+    deployments: Arc<Deployments>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     limits: SyncLimits,
@@ -81,7 +82,7 @@ impl SyncContext {
     /// Sessions end when `shutdown` becomes true.
     pub fn new(
         store: Arc<dyn BucketStore>,
-        plan: Arc<SyncPlan>,
+        deployments: Arc<Deployments>,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
         limits: SyncLimits,
@@ -93,7 +94,7 @@ impl SyncContext {
             limits.fetch_concurrency_max,
             limits.shared_bytes_max,
         ));
-        Self { store, plan, hub, metrics, limits, ranges, shutdown }
+        Self { store, deployments, hub, metrics, limits, ranges, shutdown }
     }
 }
 
@@ -145,14 +146,12 @@ impl Session {
         let state = CheckpointState::new(positions.collect());
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         let turn = context.ranges.turn().await?;
-        let observer = blocking({
-            let context = Arc::clone(&context);
-            move || {
-                let bucket_prefix = context.store.bucket_prefix()?;
-                let querier = context.plan.querier(&rules_request(claims, sync), &bucket_prefix)?;
-                let (store, bucket_count_max) = (Arc::clone(&context.store), context.limits.bucket_count_max);
-                Ok(Observer { store, registration, querier, bucket_prefix, write_key, bucket_count_max })
-            }
+        let (store, deployments) = (Arc::clone(&context.store), Arc::clone(&context.deployments));
+        let (request, bucket_count_max) = (rules_request(claims, sync), context.limits.bucket_count_max);
+        let observer = blocking(move || {
+            let evaluated = Evaluated::of(&request, &*store.view()?, &deployments)?;
+            let evaluated = Mutex::new(evaluated);
+            Ok(Observer { store, deployments, registration, request, evaluated, write_key, bucket_count_max })
         })
         .await?;
         drop(turn);
@@ -274,8 +273,11 @@ impl Session {
         // With the comparison of states, which takes long where there are many buckets.
         let (state, outcome) = blocking(move || {
             let outcome = match observer.observe(changes, published, &state, write_checkpoint)? {
-                Observed::State(observation) => {
+                Observed::State { observation, by_other_rules } => {
                     let write_checkpoint = observation.write_checkpoint;
+                    if by_other_rules {
+                        state.begin_anew();
+                    }
                     Ok((write_checkpoint, state.advance(observation)))
                 }
                 // What was visible is gone: the client must not keep waiting for a continuation.

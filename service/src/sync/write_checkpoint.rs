@@ -68,7 +68,7 @@ struct Shared {
     store: Arc<dyn BucketStore>,
     hub: Arc<Hub>,
     /// They come from rows of the source, and none is made here.
-    are_custom: bool,
+    are_custom: Box<dyn Fn() -> bool + Send + Sync>,
     // Held to push or take the list only.
     waiting: Mutex<Vec<Request>>,
     batches: Semaphore,
@@ -81,16 +81,21 @@ struct Request {
 }
 
 impl WriteCheckpoints {
-    /// Of this source, kept in this store, announced through this hub. Where they `are_custom`, rows of the source say
+    /// Of this source, kept in this store, announced through this hub. While they `are_custom`, rows of the source say
     /// them, and every request is an error.
-    pub fn new(source: Arc<dyn SourceHead>, store: Arc<dyn BucketStore>, hub: Arc<Hub>, are_custom: bool) -> Self {
-        let batches = Semaphore::new(BATCHES_MAX);
+    pub fn new(
+        source: Arc<dyn SourceHead>,
+        store: Arc<dyn BucketStore>,
+        hub: Arc<Hub>,
+        are_custom: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (batches, are_custom) = (Semaphore::new(BATCHES_MAX), Box::new(are_custom));
         Self { shared: Arc::new(Shared { source, store, hub, are_custom, waiting: Mutex::default(), batches }) }
     }
 
     /// Whether rows of the source say them.
     pub fn are_custom(&self) -> bool {
-        self.shared.are_custom
+        (self.shared.are_custom)()
     }
 
     /// A write checkpoint that replication reaches once it has passed everything committed before this call.
@@ -223,7 +228,7 @@ mod tests {
     fn service(source: &Arc<Source>) -> (WriteCheckpoints, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::new());
         let source: Arc<dyn SourceHead> = Arc::clone(source) as _;
-        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None), false), store)
+        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None), || false), store)
     }
 
     #[tokio::test]
@@ -268,7 +273,7 @@ mod tests {
     async fn where_rows_of_the_source_say_them_none_is_made() {
         let store = Arc::new(MemoryStore::new());
         let checkpoints =
-            WriteCheckpoints::new(Arc::new(Source::default()), Arc::clone(&store) as _, Hub::new(None), true);
+            WriteCheckpoints::new(Arc::new(Source::default()), Arc::clone(&store) as _, Hub::new(None), || true);
         let requested = checkpoints.request("anna", "phone", WriteCheckpointId::ZERO.next()).await;
         for refused in [checkpoints.create("anna", None).await, requested] {
             assert_eq!(refused.unwrap_err().code(), "PSYNC_S2001");

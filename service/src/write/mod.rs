@@ -40,6 +40,7 @@ use kairos_sync_protocol::{
 };
 use kairos_sync_rules::SyncPlan;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_postgres::Error;
 
 use self::{
@@ -108,7 +109,8 @@ enum Obstacle {
 /// Takes uploads. One for the whole service.
 pub struct Writer {
     pool: Pool,
-    plan: Arc<SyncPlan>,
+    /// As it changes.
+    plan: watch::Receiver<Arc<SyncPlan>>,
     options: WriteOptions,
     checkpoints: Arc<dyn WriteCheckpointSource>,
     metrics: Arc<Metrics>,
@@ -126,7 +128,7 @@ impl Writer {
     /// A writer over the source database. The pool's login needs the ledger, and `options.role` granted to it.
     pub fn new(
         pool: Pool,
-        plan: Arc<SyncPlan>,
+        plan: watch::Receiver<Arc<SyncPlan>>,
         options: WriteOptions,
         checkpoints: Arc<dyn WriteCheckpointSource>,
         metrics: Arc<Metrics>,
@@ -189,8 +191,10 @@ impl Writer {
 
     /// Runs the batch until it meets neither others nor a changed schema. `connection` is where it runs now.
     async fn write(&self, connection: &mut Option<Client>, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
+        // The same rules for the whole batch.
+        let plan = Arc::clone(&self.plan.borrow());
         let context = Context {
-            plan: &self.plan,
+            plan: &plan,
             catalog: &self.catalog,
             role: self.options.role.as_deref(),
             schema: &self.options.schema,

@@ -63,10 +63,10 @@ fn what_is_as_before_keeps_its_history_and_the_rest_begins_a_new_one() {
 fn rows_and_requests_meet_under_the_names_of_a_history() {
     let first = plan(RULES);
     let histories = Histories::of(&first, &Histories::default(), 7);
-    let named = first.clone().with_histories(&histories);
-    let (buckets, asked) = of_row(&named, "todos", &["id", "list"]);
+    let renamed = first.clone().with_histories(&histories);
+    let (buckets, asked) = of_row(&renamed, "todos", &["id", "list"]);
     assert_eq!(buckets, [r#"7#mine["anna"]"#]);
-    let (_, fed) = of_row(&named, "lists", &["list", "owner", "id"]);
+    let (_, fed) = of_row(&renamed, "lists", &["list", "owner", "id"]);
     assert!(asked[0].0.starts_with(r#"["7#"#), "{asked:?}");
     let prefixes = histories.without(&Histories::default());
     assert!(asked.iter().chain(&fed).all(|key| prefixes.has_lookup(key)) && !fed.is_empty(), "{fed:?}");
@@ -75,7 +75,7 @@ fn rows_and_requests_meet_under_the_names_of_a_history() {
         include_defaults: true,
         ..RequestContext::default()
     };
-    let resolution = named.querier(&request, "p#").unwrap().resolve(&mut OneOwner(Vec::new())).unwrap();
+    let resolution = renamed.querier(&request, "p#").unwrap().resolve(&mut OneOwner(Vec::new())).unwrap();
     let names: Vec<_> = resolution.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
     assert_eq!(names, ["p#7#all[]", r#"p#7#mine["anna"]"#]);
     assert!(resolution.buckets.iter().all(|bucket| prefixes.has_bucket("p#", &bucket.name)));

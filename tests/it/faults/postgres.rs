@@ -89,7 +89,7 @@ async fn postgres_ends_and_nothing_is_stored_that_it_did_not_keep() {
     let (cluster, mut client) = source(&[("wal_writer_delay", "5s"), ("bgwriter_lru_maxpages", "0")]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let store = SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store");
-    let replica = Replica::start_on(&cluster, Arc::new(store), "rules-1");
+    let replica = Replica::start_on(&cluster, Arc::new(store));
     replica.catch_up(&client).await;
     let origin = slot_origin(replica.store.as_ref());
     let (mut lost, mut slowest) = (0, Duration::ZERO);

@@ -45,7 +45,7 @@ impl Scene {
         let durable = Arc::clone(&store);
         let proxy = Proxy::start(cluster.port(), move || stored_position(durable.as_ref())).await;
         let source = SourceConfig::from_uri(&proxy.uri()).expect("a usable URI");
-        let replica = Replica::start_with(source.clone(), store, "rules-1", Arc::default());
+        let replica = Replica::start_with(source.clone(), store, Arc::default());
         replica.catch_up(&client).await;
         Self { cluster, client, proxy, source, replica, seed, _folder: folder }
     }
@@ -61,7 +61,7 @@ impl Scene {
         self.client.batch_execute("TRUNCATE items, habits, completions").await.expect("empties the tables");
         self.proxy.order(fault);
         // A service that was just started tries again soon.
-        self.replica = stopped.start_again_from(self.source.clone(), "rules-1");
+        self.replica = stopped.start_again_from(self.source.clone());
         let load = self.start_load(round);
         println!("round {round}: {context}");
         let is_met = |replica: &Replica| replica.status.snapshot().last_error.is_some_and(|(met, _)| met == code);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kairos_sync::{
+    deployment::Deployments,
     postgres::SourceConfig,
     replication::{ReplicationStatus, Replicator},
     storage::{BucketStore, Commit, MemoryStore},
@@ -17,6 +18,8 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 use tokio_postgres::{Client, NoTls};
+
+use crate::replica::compiled;
 
 /// A replicator with rules of a form.
 pub(super) struct Reader {
@@ -36,8 +39,7 @@ impl Reader {
     /// Goes on with a store.
     pub(super) fn resume(store: Arc<MemoryStore>, uri: &str, config: &str, query: &str) -> Self {
         let rules = format!("config: {config}\nbucket_definitions:\n  all:\n    data:\n      - {query}\n");
-        let compiled = kairos_sync_rules::compile(&rules, "public");
-        let plan = Arc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)));
+        let deployments = Deployments::new(compiled(&rules));
         let status = Arc::new(ReplicationStatus::default());
         let (seen, bucket) = watch::channel(None);
         let on_commit = move |commit: &Commit| {
@@ -47,8 +49,7 @@ impl Reader {
         };
         let replicator = Replicator::new(
             SourceConfig::from_uri(uri).expect("a usable URI"),
-            plan,
-            "rules".to_owned(),
+            Arc::new(deployments),
             Arc::<MemoryStore>::clone(&store),
             Arc::default(),
             Arc::new(on_commit),

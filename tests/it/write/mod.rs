@@ -31,6 +31,7 @@ use kairos_sync_protocol::{
 };
 use kairos_sync_rules::{SyncPlan, compile};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
 
 use crate::migrations::{connect, connect_to};
@@ -122,7 +123,13 @@ impl Desk {
 fn writer(uri: &str, rules: &str, options: WriteOptions, metrics: &Arc<Metrics>) -> Arc<Writer> {
     let manager = Manager::new(uri.parse().expect("a URI"), NoTls);
     let pool = Pool::builder(manager).max_size(8).runtime(Runtime::Tokio1).build().expect("a pool");
-    Arc::new(Writer::new(pool, plan(rules), options, Arc::new(Counter::default()), Arc::clone(metrics)))
+    Arc::new(Writer::new(
+        pool,
+        watch::channel(plan(rules)).1,
+        options,
+        Arc::new(Counter::default()),
+        Arc::clone(metrics),
+    ))
 }
 
 /// One server for the tests that run now; it goes with the last of them.

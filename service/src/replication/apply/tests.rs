@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     lsn::Lsn,
     postgres::{catalog, pgoutput::IdentitySetting, value::ColumnType, walsender::SystemIdentity},
-    replication::{copy::copied::read_rows, evaluated::distinct, state::ReplicationState},
+    replication::{copy::copied::read_rows, evaluated::distinct, plans::Plans, state::ReplicationState},
     storage::MemoryStore,
 };
 
@@ -150,7 +150,7 @@ fn state() -> ReplicationState {
     };
     let system = SystemIdentity { system_id: String::new(), timeline: String::new(), head: Lsn::ZERO };
     let tables = [table(HABITS, "habits", "user_id"), table(COMPLETIONS, "completions", "habit_id")];
-    ReplicationState::fresh(&system, String::new(), Vec::new(), String::new(), &tables)
+    ReplicationState::fresh(&system, String::new(), Vec::new(), &tables)
 }
 
 fn is_copied(row: &Tuple) -> bool {
@@ -213,10 +213,10 @@ fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, St
 proptest! {
     #[test]
     fn clients_have_what_the_rules_say(batches in prop::collection::vec(prop::collection::vec(change(), 1..8), 1..12)) {
-        let plan = compile(RULES, "public").plan.expect("valid rules");
+        let plans = Plans::one(compile(RULES, "public").plan.expect("valid rules"));
         let store = MemoryStore::new();
         let prefix = store.bucket_prefix().expect("a prefix");
-        let relations = Relations::new(&plan, prefix.clone(), &state().tables, BTreeSet::new());
+        let relations = Relations::new(&plans, prefix.clone(), &state().tables, BTreeSet::new());
         let (mut model, mut buckets) = (Model::default(), BTreeSet::new());
         for (number, changes) in (1..).zip(&batches) {
             let mut applier = Applier::new(&store);

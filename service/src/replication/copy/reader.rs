@@ -18,6 +18,7 @@ use tokio_postgres::Client;
 use super::{
     super::{
         error::ReplicationError,
+        plans::Plans,
         replicator::{Replicator, within_deadline},
         state::{ColumnState, columns_of},
         status::Phase,
@@ -52,11 +53,12 @@ pub(in super::super) async fn run(
     replicator: &Replicator,
     client: &Client,
     publications: &[String],
+    plans: &Plans,
     mut channels: ReaderChannels,
 ) -> ReplicationError {
     loop {
         let orders = channels.orders.borrow_and_update().clone();
-        let Some(order) = next_order(replicator, &orders).cloned() else {
+        let Some(order) = next_order(plans, &orders).cloned() else {
             if orders.is_empty() {
                 replicator.progress.set_phase(Phase::Streaming);
             }
@@ -69,7 +71,7 @@ pub(in super::super) async fn run(
             return error;
         }
         let is_another =
-            |orders: &Vec<CopyOrder>| next_order(replicator, orders).is_none_or(|next| !next.is_same_work(&order));
+            |orders: &Vec<CopyOrder>| next_order(plans, orders).is_none_or(|next| !next.is_same_work(&order));
         if channels.orders.wait_for(is_another).await.is_err() {
             return worker_ended().await;
         }
@@ -77,9 +79,9 @@ pub(in super::super) async fn run(
 }
 
 /// What can begin now. Tables whose rows others join come first: a row that finds its answers is evaluated once.
-fn next_order<'o>(replicator: &Replicator, orders: &'o [CopyOrder]) -> Option<&'o CopyOrder> {
+fn next_order<'o>(plans: &Plans, orders: &'o [CopyOrder]) -> Option<&'o CopyOrder> {
     let now = orders.iter().filter(|order| !order.is_for_later());
-    now.min_by_key(|order| replicator.plan.join_depth(&order.source_table()))
+    now.min_by_key(|order| plans.join_depth(&order.source_table()))
 }
 
 /// The worker's end says why it ended.

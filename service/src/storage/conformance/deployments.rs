@@ -7,25 +7,28 @@ use super::{
     *,
 };
 
-fn rules(serving: u64, state: &'static str) -> Option<StoredRules> {
-    Some(StoredRules { serving: DeploymentNumber(serving), state: Bytes::from_static(state.as_bytes()) })
+fn rules(serving: u64, state: &'static str) -> StoredRules {
+    StoredRules { serving: DeploymentNumber(serving), state: Bytes::from_static(state.as_bytes()) }
 }
 
 pub(in crate::storage) fn rules_are_stored_with_what_they_serve<E: Engine>(new: &dyn Fn() -> E) {
     let engine = new();
     let store = engine.open();
     assert_eq!((store.rules().unwrap(), store.view().unwrap().serving()), (None, DeploymentNumber(0)));
-    let commit = store.commit(Batch { rules: rules(3, "first"), ..batch(vec![]) }).unwrap();
+    let commit = store.commit(Batch { rules: Some(rules(3, "first")), ..batch(vec![]) }).unwrap();
     assert_eq!(commit.serving, DeploymentNumber(3));
     let before = store.view().unwrap();
     assert_eq!(store.commit(batch(vec![put("b", "1")])).unwrap().serving, DeploymentNumber(3));
-    assert_eq!(store.rules().unwrap(), rules(3, "first"), "a batch that says nothing of rules leaves them");
-    store.commit(Batch { rules: rules(4, "second"), ..batch(vec![]) }).unwrap();
+    assert_eq!(store.rules().unwrap(), Some(rules(3, "first")), "a batch that says nothing of rules leaves them");
+    store.commit(Batch { rules: Some(rules(4, "second")), ..batch(vec![]) }).unwrap();
     assert_eq!(before.serving(), DeploymentNumber(3));
     drop(before);
     drop(store);
     let store = engine.open();
-    assert_eq!((store.rules().unwrap(), store.view().unwrap().serving()), (rules(4, "second"), DeploymentNumber(4)));
+    assert_eq!(
+        (store.rules().unwrap(), store.view().unwrap().serving()),
+        (Some(rules(4, "second")), DeploymentNumber(4))
+    );
     store.reset().unwrap();
     assert_eq!((store.rules().unwrap(), store.view().unwrap().serving()), (None, DeploymentNumber(0)));
 }

@@ -18,7 +18,7 @@ const TABLES: u32 = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Commit(Batch),
+    Commit(Box<Batch>),
     Reset,
     Reopen,
 }
@@ -43,7 +43,7 @@ pub(in crate::storage) fn random_histories_equal_the_model<E: Engine>(new: &dyn 
         let mut model = Model::default();
         for step in steps {
             match step {
-                Step::Commit(batch) => model.commit(&*store, batch),
+                Step::Commit(batch) => model.commit(&*store, *batch),
                 Step::Reset => {
                     store.reset().unwrap();
                     model = Model { last_op_id: model.last_op_id, ..Model::default() };
@@ -199,7 +199,7 @@ fn pages(page: impl Fn(Option<&RowKey>) -> Vec<RowKey>) -> Vec<RowKey> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => any_batch().prop_map(Step::Commit),
+        12 => any_batch().prop_map(|batch| Step::Commit(Box::new(batch))),
         1 => Just(Step::Reset),
         2 => Just(Step::Reopen),
     ]

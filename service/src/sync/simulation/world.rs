@@ -18,6 +18,7 @@ use super::{
     source::{Change, Members, Operation, RULES, USERS, Version},
 };
 use crate::{
+    deployment::{Deployments, Rules},
     fuzz::Random,
     lsn::Lsn,
     metrics::Metrics,
@@ -75,7 +76,9 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(random: &mut Random) -> Self {
         let (store, folder) = store(random);
-        let plan: Arc<SyncPlan> = Arc::new(kairos_sync_rules::compile(RULES, "public").plan.expect("valid rules"));
+        let rules = Rules::compile("rules", RULES).expect("valid rules");
+        let plan = Arc::new(rules.plan.clone());
+        let deployments = Arc::new(Deployments::new(rules));
         let hub = Hub::new(None);
         let (shutdown, stopping) = watch::channel(false);
         let limits = SyncLimits {
@@ -85,8 +88,7 @@ impl World {
             checkpoint_interval_min: Duration::ZERO,
         };
         let metrics = Arc::new(Metrics::new());
-        let context =
-            SyncContext::new(Arc::clone(&store), Arc::clone(&plan), Arc::clone(&hub), metrics, limits, stopping);
+        let context = SyncContext::new(Arc::clone(&store), deployments, Arc::clone(&hub), metrics, limits, stopping);
         let clients = (0..2 + random.below(4)).map(|number| client(number, random)).collect();
         let mut world = Self {
             store,

@@ -1,0 +1,132 @@
+//! From one deployment of rules to the next, as the stream's thread does it between its other work: stored rows are
+//! taken through what is new, a page to a commit; when nothing is left, one commit switches what clients are served by;
+//! and what nobody is served any more is forgotten in slices.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    apply::Applier, copy::desk::Work, error::ReplicationError, rebuild::Rebuild, replicator::Replicator,
+    state::ReplicationState,
+};
+use crate::{deployment::RulesState, fault_point::fault_point, storage::RowKey};
+
+/// Rows evaluated in one commit at most,
+const PAGE_ROWS: usize = 1_000;
+/// or about so many bytes of what they become.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Names forgotten in one slice.
+const SLICE_NAMES: u32 = 1_000;
+/// Clients that are downloading what is retired have so long to learn that it is.
+const RETIRED_KEPT: Duration = Duration::from_secs(10);
+
+/// The worker's side of deployments.
+pub(super) struct Rollout {
+    rules: RulesState,
+    /// From when on what is retired may be forgotten.
+    forgets_from: Instant,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stepped {
+    /// There may be more to do.
+    On,
+    /// Clients are served by other rules now: replication begins anew with these.
+    Switched,
+}
+
+impl Rollout {
+    pub(super) fn new(rules: RulesState) -> Self {
+        Self { rules, forgets_from: Instant::now() + RETIRED_KEPT }
+    }
+
+    /// Whether there is something to do now.
+    pub(super) fn has_work(&self, state: &ReplicationState) -> bool {
+        has_pages(state) || self.may_switch(state) || (self.has_retired() && Instant::now() >= self.forgets_from)
+    }
+
+    /// When there will be something to do although nothing else happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.has_retired().then_some(self.forgets_from)
+    }
+
+    /// Everything that is new is there, and as fresh as what is served. Readers of copies, which evaluate by themselves,
+    /// have come to rest.
+    fn may_switch(&self, state: &ReplicationState) -> bool {
+        self.rules.building().is_some() && !has_pages(state) && state.is_copied() && state.visible_at().is_some()
+    }
+
+    fn has_retired(&self) -> bool {
+        !self.rules.retired().is_empty()
+    }
+
+    /// Does a piece of the work.
+    pub(super) fn step(&mut self, work: &mut Work<'_, '_>) -> Result<Stepped, ReplicationError> {
+        if has_pages(work.state) {
+            return evaluate_page(work).map(|()| Stepped::On);
+        }
+        if self.may_switch(work.state) {
+            return self.switch(work).map(|()| Stepped::Switched);
+        }
+        self.forget(work.replicator, work.state)?;
+        Ok(Stepped::On)
+    }
+
+    fn switch(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
+        self.rules.switch();
+        let rebuild = work.state.rebuild.take();
+        fault_point("rules.before-switch");
+        work.replicator.save_rules(work.state, &self.rules)?;
+        fault_point("rules.after-switch");
+        work.replicator.progress.rebuilds(None);
+        let rows_done = rebuild.map_or(0, |rebuild| rebuild.rows_done);
+        let deployment = self.rules.serving().number.0;
+        tracing::info!(deployment, rows_done, "rules: the new ones are built, and clients are served by them");
+        Ok(())
+    }
+
+    fn forget(&mut self, replicator: &Replicator, state: &ReplicationState) -> Result<(), ReplicationError> {
+        if !replicator.store.forget(self.rules.retired(), SLICE_NAMES)? {
+            self.rules.forgotten();
+            replicator.save_rules(state, &self.rules)?;
+            tracing::info!("rules: what was retired is forgotten");
+        }
+        Ok(())
+    }
+}
+
+/// Whether stored rows are left to be evaluated.
+fn has_pages(state: &ReplicationState) -> bool {
+    state.rebuild.as_ref().is_some_and(|rebuild| rebuild.next().is_some())
+}
+
+/// Takes a page of stored rows through the rules.
+fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
+    let Work { replicator, relations, state } = work;
+    let Some((table, after)) = state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
+    let store = replicator.store.as_ref();
+    let page = store.rows_of_table(table, after.as_ref(), PAGE_ROWS)?;
+    let mut applier = Applier::with_capacity(store, page.len());
+    let mut done: Vec<&RowKey> = Vec::with_capacity(page.len());
+    for row in &page {
+        if applier.bytes() >= PAGE_BYTES {
+            break;
+        }
+        applier.evaluate_stored(relations, row)?;
+        done.push(row);
+    }
+    applier.settle(relations)?;
+    replicator.report(&applier.take_errors());
+    let mut batch = applier.finish();
+    if let Some(rebuild) = &mut state.rebuild {
+        rebuild.advance(done.len() as u64, done.last().copied());
+        replicator.progress.rebuilds(Some(rebuild.status()));
+        replicator.metrics.rows_rebuilt.inc_by(done.len() as u64);
+    }
+    batch.replication_state = Some(state.to_bytes());
+    batch.visible_at = state.visible_at();
+    fault_point("rules.before-page");
+    replicator.commit(batch)?;
+    fault_point("rules.after-page");
+    Ok(())
+}

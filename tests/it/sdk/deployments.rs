@@ -1,10 +1,11 @@
 //! Rules that change under connected devices: these get what is new on the stream they have, keep what is as before, and
 //! upload as ever.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
+use kairos_client::{Client, Schema, StaticConnector, Table};
 use kairos_tests::{
-    official::{OfficialClient, Sdk},
+    official::{OfficialClient, Sdk, texts},
     service::{TestService, eventually},
 };
 
@@ -68,4 +69,26 @@ async fn over_http_a_device_follows_a_deployment() {
 #[tokio::test]
 async fn over_a_websocket_a_device_follows_a_deployment() {
     follows_a_deployment(Sdk::WEB_SOCKET).await;
+}
+
+#[tokio::test]
+async fn a_device_with_our_own_sdk_follows_a_deployment() {
+    let service = TestService::start(SCHEMA, RULES).await;
+    service.wait_until_ready().await;
+    let schema = Schema::new([
+        Table::new("lists").text("owner").text("name"),
+        Table::new("todos").text("list_id").text("title").integer("done"),
+    ]);
+    let connector = StaticConnector::new(service.process.endpoint(), service.token("ann"));
+    let client = Client::open(service.folder.path().join("own.db"), schema, connector).await.expect("opens");
+    client.connect();
+    let on_device = async || {
+        let rows = client.query(ON_DEVICE, [], |row| row.get::<_, String>(0)).await.expect("reads");
+        rows.into_iter().collect::<BTreeSet<_>>()
+    };
+    eventually(texts(&service.sql, IN_SOURCE, &[]).await, on_device).await;
+    deploy(&service, &other_rules()).await;
+    eventually(texts(&service.sql, &shouted(), &[]).await, on_device).await;
+    service.run("UPDATE lists SET owner = 'ann'").await;
+    eventually(texts(&service.sql, &shouted(), &[]).await, on_device).await;
 }

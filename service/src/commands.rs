@@ -54,7 +54,8 @@ pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>) -> ExitCode {
 /// Runs until it is aborted.
 async fn draw_copies(mut bars: CopyBars, status: Arc<ReplicationStatus>) {
     loop {
-        bars.show(&status.snapshot().copies);
+        let now = status.snapshot();
+        bars.show(&now.copies, now.rebuild.as_ref());
         tokio::time::sleep(BARS_INTERVAL).await;
     }
 }

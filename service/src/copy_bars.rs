@@ -1,9 +1,10 @@
-//! Copies of tables on a terminal: a bar for the table being copied, and one for all.
+//! Long work of replication on a terminal: a bar for the table being copied, one for all of them, and one for rules
+//! being built.
 
 use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::replication::{
-    CopyStage, CopyStatus,
+    CopyStage, CopyStatus, RebuildStatus,
     copy_status::{current, seconds_left},
 };
 
@@ -16,13 +17,14 @@ pub struct CopyBars {
     screen: MultiProgress,
     current: Option<ProgressBar>,
     all: Option<ProgressBar>,
+    rebuild: Option<ProgressBar>,
 }
 
 impl CopyBars {
     /// On the terminal behind standard error.
     pub fn new() -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Self { screen, current: None, all: None }
+        Self { screen, current: None, all: None, rebuild: None }
     }
 
     /// To print lines without tearing the bars.
@@ -30,8 +32,8 @@ impl CopyBars {
         self.screen.clone()
     }
 
-    /// Draws how far the copies are.
-    pub fn show(&mut self, copies: &[CopyStatus]) {
+    /// Draws how far the copies are, and the rules being built.
+    pub fn show(&mut self, copies: &[CopyStatus], rebuild: Option<&RebuildStatus>) {
         let position = current(copies).map(|copy| (copy.bytes_done, copy.bytes_total, describe(copy)));
         draw(&self.screen, &mut self.current, position);
         let (done, total) = copies.iter().fold((0_u64, 0_u64), |(done, total), copy| {
@@ -39,6 +41,11 @@ impl CopyBars {
         });
         let all = (copies.len() > 1).then(|| (done, total, describe_all(copies)));
         draw(&self.screen, &mut self.all, all);
+        let rebuild = rebuild.map(|rebuild| {
+            let (done, left) = (rebuild.rows_done, rebuild.rows_left());
+            (done, done.saturating_add(left), describe_rebuild(rebuild))
+        });
+        draw(&self.screen, &mut self.rebuild, rebuild);
     }
 }
 
@@ -88,6 +95,16 @@ pub fn describe_all(copies: &[CopyStatus]) -> String {
     format!("{} tables, {} to go{}", copies.len(), HumanBytes(bytes_left), left(seconds_left(copies)))
 }
 
+/// How far rules being built are.
+pub fn describe_rebuild(rebuild: &RebuildStatus) -> String {
+    let RebuildStatus { deployment, rows_done, rows_estimated, tables_left } = rebuild;
+    if *tables_left == 0 {
+        return format!("rules {deployment}: built; clients get them when new tables are copied");
+    }
+    let (done, all) = (HumanCount(*rows_done), HumanCount(*rows_estimated));
+    format!("rules {deployment}: {done} of about {all} stored rows evaluated, tables left: {tables_left}")
+}
+
 fn left(seconds: Option<u64>) -> String {
     match seconds {
         None => String::new(),
@@ -121,6 +138,11 @@ mod tests {
         );
         assert!(describe(&copy(CopyStage::WaitingForStream)).ends_with("waits for the stream, which is behind"));
         assert_eq!(describe(&copy(CopyStage::Waiting)), "public.items: waits for its turn, 3.00 MiB");
+        let rebuild =
+            |tables_left| RebuildStatus { deployment: 3, rows_done: 1_000, rows_estimated: 5_000, tables_left };
+        let expected = "rules 3: 1,000 of about 5,000 stored rows evaluated, tables left: 2";
+        assert_eq!(describe_rebuild(&rebuild(2)), expected);
+        assert!(describe_rebuild(&rebuild(0)).starts_with("rules 3: built; "));
         let all = describe_all(&[copy(CopyStage::Copying), copy(CopyStage::Waiting)]);
         assert_eq!(all, "2 tables, 4.00 MiB to go, 5 min left");
     }

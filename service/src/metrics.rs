@@ -4,6 +4,7 @@
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// The metrics of one service. Cheap to share behind an `Arc`.
@@ -14,8 +15,12 @@ pub struct Metrics {
     pub rows_replicated: IntCounter,
     /// Stored rows that were evaluated for rules being built.
     pub rows_rebuilt: IntCounter,
-    /// Deployments of rules that the source could not serve.
-    pub deployments_refused: IntCounter,
+    /// Number of the deployment of rules that clients are served by.
+    pub deployment: IntGauge,
+    /// 1 while rules are wanted that cannot be deployed.
+    pub deployment_refused: IntGauge,
+    /// About how many stored rows are to be evaluated for rules being built; 0 while none are.
+    pub rebuild_rows_left: IntGauge,
     /// Transactions read from the source.
     pub transactions_replicated: IntCounter,
     /// Bytes read from the source.
@@ -62,42 +67,50 @@ pub struct Metrics {
     pub writes: IntCounterVec,
 }
 
+/// A registry that takes constants: names are valid, and each is given once.
+struct Register(Registry);
+
+impl Register {
+    fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("a constant, valid name");
+        self.0.register(Box::new(metric.clone())).expect("registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+}
+
 impl Metrics {
     /// Fresh metrics in a registry of their own.
     ///
     /// # Panics
     /// Never: the names are constants, each registered once.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str| {
-            let metric = IntCounter::new(name, help).expect("a constant, valid name");
-            registry.register(Box::new(metric.clone())).expect("registered once");
-            metric
-        };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help).expect("a constant, valid name");
-            registry.register(Box::new(metric.clone())).expect("registered once");
-            metric
-        };
-        let counters = |name: &str, help: &str, label: &str| {
-            let metric = IntCounterVec::new(Opts::new(name, help), &[label]).expect("a constant, valid name");
-            registry.register(Box::new(metric.clone())).expect("registered once");
-            metric
-        };
-        let gauges = |name: &str, help: &str, label: &str| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), &[label]).expect("a constant, valid name");
-            registry.register(Box::new(metric.clone())).expect("registered once");
-            metric
-        };
-        let commit_seconds = Histogram::with_opts(
+        let register = Register(Registry::new());
+        let (counter, gauge) = (|name, help| register.counter(name, help), |name, help| register.gauge(name, help));
+        let counters = |name, help, label| register.add(IntCounterVec::new(Opts::new(name, help), &[label]));
+        let gauges = |name, help, label| register.add(IntGaugeVec::new(Opts::new(name, help), &[label]));
+        let commit_seconds = register.add(Histogram::with_opts(
             HistogramOpts::new("kairos_store_commit_seconds", "Time of a store commit, fsync included")
                 .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
-        )
-        .expect("a constant, valid name");
-        registry.register(Box::new(commit_seconds.clone())).expect("registered once");
+        ));
         Self {
             rows_replicated: counter("powersync_rows_replicated_total", "Rows read from the source"),
-            deployments_refused: counter("kairos_deployments_refused_total", "Rules that were wanted and refused"),
+            deployment: gauge(
+                "kairos_rules_deployment",
+                "Number of the deployment of rules that clients are served by",
+            ),
+            deployment_refused: gauge("kairos_rules_refused", "Whether rules are wanted that cannot be deployed"),
+            rebuild_rows_left: gauge(
+                "kairos_rebuild_rows_left",
+                "Rows to be evaluated for rules being built; 0: none are",
+            ),
             rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
             transactions_replicated: counter(
                 "powersync_transactions_replicated_total",
@@ -133,7 +146,7 @@ impl Metrics {
             shared_lines: counter("kairos_shared_lines_total", "Data lines that were made for another client before"),
             requests_refused: counters("kairos_requests_refused_total", "Refused requests", "code"),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
-            registry,
+            registry: register.0,
         }
     }
 

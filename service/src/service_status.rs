@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
-    api::{Probe, ReplicationView, Status},
+    api::{Probe, Status},
     byte_size::ByteSize,
-    copy_bars::{CopyBars, describe, describe_all},
+    copy_bars::{CopyBars, describe, describe_all, describe_rebuild},
 };
 
 /// A service that does not answer by then is taken for gone.
@@ -80,9 +80,9 @@ impl StatusError {
     }
 }
 
-/// Whether tables are still to be copied, or may turn out to be.
-fn may_copy(replication: &ReplicationView) -> bool {
-    replication.phase != "streaming" || !replication.copies.is_empty()
+/// Whether tables are still to be copied, or may turn out to be, or rules are being built.
+fn is_busy(Probe { replication, rules, .. }: &Probe) -> bool {
+    replication.phase != "streaming" || !replication.copies.is_empty() || rules.building.is_some()
 }
 
 /// Prints the status, once or until everything is copied. `true` if replication reports no error.
@@ -110,9 +110,15 @@ pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
         }
         let Status { version, probe } = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
         let replication = &probe.replication;
-        let goes_on = options.watch && may_copy(replication);
-        let is_drawn = goes_on && !replication.copies.is_empty() && io::stderr().is_terminal();
-        bars.show(if is_drawn { &replication.copies } else { &[] });
+        let goes_on = options.watch && is_busy(&probe);
+        let building = probe.rules.building.as_ref();
+        let has_bars = !replication.copies.is_empty() || building.is_some();
+        let is_drawn = goes_on && has_bars && io::stderr().is_terminal();
+        if is_drawn {
+            bars.show(&replication.copies, building);
+        } else {
+            bars.show(&[], None);
+        }
         if !options.json && !is_drawn {
             print(&text_of(&place.shown, &version, &probe));
         }
@@ -167,7 +173,7 @@ fn print(text: &str) {
 
 /// The status for people.
 fn text_of(url: &str, version: &str, probe: &Probe) -> String {
-    let Probe { ready, reason, replication, .. } = probe;
+    let Probe { ready, reason, replication, rules, .. } = probe;
     let mut text = String::new();
     let readiness = if *ready { "ready" } else { "not ready" };
     let mut line = |line: String| {
@@ -194,6 +200,15 @@ fn text_of(url: &str, version: &str, probe: &Probe) -> String {
     if let Some(code) = &replication.last_comparison {
         line(format!("  all tables were compared because of {code}"));
     }
+    if let Some(deployment) = rules.deployment.filter(|deployment| *deployment > 0) {
+        line(format!("  rules: deployment {deployment}"));
+    }
+    if let Some(rebuild) = &rules.building {
+        line(format!("  {}", describe_rebuild(rebuild)));
+    }
+    if let Some(code) = &rules.refused {
+        line(format!("  the rules that are wanted were refused with {code}, and the old ones stay; the log says more"));
+    }
     for copy in &replication.copies {
         line(format!("  {}", describe(copy)));
     }
@@ -217,6 +232,7 @@ mod tests {
                 "checkpoint_at": null, "slot": "kairos_1", "slot_retained_bytes": 1024, "slot_budget_bytes": null,
                 "last_comparison": "REPL-0201", "copies": copies, "copy_seconds_left": null,
             },
+            "rules": { "deployment": 3, "refused": "CONF-0201" },
         });
         serde_json::from_value(answer).expect("an answer")
     }
@@ -232,6 +248,8 @@ mod tests {
   newest checkpoint: none since the start
   slot kairos_1 keeps 1 kB of WAL
   all tables were compared because of REPL-0201
+  rules: deployment 3
+  the rules that are wanted were refused with CONF-0201, and the old ones stay; the log says more
   public.items: 1.00 KiB of 2.00 KiB, 5 of about 10 rows, 3 s left
 ";
         let Status { version, probe } = answer("creating_slot", &json!([copy]));
@@ -242,8 +260,8 @@ mod tests {
     fn it_is_watched_until_nothing_is_left_to_copy() {
         let waiting = json!({ "table": "t", "stage": "waiting", "rows_done": 0, "rows_estimated": 0, "bytes_done": 0,
                               "bytes_total": 0, "seconds_left": null });
-        assert!(may_copy(&answer("connecting", &json!([])).probe.replication));
-        assert!(may_copy(&answer("streaming", &json!([waiting])).probe.replication));
-        assert!(!may_copy(&answer("streaming", &json!([])).probe.replication));
+        assert!(is_busy(&answer("connecting", &json!([])).probe));
+        assert!(is_busy(&answer("streaming", &json!([waiting])).probe));
+        assert!(!is_busy(&answer("streaming", &json!([])).probe));
     }
 }

@@ -45,12 +45,13 @@ use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
 pub use error::{ApiError, ErrorCode};
-pub(crate) use probes::{Probe, ReplicationView, Status};
+pub(crate) use probes::{Probe, Status};
 pub use serve::serve;
 pub use upload::Upload;
 
 use crate::{
     auth::{Authenticator, Principal},
+    deployment::Deployments,
     metrics::Metrics,
     replication::ReplicationStatus,
     sync::{Hub, SyncContext, WriteCheckpoints},
@@ -71,6 +72,8 @@ pub struct ApiParts {
     pub sync: Arc<SyncContext>,
     /// Knows how replication is.
     pub replication: Arc<ReplicationStatus>,
+    /// Knows which rules are in force.
+    pub deployments: Arc<Deployments>,
     /// Under which everything is served as well.
     pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.

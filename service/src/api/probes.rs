@@ -18,8 +18,9 @@ use super::{
     readiness::{phase_name, unready},
 };
 use crate::{
+    deployment::DeploymentsSnapshot,
     metrics::Metrics,
-    replication::{Budget, CopyStatus, StatusSnapshot, copy_status::seconds_left},
+    replication::{Budget, CopyStatus, RebuildStatus, StatusSnapshot, copy_status::seconds_left},
 };
 
 /// As the PowerSync service answers, and how replication is.
@@ -32,6 +33,31 @@ pub(crate) struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     pub(crate) replication: ReplicationView,
+    pub(crate) rules: RulesView,
+}
+
+/// Which rules are in force and which are on their way.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RulesView {
+    /// Number of the deployment that clients are served by; absent before the store says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deployment: Option<u64>,
+    /// What is being built beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) building: Option<RebuildStatus>,
+    /// Code of the reason why the rules that are wanted are not in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<Cow<'static, str>>,
+}
+
+impl RulesView {
+    fn new(deployments: &DeploymentsSnapshot, status: &StatusSnapshot) -> Self {
+        Self {
+            deployment: deployments.serving.as_ref().map(|serving| serving.number.0),
+            building: status.rebuild.clone(),
+            refused: deployments.refusal.as_ref().map(|refusal| refusal.code.into()),
+        }
+    }
 }
 
 /// How the service is: what `/status` answers, and `kairos-sync status` reads.
@@ -111,6 +137,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
     metrics.last_message_timestamp.set(unix_seconds(status.last_message));
     metrics.checkpoint_timestamp.set(unix_seconds(status.last_checkpoint));
     show_copies(metrics, &status.copies);
+    show_rules(metrics, &state.parts.deployments.snapshot(), &status);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
@@ -126,13 +153,21 @@ fn show_copies(metrics: &Metrics, copies: &[CopyStatus]) {
     metrics.copy_seconds_left.set(whole(seconds_left(copies).unwrap_or_default()));
 }
 
+fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &StatusSnapshot) {
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.deployment.set(whole(deployments.serving.as_ref().map_or(0, |serving| serving.number.0)));
+    metrics.deployment_refused.set(i64::from(deployments.refusal.is_some()));
+    metrics.rebuild_rows_left.set(whole(status.rebuild.as_ref().map_or(0, RebuildStatus::rows_left)));
+}
+
 fn probe(state: &ApiState) -> Probe {
     let status = state.parts.replication.snapshot();
     let has_checkpoint = state.parts.hub.published().is_some();
     let reason = unready(&status, has_checkpoint, state.parts.heartbeat, Instant::now());
     let touched_at = iso8601(SystemTime::now());
     let replication = ReplicationView::new(&status);
-    Probe { ready: reason.is_none(), started: true, touched_at, reason, replication }
+    let rules = RulesView::new(&state.parts.deployments.snapshot(), &status);
+    Probe { ready: reason.is_none(), started: true, touched_at, reason, replication, rules }
 }
 
 /// 0 for what has not happened.

@@ -127,9 +127,10 @@ async fn start_serving(
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let rules = Rules::compile("rules", rules).expect("valid rules");
+    let deployments = Arc::new(Deployments::new(rules));
     let sync = SyncContext::new(
         Arc::clone(&store),
-        Arc::new(Deployments::new(rules)),
+        Arc::clone(&deployments),
         Arc::clone(&hub),
         Arc::clone(&metrics),
         sync_limits,
@@ -151,6 +152,7 @@ async fn start_serving(
         ),
         uploads: Arc::new(Echo),
         replication: Arc::default(),
+        deployments,
         heartbeat: None,
         base_path: Some("/sync-api".to_owned()),
         metrics,

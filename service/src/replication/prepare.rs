@@ -148,7 +148,6 @@ impl Replicator {
                         "rules: the new ones are refused, and clients are served by the old ones as before: {error}"
                     );
                     self.deployments.refuse(Refusal { code: error.code(), message: error.to_string() });
-                    self.metrics.deployments_refused.inc();
                     rules.abandon();
                 }
                 inspection => return Ok((plans, inspection?)),

@@ -45,6 +45,13 @@ pub struct RebuildStatus {
     pub tables_left: usize,
 }
 
+impl RebuildStatus {
+    /// Rows still to be evaluated, as far as can be told; at least one.
+    pub fn rows_left(&self) -> u64 {
+        self.rows_estimated.saturating_sub(self.rows_done).max(1)
+    }
+}
+
 /// One moment of replication.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusSnapshot {

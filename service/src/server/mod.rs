@@ -232,6 +232,7 @@ fn api_state(
         sync: Arc::new(sync),
         hub: Arc::clone(hub),
         replication: Arc::clone(status),
+        deployments: Arc::clone(deployments),
         heartbeat: config.source.heartbeat,
         authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
         write_checkpoints,

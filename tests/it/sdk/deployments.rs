@@ -20,7 +20,7 @@ fn shouted() -> String {
     IN_SOURCE.replace("|| name", "|| upper(name)")
 }
 
-async fn deploy(service: &TestService, rules: &str) {
+fn deploy(service: &TestService, rules: &str) {
     fs::write(service.folder.path().join("rules.yaml"), rules).expect("writes the rules");
 }
 
@@ -33,7 +33,7 @@ async fn follows_a_deployment(sdk: Sdk) {
     let metric = async |name: &str| service.process.metric(name).await.expect("metrics are served");
     let sent = metric("powersync_operations_synced_total").await;
 
-    deploy(&service, &other_rules()).await;
+    deploy(&service, &other_rules());
     client.converges(&service, &shouted(), &[], ON_DEVICE).await;
     let cost = metric("powersync_operations_synced_total").await - sent;
     assert!((10..=20).contains(&cost), "ten lists have changed, and no todo, but {cost} operations were sent");
@@ -50,13 +50,13 @@ async fn follows_a_deployment(sdk: Sdk) {
     client.converges(&service, &shouted(), &[], ON_DEVICE).await;
 
     // Wrong rules change nothing, and are told.
-    deploy(&service, "bucket_definitions: {lists: {data: [SELEC * FROM lists]}}").await;
+    deploy(&service, "bucket_definitions: {lists: {data: [SELEC * FROM lists]}}");
     let is_told = async || service.process.log_tail().contains("CONF-0201");
     eventually(true, is_told).await;
     service.run("UPDATE lists SET name = 'later' WHERE id = 'late'").await;
     client.converges(&service, &shouted(), &[], ON_DEVICE).await;
 
-    deploy(&service, RULES).await;
+    deploy(&service, RULES);
     converges(&service, &client).await;
     client.call(serde_json::json!({"do": "close"})).await;
 }
@@ -87,7 +87,7 @@ async fn a_device_with_our_own_sdk_follows_a_deployment() {
         rows.into_iter().collect::<BTreeSet<_>>()
     };
     eventually(texts(&service.sql, IN_SOURCE, &[]).await, on_device).await;
-    deploy(&service, &other_rules()).await;
+    deploy(&service, &other_rules());
     eventually(texts(&service.sql, &shouted(), &[]).await, on_device).await;
     service.run("UPDATE lists SET owner = 'ann'").await;
     eventually(texts(&service.sql, &shouted(), &[]).await, on_device).await;

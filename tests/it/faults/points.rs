@@ -13,7 +13,13 @@ use kairos_tests::service::{TestService, connect};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::JoinHandle, time::sleep};
 
-use super::{acknowledged::Watch, device::Devices, load::Load, number, seed, service_schema};
+use super::{
+    acknowledged::Watch,
+    deployments::{deploy, variants},
+    device::Devices,
+    load::Load,
+    number, seed, service_schema,
+};
 use crate::{
     replica::RULES,
     tidy::{root, rust_files},
@@ -23,6 +29,8 @@ use crate::{
 const LOAD_PAUSE: Duration = Duration::from_millis(20);
 /// Between two pairs of large transactions: a service without optimisation must keep up, or its copies wait for ever.
 const MUCH_PAUSE: Duration = Duration::from_secs(6);
+/// Between two deployments.
+const RULES_PAUSE: Duration = Duration::from_secs(15);
 /// How long it may take until the point is passed, and until everything is equal afterwards.
 const PATIENCE: Duration = Duration::from_mins(3);
 const POLL: Duration = Duration::from_millis(20);
@@ -97,6 +105,16 @@ async fn forget(service: &mut TestService) {
     service.sql.batch_execute(rows).await.expect("fills");
 }
 
+/// Other rules for the same rows, one after the other. What is retired is forgotten before the next ones come.
+fn change_rules(folder: PathBuf) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        for rules in variants().iter().cycle() {
+            deploy(&folder, rules);
+            sleep(RULES_PAUSE).await;
+        }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
     if number("KAIROS_FAULT_POINTS", 0) == 0 {
@@ -123,6 +141,7 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
             service.process.restart_with(&[("KAIROS_FAULT_POINT", &order)]).expect("it can be started");
             let load = Load::start(&uri, seed.wrapping_add(1_000 * round), 2, LOAD_PAUSE);
             let much = write_much(uri.clone());
+            let rules = change_rules(service.folder.path().to_path_buf());
             let started = Instant::now();
             while !service.process.has_ended().expect("the system tells") {
                 assert!(started.elapsed() < PATIENCE, "{context}: never passed\n{}", service.process.log_tail());
@@ -131,6 +150,7 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
             println!("{context}: ended after {:?}", started.elapsed());
             service.process.restart().await.unwrap_or_else(|error| panic!("{context}: {error}"));
             much.abort();
+            rules.abort();
             load.stop().await;
             devices.wait_until_equal(&service, PATIENCE, &context).await;
             watch.assert_held().await;

@@ -23,7 +23,9 @@ use crate::{
     migrate::{self, Migrations},
     replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
-    rules_explain, server,
+    rules_explain,
+    rules_plan::{self, PlanError, PlanOptions},
+    server,
     service_status::{self, StatusOptions},
 };
 
@@ -176,6 +178,21 @@ pub async fn client(arguments: &ClientArguments) -> ExitCode {
             let is_refusal = error.is_refusal();
             finish(Err((error.code(), server::chain(&error))));
             ExitCode::from(if is_refusal { 1 } else { 2 })
+        }
+    }
+}
+
+/// `rules plan`: prints what a deployment would do.
+pub fn plan_rules(options: &PlanOptions) -> ExitCode {
+    match rules_plan::plan(options) {
+        Ok(text) => {
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let code = if matches!(error, PlanError::Rules(_)) { 1 } else { 2 };
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(code)
         }
     }
 }

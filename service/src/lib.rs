@@ -39,6 +39,7 @@ pub mod postgres;
 pub mod replication;
 pub mod rules_check;
 pub mod rules_explain;
+pub mod rules_plan;
 pub mod secret;
 pub mod server;
 pub mod service_status;

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
     auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
-    doctor::DoctorOptions, rules_check::CheckOptions,
+    doctor::DoctorOptions, rules_check::CheckOptions, rules_plan::PlanOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -122,6 +122,18 @@ enum RulesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say what a deployment would do: which definitions are as before, which are built, what clients download, which
+    /// tables are copied. Exits with 1 if a file cannot be deployed, 2 if one cannot be read.
+    Plan {
+        /// The rules to be deployed.
+        file: PathBuf,
+        /// The rules that are in force.
+        #[arg(long, value_name = "FILE")]
+        against: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the JSON Schema of the rules file, for editors.
     Schema,
 }
@@ -184,6 +196,9 @@ async fn main() -> ExitCode {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }
         Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
+        Command::Rules { command: RulesCommand::Plan { file, against, json } } => {
+            commands::plan_rules(&PlanOptions { file, against, json })
+        }
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Client(arguments) => {

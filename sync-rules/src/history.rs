@@ -87,6 +87,11 @@ impl Histories {
         NamePrefixes { buckets, lookups }
     }
 
+    /// Names of all buckets, as the rules have them: definitions, or parts of streams.
+    pub fn bucket_names(&self) -> impl Iterator<Item = &str> {
+        self.buckets.keys().map(String::as_str)
+    }
+
     /// Names of the buckets that [`Self::without`] gives, as the rules have them: definitions, or parts of a stream.
     pub fn bucket_names_without(&self, other: &Self) -> Vec<String> {
         let is_other = |(name, history): &(&String, &History)| other.buckets.get(*name) != Some(*history);

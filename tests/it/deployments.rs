@@ -262,3 +262,21 @@ async fn a_change_that_concerns_no_rows_is_in_force_at_once() {
     assert_eq!(replica.deployments.snapshot().serving.map(|serving| serving.number), Some(DeploymentNumber(1)));
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_can_be_built_anew_from_what_is_stored() {
+    let (cluster, client) = source().await;
+    run(&client, ROWS).await;
+    let replica = Replica::start(&cluster);
+    replica.catch_up(&client).await;
+    let copied = replica.metrics.bytes_replicated.get();
+    assert!(replica.deployments.renew());
+    wait_for_deployment(&replica, 1).await;
+    replica.catch_up(&client).await;
+    assert!(replica.metrics.bytes_replicated.get() - copied < 10_000, "nothing was read from the source");
+    assert_eq!(ids(&replica, "1#everything[]"), sql(&client, "SELECT id FROM items").await);
+    let of_ann = "SELECT c.id FROM completions c JOIN habits h ON h.id = c.habit_id WHERE h.user_id = 'ann' \
+                  UNION ALL SELECT id FROM habits WHERE user_id = 'ann'";
+    assert_eq!(ids(&replica, "1#user_data[\"ann\"]"), sql(&client, of_ann).await);
+    replica.stop().await;
+}

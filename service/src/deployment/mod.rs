@@ -14,12 +14,13 @@
 //!
 //! Start reading at [`Deployments`]; [`RulesState`] (pure) says what a change leads to.
 
+mod preview;
 mod state;
 mod text;
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,6 +28,7 @@ use kairos_sync_rules::SyncPlan;
 use tokio::sync::watch;
 
 pub use self::{
+    preview::Preview,
     state::{Deployment, Followed, RulesState},
     text::{Rules, UnusableRules},
 };
@@ -71,6 +73,8 @@ impl fmt::Debug for Deployments {
 }
 
 struct Known {
+    /// Whether everything is to be built anew.
+    renews: bool,
     plans: BTreeMap<DeploymentNumber, Arc<SyncPlan>>,
     snapshot: DeploymentsSnapshot,
 }
@@ -82,7 +86,7 @@ impl Deployments {
         let plan = Arc::new(first.serving().named_plan());
         let plans = BTreeMap::from([(first.serving().number, Arc::clone(&plan))]);
         Self {
-            known: Mutex::new(Known { plans, snapshot: DeploymentsSnapshot::default() }),
+            known: Mutex::new(Known { renews: false, plans, snapshot: DeploymentsSnapshot::default() }),
             wanted: watch::Sender::new(Arc::new(wanted)),
             serving: watch::Sender::new(plan),
         }
@@ -104,6 +108,24 @@ impl Deployments {
     pub fn want(&self, rules: Rules) {
         self.known().snapshot.refusal = None;
         self.wanted.send_replace(Arc::new(rules));
+    }
+
+    /// Wants everything to be built anew by the rules that are in force, beside what is served. `false` while something
+    /// is being built: one after the other.
+    pub fn renew(&self) -> bool {
+        let mut known = self.known();
+        if known.snapshot.building.is_some() {
+            return false;
+        }
+        known.renews = true;
+        drop(known);
+        self.wanted.send_modify(|_| {});
+        true
+    }
+
+    /// Whether everything is to be built anew, which is said once.
+    pub fn take_renewal(&self) -> bool {
+        mem::take(&mut self.known().renews)
     }
 
     /// What is wanted; `None` once the source has refused it.

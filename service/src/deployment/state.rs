@@ -22,6 +22,11 @@ impl Deployment {
         self.rules.plan.clone().with_histories(&self.histories)
     }
 
+    /// Definitions, or parts of streams, by whose names buckets begin.
+    pub fn bucket_names(&self) -> Vec<String> {
+        self.histories.bucket_names().map(str::to_owned).collect()
+    }
+
     /// Definitions, or parts of streams, whose buckets `other` does not have in this form.
     pub fn buckets_unlike(&self, other: &Self) -> Vec<String> {
         self.histories.bucket_names_without(&other.histories)
@@ -113,6 +118,15 @@ impl RulesState {
         }
         self.switch();
         Followed::Switched
+    }
+
+    /// Builds everything anew by the rules that are in force, as if all of them had changed.
+    pub fn renew(&mut self) {
+        self.abandon();
+        self.last_number.0 += 1;
+        let (number, rules) = (self.last_number, self.serving.rules.clone());
+        let histories = Histories::of(&rules.plan, &Histories::default(), number.0);
+        self.building = Some(Deployment { number, rules, histories });
     }
 
     /// Gives up what is being built.
@@ -255,6 +269,18 @@ mod tests {
             (DeploymentNumber(1), comment.text.as_str())
         );
         assert_eq!(state.follow(&comment), Followed::Same);
+    }
+
+    #[test]
+    fn what_is_renewed_is_built_as_a_whole_and_stays_wanted() {
+        let mut state = RulesState::first(&rules(RULES));
+        state.renew();
+        let plans = state.plans();
+        assert_eq!(plans[1].source_tables(), plans[0].source_tables());
+        assert_eq!(state.follow(&rules(RULES)), Followed::Same);
+        state.switch();
+        assert_eq!((state.serving().number, state.retired().buckets.len()), (DeploymentNumber(1), 2));
+        assert_eq!(state.follow(&rules(RULES)), Followed::Same);
     }
 
     #[test]

@@ -112,6 +112,9 @@ impl Replicator {
     /// The rules to go on with: those stored, on their way to those wanted.
     fn rules_to_follow(&self, stored: Option<RulesState>) -> RulesState {
         let Some(mut rules) = stored else { return RulesState::first(&self.deployments.first_choice()) };
+        if self.deployments.take_renewal() {
+            rules.renew();
+        }
         if let Some(wanted) = self.deployments.wanted() {
             let (before, followed) = (rules.serving().clone(), rules.follow(&wanted));
             match (followed, rules.building()) {

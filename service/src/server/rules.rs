@@ -3,16 +3,17 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    fs,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::sleep,
 };
 
+use super::chain;
 use crate::{
     config::{RulesOrigin, RulesText},
-    deployment::{Deployments, Refusal, Rules},
+    deployment::{Deployments, Refusal, Rules, UnusableRules},
     replication::custom_write_checkpoints,
+    rules_check::read_rules,
 };
 
 /// How often the file is looked at. Reading it is cheaper than to be sure of notifications on every file system, and a
@@ -22,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOKS_ALIKE: usize = 2;
 
 /// Compiles rules. What comes to nothing is told in the log.
-pub(super) fn compile(file: &str, text: &str) -> Result<Rules, crate::deployment::UnusableRules> {
+pub(super) fn compile(file: &str, text: &str) -> Result<Rules, UnusableRules> {
     let rules = Rules::compile(file, text)?;
     for event in custom_write_checkpoints::unused_events(&rules.plan) {
         tracing::warn!(
@@ -43,7 +44,7 @@ pub(super) async fn watch(rules: RulesText, deployments: Arc<Deployments>, mut s
             _ = stopped.wait_for(|stops| *stops) => return,
         };
         match &rules.origin {
-            RulesOrigin::File(path) => file.look(path, &deployments, is_forced).await,
+            RulesOrigin::File(path) => file.look(path, &deployments, is_forced),
             RulesOrigin::Config if is_forced => {
                 tracing::warn!(
                     "the rules are part of the configuration, which is read at start only: restart the service"
@@ -63,13 +64,13 @@ struct WatchedFile {
 }
 
 impl WatchedFile {
-    async fn look(&mut self, path: &Path, deployments: &Deployments, is_forced: bool) {
-        let text = match fs::read_to_string(path).await {
+    fn look(&mut self, path: &Path, deployments: &Deployments, is_forced: bool) {
+        // A small file, whose size is bounded.
+        let text = match read_rules(path) {
             Ok(text) => text,
             // It may be being replaced.
             Err(error) if is_forced => {
-                let message = format!("{}: {error}", self.name);
-                tracing::error!(code = "CONF-0101", "rules: the file cannot be read; the old ones stay: {message}");
+                tracing::error!(code = error.code(), "rules: the old ones stay: {}", chain(&error));
                 return;
             }
             Err(_) => return,
@@ -115,36 +116,36 @@ mod tests {
     const OLD: &str = "bucket_definitions: {}";
     const NEW: &str = "bucket_definitions: {a: {data: [SELECT id FROM items]}}";
 
-    #[tokio::test]
-    async fn a_file_counts_once_it_no_longer_changes() {
+    #[test]
+    fn a_file_counts_once_it_no_longer_changes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.yaml");
         let deployments = Deployments::new(Rules::compile("rules.yaml", OLD).unwrap());
         let mut file = WatchedFile { name: "rules.yaml".to_owned(), deployed: OLD.to_owned(), seen: None };
         let wanted = || deployments.wanted().map(|rules| rules.text.clone());
-        let mut look = async |text: &str, is_forced| {
+        let mut look = |text: &str, is_forced| {
             std::fs::write(&path, text).unwrap();
-            file.look(&path, &deployments, is_forced).await;
+            file.look(&path, &deployments, is_forced);
             wanted()
         };
-        assert_eq!(look(OLD, false).await.as_deref(), Some(OLD));
-        assert_eq!(look(&NEW[..20], false).await.as_deref(), Some(OLD));
-        assert_eq!(look(NEW, false).await.as_deref(), Some(OLD));
-        assert_eq!(look(NEW, false).await.as_deref(), Some(NEW));
-        assert_eq!(look(OLD, true).await.as_deref(), Some(OLD), "a signal is in no doubt");
-        assert_eq!(look("bucket_definitions: 7", true).await, None);
+        assert_eq!(look(OLD, false).as_deref(), Some(OLD));
+        assert_eq!(look(&NEW[..20], false).as_deref(), Some(OLD));
+        assert_eq!(look(NEW, false).as_deref(), Some(OLD));
+        assert_eq!(look(NEW, false).as_deref(), Some(NEW));
+        assert_eq!(look(OLD, true).as_deref(), Some(OLD), "a signal is in no doubt");
+        assert_eq!(look("bucket_definitions: 7", true), None);
         let refusal = deployments.snapshot().refusal.expect("it is told");
         assert_eq!(refusal.code, "CONF-0201");
         assert!(refusal.message.contains("rules.yaml:1:"), "{}", refusal.message);
-        assert_eq!(look(NEW, true).await.as_deref(), Some(NEW), "and mended");
+        assert_eq!(look(NEW, true).as_deref(), Some(NEW), "and mended");
     }
 
-    #[tokio::test]
-    async fn a_file_that_is_gone_changes_nothing() {
+    #[test]
+    fn a_file_that_is_gone_changes_nothing() {
         let deployments = Deployments::new(Rules::compile("rules.yaml", OLD).unwrap());
         let mut file = WatchedFile { name: "rules.yaml".to_owned(), deployed: OLD.to_owned(), seen: None };
         for is_forced in [false, true] {
-            file.look(Path::new("/nowhere/rules.yaml"), &deployments, is_forced).await;
+            file.look(Path::new("/nowhere/rules.yaml"), &deployments, is_forced);
         }
         assert!(deployments.wanted().is_some());
     }

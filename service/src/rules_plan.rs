@@ -79,6 +79,6 @@ mod tests {
         assert_eq!(json["evaluated"][0], "public.items");
         let wrong = file("wrong.yaml", "bucket_definitions: 1");
         assert_eq!(plan(&options(&wrong, false)).unwrap_err().code(), "CONF-0201");
-        assert_eq!(plan(&options(&folder.path().join("none"), false)).unwrap_err().code(), "CONF-0101");
+        assert_eq!(plan(&options(&folder.path().join("none"), false)).unwrap_err().code(), "CONF-0203");
     }
 }

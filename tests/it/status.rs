@@ -12,7 +12,7 @@ use kairos_sync::{
     demo::cluster::{PgCluster, free_port},
     replication::{CopyStage, StatusSnapshot},
 };
-use kairos_tests::service::{PATIENCE, connect, service_binary};
+use kairos_tests::service::{PATIENCE, connect, eventually, service_binary};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -40,7 +40,7 @@ const BYTES_PER_SECOND: u64 = 1_000_000;
 
 /// A source to be copied slowly, and a configuration for it.
 struct Site {
-    _cluster: PgCluster,
+    cluster: PgCluster,
     folder: TempDir,
     url: String,
 }
@@ -59,7 +59,7 @@ impl Site {
         );
         fs::write(folder.path().join("kairos.yaml"), config).expect("writes the configuration");
         fs::write(folder.path().join("rules.yaml"), RULES).expect("writes the rules");
-        Self { _cluster: cluster, folder, url: format!("http://127.0.0.1:{port}") }
+        Self { cluster, folder, url: format!("http://127.0.0.1:{port}") }
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -74,6 +74,16 @@ impl Site {
         let mut command = self.command(Path::new("script"));
         command.args(["--quiet", "--flush", "--command", &serve, file]).env("TERM", "xterm");
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("util-linux has `script`")
+    }
+
+    /// Watches the status until everything is copied, with what is printed in a file of the folder.
+    fn watch_into(&self, file: &str) -> Child {
+        let out = fs::File::create(self.folder.path().join(file)).expect("a file");
+        self.command(&service_binary())
+            .args(["status", "--watch", "--url", &self.url])
+            .stdout(out)
+            .spawn()
+            .expect("starts")
     }
 
     /// Runs the service with its log in a file of the folder.
@@ -133,10 +143,17 @@ async fn copies_are_shown_wherever_an_operator_looks() {
     assert_eq!(printed.status.code(), Some(0), "{text}");
     assert!(text.contains("not ready, copying\n") && text.contains("of about 30,000 rows"), "{text}");
 
-    let watched = site.status(&["--watch", "--url", &site.url]).await;
-    let text = String::from_utf8_lossy(&watched.stdout).into_owned();
-    assert_eq!(watched.status.code(), Some(0), "{text}");
-    assert!(text.matches("public.items: ").count() > 1, "it goes on until all is copied: {text}");
+    // A copy does not end while the stream stands still.
+    let client = connect(&site.cluster.uri("postgres", "postgres")).await;
+    let frozen: Vec<_> = walsenders(&client).await.iter().map(|process| Frozen::new(&process.to_string())).collect();
+    assert_eq!(frozen.len(), 1, "who sends the stream");
+    let mut watching = site.watch_into("watched");
+    let is_shown_again = async || site.read("watched").matches("public.items: ").count() > 1;
+    eventually(true, is_shown_again).await;
+    drop(frozen);
+    let status = watching.wait().await.expect("it ends");
+    let text = site.read("watched");
+    assert_eq!(status.code(), Some(0), "{text}");
     assert!(
         text.lines().rev().find(|line| line.starts_with("kairos-sync")).is_some_and(|line| line.ends_with("streaming"))
     );

@@ -32,6 +32,7 @@ pub mod doctor;
 mod fault_point;
 #[cfg(test)]
 mod fuzz;
+mod iso8601;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;

@@ -6,6 +6,7 @@
 //! | `GET /sync/stream` with an upgrade | the same as RSocket over a WebSocket |
 //! | `GET /write-checkpoint2.json`, `POST /sync/checkpoint-request` | a write checkpoint |
 //! | `POST /api/sync/data`, `/api/data` | local writes of a client |
+//! | `/api/admin/v1/…`, `/api/sync-rules/v1/…` | for operators who show a token, see [`admin`] |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
 //!
 //! **Invariants**
@@ -17,6 +18,7 @@
 //!
 //! Start reading at [`router`].
 
+mod admin;
 mod body;
 mod error;
 mod idle;
@@ -50,7 +52,7 @@ pub use serve::serve;
 pub use upload::Upload;
 
 use crate::{
-    auth::{Authenticator, Principal},
+    auth::{ApiTokens, Authenticator, Principal},
     deployment::Deployments,
     metrics::Metrics,
     replication::ReplicationStatus,
@@ -82,6 +84,8 @@ pub struct ApiParts {
     pub hub: Arc<Hub>,
     /// Proofs to principals.
     pub authenticator: Authenticator,
+    /// Who may administrate.
+    pub api_tokens: ApiTokens,
     /// Write checkpoints.
     pub write_checkpoints: WriteCheckpoints,
     /// Takes local writes of clients.
@@ -97,13 +101,14 @@ pub struct ApiParts {
 pub struct ApiState {
     parts: Arc<ApiParts>,
     streams: Arc<Semaphore>,
+    gate: admin::Gate,
 }
 
 impl ApiState {
     /// Translates to these parts.
     pub fn new(parts: ApiParts) -> Self {
         let streams = Arc::new(Semaphore::new(parts.limits.connection_count_max));
-        Self { parts: Arc::new(parts), streams }
+        Self { parts: Arc::new(parts), streams, gate: admin::Gate::default() }
     }
 
     async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
@@ -123,9 +128,10 @@ impl ApiState {
 
 /// All routes of the service.
 pub fn router(state: ApiState) -> Router {
+    let all = routes().merge(admin::routes(&state));
     let routes = match &state.parts.base_path {
-        Some(base_path) => Router::new().nest(base_path, routes()).merge(routes()),
-        None => routes(),
+        Some(base_path) => Router::new().nest(base_path, all.clone()).merge(all),
+        None => all,
     };
     routes
         .fallback(async || ApiError::not_found())

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     sync::{
-        ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError,
+        Carrier, ClientRequest, Compression, DeviceInfo, Line, LineForm, Packaging, Session, Step, SyncError,
         compression::{Segment, SegmentStream},
     },
 };
@@ -45,8 +45,13 @@ pub(super) async fn sync_stream(
     sync.client_id = sync.client_id.or(query.client_id);
     let form = negotiation::line_form(&headers, sync.raw_data);
     let compression = negotiation::compression(&headers);
-    let request =
-        ClientRequest { user_id: principal.user_id, claims: principal.claims, expires_at: principal.expires_at, sync };
+    let request = ClientRequest {
+        user_id: principal.user_id,
+        claims: principal.claims,
+        expires_at: principal.expires_at,
+        sync,
+        device: DeviceInfo { carrier: Carrier::Http, user_agent: user_agent(&headers) },
+    };
     let packaging = Packaging { form, compression };
     let session = Session::open(Arc::clone(&state.parts.sync), request, packaging).await?;
     let stream = HttpStream {
@@ -65,6 +70,12 @@ pub(super) async fn sync_stream(
         }
     });
     Ok((answer_headers(form, compression), Body::from_stream(chunks)).into_response())
+}
+
+/// What the device says it is. Browsers let pages set the other header only.
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+    text("x-user-agent").or_else(|| text(header::USER_AGENT.as_str()))
 }
 
 fn answer_headers(form: LineForm, compression: Compression) -> HeaderMap {
@@ -99,6 +110,7 @@ impl HttpStream {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 self.metrics.bytes_sent.inc_by(chunk.len() as u64);
+                self.session.connection().sent(chunk.len());
                 return Ok(Some(chunk));
             }
             if self.segments.is_none() {

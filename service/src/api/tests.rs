@@ -1,5 +1,6 @@
 //! The routes over real sockets, with the store in memory.
 
+mod admin;
 mod carriers;
 mod golden;
 mod requests;
@@ -29,9 +30,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::{AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
+    auth::{ApiTokens, AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
     deployment::{Deployments, Rules},
     lsn::Lsn,
+    secret::Secret,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
     write::UploadError,
@@ -43,6 +45,7 @@ const RULES: &str = "bucket_definitions:
     data: ['SELECT * FROM lists WHERE owner_id = bucket.user_id']
 ";
 const DEADLINE: Duration = Duration::from_secs(10);
+const ADMIN_TOKEN: &str = "let-me-in";
 const SYNC_LIMITS: SyncLimits = SyncLimits {
     bucket_count_max: 10,
     fetch_concurrency_max: 4,
@@ -144,6 +147,7 @@ async fn start_serving(
         sync: Arc::new(sync),
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
+        api_tokens: ApiTokens::new(&[Secret::new(ADMIN_TOKEN)]),
         write_checkpoints: WriteCheckpoints::new(
             Arc::new(FixedHead(100)),
             Arc::clone(&store),

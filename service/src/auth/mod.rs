@@ -14,6 +14,7 @@
 //! Start reading at [`Authenticator`].
 
 pub mod address;
+mod api_tokens;
 mod authenticator;
 mod error;
 mod fetch;
@@ -28,6 +29,7 @@ mod source;
 #[cfg(test)]
 pub(crate) mod test_keys;
 
+pub use api_tokens::{ApiTokenError, ApiTokens};
 pub use authenticator::Authenticator;
 pub use error::AuthError;
 pub use fetch::FetchError;

@@ -56,7 +56,7 @@ pub struct Config {
     pub write: WriteConfig,
     /// Bounds.
     pub limits: Limits,
-    /// Tokens for administration.
+    /// Tokens for administration; without one nobody may.
     pub admin_tokens: Vec<Secret>,
     /// What was read but changes nothing, with its place. To be logged once.
     pub warnings: Vec<String>,
@@ -155,7 +155,8 @@ impl Default for Limits {
 impl Config {
     /// Reads the configuration: `path`, else `POWERSYNC_CONFIG_PATH`, else `kairos.yaml` or `powersync.yaml` in the
     /// working directory, else what the environment alone says (`POWERSYNC_DATABASE_URL` or `DATABASE_URL`,
-    /// `POWERSYNC_JWKS_URI`, `POWERSYNC_JWKS_AUDIENCE`, `PS_PORT`, `KAIROS_DATA_DIR`, `KAIROS_SYNC_RULES`).
+    /// `POWERSYNC_JWKS_URI`, `POWERSYNC_JWKS_AUDIENCE`, `PS_PORT`, `KAIROS_DATA_DIR`, `KAIROS_SYNC_RULES`,
+    /// `KAIROS_ADMIN_TOKEN`).
     ///
     /// # Errors
     /// [`ConfigError`] at the first mistake.

@@ -260,12 +260,25 @@ impl Context<'_> {
         Ok(configured.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
     }
 
-    /// Limits written for the PowerSync service are not taken over: its defaults are those of another design.
+    /// Tokens for administration. Limits written for the PowerSync service are not taken over: its defaults are those of
+    /// another design.
     fn api(&mut self, root: &mut Section) -> Result<Vec<Secret>, ConfigError> {
         let mut section = root.section("api")?;
-        let tokens = section.take("tokens").map(Node::into_texts).transpose()?.unwrap_or_default();
+        let tokens = section.take("tokens");
         section.unneeded("parameters", "bounds are set in the section limits", &mut self.warnings);
         section.finish()?;
+        let expected = "must be text without blanks: others cannot stand in a header";
+        let (tokens, invalid) = if let Some(node) = tokens {
+            let invalid = node.invalid(expected);
+            (node.into_texts()?, invalid)
+        } else {
+            let problem = Problem::InvalidValue { key: "KAIROS_ADMIN_TOKEN".to_owned(), expected: expected.to_owned() };
+            let token = self.environment.variable("KAIROS_ADMIN_TOKEN");
+            (token.into_iter().collect(), ConfigError { place: self.whole.clone(), problem })
+        };
+        if tokens.iter().any(|token| token.is_empty() || token.contains(char::is_whitespace)) {
+            return Err(invalid);
+        }
         Ok(tokens.into_iter().map(Secret::new).collect())
     }
 

@@ -108,8 +108,10 @@ fn the_environment_alone_is_enough() {
         ("KAIROS_DATA_DIR", "/data"),
         ("KAIROS_BASE_PATH", "/sync-api/"),
         ("KAIROS_SYNC_RULES", rules.to_str().unwrap()),
+        ("KAIROS_ADMIN_TOKEN", "let-me-in"),
     ]);
     let config = Config::parse("{}", Path::new("environment"), &environment).unwrap();
+    assert_eq!(config.admin_tokens, [Secret::new("let-me-in")]);
     assert_eq!((config.port, config.data_dir), (8081, PathBuf::from("/data")));
     assert_eq!(config.base_path.as_deref(), Some("/sync-api"), "a slash at its end does not matter");
     let [source] = &config.auth.sources[..] else { panic!("one source of keys") };
@@ -161,6 +163,11 @@ fn mistakes_are_named_with_their_place() {
         ),
         (format!("{MINIMAL}base_path: /a//b\n"), "`base_path` must be a path", "CONF-0105"),
         (format!("{MINIMAL}base_path: '/{{a}}'\n"), "`base_path` must be a path", "CONF-0105"),
+        (
+            format!("{MINIMAL}api: {{tokens: ['']}}\n"),
+            "kairos.yaml:4:7: `api.tokens` must be text without",
+            "CONF-0105",
+        ),
         (format!("{MINIMAL}port: 1\nport: 2\n"), "kairos.yaml:5:1: not valid YAML", "CONF-0102"),
         ("a: [".to_owned(), "not valid YAML", "CONF-0102"),
         (String::new(), "must be a section", "CONF-0105"),

@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, sync::watch};
 use self::head::WriteHead;
 use crate::{
     api::{self, ApiLimits, ApiParts, ApiState},
-    auth::{AuthError, Authenticator},
+    auth::{ApiTokens, AuthError, Authenticator},
     config::{Config, RulesOrigin},
     deployment::{Deployments, RulesState, UnusableRules},
     metrics::Metrics,
@@ -235,6 +235,7 @@ fn api_state(
         deployments: Arc::clone(deployments),
         heartbeat: config.source.heartbeat,
         authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
+        api_tokens: ApiTokens::new(&config.admin_tokens),
         write_checkpoints,
         uploads: Arc::new(uploads),
         metrics: Arc::clone(metrics),

@@ -33,7 +33,8 @@ pub struct Hub {
     state: Mutex<State>,
 }
 
-type ConnectionId = u64;
+/// Number of a connection; later ones have larger ones.
+pub type ConnectionId = u64;
 
 #[derive(Debug, Default)]
 struct State {
@@ -162,6 +163,16 @@ impl Hub {
         self.lock().await_write_checkpoint_of(key, stored);
     }
 
+    /// Whether a connection depends on this bucket; not while it does not know yet.
+    pub fn holds(&self, id: ConnectionId, bucket: &BucketName) -> bool {
+        self.lock().connections.get(&id).is_some_and(|connection| connection.buckets.contains(bucket))
+    }
+
+    /// How many buckets a connection depends on; none while it does not know yet, or when it is gone.
+    pub fn bucket_count(&self, id: ConnectionId) -> usize {
+        self.lock().connections.get(&id).map_or(0, |connection| connection.buckets.len())
+    }
+
     /// The latest published state.
     pub fn published(&self) -> Option<Checkpoint> {
         self.lock().published
@@ -288,6 +299,11 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Its number.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// Waits until there may be changes. Changes that are already there end the wait at once.
     pub async fn changed(&self) {
         self.wake.notified().await;

@@ -17,6 +17,7 @@
 
 pub mod checkpoint_state;
 pub mod compression;
+pub mod connections;
 mod error;
 pub mod hub;
 pub mod line;
@@ -31,6 +32,7 @@ mod token_clock;
 pub mod write_checkpoint;
 
 pub use compression::Compression;
+pub use connections::{Carrier, Connections, DeviceInfo};
 pub use error::SyncError;
 pub use hub::Hub;
 pub use line::LineForm;

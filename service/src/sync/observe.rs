@@ -32,7 +32,8 @@ pub(super) struct Observer {
     pub(super) store: Arc<dyn BucketStore>,
     pub(super) deployments: Arc<Deployments>,
     pub(super) registration: Registration,
-    pub(super) request: RequestContext,
+    /// What was proved and asked for, which operators can see as well.
+    pub(super) request: Arc<RequestContext>,
     /// Locked while the state is read, which one session does at a time.
     pub(super) evaluated: Mutex<Evaluated>,
     pub(super) write_key: WriteCheckpointKey,

@@ -25,6 +25,7 @@ use tokio::{
 use super::{
     Hub, SyncError,
     checkpoint_state::{BucketRange, CheckpointState, NextStep, Observation, ObservedBuckets},
+    connections::{Connection, Connections, DeviceInfo, Entry},
     hub::Changes,
     line::write_line,
     observe::{Evaluated, Observed, Observer},
@@ -59,6 +60,7 @@ pub struct SyncContext {
     store: Arc<dyn BucketStore>,
     deployments: Arc<Deployments>,
     hub: Arc<Hub>,
+    connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     limits: SyncLimits,
     ranges: Arc<Ranges>,
@@ -76,6 +78,8 @@ pub struct ClientRequest {
     pub expires_at: SystemTime,
     /// What it asked for.
     pub sync: SyncRequest,
+    /// What it says of itself.
+    pub device: DeviceInfo,
 }
 
 impl SyncContext {
@@ -94,7 +98,41 @@ impl SyncContext {
             limits.fetch_concurrency_max,
             limits.shared_bytes_max,
         ));
-        Self { store, deployments, hub, metrics, limits, ranges, shutdown }
+        let connections = Arc::default();
+        Self { store, deployments, hub, connections, metrics, limits, ranges, shutdown }
+    }
+
+    /// The rules that are in force.
+    pub fn deployments(&self) -> &Arc<Deployments> {
+        &self.deployments
+    }
+
+    /// Who cares about commits.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Who is connected.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Bounds of serving.
+    pub fn limits(&self) -> &SyncLimits {
+        &self.limits
+    }
+
+    /// Reads the store when it is this reader's turn among all those of clients. Keep it short: others wait.
+    ///
+    /// # Errors
+    /// Those of `work`; [`SyncError::Stopping`] when the service ends.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn BucketStore) -> Result<T, SyncError> + Send + 'static,
+    ) -> Result<T, SyncError> {
+        let _turn = self.ranges.turn().await?;
+        let store = Arc::clone(&self.store);
+        blocking(move || work(&*store)).await
     }
 }
 
@@ -113,6 +151,7 @@ pub enum Step {
 pub struct Session {
     context: Arc<SyncContext>,
     observer: Arc<Observer>,
+    entry: Entry,
     state: CheckpointState,
     clock: TokenClock,
     packaging: Packaging,
@@ -139,15 +178,19 @@ impl Session {
         request: ClientRequest,
         packaging: Packaging,
     ) -> Result<Self, SyncError> {
-        let ClientRequest { user_id, claims, expires_at, sync } = request;
+        let ClientRequest { user_id, claims, expires_at, mut sync, device } = request;
         let write_key = WriteCheckpointKey::of(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
-        let positions = sync.buckets.iter().map(|position| (BucketName::new(position.name.as_str()), position.after));
+        let positions = mem::take(&mut sync.buckets).into_iter();
+        let positions = positions.map(|position| (BucketName::new(position.name.as_str()), position.after));
         let state = CheckpointState::new(positions.collect());
+        let client_id = sync.client_id.take();
+        let request = Arc::new(rules_request(claims, sync));
+        let entry = context.connections.enter(registration.id(), user_id, client_id, device, Arc::clone(&request));
         let lifetime = expires_at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         let turn = context.ranges.turn().await?;
         let (store, deployments) = (Arc::clone(&context.store), Arc::clone(&context.deployments));
-        let (request, bucket_count_max) = (rules_request(claims, sync), context.limits.bucket_count_max);
+        let bucket_count_max = context.limits.bucket_count_max;
         let observer = blocking(move || {
             let evaluated = Evaluated::of(&request, &*store.view()?, &deployments)?;
             let evaluated = Mutex::new(evaluated);
@@ -160,6 +203,7 @@ impl Session {
             shutdown: context.shutdown.clone(),
             context,
             observer: Arc::new(observer),
+            entry,
             state,
             clock: TokenClock::new(now, lifetime, rand::random()),
             packaging,
@@ -202,6 +246,11 @@ impl Session {
         }
     }
 
+    /// What operators see of it.
+    pub fn connection(&self) -> &Connection {
+        &self.entry.connection
+    }
+
     fn has_changes(&self) -> bool {
         self.observer.registration.has_changes()
     }
@@ -229,6 +278,7 @@ impl Session {
     }
 
     fn line(&self, line: &SyncLine) -> Line {
+        self.entry.connection.tell(line);
         Line::Plain(write_line(line, self.packaging.form).into())
     }
 

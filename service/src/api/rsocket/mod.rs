@@ -96,6 +96,8 @@ impl From<InvalidFrame> for Refusal {
 struct SetupMetadata {
     #[serde(default)]
     token: Option<String>,
+    #[serde(default)]
+    user_agent: Option<String>,
 }
 
 async fn serve(state: ApiState, mut socket: WebSocket) {
@@ -125,7 +127,7 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     let metadata_type = DocumentType::from_mime(&metadata_type).ok_or_else(unsupported)?;
     let data_type = DocumentType::from_mime(&data_type).ok_or_else(unsupported)?;
     let metadata = metadata_type.read(&metadata);
-    let SetupMetadata { token } = metadata
+    let SetupMetadata { token, user_agent } = metadata
         .map_err(|invalid| rejected("PSYNC_S2001", &format!("The metadata of SETUP cannot be read: {invalid}")))?;
     let principal = state.authenticate(token.as_deref()).await;
     let principal = principal.map_err(|code| rejected(code, "Authorization failed"))?;
@@ -137,6 +139,7 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     Ok(Connection {
         state: state.clone(),
         principal: Arc::new(principal),
+        user_agent,
         metadata_type,
         data_type,
         lifetime,
@@ -164,6 +167,7 @@ async fn next_frame(socket: &mut WebSocket) -> Result<Option<ClientFrame>, Refus
 struct Connection {
     state: ApiState,
     principal: Arc<Principal>,
+    user_agent: Option<String>,
     metadata_type: DocumentType,
     data_type: DocumentType,
     /// Without a frame for so long the client is gone.
@@ -263,6 +267,7 @@ impl Connection {
         let request = stream::Request {
             state: self.state.clone(),
             principal: Arc::clone(&self.principal),
+            user_agent: self.user_agent.clone(),
             document_type: self.data_type,
             body: data,
             credit: Arc::clone(&available),

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::{ApiState, error::log, place::Place},
     auth::Principal,
-    sync::{ClientRequest, Compression, Line, LineForm, Packaging, Session, Step, SyncError},
+    sync::{Carrier, ClientRequest, Compression, DeviceInfo, Line, LineForm, Packaging, Session, Step, SyncError},
 };
 
 /// Documents that are not compressed.
@@ -27,6 +27,7 @@ const LAST_LINE_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Request {
     pub(super) state: ApiState,
     pub(super) principal: Arc<Principal>,
+    pub(super) user_agent: Option<String>,
     pub(super) document_type: DocumentType,
     pub(super) body: Bytes,
     /// One permit per payload the client wants.
@@ -82,6 +83,7 @@ impl Request {
             claims: self.principal.claims.clone(),
             expires_at: self.principal.expires_at,
             sync,
+            device: DeviceInfo { carrier: Carrier::WebSocket, user_agent: self.user_agent },
         };
         let mut session = Session::open(Arc::clone(&self.state.parts.sync), request, PACKAGING).await?;
         let metrics = &self.state.parts.metrics;
@@ -102,6 +104,7 @@ impl Request {
             wanted.forget();
             metrics.bytes_synced.inc_by(line.len() as u64);
             metrics.bytes_sent.inc_by(line.len() as u64);
+            session.connection().sent(line.len());
             if self.frames.send(frame::payload(self.stream, &line)).await.is_err() {
                 return Ok(());
             }

@@ -27,7 +27,7 @@ use crate::{
         StraightLimits, TableId, WriteCheckpoint, WriteCheckpointKey,
     },
     sync::{
-        ClientRequest, Compression, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits,
+        ClientRequest, Compression, DeviceInfo, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits,
         test_lookups::lookups_of,
     },
 };
@@ -317,6 +317,7 @@ impl World {
             claims: claims.as_object().expect("an object").clone(),
             expires_at: SystemTime::now() + Duration::from_hours(1),
             sync: serde_json::from_value(sync).expect("a request"),
+            device: DeviceInfo::default(),
         };
         let session = Session::open(Arc::clone(&self.context), request, client.packaging).await;
         client.session = Some(session.expect("the client can be served"));

@@ -1,0 +1,18 @@
+//! For operators who show a token: what the service knows of clients, buckets and rows.
+//!
+//! Every request passes the gate: its token is checked before anything else, and only some run at once. The answers have
+//! values of rows in them, the log has none.
+
+mod connections;
+mod gate;
+
+use axum::{Router, middleware::from_fn_with_state, routing::get};
+
+pub(super) use self::gate::Gate;
+use super::ApiState;
+
+pub(super) fn routes(state: &ApiState) -> Router<ApiState> {
+    Router::new()
+        .route("/api/admin/v1/connections", get(connections::connections))
+        .route_layer(from_fn_with_state(state.clone(), gate::pass))
+}

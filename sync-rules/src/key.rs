@@ -62,6 +62,13 @@ pub(crate) fn lookup_prefix(index: &IndexId) -> String {
     prefix
 }
 
+/// What a lookup asked of this index, as key parts; `None` if it is of another index.
+pub(crate) fn parts_asked<'k>(index: &IndexId, key: &'k LookupKey) -> Option<Vec<&'k str>> {
+    key.0.strip_prefix(&lookup_prefix(index))?;
+    let parts: Vec<&RawValue> = serde_json::from_str(&key.0).ok()?;
+    Some(parts.into_iter().skip(1).map(RawValue::get).collect())
+}
+
 /// An answer: key parts in a list.
 pub(crate) fn lookup_value<'a>(parts: impl IntoIterator<Item = &'a str>) -> LookupValue {
     let mut value = String::new();

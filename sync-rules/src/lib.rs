@@ -26,7 +26,7 @@ mod dispatch;
 mod elements;
 pub mod eval_case;
 pub mod evaluate;
-mod explain;
+pub mod explain;
 mod expression;
 mod functions;
 pub mod history;
@@ -58,6 +58,7 @@ pub use evaluate::{
     ErrorKind, EvaluatedEvent, EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue,
     TableEvaluator,
 };
+pub use explain::{ExplainedRequest, ExplainedRowQuery, Origin};
 pub use history::{Histories, NamePrefixes};
 pub use json_schema::json_schema;
 pub use places::{DefinitionPlace, Places, TablePlace};

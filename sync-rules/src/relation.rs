@@ -6,10 +6,13 @@
 //!
 //! Values are kept as JSON that tells INTEGER from REAL: two sources of one parameter agree on the kind as well.
 
+mod ways;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::ways::Answer;
 use crate::{
     definition::{BucketQuery, ElementInput, IndexId, Nulls, Parameter, RequestInput, Step, ValueSource},
     elements::{request_elements, stored_value},
@@ -64,20 +67,20 @@ enum Source {
 }
 
 /// A row of values. They are shared: a row may be in many combinations.
-type Values = Arc<[Arc<str>]>;
+pub(crate) type Values = Arc<[Arc<str>]>;
 
 /// Rows that belong together, by their steps.
 type JoinedRows = BTreeMap<usize, Values>;
 
 /// What a request's expressions read.
 #[derive(Clone, Copy)]
-struct Inputs<'r> {
-    request: &'r RequestContext,
-    subscription: Option<&'r Map<String, Value>>,
+pub(crate) struct Inputs<'r> {
+    pub(crate) request: &'r RequestContext,
+    pub(crate) subscription: Option<&'r Map<String, Value>>,
 }
 
 impl Inputs<'_> {
-    fn value(&self, expression: &Expression<RequestInput>) -> Result<SqlValue, Failure> {
+    pub(crate) fn value(&self, expression: &Expression<RequestInput>) -> Result<SqlValue, Failure> {
         let read = |input: &RequestInput| std::borrow::Cow::Owned(input.read(self.request, self.subscription));
         Ok(expression.evaluate(&read)?.into_owned())
     }
@@ -315,7 +318,7 @@ fn sources(parameters: &[Parameter], nulls: Nulls, inputs: Inputs<'_>) -> Result
 }
 
 /// The rows of an array of the request; `None` if there are none.
-fn element_rows(step: &Step, nulls: Nulls, inputs: Inputs<'_>) -> Result<Option<Vec<Values>>, Failure> {
+pub(crate) fn element_rows(step: &Step, nulls: Nulls, inputs: Inputs<'_>) -> Result<Option<Vec<Values>>, Failure> {
     let Step::Elements { array, form, filter, outputs } = step else { return Ok(None) };
     let mut rows = Vec::new();
     let elements = request_elements(&inputs.value(array)?, *form)?;

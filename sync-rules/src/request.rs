@@ -106,10 +106,10 @@ struct BucketSource {
 }
 
 /// One way in which a request has a definition.
-struct Activation<'r> {
-    reason: Reason,
-    subscription: Option<&'r Map<String, Value>>,
-    priority: Option<u8>,
+pub(crate) struct Activation<'r> {
+    pub(crate) reason: Reason,
+    pub(crate) subscription: Option<&'r Map<String, Value>>,
+    pub(crate) priority: Option<u8>,
 }
 
 impl Querier {
@@ -211,7 +211,8 @@ impl Querier {
 }
 
 impl Reason {
-    const fn subscription(self) -> Option<usize> {
+    /// The subscription, if it is one.
+    pub const fn subscription(self) -> Option<usize> {
         match self {
             Self::Default => None,
             Self::Subscription(index) => Some(index),
@@ -224,7 +225,7 @@ fn failed(definition: &str, failure: Failure) -> EvaluationError {
 }
 
 /// The ways in which a request has a definition; none if it does not.
-fn activations<'r>(definition: &Definition, request: &'r RequestContext) -> Vec<Activation<'r>> {
+pub(crate) fn activations<'r>(definition: &Definition, request: &'r RequestContext) -> Vec<Activation<'r>> {
     let named = || request.subscriptions.iter().enumerate().filter(|(_, each)| each.stream == definition.name);
     let by_default = Activation { reason: Reason::Default, subscription: None, priority: None };
     let DefinitionKind::Stream { is_default, edition } = definition.kind else {

@@ -188,7 +188,8 @@ fn write_case<I>(
     out.push_str(" END");
 }
 
-fn write_literal(value: &SqlValue, out: &mut String) {
+/// Appends a value as SQL; bytes as NULL.
+pub(crate) fn write_literal(value: &SqlValue, out: &mut String) {
     match value {
         SqlValue::Null | SqlValue::Blob(_) => out.push_str("NULL"),
         SqlValue::Integer(number) => out.push_str(&number.to_string()),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kairos_sync_rules::{RequestContext, SourceTable, SqlValue, Subscription, SyncPlan, compile};
 use serde_json::{Map, Number, Value};
 
-use crate::{corpus, harness::run, index::Index, mutate::mutated, random::Random};
+use crate::{corpus, explanation, harness::run, index::Index, mutate::mutated, random::Random};
 
 /// Rows per table and input.
 const ROWS: usize = 3;
@@ -126,6 +126,7 @@ fn evaluate(plan: &SyncPlan, rules: &str, random: &mut Random, texts: &[String])
             // A row may also be shorter than the evaluator was told.
             let row = &row[..row.len() - usize::from(random.chance(10))];
             let evaluation = evaluator.evaluate(row, &mut index).unwrap_or_else(|never| match never {});
+            explanation::check_row(plan, &table, &columns, row, &evaluation, &mut index);
             index.replace(&[], &evaluation.lookups);
             for row in &evaluation.rows {
                 assert!(row.bucket.as_str().starts_with("1#"));
@@ -144,6 +145,7 @@ fn evaluate(plan: &SyncPlan, rules: &str, random: &mut Random, texts: &[String])
         let Ok(querier) = plan.querier(&request, "1#") else { continue };
         let resolution = querier.resolve(&mut index).unwrap_or_else(|never| match never {});
         assert!(resolution.buckets.iter().all(|bucket| bucket.name.as_str().starts_with("1#")));
+        explanation::check_request(plan, &request, &resolution, &mut index);
     }
 }
 

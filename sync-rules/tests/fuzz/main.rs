@@ -7,6 +7,7 @@
 
 mod corpus;
 mod evaluation;
+mod explanation;
 mod harness;
 #[path = "../oracle/index.rs"]
 mod index;

@@ -49,7 +49,7 @@ pub(crate) struct Service {
     pub plan: SyncPlan,
     rows: BTreeMap<RowKey, Value>,
     evaluations: BTreeMap<RowKey, Evaluation>,
-    index: Index,
+    pub index: Index,
 }
 
 /// A service with rules that must compile.

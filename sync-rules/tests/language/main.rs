@@ -2,6 +2,7 @@
 
 mod classic;
 mod diagnostics;
+mod explain;
 mod fixture;
 mod joins;
 mod json_schema;

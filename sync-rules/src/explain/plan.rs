@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
+use super::words::{
+    element_text, parameter_names, parameter_text, request_text, row_input, row_text, table_name as table,
+};
 use crate::{
     definition::{
-        Bucket, BucketQuery, Claim, Definition, DefinitionKind, ElementForm, ElementInput, ElementPart, Filter,
-        IndexId, IndexPart, IndexQuery, OutputItem, Parameter, RequestInput, RowInput, RowQuery, RowSource, Step,
-        TablePart, ValueSource,
+        Bucket, BucketQuery, Definition, DefinitionKind, ElementForm, Filter, IndexId, IndexPart, IndexQuery,
+        OutputItem, RowInput, RowQuery, RowSource, Step,
     },
-    expression::Expression,
-    plan::{SyncPlan, TablePattern},
-    sql_text::{Namer, write_sql},
+    plan::SyncPlan,
 };
 
 impl SyncPlan {
@@ -105,14 +105,6 @@ fn explain_rows<'p>(
     let list: Vec<_> = columns.iter().map(column).collect();
     writeln!(out, "      columns {}", list.join(", "))?;
     explain_source(source, indexes, out)
-}
-
-fn table(TablePattern { connection, schema, name }: &TablePattern) -> String {
-    if connection == "default" { format!("{schema}.{name}") } else { format!("{connection}.{schema}.{name}") }
-}
-
-fn parameter_names(count: usize) -> String {
-    (1..=count).map(|number| format!("p{number}")).collect::<Vec<_>>().join(", ")
 }
 
 fn explain_source<'p>(source: &'p RowSource, indexes: &mut Vec<&'p IndexId>, out: &mut String) -> std::fmt::Result {
@@ -252,64 +244,6 @@ fn explain_conditions(source: &RowSource, out: &mut String) -> std::fmt::Result 
         _ => None,
     });
     source.conditions.iter().chain(inner).try_for_each(|condition| writeln!(out, "      when {}", row_text(condition)))
-}
-
-fn parameter_text(Parameter(sources): &Parameter) -> String {
-    let source = |source: &ValueSource| match source {
-        ValueSource::Request(value) => request_text(value),
-        ValueSource::Claim(Claim { name, .. }) => format!("the token's {name}"),
-        ValueSource::Found { step, output } => format!("value {} of step {}", output + 1, step + 1),
-    };
-    sources.iter().map(source).collect::<Vec<_>>().join(" and also ")
-}
-
-fn row_text(expression: &Expression<RowInput>) -> String {
-    text(expression, &row_input)
-}
-
-fn request_text(expression: &Expression<RequestInput>) -> String {
-    text(expression, &request_input)
-}
-
-fn element_text(expression: &Expression<ElementInput>) -> String {
-    text(expression, &|input| match input {
-        ElementInput::Element(part) => part_name(*part).to_owned(),
-        ElementInput::Request(input) => request_input(input),
-    })
-}
-
-fn text<I>(expression: &Expression<I>, input: &dyn Fn(&I) -> String) -> String {
-    let mut out = String::new();
-    write_sql(expression, &Namer { input, is_hashed: false }, &mut out);
-    out
-}
-
-const fn part_name(part: ElementPart) -> &'static str {
-    match part {
-        ElementPart::Key => "key",
-        ElementPart::Value => "value",
-    }
-}
-
-fn row_input(input: &RowInput) -> String {
-    match input {
-        RowInput::Column(name) => name.clone(),
-        RowInput::Table(TablePart::Schema) => "schema()".to_owned(),
-        RowInput::Table(TablePart::Name) => "table_name()".to_owned(),
-        RowInput::Table(TablePart::Suffix) => "table_suffix()".to_owned(),
-        RowInput::Element { expansion, part } => format!("element{}.{}", expansion + 1, part_name(*part)),
-    }
-}
-
-fn request_input(input: &RequestInput) -> String {
-    match input {
-        RequestInput::UserId => "user_id()".to_owned(),
-        RequestInput::Token => "token".to_owned(),
-        RequestInput::Parameters | RequestInput::ParameterColumns => "client parameters".to_owned(),
-        RequestInput::Subscription | RequestInput::SubscriptionOrEmpty => "subscription parameters".to_owned(),
-        RequestInput::TokenParameter(name) => format!("token_parameters.{name}"),
-        RequestInput::UserParameter(name) => format!("user_parameters.{name}"),
-    }
 }
 
 #[cfg(test)]

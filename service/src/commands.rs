@@ -20,6 +20,7 @@ use crate::{
     copy_bars::CopyBars,
     demo::{self, DemoOptions},
     doctor::{self, DoctorOptions},
+    explain::ExplainArguments,
     migrate::{self, Migrations},
     replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
@@ -193,6 +194,19 @@ pub fn plan_rules(options: &PlanOptions) -> ExitCode {
             let code = if matches!(error, PlanError::Rules(_)) { 1 } else { 2 };
             finish(Err((error.code(), server::chain(&error))));
             ExitCode::from(code)
+        }
+    }
+}
+
+/// `explain`: asks a running service why a user has what. Exits with 0 if there is an answer, 1 if the service refuses, 2 if
+/// it could not be found out.
+pub async fn explain(arguments: &ExplainArguments) -> ExitCode {
+    match arguments.run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let is_refusal = error.is_refusal();
+            finish(Err((error.code(), server::chain(&error))));
+            ExitCode::from(if is_refusal { 1 } else { 2 })
         }
     }
 }

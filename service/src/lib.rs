@@ -18,6 +18,7 @@
 //! Start reading at [`server`], where the parts are put together.
 
 mod access_token;
+pub mod admin_client;
 pub mod api;
 pub mod auth;
 pub mod auth_check;
@@ -29,6 +30,7 @@ pub mod copy_bars;
 pub mod demo;
 pub mod deployment;
 pub mod doctor;
+pub mod explain;
 mod fault_point;
 #[cfg(test)]
 mod fuzz;

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
     auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
-    doctor::DoctorOptions, rules_check::CheckOptions, rules_plan::PlanOptions,
+    doctor::DoctorOptions, explain::ExplainArguments, rules_check::CheckOptions, rules_plan::PlanOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,7 @@ enum Command {
         #[command(subcommand)]
         command: AuthCommand,
     },
+    Explain(Box<ExplainArguments>),
     Client(Box<ClientArguments>),
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
@@ -191,6 +192,7 @@ async fn main() -> ExitCode {
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await
         }
+        Command::Explain(arguments) => commands::explain(&arguments).await,
         Command::Auth { command } => command.run().await,
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await

@@ -1,5 +1,6 @@
 //! Kairos Sync against the real thing. One binary, so that tests share one throw-away Postgres server.
 
+mod admin;
 mod auth;
 mod client_command;
 mod connections;
@@ -8,6 +9,7 @@ mod custom_write_checkpoints;
 mod demo;
 mod deployments;
 mod doctor;
+mod explain;
 mod faults;
 mod feedback;
 mod identity;

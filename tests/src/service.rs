@@ -16,11 +16,15 @@ use kairos_sync::{
     },
     migrate::{Migrations, migrate},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 /// How long anything may take until a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The token that tests administrate with.
+pub const ADMIN_TOKEN: &str = "token-of-an-operator";
 
 /// How long the tokens of tests are good.
 const TOKEN_LIFE: Duration = Duration::from_hours(1);
@@ -66,6 +70,8 @@ pub fn service_binary() -> PathBuf {
 pub struct TestService {
     /// The running service.
     pub process: ServiceProcess,
+    /// Its configuration file.
+    pub config: PathBuf,
     /// The source as a superuser.
     pub sql: Client,
     /// Makes tokens the service accepts.
@@ -155,8 +161,9 @@ impl TestService {
             mint: mint.clone(),
         };
         let config = setup.write().expect("writable");
+        append(&config, &format!("api: {{ tokens: [{ADMIN_TOKEN}] }}\n"));
         let process = ServiceProcess::start(binary, &config, setup.port).await.expect("the service starts");
-        Self { process, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
+        Self { process, config, sql, mint, folder, cluster, database, data_dir: setup.data_dir() }
     }
 
     /// Connects to the database again, after the server was away.
@@ -175,6 +182,27 @@ impl TestService {
         self.sql.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
+    /// Ends the service and starts it again with further settings.
+    ///
+    /// # Panics
+    /// When it does not end, or does not start.
+    pub async fn reconfigure(&mut self, settings: &str) {
+        append(&self.config, settings);
+        self.process.terminate().await.expect("it ends");
+        self.process.restart().await.expect("it starts again");
+    }
+
+    /// What an operator is answered: the status, and the body.
+    ///
+    /// # Panics
+    /// When there is no answer in JSON.
+    pub async fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = reqwest::Client::new().post(format!("{}{path}", self.process.endpoint())).json(body);
+        let response = request.bearer_auth(ADMIN_TOKEN).timeout(PATIENCE).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
     /// A token for a user.
     pub fn token(&self, user_id: &str) -> String {
         self.mint.mint(user_id, TOKEN_LIFE)
@@ -191,6 +219,12 @@ impl TestService {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn append(file: &Path, text: &str) {
+    let mut content = fs::read_to_string(file).expect("readable");
+    content.push_str(text);
+    fs::write(file, content).expect("writable");
 }
 
 /// Asks again and again until the answer is what is expected, and fails with the last answer otherwise.

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn each_configured_token_is_accepted_in_both_forms_of_the_header() {
-        let tokens = ApiTokens::new(&["first".into(), "second".into()].map(|token: &str| Secret::new(token)));
+        let tokens = ApiTokens::new(&["first", "second"].map(Secret::new));
         for header in ["Token first", "Bearer first", "Token second"] {
             assert_eq!(tokens.check(Some(header)), Ok(()), "{header}");
         }

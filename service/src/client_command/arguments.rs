@@ -177,11 +177,11 @@ impl WhoArguments {
     }
 }
 
-fn object(text: &str) -> Result<Map<String, Value>, String> {
+pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|_| "it must be a JSON object, like {\"project\":\"p1\"}".to_owned())
 }
 
-fn subscription(text: &str) -> Result<StreamSubscription, String> {
+pub(crate) fn subscription(text: &str) -> Result<StreamSubscription, String> {
     let (name, parameters) = match text.split_once('=') {
         Some((name, parameters)) => (name, Some(object(parameters)?)),
         None => (text, None),

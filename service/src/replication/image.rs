@@ -155,6 +155,20 @@ pub(super) fn identity_key<'v>(
     RowKey { table, identity: Arc::from(bytes) }
 }
 
+/// The identifying values in a key, in the order of their columns; `None` if it is damaged.
+pub(super) fn identity_values(identity: &[u8]) -> Option<Vec<Option<Bytes>>> {
+    let mut rest = Bytes::copy_from_slice(identity);
+    let mut values = Vec::new();
+    while rest.has_remaining() {
+        values.push(match take_number(&mut rest)? {
+            0 => None,
+            length if length - 1 <= rest.len() => Some(rest.split_to(length - 1)),
+            _ => return None,
+        });
+    }
+    Some(values)
+}
+
 /// Short opaque text, the same for a row as long as its table's name and its identity are.
 pub(super) fn subkey(schema: &str, name: &str, key: &RowKey) -> Arc<str> {
     let mut hasher = Sha256::new();

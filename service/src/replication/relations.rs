@@ -110,12 +110,8 @@ impl Layout {
     }
 
     fn values<T: AsRef<[u8]>>(&self, row: &CompleteRow<T>, compatibility: Compatibility) -> Vec<SqlValue> {
-        let decode = |(value, column): (&Option<T>, &ColumnState)| match value {
-            None => SqlValue::Null,
-            Some(text) => match std::str::from_utf8(text.as_ref()) {
-                Ok(text) => column.read_as.decode(text, compatibility),
-                Err(_) => column.read_as.decode(&String::from_utf8_lossy(text.as_ref()), compatibility),
-            },
+        let decode = |(value, column): (&Option<T>, &ColumnState)| {
+            column.decode(value.as_ref().map(AsRef::as_ref), compatibility)
         };
         row.0.iter().zip(&self.columns).map(decode).collect()
     }

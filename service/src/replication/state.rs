@@ -1,7 +1,7 @@
 //! What replication remembers between runs. Kept in the bucket store, so it never disagrees with the data beside it.
 
 use bytes::Bytes;
-use kairos_sync_rules::SourceTable;
+use kairos_sync_rules::{Compatibility, SourceTable, SqlValue};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
@@ -144,6 +144,17 @@ pub(super) struct ColumnState {
     /// How its text is to be read. Kept with the rows, so that those written before a type changed, or before a newer
     /// service reads it in another way, are known to be of another layout.
     pub(super) read_as: ColumnType,
+}
+
+impl ColumnState {
+    /// A value from its text; `None` is NULL.
+    pub(super) fn decode(&self, text: Option<&[u8]>, compatibility: Compatibility) -> SqlValue {
+        match text.map(std::str::from_utf8) {
+            None => SqlValue::Null,
+            Some(Ok(text)) => self.read_as.decode(text, compatibility),
+            Some(Err(_)) => self.read_as.decode(&String::from_utf8_lossy(text.unwrap_or_default()), compatibility),
+        }
+    }
 }
 
 impl ReplicationState {

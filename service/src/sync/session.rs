@@ -14,7 +14,7 @@ use kairos_sync_protocol::{
     line::SyncLine,
     request::{StreamSubscription, SyncRequest},
 };
-use kairos_sync_rules::{RequestContext, Subscription};
+use kairos_sync_rules::{RequestContext, Subscription, SyncPlan};
 use serde_json::{Map, Value};
 use tokio::{
     sync::watch,
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     deployment::Deployments,
     metrics::Metrics,
-    storage::{BucketStore, Checkpoint, WriteCheckpointKey},
+    storage::{BucketStore, Checkpoint, StoreView, WriteCheckpointKey},
 };
 
 /// A checkpoint of which this many operations were sent may be superseded by a newer one before it is complete.
@@ -133,6 +133,23 @@ impl SyncContext {
         let _turn = self.ranges.turn().await?;
         let store = Arc::clone(&self.store);
         blocking(move || work(&*store)).await
+    }
+
+    /// As [`Self::read`], of one state and with the rules that clients are served by in it.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`SyncError::UnknownRules`] where nobody is served.
+    pub async fn view<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn StoreView, &Arc<SyncPlan>) -> Result<T, SyncError> + Send + 'static,
+    ) -> Result<T, SyncError> {
+        let deployments = Arc::clone(&self.deployments);
+        self.read(move |store| {
+            let view = store.view()?;
+            let plan = deployments.plan(view.serving()).ok_or(SyncError::UnknownRules)?;
+            work(&*view, &plan)
+        })
+        .await
     }
 }
 

@@ -35,6 +35,8 @@ pub struct ExplainedDefinition {
     pub is_stream: bool,
     /// Everybody has it, unless they say otherwise.
     pub is_default: bool,
+    /// What the names of its buckets begin with, without the prefix of the store. Streams may share them.
+    pub buckets: Vec<String>,
     /// The ways in which the request has it: by default, or by subscriptions. None: not at all.
     pub ways: Vec<ExplainedWay>,
 }
@@ -131,7 +133,9 @@ fn explain_definition<L: LookupSource>(
         let queries = queries.collect::<Result<_, _>>()?;
         ways.push(ExplainedWay { subscription: activation.reason.subscription(), queries });
     }
-    Ok(ExplainedDefinition { name: definition.name.clone(), is_stream, is_default, ways })
+    let mut buckets: Vec<_> = definition.queries.iter().map(|query| query.bucket.clone()).collect();
+    buckets.dedup();
+    Ok(ExplainedDefinition { name: definition.name.clone(), is_stream, is_default, buckets, ways })
 }
 
 /// A request that has a definition in one way.

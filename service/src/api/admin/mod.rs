@@ -4,9 +4,14 @@
 //! values of rows in them, the log has none.
 
 mod connections;
+mod explain;
 mod gate;
 
-use axum::{Router, middleware::from_fn_with_state, routing::get};
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
 
 pub(super) use self::gate::Gate;
 use super::ApiState;
@@ -14,5 +19,6 @@ use super::ApiState;
 pub(super) fn routes(state: &ApiState) -> Router<ApiState> {
     Router::new()
         .route("/api/admin/v1/connections", get(connections::connections))
+        .route("/api/admin/v1/explain", post(explain::explain))
         .route_layer(from_fn_with_state(state.clone(), gate::pass))
 }

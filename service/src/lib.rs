@@ -18,6 +18,7 @@
 //! Start reading at [`server`], where the parts are put together.
 
 mod access_token;
+pub mod admin;
 pub mod admin_client;
 pub mod api;
 pub mod auth;

@@ -47,6 +47,7 @@ pub mod schema;
 mod scratch;
 mod sql_text;
 mod suggest;
+mod survey;
 mod syntax;
 mod table_query;
 pub mod value;
@@ -69,5 +70,6 @@ pub use request::{ActiveDefinition, Querier, Reason, RequestContext, Resolution,
 pub use review::review;
 pub use schema::{SchemaTable, SourceSchema};
 pub use scratch::Scratch;
+pub use survey::TableReads;
 pub use value::SqlValue;
 pub use write_policy::{WriteOp, WritePolicy};

@@ -47,8 +47,15 @@ pub(super) async fn read_json<T: DeserializeOwned>(
         let description = "The body must not be compressed";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "FST_ERR_CTP_INVALID_MEDIA_TYPE", description));
     }
-    let body = read(body, bytes_max, PATIENCE).await?;
+    let mut bounds = JsonBounds::new();
+    let body = read(body, bytes_max, PATIENCE, |chunk| bounds.feed(chunk)).await?;
     unambiguous_json::from_slice(&body).map_err(|error| describe(&error))
+}
+
+/// The text of a body.
+pub(super) async fn read_text(body: Body, bytes_max: usize) -> Result<String, ApiError> {
+    let body = read(body, bytes_max, PATIENCE, |_| Ok(())).await?;
+    String::from_utf8(body).map_err(|_| ApiError::invalid("The body must be UTF-8".to_owned()))
 }
 
 fn late(_: Elapsed) -> ApiError {
@@ -61,11 +68,22 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-async fn read(body: Body, bytes_max: usize, patience: Patience) -> Result<Vec<u8>, ApiError> {
-    timeout(patience.in_all, read_chunks(body, bytes_max, patience.between_chunks)).await.map_err(late)?
+/// The bytes of a body, each chunk of which `check` lets pass.
+async fn read(
+    body: Body,
+    bytes_max: usize,
+    patience: Patience,
+    check: impl FnMut(&[u8]) -> Result<(), Exceeded>,
+) -> Result<Vec<u8>, ApiError> {
+    timeout(patience.in_all, read_chunks(body, bytes_max, patience.between_chunks, check)).await.map_err(late)?
 }
 
-async fn read_chunks(body: Body, bytes_max: usize, silence_max: Duration) -> Result<Vec<u8>, ApiError> {
+async fn read_chunks(
+    body: Body,
+    bytes_max: usize,
+    silence_max: Duration,
+    mut check: impl FnMut(&[u8]) -> Result<(), Exceeded>,
+) -> Result<Vec<u8>, ApiError> {
     let too_large =
         |description| Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "FST_ERR_CTP_BODY_TOO_LARGE", description));
     let larger = format!("The body is larger than {bytes_max} bytes (limits.body_bytes_max)");
@@ -75,13 +93,13 @@ async fn read_chunks(body: Body, bytes_max: usize, silence_max: Duration) -> Res
     }
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut chunks = body.into_data_stream();
-    let (mut bytes, mut bounds) = (Vec::with_capacity(announced), JsonBounds::new());
+    let mut bytes = Vec::with_capacity(announced);
     let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", "The body ended early");
     while let Some(chunk) = timeout(silence_max, chunks.try_next()).await.map_err(late)?.map_err(broken)? {
         if bytes.len() + chunk.len() > bytes_max {
             return too_large(larger);
         }
-        match bounds.feed(&chunk) {
+        match check(&chunk) {
             Ok(()) => {}
             Err(Exceeded::Depth) => return Err(not_json(Exceeded::Depth.describe())),
             Err(exceeded) => return too_large(exceeded.describe()),
@@ -122,7 +140,7 @@ mod tests {
     use super::*;
 
     async fn status(body: Body, patience: Patience) -> StatusCode {
-        read(body, 1 << 20, patience).await.unwrap_err().into_response().status()
+        read(body, 1 << 20, patience, |_| Ok(())).await.unwrap_err().into_response().status()
     }
 
     #[tokio::test]

@@ -52,6 +52,7 @@ pub use serve::serve;
 pub use upload::Upload;
 
 use crate::{
+    admin::Admin,
     auth::{ApiTokens, Authenticator, Principal},
     deployment::Deployments,
     metrics::Metrics,
@@ -86,6 +87,8 @@ pub struct ApiParts {
     pub authenticator: Authenticator,
     /// Who may administrate.
     pub api_tokens: ApiTokens,
+    /// Answers them.
+    pub admin: Admin,
     /// Write checkpoints.
     pub write_checkpoints: WriteCheckpoints,
     /// Takes local writes of clients.

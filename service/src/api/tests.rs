@@ -30,9 +30,11 @@ use tokio::{
 
 use super::*;
 use crate::{
+    admin::Admin,
     auth::{ApiTokens, AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
     deployment::{Deployments, Rules},
     lsn::Lsn,
+    postgres::SourceConfig,
     secret::Secret,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
@@ -140,11 +142,15 @@ async fn start_serving(
         stopping.clone(),
     );
     let jwk: Jwk = serde_json::from_value(test_keys::secret_jwk()).unwrap();
-    let rules = TokenRules { audience: vec!["test".to_owned()], ..TokenRules::default() };
+    let token_rules = TokenRules { audience: vec!["test".to_owned()], ..TokenRules::default() };
     let keys = KeyOrigin::Given(vec![jwk.to_key(0).unwrap()]);
-    let auth = AuthConfig { sources: vec![KeySource { keys, rules }], ..AuthConfig::default() };
+    let auth = AuthConfig { sources: vec![KeySource { keys, rules: token_rules }], ..AuthConfig::default() };
+    let sync = Arc::new(sync);
+    let nowhere = SourceConfig::from_uri("postgresql://role:s3cret@127.0.0.1:1/app?connect_timeout=5").unwrap();
+    let admin = Admin::new(Arc::clone(&sync), nowhere, Arc::default());
     let state = ApiState::new(ApiParts {
-        sync: Arc::new(sync),
+        sync,
+        admin,
         hub: Arc::clone(&hub),
         authenticator: Authenticator::new(auth).unwrap(),
         api_tokens: ApiTokens::new(&[Secret::new(ADMIN_TOKEN)]),
@@ -208,6 +214,14 @@ impl TestService {
             ..Batch::default()
         };
         self.hub.publish(&self.store.commit(batch).unwrap());
+    }
+
+    /// An operator's question.
+    async fn ask(&self, path: &str, body: &Value) -> Value {
+        let request = self.client.post(self.url(path)).timeout(DEADLINE).json(body).bearer_auth(ADMIN_TOKEN);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
     }
 
     async fn stream(&self, user_id: &str) -> Lines {

@@ -26,6 +26,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use self::head::WriteHead;
 use crate::{
+    admin::Admin,
     api::{self, ApiLimits, ApiParts, ApiState},
     auth::{ApiTokens, AuthError, Authenticator},
     config::{Config, RulesOrigin},
@@ -228,8 +229,11 @@ fn api_state(
         limits,
         shutdown,
     );
+    let sync = Arc::new(sync);
+    let admin = Admin::new(Arc::clone(&sync), config.source.clone(), Arc::clone(status));
     Ok(ApiState::new(ApiParts {
-        sync: Arc::new(sync),
+        sync,
+        admin,
         hub: Arc::clone(hub),
         replication: Arc::clone(status),
         deployments: Arc::clone(deployments),

@@ -14,7 +14,7 @@ use crate::{
     key,
     matching::{COMBINATIONS_MAX, Joins, MatchError, TOO_MANY, combinations},
     output::Output,
-    plan::{SourceTable, SyncPlan, TablePattern},
+    plan::{SourceTable, SyncPlan},
     row::{Columns, Row},
     value::{Failure, SqlValue},
 };
@@ -95,12 +95,6 @@ impl SyncPlan {
             explaining.explain(values, lookups)
         };
         queries.map(explain).collect()
-    }
-
-    /// Data queries that put rows of this output table into buckets, by the source tables they read.
-    pub fn sources_of_output(&self, object_type: &str) -> Vec<&TablePattern> {
-        let queries = self.rows.iter().filter(|query| query.object_type.as_deref() == Some(object_type));
-        queries.map(|query| &query.source.table).collect()
     }
 }
 

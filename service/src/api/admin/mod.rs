@@ -6,6 +6,8 @@
 mod connections;
 mod explain;
 mod gate;
+mod powersync;
+mod store;
 
 use axum::{
     Router,
@@ -20,5 +22,12 @@ pub(super) fn routes(state: &ApiState) -> Router<ApiState> {
     Router::new()
         .route("/api/admin/v1/connections", get(connections::connections))
         .route("/api/admin/v1/explain", post(explain::explain))
+        .route("/api/admin/v1/store", get(store::store))
+        .route("/api/admin/v1/diagnostics", post(powersync::diagnostics))
+        .route("/api/admin/v1/schema", post(powersync::schema))
+        .route("/api/admin/v1/validate", post(powersync::validate))
+        .route("/api/admin/v1/execute-sql", post(powersync::execute_sql))
+        .route("/api/sync-rules/v1/validate", post(powersync::validate_rules))
+        .route("/api/sync-rules/v1/current", get(powersync::current_rules))
         .route_layer(from_fn_with_state(state.clone(), gate::pass))
 }

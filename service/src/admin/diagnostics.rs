@@ -45,7 +45,7 @@ impl Admin {
         let status = self.status.snapshot();
         let DeploymentsSnapshot { serving, building, refusal } = self.sync.deployments().snapshot();
         let is_active = self.sync.hub().published().is_some();
-        let mut connected = Ok(());
+        let wal = within_deadline(self.slot_wal(status.slot.as_deref())).await;
         let mut reports = Vec::new();
         for deployment in serving.iter().chain(&building) {
             let text = &deployment.rules.text;
@@ -55,15 +55,10 @@ impl Admin {
                 // What is known without the source.
                 Err(_) => Sorted { tables: self.stored_tables().await?, others: Vec::new() },
             };
-            connected = connected.and(looked.map(drop));
-            let wal = match &connected {
-                Ok(()) => within_deadline(self.slot_wal(status.slot.as_deref())).await.unwrap_or_default(),
-                Err(_) => SlotWal::default(),
-            };
             let is_built = is_active && reports.is_empty();
             reports.push(RulesReport {
                 content: content.then(|| text.clone()),
-                connections: vec![replication(&status, is_built, wal, tables)],
+                connections: vec![replication(&status, is_built, wal.as_ref().ok(), tables)],
                 errors: others,
             });
         }
@@ -75,19 +70,21 @@ impl Admin {
         }
         let mut reports = reports.into_iter();
         let active_sync_rules = if is_active { reports.next() } else { None };
-        let errors = connected.as_ref().err().map(|error| Finding::new(Level::Fatal, told(error)));
+        let errors = wal.as_ref().err().map(|error| Finding::new(Level::Fatal, told(error)));
         let connection = ConnectionReport {
             id: CONNECTION,
             postgres_uri: format!("postgresql://{}/{}", self.source.address(), self.source.database),
-            connected: connected.is_ok(),
+            connected: wal.is_ok(),
             errors: errors.into_iter().collect(),
         };
         Ok(Diagnostics { connections: vec![connection], active_sync_rules, deploying_sync_rules: reports.next() })
     }
 
+    /// What the server keeps for the slot, if there is one yet.
     async fn slot_wal(&self, slot: Option<&str>) -> Result<SlotWal, PgError> {
+        let client = self.source.connect().await?;
         let Some(slot) = slot else { return Ok(SlotWal::default()) };
-        read_slot(&self.source.connect().await?, slot).await
+        read_slot(&client, slot).await
     }
 
     /// Tables as the store has them.
@@ -127,7 +124,12 @@ fn told(error: &PgError) -> String {
     format!("[{}] {}", error.code(), chain(error))
 }
 
-fn replication(status: &StatusSnapshot, is_active: bool, wal: SlotWal, tables: Vec<TableReport>) -> ReplicationReport {
+fn replication(
+    status: &StatusSnapshot,
+    is_active: bool,
+    wal: Option<&SlotWal>,
+    tables: Vec<TableReport>,
+) -> ReplicationReport {
     ReplicationReport {
         id: CONNECTION,
         tag: CONNECTION,
@@ -137,9 +139,9 @@ fn replication(status: &StatusSnapshot, is_active: bool, wal: SlotWal, tables: V
         last_keepalive_ts: status.last_message.map(iso8601),
         last_checkpoint_ts: status.last_checkpoint.map(iso8601),
         replication_lag_bytes: Some(status.lag_bytes()),
-        wal_status: wal.status,
-        safe_wal_size: wal.safe_bytes,
-        max_slot_wal_keep_size: wal.keep_bytes,
+        wal_status: wal.and_then(|wal| wal.status.clone()),
+        safe_wal_size: wal.and_then(|wal| wal.safe_bytes),
+        max_slot_wal_keep_size: wal.and_then(|wal| wal.keep_bytes),
         tables,
     }
 }

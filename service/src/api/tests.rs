@@ -32,7 +32,7 @@ use super::*;
 use crate::{
     admin::Admin,
     auth::{ApiTokens, AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
-    deployment::{Deployments, Rules},
+    deployment::{Deployments, Rules, RulesState},
     lsn::Lsn,
     postgres::SourceConfig,
     secret::Secret,
@@ -132,7 +132,8 @@ async fn start_serving(
     let metrics = Arc::new(Metrics::new());
     let (shutdown, stopping) = watch::channel(false);
     let rules = Rules::compile("rules", rules).expect("valid rules");
-    let deployments = Arc::new(Deployments::new(rules));
+    let deployments = Arc::new(Deployments::new(rules.clone()));
+    deployments.in_force(&RulesState::first(&rules));
     let sync = SyncContext::new(
         Arc::clone(&store),
         Arc::clone(&deployments),

@@ -141,3 +141,41 @@ fn on_device(row: &RowAnswer, completed: Option<OpId>, holds: impl Fn(&str) -> b
         RowOnDevice::Coming
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{answer::RowBucket, *};
+
+    #[test]
+    fn a_row_was_sent_once_a_checkpoint_with_its_operation_is_complete() {
+        let id = |id| OpId::new(id).unwrap();
+        let bucket = |name: &str, op_id: Option<u64>, last| RowBucket {
+            name: name.to_owned(),
+            is_users: true,
+            object_type: "t".to_owned(),
+            object_id: "1".to_owned(),
+            op_id: op_id.map(id),
+            bucket_last_op_id: Some(id(last)),
+        };
+        let row = |buckets| RowAnswer {
+            table: "t".to_owned(),
+            key: "1".to_owned(),
+            state: RowState::Stored,
+            queries: Vec::new(),
+            buckets,
+            bucket_count: 1,
+            user_bucket_count: 1,
+        };
+        let known = row(vec![bucket("a", Some(5), 9)]);
+        let unknown = row(vec![bucket("a", None, 9)]);
+        let is_a = |name: &str| name == "a";
+        assert_eq!(on_device(&known, Some(id(5)), is_a), RowOnDevice::Sent);
+        assert_eq!(on_device(&known, Some(id(4)), is_a), RowOnDevice::Coming);
+        assert_eq!(on_device(&known, None, is_a), RowOnDevice::Coming);
+        assert_eq!(on_device(&known, Some(id(9)), |_| false), RowOnDevice::NotAsked);
+        assert_eq!(on_device(&unknown, Some(id(8)), is_a), RowOnDevice::Coming);
+        assert_eq!(on_device(&unknown, Some(id(9)), is_a), RowOnDevice::Sent);
+        let either = row(vec![bucket("b", Some(1), 1), bucket("a", Some(5), 9)]);
+        assert_eq!(on_device(&either, Some(id(4)), |_| true), RowOnDevice::Sent, "one bucket is enough");
+    }
+}

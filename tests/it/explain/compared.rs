@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
 };
 
 use kairos_client::rusqlite::Connection;
 use kairos_tests::service::{PATIENCE, TestService, eventually};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{process::Command, time::timeout};
 
 use super::{CLASSIC, KAIROS, STREAMS, USERS, client, explain, start, summary};
 
@@ -141,7 +142,14 @@ fn is_of(name: &str, table: &str) -> bool {
 
 #[tokio::test]
 async fn bucket_definitions_are_explained_as_devices_have_them() {
-    compare(&start(CLASSIC).await, &[("teams", 8), ("cards", 60)]).await;
+    let service = start(CLASSIC).await;
+    compare(&service, &[("teams", 8), ("cards", 60)]).await;
+    // Other rules come into force, and are what is explained.
+    fs::write(service.folder.path().join("rules.yaml"), CLASSIC.replace(" AND archived = 0", "")).expect("writable");
+    let hangup = Command::new("kill").args(["-HUP", &service.process.id().to_string()]).status().await;
+    assert!(hangup.expect("kill runs").success());
+    eventually(false, async || summary(&service, "ann", "cards", json!("15")).await.contains("on no device")).await;
+    compare(&service, &[("teams", 8), ("cards", 60)]).await;
 }
 
 #[tokio::test]

@@ -137,6 +137,10 @@ impl BucketStore for NullStore {
         Ok(())
     }
 
+    fn compact(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn stats(&self) -> Result<StoreStats, StorageError> {
         Ok(StoreStats::default())
     }

@@ -13,7 +13,9 @@ use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 use super::{
     Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, DeploymentNumber, LookupKey,
     LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow,
-    StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey, generation,
+    StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
+    compaction::{Superseding, cleared, count_to_clear, moved},
+    generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
 use crate::lsn::Lsn;
@@ -43,6 +45,8 @@ struct State {
 #[derive(Debug, Clone, Default)]
 struct Bucket {
     operations: Vec<WireOperation>,
+    /// What the results of compaction stand for was replaced by operations up to these.
+    valid_from: BTreeMap<OpId, OpId>,
     totals: BucketTotals,
 }
 
@@ -155,10 +159,48 @@ impl State {
         before.unwrap_or_default() != values
     }
 
+    /// Compacts one bucket, if all is visible; whether any was changed.
+    fn compact(&mut self) -> Result<bool, StorageError> {
+        if self.checkpoint.is_none() {
+            return Ok(false);
+        }
+        for bucket in self.buckets.values_mut() {
+            if bucket.compact()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn size_bytes(&self) -> u64 {
         let operations = self.buckets.values().flat_map(|bucket| &bucket.operations).map(|op| op.json.len());
         let rows = self.rows.iter().map(|(key, row)| key.identity.len() + row.image.len());
         operations.chain(rows).map(|length| length as u64).sum()
+    }
+}
+
+impl Bucket {
+    /// Whether it changed anything.
+    fn compact(&mut self) -> Result<bool, StorageError> {
+        let mut superseding = Superseding::new(0);
+        let mut changes = false;
+        for operation in self.operations.iter_mut().rev() {
+            if let Some(later) = superseding.superseding(operation)? {
+                *operation = moved(operation);
+                self.valid_from.insert(operation.op_id, later);
+                changes = true;
+            }
+        }
+        let count = count_to_clear(&self.operations)?;
+        if let Some(clear) = cleared(&self.operations[..count]) {
+            let kept = self.valid_from.split_off(&clear.op_id.next());
+            let latest = mem::replace(&mut self.valid_from, kept).into_values().chain([clear.op_id]).max();
+            self.valid_from.insert(clear.op_id, latest.unwrap_or_default());
+            self.operations.splice(..count, [clear]);
+            self.totals.count = self.operations.len() as u64;
+            changes = true;
+        }
+        Ok(changes)
     }
 }
 
@@ -207,10 +249,18 @@ impl BucketStore for MemoryStore {
         let mut range = RangeBuilder::new(bytes_max);
         if let Some(bucket) = state.buckets.get(bucket) {
             let start = bucket.operations.partition_point(|operation| operation.op_id <= after);
-            for operation in bucket.operations[start..].iter().take_while(|operation| operation.op_id <= upto) {
+            for operation in &bucket.operations[start..] {
+                let valid_from = bucket.valid_from.get(&operation.op_id).copied().unwrap_or_default();
+                if operation.op_id > upto {
+                    if start == 0 && range.is_empty() {
+                        range.replaced_upto(valid_from);
+                    }
+                    break;
+                }
                 if !range.push(operation.op_id, &operation.json) {
                     break;
                 }
+                range.replaced_upto(valid_from);
             }
         }
         Ok(range.finish())
@@ -279,6 +329,10 @@ impl BucketStore for MemoryStore {
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         self.change(|state| state.write_checkpoints.values_mut().for_each(|stored| stored.lsn = Lsn::ZERO));
         Ok(())
+    }
+
+    fn compact(&self) -> Result<bool, StorageError> {
+        self.change(State::compact)
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

@@ -8,7 +8,8 @@
 //!
 //! - A crash leaves all of a batch or none of it. When `commit` returns, the batch survives a power cut.
 //! - One ever increasing op id for all buckets; it never goes back, also across [`BucketStore::reset`].
-//! - Totals of a bucket equal the sum over its operations, always.
+//! - Totals of a bucket equal the sum over its operations, always. Compaction makes operations fewer, and changes neither
+//!   the checksum of a bucket nor its last op id.
 //! - Methods block on disk; async callers run them on a blocking thread. One writer (replication), many readers.
 //! - No HTTP, no pgoutput, no rules here. The store never interprets a row image or a lookup.
 //! - The store is disposable: deleting it loses nothing but time.
@@ -16,6 +17,7 @@
 //! Engines: [`MemoryStore`], the simple model, and [`SqliteStore`], the default. Both pass one suite, `conformance`.
 //! Start reading at [`BucketStore`].
 
+mod compaction;
 #[cfg(test)]
 mod conformance;
 mod generation;
@@ -32,6 +34,7 @@ pub use kairos_sync_rules::{LookupKey, LookupValue, NamePrefixes};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    compaction::CompactionOptions,
     memory::MemoryStore,
     sqlite::{SqliteOptions, SqliteStore, StraightLimits},
 };
@@ -232,6 +235,10 @@ pub struct OperationRange {
     pub last_op_id: OpId,
     /// The bucket may have more operations up to the bound asked for.
     pub has_more: bool,
+    /// What was replaced here by operations up to this one is missing from states before it: a bucket of which this range
+    /// is a part is whole only in states that have this operation. Such a state was visible before the range could be
+    /// read. Zero where nothing was replaced.
+    pub valid_from: OpId,
 }
 
 /// Who waits for a write checkpoint: the user, and the client where it said which.
@@ -421,6 +428,14 @@ pub trait BucketStore: Send + Sync + 'static {
     fn write_checkpoint(&self, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
         self.view()?.write_checkpoint(key)
     }
+
+    /// Does a bounded part of what compaction there is to do, for operations that are visible: those that were superseded
+    /// become MOVE and CLEAR. Whether there may be more to do.
+    ///
+    /// Totals keep their checksum and last op id while the count falls; views keep the state they are of. What
+    /// [`operations`](Self::operations) gives may change from one call to the next, and still adds up for a client that
+    /// goes on from any position, see [`OperationRange::valid_from`].
+    fn compact(&self) -> Result<bool, StorageError>;
 
     /// Size of the store. May be a few seconds old.
     fn stats(&self) -> Result<StoreStats, StorageError>;

@@ -125,11 +125,12 @@ pub(super) struct RangeBuilder {
     count: usize,
     last_op_id: OpId,
     full: bool,
+    valid_from: OpId,
 }
 
 impl RangeBuilder {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, json: BytesMut::new(), count: 0, last_op_id: OpId::ZERO, full: false }
+        Self { bytes_max, json: BytesMut::new(), count: 0, last_op_id: OpId::ZERO, full: false, valid_from: OpId::ZERO }
     }
 
     /// Adds an operation, unless a bound is reached; `false` says that it was left out, as all later ones will be.
@@ -152,6 +153,11 @@ impl RangeBuilder {
         self.count == 0
     }
 
+    /// What was added, or would have been, was replaced by operations up to this one.
+    pub(super) fn replaced_upto(&mut self, op_id: OpId) {
+        self.valid_from = self.valid_from.max(op_id);
+    }
+
     /// Whether more operations, which are there but cost something to get, shall be added. Not so to a range that is
     /// half full: what does not fit into it would have to be got again for the next.
     pub(super) fn wants_more(&mut self) -> bool {
@@ -160,7 +166,8 @@ impl RangeBuilder {
     }
 
     pub(super) fn finish(self) -> OperationRange {
-        OperationRange { json: self.json.freeze(), count: self.count, last_op_id: self.last_op_id, has_more: self.full }
+        let Self { json, count, last_op_id, full, valid_from, .. } = self;
+        OperationRange { json: json.freeze(), count, last_op_id, has_more: full, valid_from }
     }
 }
 

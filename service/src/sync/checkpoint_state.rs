@@ -10,6 +10,8 @@
 //!   checkpoint without data, ends with `checkpoint_complete`.
 //! - Priority 0 has a partial completion also as the last group: clients that have something to upload show what is
 //!   partially complete of priority 0, and nothing else.
+//! - While a bucket has operations in place of which later ones must come, nothing is called complete: a newer state, which
+//!   the store already has, is announced instead.
 //! - A bucket that was removed starts anew when it returns, because the client has deleted it meanwhile.
 
 use std::{
@@ -92,6 +94,8 @@ pub struct CheckpointState {
     held: BTreeMap<BucketName, Held>,
     /// Buckets that are not fully sent, in the order they will be.
     pending: BTreeSet<(u8, BucketName)>,
+    /// Buckets of which something was sent that is valid in later states only.
+    outdated: BTreeSet<BucketName>,
     write_checkpoint: Option<WriteCheckpointId>,
     /// The latest state that was announced.
     op_id: OpId,
@@ -117,6 +121,8 @@ struct Held {
     reasons: Vec<SubscriptionReason>,
     /// The client has everything up to here.
     position: OpId,
+    /// What it has is valid in states with this operation.
+    valid_from: OpId,
 }
 
 impl CheckpointState {
@@ -184,6 +190,7 @@ impl CheckpointState {
         self.held = kept;
         for (name, held) in &removed {
             self.pending.remove(&(held.priority, name.clone()));
+            self.outdated.remove(name);
         }
         removed.into_keys().map(|name| name.as_str().to_owned()).collect()
     }
@@ -196,21 +203,36 @@ impl CheckpointState {
         if let Some(before) = &before {
             self.pending.remove(&(before.priority, name.clone()));
         }
-        let unchanged = before
-            .as_ref()
-            .is_some_and(|held| (held.totals, held.priority, &held.reasons) == (totals, priority, &reasons));
-        let position = match before {
-            Some(before) => before.position,
+        // Compaction makes operations fewer, which is nothing to those who have them.
+        let unchanged = before.as_ref().is_some_and(|held| {
+            let sums = |totals: &BucketTotals| (totals.checksum, totals.last_op_id);
+            (sums(&held.totals), held.priority, &held.reasons) == (sums(&totals), priority, &reasons)
+        });
+        let (position, valid_from) = match before {
+            Some(before) => (before.position, before.valid_from),
             // Clients call everything up to a checkpoint theirs. One name for the same position lets them share ranges.
-            None => self.requested.remove(&name).unwrap_or_default().min(totals.last_op_id),
+            None => (self.requested.remove(&name).unwrap_or_default().min(totals.last_op_id), OpId::ZERO),
         };
-        let held = Held { totals, priority, reasons, position };
+        let held = Held { totals, priority, reasons, position, valid_from };
         let line = (!unchanged).then(|| held.describe(&name));
-        if held.is_pending() {
-            self.pending.insert((held.priority, name.clone()));
-        }
+        self.note(&name, &held);
         self.held.insert(name, held);
         line
+    }
+
+    /// Notes what a bucket lacks.
+    fn note(&mut self, name: &BucketName, held: &Held) {
+        let place = (held.priority, name.clone());
+        if held.is_pending() {
+            self.pending.insert(place);
+        } else {
+            self.pending.remove(&place);
+        }
+        if held.is_outdated() {
+            self.outdated.insert(name.clone());
+        } else {
+            self.outdated.remove(name);
+        }
     }
 
     /// Whether the client gets this bucket.
@@ -228,20 +250,27 @@ impl CheckpointState {
     }
 
     fn grow(&mut self, growth: &BucketGrowth) -> Option<BucketChecksum> {
-        let held = self.held.get_mut(&growth.bucket)?;
-        if held.totals.last_op_id >= growth.added.last_op_id {
-            return None;
+        let (name, mut held) = self.held.remove_entry(&growth.bucket)?;
+        let grows = held.totals.last_op_id < growth.added.last_op_id;
+        if grows {
+            held.totals.extend(&growth.added);
+            self.note(&name, &held);
         }
-        held.totals.extend(&growth.added);
-        let line = held.describe(&growth.bucket);
-        if held.is_pending() {
-            self.pending.insert((held.priority, growth.bucket.clone()));
-        }
-        Some(line)
+        let line = grows.then(|| held.describe(&name));
+        self.held.insert(name, held);
+        line
     }
 
-    /// What to do next; `None` when all that was announced was sent.
+    /// Whether the announced state cannot become complete any more: a newer one is needed, which the store already has.
+    pub fn is_outdated(&self) -> bool {
+        !self.outdated.is_empty()
+    }
+
+    /// What to do next; `None` when all that was announced was sent, or must not be called complete.
     pub fn next_step(&mut self) -> Option<NextStep> {
+        if self.is_outdated() {
+            return None;
+        }
         let Phase::Sending { op_id, priority: sending } = self.phase else { return None };
         let Some((priority, _)) = self.pending.first() else {
             if sending == Some(PRIORITY_OVER_UPLOADS) {
@@ -265,14 +294,15 @@ impl CheckpointState {
         Some(BucketRange { bucket: bucket.clone(), after: held.position, upto: held.totals.last_op_id })
     }
 
-    /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them.
-    pub fn sent(&mut self, bucket: &BucketName, position: OpId, has_more: bool) {
-        if let Some(held) = self.held.get_mut(bucket) {
-            held.position = if has_more { position } else { position.max(held.totals.last_op_id) };
-            if !held.is_pending() {
-                self.pending.remove(&(held.priority, bucket.clone()));
-            }
-        }
+    /// Operations of `bucket` were sent: up to `position`, where more follow, otherwise all of them. A range without any
+    /// is sent up to zero. They are valid in states with `valid_from`, see [`OperationRange`](crate::storage::OperationRange).
+    pub fn sent(&mut self, bucket: &BucketName, position: OpId, has_more: bool, valid_from: OpId) {
+        let Some((name, mut held)) = self.held.remove_entry(bucket) else { return };
+        held.valid_from = held.valid_from.max(valid_from);
+        let is_all = !has_more && !held.is_outdated();
+        held.position = if is_all { held.totals.last_op_id } else { held.position.max(position) };
+        self.note(&name, &held);
+        self.held.insert(name, held);
     }
 }
 
@@ -283,6 +313,10 @@ fn partially_complete(last_op_id: OpId, priority: u8) -> NextStep {
 impl Held {
     fn is_pending(&self) -> bool {
         self.position < self.totals.last_op_id
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.valid_from > self.totals.last_op_id
     }
 
     fn describe(&self, name: &BucketName) -> BucketChecksum {

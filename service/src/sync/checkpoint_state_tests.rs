@@ -37,7 +37,7 @@ fn drain(state: &mut CheckpointState) -> Vec<String> {
     while let Some(step) = state.next_step() {
         steps.push(match step {
             NextStep::Fetch(BucketRange { bucket, after, upto }) => {
-                state.sent(&bucket, upto, false);
+                state.sent(&bucket, upto, false, OpId::ZERO);
                 format!("{bucket} {after}..{upto}")
             }
             NextStep::Line(SyncLine::PartialCheckpointComplete(line)) => format!("partial {}", line.priority),
@@ -113,9 +113,60 @@ fn a_superseded_checkpoint_continues_where_it_stopped() {
         step,
         Some(NextStep::Fetch(BucketRange { bucket: BucketName::new("a"), after: op_id(0), upto: op_id(9) }))
     );
-    state.sent(&BucketName::new("a"), op_id(4), true);
+    state.sent(&BucketName::new("a"), op_id(4), true, OpId::ZERO);
     state.advance(grown(12, vec![growth("b", 10, 12)]));
     assert_eq!(drain(&mut state), ["a 4..9", "b 0..12", "complete 12"]);
+}
+
+#[test]
+fn what_later_operations_replaced_is_complete_only_with_them() {
+    let mut state = CheckpointState::new(HashMap::new());
+    let a = BucketName::new("a");
+    state.advance(all(9, vec![bucket("a", 1, 9), bucket("b", 3, 5)]));
+    state.next_step();
+    state.sent(&a, op_id(4), true, op_id(9));
+    assert!(!state.is_outdated(), "the state has what came in place");
+    state.sent(&a, op_id(9), false, op_id(12));
+    assert_eq!((state.is_outdated(), state.next_step()), (true, None), "not even partially");
+    state.advance(grown(11, vec![growth("a", 10, 11)]));
+    assert_eq!(state.next_step(), None, "still a state without it");
+    state.advance(grown(12, vec![growth("a", 12, 12)]));
+    assert_eq!(drain(&mut state), ["a 9..12", "partial 1", "b 0..5", "complete 12"]);
+}
+
+#[test]
+fn a_range_that_is_gone_is_sent_again_as_what_replaced_it() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    state.next_step();
+    state.sent(&BucketName::new("a"), op_id(4), true, OpId::ZERO);
+    state.sent(&BucketName::new("a"), op_id(0), false, op_id(12));
+    state.advance(grown(12, vec![growth("a", 10, 12)]));
+    assert_eq!(drain(&mut state), ["a 4..12", "complete 12"]);
+}
+
+#[test]
+fn a_bucket_that_leaves_no_longer_keeps_a_state_from_being_complete() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9), bucket("b", 3, 5)]));
+    state.next_step();
+    state.sent(&BucketName::new("a"), op_id(9), false, op_id(12));
+    state.advance(all(10, vec![bucket("b", 3, 5)]));
+    assert_eq!(drain(&mut state), ["b 0..5", "complete 10"]);
+}
+
+#[test]
+fn fewer_operations_with_the_same_sum_are_not_told() {
+    let mut state = CheckpointState::new(HashMap::new());
+    state.advance(all(9, vec![bucket("a", 3, 9)]));
+    drain(&mut state);
+    let mut compacted = bucket("a", 3, 9);
+    compacted.totals.as_mut().unwrap().count = 2;
+    assert_eq!(state.advance(all(9, vec![compacted])), None);
+    let Some(SyncLine::CheckpointDiff(diff)) = state.advance(grown(10, vec![growth("a", 10, 10)])) else {
+        panic!("it has grown")
+    };
+    assert_eq!(diff.updated_buckets[0].count, 3, "told with the next change");
 }
 
 #[test]
@@ -287,7 +338,8 @@ fn send(model: &Model, state: &mut CheckpointState, client: &mut Client, limit: 
             let has = client.has.entry(bucket.as_str().to_owned()).or_default();
             assert!(has.last() < chunk.first(), "an operation is sent twice, or out of order");
             has.extend(chunk);
-            state.sent(&bucket, op_id(*chunk.last().expect("pending buckets have operations")), ops.len() > limit);
+            let last = op_id(*chunk.last().expect("pending buckets have operations"));
+            state.sent(&bucket, last, ops.len() > limit, OpId::ZERO);
         }
     }
     true

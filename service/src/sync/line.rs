@@ -106,6 +106,7 @@ mod tests {
             count: 2,
             last_op_id: OpId::new(2).unwrap(),
             has_more: false,
+            valid_from: OpId::ZERO,
         }
     }
 

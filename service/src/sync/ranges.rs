@@ -30,7 +30,10 @@ use super::{
     line::{LineForm, write_data_line},
     session::blocking,
 };
-use crate::{metrics::Metrics, storage::BucketStore};
+use crate::{
+    metrics::Metrics,
+    storage::{BucketStore, OperationRange},
+};
 
 /// Bytes of operations one `data` line holds at most. A little more than the store keeps together, so that most lines are
 /// what one read gives.
@@ -71,6 +74,8 @@ pub(super) struct DataLine {
     pub(super) last_op_id: OpId,
     /// The bucket may have more.
     pub(super) has_more: bool,
+    /// As in the store's range.
+    pub(super) valid_from: OpId,
 }
 
 /// A line that is being read before it is wanted.
@@ -190,7 +195,8 @@ impl Ranges {
                 })
             };
             let has_more = range.has_more && range.count > 0;
-            Ok(Arc::new(DataLine { line, count: range.count, last_op_id: range.last_op_id, has_more }))
+            let OperationRange { count, last_op_id, valid_from, .. } = range;
+            Ok(Arc::new(DataLine { line, count, last_op_id, has_more, valid_from }))
         })
         .await
     }
@@ -243,7 +249,8 @@ impl Kept {
 }
 
 impl Slot {
-    /// A line that is full is the same for every later state; any other is right for its own state alone.
+    /// A line that is full is right for every later state; any other is right for its own state alone. Compaction may have
+    /// changed the operations meanwhile, which makes the line longer than it would be now, but not wrong.
     fn serves(&self, upto: OpId) -> bool {
         self.upto == upto || self.line.get().is_some_and(|line| line.has_more && line.last_op_id <= upto)
     }

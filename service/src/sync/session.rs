@@ -308,7 +308,7 @@ impl Session {
 
     /// A small checkpoint is finished first; a large one gives way to a newer state.
     fn may_refresh(&self) -> bool {
-        self.state.is_complete() || self.sent_count >= OPS_BEFORE_SUPERSESSION
+        self.state.is_complete() || self.state.is_outdated() || self.sent_count >= OPS_BEFORE_SUPERSESSION
     }
 
     /// Takes what changed, and announces the new state if that is another one for this client.
@@ -378,14 +378,14 @@ impl Session {
             NextStep::Fetch(range) => {
                 let BucketRange { bucket, upto, .. } = range.clone();
                 let data = self.fetch(range).await?;
-                if !data.has_more && data.last_op_id < upto {
+                if !data.has_more && data.last_op_id < upto && data.valid_from <= upto {
                     // Everything is copied anew: what was announced is gone, and must not be called complete.
                     self.ended = true;
                     return Ok(None);
                 }
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
-                self.state.sent(&bucket, data.last_op_id, data.has_more);
+                self.state.sent(&bucket, data.last_op_id, data.has_more, data.valid_from);
                 let next = self.state.next_range();
                 self.ahead = next.and_then(|next| self.context.ranges.read_ahead(next, self.packaging));
                 Ok(data.line.clone())

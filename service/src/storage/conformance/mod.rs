@@ -1,8 +1,9 @@
 //! The promises of [`BucketStore`], as tests every engine runs: `conformance::suite!(engine)` makes a test of each.
 //!
 //! `promises` has one function per promise, `deployments` those about rules that change, `concurrency` those about several threads, `histories` compares random
-//! histories with a naive model.
+//! histories with a naive model, `compaction` what clients make of operations that become fewer.
 
+pub(super) mod compaction;
 pub(super) mod concurrency;
 pub(super) mod deployments;
 pub(super) mod histories;
@@ -39,6 +40,10 @@ macro_rules! suite {
         }
         $crate::storage::conformance::suite! { $engine, concurrency: views_are_consistent_while_commits_run, write_checkpoints_may_be_concurrent, }
         $crate::storage::conformance::suite! { $engine, deployments: rules_are_stored_with_what_they_serve, what_is_forgotten_is_gone_and_nothing_else, }
+        $crate::storage::conformance::suite! { $engine, compaction:
+            syncing_in_steps_equals_syncing_at_once, compaction_leaves_little,
+            a_view_keeps_its_state_while_operations_become_fewer, nothing_is_compacted_while_nothing_is_visible,
+        }
         $crate::storage::conformance::suite! { $engine, histories: random_histories_equal_the_model, }
     };
     ($engine:expr, $part:ident: $($promise:ident),* $(,)?) => {

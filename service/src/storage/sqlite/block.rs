@@ -78,9 +78,10 @@ impl BlockBuilder {
         }
     }
 
-    /// The block to store.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, StorageError> {
+    /// The block to store, with a few bytes of the caller's at its end.
+    pub(super) fn finish_with(mut self, end: &[u8]) -> Result<Vec<u8>, StorageError> {
         self.append_index()?;
+        self.content.extend_from_slice(end);
         pack(&self.content)
     }
 
@@ -114,7 +115,18 @@ impl BlockBuilder {
 
 /// The operations of a block, which share one buffer.
 pub(super) fn decode(block: &[u8]) -> Result<BlockOperations, StorageError> {
+    decode_content(unpack(block)?)
+}
+
+/// As [`decode`], of a block with `LENGTH` bytes of the caller's at its end.
+pub(super) fn decode_with<const LENGTH: usize>(block: &[u8]) -> Result<(BlockOperations, [u8; LENGTH]), StorageError> {
     let mut content = unpack(block)?;
+    let end = *content.last_chunk().ok_or_else(damaged)?;
+    content.truncate(content.len() - LENGTH);
+    Ok((decode_content(content)?, end))
+}
+
+fn decode_content(mut content: Bytes) -> Result<BlockOperations, StorageError> {
     let index = split_index(&mut content).ok_or_else(damaged)?;
     let mut reader = Reader::new(&index, "operations");
     let mut operations = Vec::new();

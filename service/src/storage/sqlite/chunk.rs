@@ -1,4 +1,7 @@
-//! Chunks: the older operations of a bucket, in blocks that are written once and only ever merged.
+//! Chunks: the older operations of a bucket, in blocks that are written once and only ever replaced whole: merged by folds,
+//! made smaller by compaction.
+//!
+//! Each knows where the chunk before it ends, so that one that is missing is noticed by whoever reads on.
 
 use kairos_sync_protocol::{Checksum, OpId};
 use rusqlite::{Connection, OptionalExtension};
@@ -10,7 +13,7 @@ use super::{
     },
     BucketId,
     block::{self, BlockBuilder},
-    head::number,
+    head::{number, op_id},
 };
 
 /// Bytes of JSON a chunk is closed at. A client's request reads whole chunks, so larger ones waste work; smaller ones
@@ -19,6 +22,33 @@ const CHUNK_BYTES: u64 = 256 << 10;
 /// A chunk is merged with newer operations while it is at most this many times as large as they are: each operation
 /// is then rewritten a logarithmic number of times, and a bucket keeps few small chunks.
 const MERGE_FACTOR: u64 = 2;
+
+/// What a chunk knows beside its operations; the end of its block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Links {
+    /// Last operation of the chunk before it; zero for a bucket's first.
+    pub(super) previous: OpId,
+    /// What compaction replaced in it was replaced by operations up to this one. Never goes back.
+    pub(super) valid_from: OpId,
+}
+
+impl Links {
+    const BYTES: usize = 16;
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let both = u128::from(self.previous.get()) << 64 | u128::from(self.valid_from.get());
+        both.to_be_bytes()
+    }
+
+    fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, StorageError> {
+        let both = u128::from_be_bytes(bytes);
+        let op_id = |bits: u128| {
+            let id = u64::try_from(bits).ok().and_then(|id| OpId::new(id).ok());
+            id.ok_or_else(|| StorageError::Damaged { what: "a chunk has no valid links".to_owned() })
+        };
+        Ok(Self { previous: op_id(both >> 64)?, valid_from: op_id(both & u128::from(u64::MAX))? })
+    }
+}
 
 /// How one bucket's operations go into chunks: computed before the writer is asked for.
 pub(super) struct FoldPlan {
@@ -44,16 +74,20 @@ impl FoldPlan {
         let mut bytes: u64 = operations.iter().map(|operation| operation.json.len() as u64).sum();
         let mut parts = vec![operations];
         let mut before = first_op_id;
+        let mut links = Links::default();
         while let Some(chunk) = last_chunk_before(conn, bucket, before)? {
             if chunk.json_bytes > MERGE_FACTOR * bytes || chunk.json_bytes >= CHUNK_BYTES {
+                links.previous = chunk.last_op_id;
                 break;
             }
             bytes += chunk.json_bytes;
-            parts.push(load(conn, bucket, chunk.id)?);
+            let Chunk { operations, links: of_chunk } = load(conn, bucket, chunk.id)?;
+            links.valid_from = links.valid_from.max(of_chunk.valid_from);
+            parts.push(operations);
             replaced.push(chunk.id);
             before = parts.last().and_then(|part| part.first()).map(|operation| operation.op_id).unwrap_or_default();
         }
-        let mut chunks = NewChunks::of(bucket, bytes, parts.into_iter().rev().flatten())?;
+        let mut chunks = NewChunks::of(bucket, bytes, links, parts.into_iter().rev().flatten())?;
         chunks.close()?;
         Ok(Self { replaced, chunks, first_op_id, added })
     }
@@ -69,21 +103,22 @@ impl FoldPlan {
 
     /// What storing it writes.
     pub(super) fn bytes(&self) -> usize {
-        self.chunks.closed.iter().map(|chunk| chunk.block.len()).sum()
+        self.chunks.bytes()
     }
 
     /// Writes the chunks and the bucket's totals, within the caller's transaction.
     pub(super) fn store(&self, conn: &Connection) -> Result<(), StorageError> {
-        for id in &self.replaced {
-            conn.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
-        }
-        self.chunks.store(conn, &self.added)
+        delete(conn, &self.replaced)?;
+        self.chunks.store(conn)?;
+        grow_bucket(conn, self.chunks.bucket, &self.added)
     }
 }
 
 /// New chunks of one bucket, filled one after the other.
 pub(super) struct NewChunks {
     bucket: BucketId,
+    /// Of the next chunk.
+    links: Links,
     open: BlockBuilder,
     closed: Vec<NewChunk>,
 }
@@ -96,14 +131,16 @@ struct NewChunk {
 }
 
 impl NewChunks {
-    /// Chunks that begin with these operations. `json_bytes` are about what all will have.
+    /// Chunks that begin with these operations. `json_bytes` are about what all will have. The links are those of the
+    /// first; all others are as valid as it.
     pub(super) fn of(
         bucket: BucketId,
         json_bytes: u64,
+        links: Links,
         operations: impl IntoIterator<Item = WireOperation>,
     ) -> Result<Self, StorageError> {
         let room = usize::try_from(json_bytes.min(CHUNK_BYTES)).unwrap_or_default();
-        let mut chunks = Self { bucket, open: BlockBuilder::with_capacity(room), closed: Vec::new() };
+        let mut chunks = Self { bucket, links, open: BlockBuilder::with_capacity(room), closed: Vec::new() };
         for WireOperation { op_id, checksum, json } in operations {
             chunks.push(op_id, checksum, |out| out.extend_from_slice(&json))?;
         }
@@ -124,14 +161,22 @@ impl NewChunks {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), StorageError> {
+    /// Ends the open chunk.
+    pub(super) fn close(&mut self) -> Result<(), StorageError> {
         if self.open.is_empty() {
             return Ok(());
         }
         let open = std::mem::take(&mut self.open);
         let (first_op_id, totals, json_bytes) = (open.first_op_id(), open.totals(), open.json_bytes() as u64);
-        self.closed.push(NewChunk { first_op_id, totals, json_bytes, block: open.finish()? });
+        let block = open.finish_with(&self.links.encode())?;
+        self.links.previous = totals.last_op_id;
+        self.closed.push(NewChunk { first_op_id, totals, json_bytes, block });
         Ok(())
+    }
+
+    /// What storing the closed ones writes.
+    pub(super) fn bytes(&self) -> usize {
+        self.closed.iter().map(|chunk| chunk.block.len()).sum()
     }
 
     /// Writes chunks of operations that follow all in the bucket's chunks, within the caller's transaction.
@@ -141,10 +186,12 @@ impl NewChunks {
         for chunk in &self.closed {
             added.extend(&chunk.totals);
         }
-        self.store(conn, &added)
+        self.store(conn)?;
+        grow_bucket(conn, self.bucket, &added)
     }
 
-    fn store(&self, conn: &Connection, added: &BucketTotals) -> Result<(), StorageError> {
+    /// Writes the closed chunks, within the caller's transaction.
+    pub(super) fn store(&self, conn: &Connection) -> Result<(), StorageError> {
         let sql = "INSERT INTO chunk (bucket_id, first_op_id, last_op_id, operation_count, checksum, json_bytes, block) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         for chunk in &self.closed {
@@ -158,22 +205,48 @@ impl NewChunks {
                 &chunk.block,
             ))?;
         }
-        // Sums of checksums wrap at 32 bits.
-        let sql = "UPDATE bucket SET operation_count = operation_count + ?2, \
-                   checksum = (checksum + ?3) & 0xFFFFFFFF, last_op_id = ?4 WHERE id = ?1";
-        conn.prepare_cached(sql)?.execute((
-            self.bucket.column(),
-            added.count.cast_signed(),
-            added.checksum.bits(),
-            added.last_op_id.get().cast_signed(),
-        ))?;
         Ok(())
     }
 }
 
+/// Counts what a bucket has in chunks now.
+fn grow_bucket(conn: &Connection, bucket: BucketId, added: &BucketTotals) -> Result<(), StorageError> {
+    // Sums of checksums wrap at 32 bits.
+    let sql = "UPDATE bucket SET operation_count = operation_count + ?2, \
+               checksum = (checksum + ?3) & 0xFFFFFFFF, last_op_id = ?4 WHERE id = ?1";
+    conn.prepare_cached(sql)?.execute((
+        bucket.column(),
+        added.count.cast_signed(),
+        added.checksum.bits(),
+        added.last_op_id.get().cast_signed(),
+    ))?;
+    Ok(())
+}
+
+/// Deletes chunks, within the caller's transaction.
+pub(super) fn delete(conn: &Connection, ids: &[i64]) -> Result<(), StorageError> {
+    let mut statement = conn.prepare_cached("DELETE FROM chunk WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| statement.execute([id]).map(|_| ()))?;
+    Ok(())
+}
+
 struct StoredChunk {
     id: i64,
+    last_op_id: OpId,
     json_bytes: u64,
+}
+
+/// A chunk that was read.
+pub(super) struct Chunk {
+    pub(super) operations: Vec<WireOperation>,
+    pub(super) links: Links,
+}
+
+impl Chunk {
+    /// Bytes of JSON in it.
+    pub(super) fn json_bytes(&self) -> u64 {
+        self.operations.iter().map(|operation| operation.json.len() as u64).sum()
+    }
 }
 
 fn totals_of(operations: &[WireOperation]) -> BucketTotals {
@@ -184,36 +257,46 @@ fn totals_of(operations: &[WireOperation]) -> BucketTotals {
     }
 }
 
-fn last_chunk_before(conn: &Connection, bucket: BucketId, op_id: OpId) -> Result<Option<StoredChunk>, StorageError> {
-    let sql = "SELECT id, json_bytes FROM chunk WHERE bucket_id = ?1 AND last_op_id < ?2 \
+fn last_chunk_before(conn: &Connection, bucket: BucketId, before: OpId) -> Result<Option<StoredChunk>, StorageError> {
+    let sql = "SELECT id, last_op_id, json_bytes FROM chunk WHERE bucket_id = ?1 AND last_op_id < ?2 \
                ORDER BY last_op_id DESC LIMIT 1";
-    let chunk = conn
-        .prepare_cached(sql)?
-        .query_row((bucket.column(), op_id.get().cast_signed()), |row| Ok((row.get(0)?, number(row, 1))))
-        .optional()?;
-    chunk.map(|(id, bytes)| Ok(StoredChunk { id, json_bytes: bytes? })).transpose()
-}
-
-fn load(conn: &Connection, bucket: BucketId, id: i64) -> Result<Vec<WireOperation>, StorageError> {
-    let sql = "SELECT block, operation_count, checksum FROM chunk WHERE id = ?1";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([id])?;
-    rows.next()?.map_or_else(|| Ok(Vec::new()), |row| operations_of(row, bucket))
+    let mut rows = statement.query((bucket.column(), before.get().cast_signed()))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(StoredChunk { id: row.get(0)?, last_op_id: op_id(row.get(1)?)?, json_bytes: number(row, 2)? }))
 }
 
-/// The operations of a chunk; its columns are block, count and checksum. The block knows its bucket: a damaged index must
-/// not give the rows of one user to another.
-fn operations_of(row: &rusqlite::Row, bucket: BucketId) -> Result<Vec<WireOperation>, StorageError> {
-    let entries = block::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+fn load(conn: &Connection, bucket: BucketId, id: i64) -> Result<Chunk, StorageError> {
+    let sql = format!("SELECT {COLUMNS} FROM chunk WHERE id = ?1");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([id])?;
+    let row = rows.next()?.ok_or_else(|| StorageError::Damaged { what: "a chunk is gone".to_owned() })?;
+    read(row, bucket)
+}
+
+/// What [`read`] reads.
+pub(super) const COLUMNS: &str = "block, operation_count, checksum, first_op_id, last_op_id, json_bytes";
+
+/// A chunk from a row of [`COLUMNS`]. The block knows its bucket: a damaged index must not give the rows of one user to
+/// another. Nor must other columns say what is not so.
+pub(super) fn read(row: &rusqlite::Row, bucket: BucketId) -> Result<Chunk, StorageError> {
+    let (entries, links) = block::decode_with(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
     if entries.iter().any(|(of, _)| *of != bucket) {
         return Err(StorageError::Damaged { what: "a chunk is found under another bucket".to_owned() });
     }
     let operations: Vec<_> = entries.into_iter().map(|(_, operation)| operation).collect();
-    let totals = totals_of(&operations);
-    if totals.count != number(row, 1)? || totals.checksum != Checksum::from_bits(row.get(2)?) {
+    let first_op_id = operations.first().map(|operation| operation.op_id).unwrap_or_default();
+    let totals_found = totals_of(&operations);
+    let chunk = Chunk { operations, links: Links::decode(links)? };
+    let totals = BucketTotals {
+        count: number(row, 1)?,
+        checksum: Checksum::from_bits(row.get(2)?),
+        last_op_id: op_id(row.get(4)?)?,
+    };
+    if (totals, op_id(row.get(3)?)?, number(row, 5)?) != (totals_found, first_op_id, chunk.json_bytes()) {
         return Err(StorageError::Damaged { what: "a chunk contradicts its sums".to_owned() });
     }
-    Ok(operations)
+    Ok(chunk)
 }
 
 /// Passes operations in chunks with `after < op id <= upto` to `range`, in order, as long as it wants more and `is_wanted`
@@ -226,16 +309,29 @@ pub(super) fn visit(
     range: &mut RangeBuilder,
     is_wanted: impl Fn(OpId) -> bool,
 ) -> Result<bool, StorageError> {
-    let sql = "SELECT block, operation_count, checksum FROM chunk \
-               WHERE bucket_id = ?1 AND last_op_id > ?2 AND first_op_id <= ?3 ORDER BY last_op_id";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query((bucket.column(), after.get().cast_signed(), upto.get().cast_signed()))?;
+    let sql = format!("SELECT {COLUMNS} FROM chunk WHERE bucket_id = ?1 AND last_op_id > ?2 ORDER BY last_op_id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query((bucket.column(), after.get().cast_signed()))?;
+    let mut seen_upto = None;
     while let Some(row) = rows.next()? {
-        // Every chunk but the first begins with an operation that is asked for.
-        if !range.is_empty() && !range.wants_more() {
-            return Ok(false);
+        // Every chunk but the first begins with an operation that is asked for, or with later ones only.
+        let is_beyond = op_id(row.get(3)?)? > upto;
+        if !range.is_empty() && (is_beyond || !range.wants_more()) {
+            return Ok(is_beyond);
         }
-        let operations = operations_of(row, bucket)?;
+        let Chunk { operations, links } = read(row, bucket)?;
+        let follows = seen_upto.map_or(links.previous <= after, |seen_upto| links.previous == seen_upto);
+        if !follows {
+            return Err(StorageError::Damaged { what: "a chunk is missing".to_owned() });
+        }
+        seen_upto = operations.last().map(|operation| operation.op_id);
+        if is_beyond {
+            // What was asked for may be gone into the CLEAR a bucket begins with.
+            if links.previous == OpId::ZERO {
+                range.replaced_upto(links.valid_from);
+            }
+            return Ok(true);
+        }
         let start = operations.partition_point(|operation| operation.op_id <= after);
         let end = operations.partition_point(|operation| operation.op_id <= upto);
         for operation in operations.get(start..end).unwrap_or_default() {
@@ -245,7 +341,19 @@ pub(super) fn visit(
             if !range.push(operation.op_id, &operation.json) {
                 return Ok(false);
             }
+            range.replaced_upto(links.valid_from);
         }
     }
+    let last = last_op_id(conn, bucket)?;
+    if last > after && seen_upto != Some(last) {
+        return Err(StorageError::Damaged { what: "a chunk is missing".to_owned() });
+    }
     Ok(true)
+}
+
+/// The last operation that a bucket has in chunks; zero without any.
+pub(super) fn last_op_id(conn: &Connection, bucket: BucketId) -> Result<OpId, StorageError> {
+    let sql = "SELECT last_op_id FROM bucket WHERE id = ?1";
+    let id = conn.prepare_cached(sql)?.query_row([bucket.column()], |row| row.get(0)).optional()?;
+    id.map_or(Ok(OpId::ZERO), op_id)
 }

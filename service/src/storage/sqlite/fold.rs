@@ -16,6 +16,7 @@ use super::{
     super::{RowKey, StorageError},
     BucketId, Inner,
     chunk::FoldPlan,
+    compact::Pace,
     rows::RowState,
     writer::{Durability, RowPlacer, Writer},
 };
@@ -50,12 +51,15 @@ impl Inner {
     /// Runs until the store is closed.
     pub(super) fn maintain(&self) {
         let mut failing = false;
-        while self.signal.wait_for_work(|| self.has_work()) {
-            match self.work() {
+        let mut compaction = Pace::new(self.options.compaction);
+        while self.signal.wait_for_work(compaction.rest(), || self.has_work()) {
+            match self.work(&mut compaction) {
                 Ok(()) => failing = false,
                 Err(error) => {
                     if !failing {
-                        tracing::warn!(code = error.code(), %error, "bucket store cannot fold its tail; trying again");
+                        tracing::warn!(
+                            code = error.code(), %error, "bucket store cannot fold or compact; trying again"
+                        );
                     }
                     failing = true;
                     self.signal.rest(RETRY_AFTER);
@@ -70,12 +74,15 @@ impl Inner {
             || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
     }
 
-    fn work(&self) -> Result<(), StorageError> {
+    fn work(&self, compaction: &mut Pace) -> Result<(), StorageError> {
         // First, since a copied log leaves room for the fold.
         self.checkpoint_log()?;
         if self.tail_wants_fold() {
             self.fold()?;
             self.give_back_pages()?;
+        } else if compaction.rest().is_zero() {
+            // Only while there is nothing to fold.
+            compaction.pay(self.compact()?);
         }
         if self.has_forgotten.load(Ordering::Relaxed) {
             self.delete_forgotten()?;
@@ -223,10 +230,10 @@ impl Inner {
             return Ok(());
         }
         let maintenance = self.maintenance();
-        let copied = copy_log(&maintenance).and_then(|()| {
+        let copied = copy_log(&maintenance.conn).and_then(|()| {
             fault_point("store.log-half-copied");
             let _writer = self.writer();
-            copy_log(&maintenance)
+            copy_log(&maintenance.conn)
         });
         if let Err(error) = copied {
             self.writer().notice(&error);
@@ -236,8 +243,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Shrinks the file when much of it is free, as after a reset.
-    fn give_back_pages(&self) -> Result<(), StorageError> {
+    /// Shrinks the file when much of it is free, as after a reset or compaction.
+    pub(super) fn give_back_pages(&self) -> Result<(), StorageError> {
         loop {
             let mut writer = self.writer();
             let free: i64 = writer.conn().pragma_query_value(None, "freelist_count", |row| row.get(0))?;

@@ -22,18 +22,20 @@
 //!   It may be in both for an instant, so a reader looks at the tail first and takes from chunks what is older only.
 //! - What a bucket has in chunks is older than what it has in the tail: a commit that writes chunks of it takes along what
 //!   the tail has, and a fold that had planned to move that gives way.
-//! - One writer, behind a mutex. The fold takes it for bounded slices.
-//! - Locks are taken in this order: whoever folds (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows
+//! - Chunks of a bucket follow each other without a gap: each knows where the one before it ends.
+//! - One writer, behind a mutex. Fold and compaction take it for bounded slices.
+//! - Locks are taken in this order: whoever folds or compacts (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows
 //!   and of the names of buckets are taken alone.
 //! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
-//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` for what
-//! happens to it later, `read` and `view` for how both are seen as one.
+//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` and
+//! `compact` for what happens to it later, `read` and `view` for how both are seen as one.
 
 mod block;
 mod chunk;
 mod codec;
+mod compact;
 mod error;
 mod fold;
 mod forget;
@@ -48,6 +50,7 @@ mod signal;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod view;
 mod write_checkpoint;
 mod writer;
@@ -68,6 +71,7 @@ use lru::LruCache;
 use rusqlite::Connection;
 
 use self::{
+    compact::Compaction,
     head::Head,
     placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
@@ -79,8 +83,9 @@ use self::{
     writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, DeploymentNumber, LookupKey, LookupValue, NamePrefixes, OperationRange, RowKey,
-    StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
+    Batch, BucketStore, Commit, CompactionOptions, DeploymentNumber, LookupKey, LookupValue, NamePrefixes,
+    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
+    WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -105,6 +110,8 @@ pub struct SqliteOptions {
     pub fold_bytes: usize,
     /// What goes past the tail.
     pub straight: StraightLimits,
+    /// When old operations are made fewer.
+    pub compaction: CompactionOptions,
 }
 
 /// How much a commit must have of something for it to go straight to where it is kept. Collected with what other commits
@@ -133,6 +140,7 @@ impl Default for SqliteOptions {
             fold_operations: 20_000,
             fold_bytes: 12 << 20,
             straight: StraightLimits::default(),
+            compaction: CompactionOptions::default(),
         }
     }
 }
@@ -149,8 +157,8 @@ struct Inner {
     options: SqliteOptions,
     writer: Mutex<Writer>,
     readers: ReaderPool,
-    /// For the log; held by whoever folds, so that there is one at a time.
-    maintenance: Mutex<Connection>,
+    /// Held by whoever folds or compacts, so that there is one at a time.
+    maintenance: Mutex<Maintenance>,
     /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
     placed: PlacedKeys,
@@ -163,6 +171,14 @@ struct Inner {
     has_forgotten: AtomicBool,
     /// Pages in the log that were not yet copied to the database.
     log_pages: Arc<AtomicUsize>,
+}
+
+/// What background work needs for itself.
+struct Maintenance {
+    /// For the log.
+    conn: Connection,
+    /// What is under way.
+    compaction: Option<Compaction>,
 }
 
 /// Number of a bucket in the file.
@@ -196,7 +212,7 @@ impl SqliteStore {
             seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let writer = Writer::new(conn)?;
+        let writer = Writer::new(conn, options.compaction)?;
         let tail = Tail::load(writer.conn(), writer.head())?;
         let placed = PlacedKeys::new(!writer.has_rows()?);
         let maintenance = folder.writer(0)?;
@@ -207,7 +223,7 @@ impl SqliteStore {
             folder,
             options,
             writer: Mutex::new(writer),
-            maintenance: Mutex::new(maintenance),
+            maintenance: Mutex::new(Maintenance { conn: maintenance, compaction: None }),
             tail: RwLock::new(tail),
             placed,
             row_reader: RowReader::new(reader_cache_bytes),
@@ -247,7 +263,7 @@ impl Inner {
         self.readers.get(&self.folder)
     }
 
-    fn maintenance(&self) -> MutexGuard<'_, Connection> {
+    fn maintenance(&self) -> MutexGuard<'_, Maintenance> {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -405,6 +421,10 @@ impl BucketStore for SqliteStore {
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         self.inner.release_write_checkpoints()
+    }
+
+    fn compact(&self) -> Result<bool, StorageError> {
+        Ok(self.inner.compact()?.is_some())
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

@@ -41,6 +41,8 @@ impl Inner {
         let mut goes_on = true;
         if tail_first.is_none_or(|first| first.get() > after.get() + 1) {
             let is_older = |op_id| tail_first.is_none_or(|first| op_id < first);
+            // One state of the file: chunks are replaced by others meanwhile. The connection ends it when it goes back.
+            reader.conn().execute_batch("BEGIN")?;
             goes_on = chunk::visit(reader.conn(), bucket, after, upto, &mut range, is_older)?;
         }
         if goes_on {

@@ -8,16 +8,17 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::{StorageError, generation};
+use super::{
+    super::{StorageError, generation},
+    upgrade::{FORMAT_MIN, upgrade},
+};
 
 const FILE_NAME: &str = "buckets.sqlite3";
 const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-const FORMAT: u32 = 3;
-/// The format that is upgraded when it is met.
-const FORMAT_BEFORE: u32 = 2;
+pub(super) const FORMAT: u32 = 4;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,12 +47,6 @@ const HEAD: &str = "
         lsn INTEGER NOT NULL
     ) WITHOUT ROWID;";
 
-/// From the format before this one.
-const UPGRADE: &str = "
-    ALTER TABLE head ADD COLUMN serving INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE rules (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL);
-    CREATE TABLE forgotten_bucket (id INTEGER PRIMARY KEY);";
-
 /// What a reset forgets.
 const GENERATION: &str = "
     CREATE TABLE replication (
@@ -68,12 +63,15 @@ const GENERATION: &str = "
         name TEXT NOT NULL UNIQUE,
         operation_count INTEGER NOT NULL,
         checksum INTEGER NOT NULL,
-        last_op_id INTEGER NOT NULL
+        last_op_id INTEGER NOT NULL,
+        -- With so many operations compaction pays.
+        due_count INTEGER NOT NULL
     );
     -- Numbers of buckets that are no more, while they have chunks.
     CREATE TABLE forgotten_bucket (
         id INTEGER PRIMARY KEY
     );
+    CREATE INDEX bucket_due ON bucket (id) WHERE operation_count >= due_count;
     -- New operations of all buckets in the order of their ids.
     CREATE TABLE tail (
         first_op_id INTEGER PRIMARY KEY,
@@ -153,7 +151,7 @@ impl StoreFolder {
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
         match format_of(&conn)? {
             (0, 0) => create(&conn)?,
-            (APPLICATION_ID, FORMAT_BEFORE) => upgrade(&conn)?,
+            (APPLICATION_ID, format) if format < FORMAT => upgrade(&conn, format)?,
             _ => {}
         }
         Ok(conn)
@@ -182,7 +180,7 @@ impl StoreFolder {
     /// Refuses files of others and of other releases; an empty file is welcome.
     fn check_format(&self, conn: &Connection) -> Result<(), StorageError> {
         let found = match format_of(conn)? {
-            (APPLICATION_ID, FORMAT | FORMAT_BEFORE) => return Ok(()),
+            (APPLICATION_ID, FORMAT_MIN..=FORMAT) => return Ok(()),
             (0, 0) if table_count(conn)? == 0 => return Ok(()),
             (APPLICATION_ID, format) => format.to_string(),
             (application, _) => format!("of another program ({application:#x})"),
@@ -203,13 +201,6 @@ fn create(conn: &Connection) -> Result<(), StorageError> {
     tx.execute_batch(GENERATION)?;
     tx.execute("INSERT INTO head VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, 0)", [generation::creation_id()])?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", FORMAT)?;
-    Ok(tx.commit()?)
-}
-
-fn upgrade(conn: &Connection) -> Result<(), StorageError> {
-    let tx = conn.unchecked_transaction()?;
-    tx.execute_batch(UPGRADE)?;
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
 }

@@ -42,10 +42,10 @@ impl Signal {
         *self.closing()
     }
 
-    /// Waits until there is work; `false` when closing.
-    pub(super) fn wait_for_work(&self, has_work: impl Fn() -> bool) -> bool {
-        let closing = self.work.wait_while(self.closing(), |closing| !*closing && !has_work());
-        !*closing.unwrap_or_else(PoisonError::into_inner)
+    /// Waits until there is work, `time` at most; `false` when closing.
+    pub(super) fn wait_for_work(&self, time: Duration, has_work: impl Fn() -> bool) -> bool {
+        drop(self.work.wait_timeout_while(self.closing(), time, |closing| !*closing && !has_work()));
+        !self.is_closing()
     }
 
     /// Waits, but not longer than until closing.

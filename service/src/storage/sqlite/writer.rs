@@ -10,13 +10,13 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 
 use super::{
     super::{
-        Batch, BucketGrowth, Checkpoint, Dependency, LookupKey, LookupValue, NewOperation, RowKey, StorageError,
-        StoredRow, StoredRules, WriteCheckpoint, WriteCheckpointKey,
+        Batch, BucketGrowth, Checkpoint, CompactionOptions, Dependency, LookupKey, LookupValue, NewOperation, RowKey,
+        StorageError, StoredRow, StoredRules, WriteCheckpoint, WriteCheckpointKey,
         wire::{json_bytes, write_json},
     },
     BucketId, StraightLimits,
     block::{BlockBuilder, BlockOperations},
-    chunk::NewChunks,
+    chunk::{self, Links, NewChunks},
     codec::{encode_row, encode_values},
     error::is_sync_failure,
     head::Head,
@@ -50,6 +50,7 @@ pub(super) struct Writer {
     head: Head,
     /// Numbers of buckets that are committed, or about to be in the current transaction.
     names: BucketNumbers,
+    compaction: CompactionOptions,
     /// A sync failed: nobody knows what reached the disk, so nothing may be written on top.
     failed: bool,
 }
@@ -75,10 +76,11 @@ struct Operations {
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection) -> Result<Self, StorageError> {
+    pub(super) fn new(conn: Connection, compaction: CompactionOptions) -> Result<Self, StorageError> {
         conn.set_prepared_statement_cache_capacity(64);
         let head = Head::read(&conn)?;
-        Ok(Self { conn, head, names: LruCache::with_hasher(NAMES_MAX, RandomState::default()), failed: false })
+        let names = LruCache::with_hasher(NAMES_MAX, RandomState::default());
+        Ok(Self { conn, head, names, compaction, failed: false })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -120,7 +122,8 @@ impl Writer {
         let synchronous = if durability == Durability::Synced { "FULL" } else { "NORMAL" };
         self.conn.pragma_update(None, "synchronous", synchronous)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut change_state = Change { tx: &tx, head: self.head.clone(), names: &mut self.names };
+        let mut change_state =
+            Change { tx: &tx, head: self.head.clone(), names: &mut self.names, compaction: &self.compaction };
         let value = change(&mut change_state)?;
         let head = change_state.head;
         head.write(&tx)?;
@@ -150,6 +153,7 @@ pub(super) struct Change<'a> {
     /// As it will be.
     pub(super) head: Head,
     names: &'a mut BucketNumbers,
+    compaction: &'a CompactionOptions,
 }
 
 /// Numbers of the buckets of a batch by where their names are. A batch mostly shares names between its operations and
@@ -223,7 +227,7 @@ impl Change<'_> {
             op_id = op_id.next();
             (&operation.output.bucket, op_id, operation.checksum)
         }));
-        let mut chunks = new_chunks(operations, &ids, tail, limits)?;
+        let mut chunks = new_chunks(self.tx, operations, &ids, tail, limits)?;
         let mut appended = Vec::new();
         let mut block = BlockBuilder::default();
         for (operation, bucket) in operations.iter().zip(&ids) {
@@ -290,8 +294,10 @@ impl Change<'_> {
         self.head.last_bucket_id += 1;
         self.head.bucket_count += 1;
         let id = BucketId(self.head.last_bucket_id);
-        let sql = "INSERT INTO bucket (id, name, operation_count, checksum, last_op_id) VALUES (?1, ?2, 0, 0, 0)";
-        self.tx.prepare_cached(sql)?.execute((id.column(), name.as_str()))?;
+        let sql = "INSERT INTO bucket (id, name, operation_count, checksum, last_op_id, due_count) \
+                   VALUES (?1, ?2, 0, 0, 0, ?3)";
+        let due_count = self.compaction.due_count(0).cast_signed();
+        self.tx.prepare_cached(sql)?.execute((id.column(), name.as_str(), due_count))?;
         Ok(id)
     }
 
@@ -442,6 +448,7 @@ impl<'c> RowPlacer<'c> {
 /// Chunks for the buckets of which a commit has so much that it need not be collected first. They begin with what the tail
 /// has of these buckets, which comes before.
 fn new_chunks(
+    conn: &Connection,
     operations: &[NewOperation],
     ids: &[BucketId],
     tail: &Tail,
@@ -452,7 +459,11 @@ fn new_chunks(
         *bytes.entry(*bucket).or_default() += json_bytes(operation);
     }
     let buckets = bytes.into_iter().filter(|(_, bytes)| *bytes >= limits.chunk_bytes);
-    buckets.map(|(bucket, bytes)| Ok((bucket, NewChunks::of(bucket, bytes as u64, tail.all(bucket))?))).collect()
+    let begin = |(bucket, bytes)| {
+        let links = Links { previous: chunk::last_op_id(conn, bucket)?, ..Links::default() };
+        Ok((bucket, NewChunks::of(bucket, bytes as u64, links, tail.all(bucket))?))
+    };
+    buckets.map(begin).collect()
 }
 
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {

@@ -23,8 +23,8 @@ use crate::{
     lsn::Lsn,
     metrics::Metrics,
     storage::{
-        Batch, BucketStore, Commit, MemoryStore, NewOperation, RowKey, RowOutput, SqliteOptions, SqliteStore,
-        StraightLimits, TableId, WriteCheckpoint, WriteCheckpointKey,
+        Batch, BucketStore, Commit, CompactionOptions, MemoryStore, NewOperation, RowKey, RowOutput, SqliteOptions,
+        SqliteStore, StraightLimits, TableId, WriteCheckpoint, WriteCheckpointKey,
     },
     sync::{
         ClientRequest, Compression, DeviceInfo, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits,
@@ -64,6 +64,8 @@ pub(super) struct World {
     untold: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
     /// Whether the source says write checkpoints.
     are_custom: bool,
+    /// Whether operations are made fewer meanwhile.
+    compacts: bool,
     /// The version in which each write checkpoint is reached.
     needs: BTreeMap<(String, u64), usize>,
     clients: Vec<Client>,
@@ -89,7 +91,8 @@ impl World {
         };
         let metrics = Arc::new(Metrics::new());
         let context = SyncContext::new(Arc::clone(&store), deployments, Arc::clone(&hub), metrics, limits, stopping);
-        let clients = (0..2 + random.below(4)).map(|number| client(number, random)).collect();
+        let compacts = random.chance(70);
+        let clients = (0..2 + random.below(4)).map(|number| client(number, compacts, random)).collect();
         let mut world = Self {
             store,
             hub,
@@ -102,6 +105,7 @@ impl World {
             unpublished: VecDeque::new(),
             untold: Vec::new(),
             are_custom: random.chance(30),
+            compacts,
             needs: BTreeMap::new(),
             clients,
             checked: 0,
@@ -130,7 +134,9 @@ impl World {
                 self.change(random, count);
             }
             20..45 => self.replicate(random),
-            45..65 => self.publish(),
+            45..60 => self.publish(),
+            60..65 if self.compacts => self.compact(random),
+            60..65 => self.publish(),
             65..88 => {
                 let lines = 1 + random.below(12);
                 self.read(client, lines).await;
@@ -259,6 +265,12 @@ impl World {
         self.commit(batch);
     }
 
+    fn compact(&mut self, random: &mut Random) {
+        for _ in 0..1 + random.below(6) {
+            self.store.compact().expect("the store works");
+        }
+    }
+
     fn publish(&mut self) {
         if let Some(commit) = self.unpublished.pop_front() {
             self.hub.publish(&commit);
@@ -356,19 +368,21 @@ fn store(random: &mut Random) -> (Arc<dyn BucketStore>, Option<TempDir>) {
     let options = SqliteOptions {
         fold_operations: 20 + random.below(200),
         straight: StraightLimits { chunk_bytes: 100 + random.below(4_000), ..StraightLimits::default() },
+        // When the simulation says so, which a seed repeats.
+        compaction: CompactionOptions { growth_min: 5, growth_percent: 20, bytes_per_second: 0 },
         ..SqliteOptions::default()
     };
     let store = SqliteStore::open(folder.path(), options).expect("a new store");
     (Arc::new(store), Some(folder))
 }
 
-fn client(number: usize, random: &mut Random) -> Client {
+fn client(number: usize, compacts: bool, random: &mut Random) -> Client {
     let form = *random.pick(&[LineForm::Json, LineForm::NestedJson, LineForm::Bson]);
     let compression = *random.pick(&[Compression::Identity, Compression::Zstd]);
     Client {
         user: random.text(&USERS),
         name: format!("device {number}"),
-        device: Device::default(),
+        device: Device::new(compacts),
         session: None,
         packaging: Packaging { form, compression },
         floors: [0; 5],

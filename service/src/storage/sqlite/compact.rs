@@ -1,0 +1,279 @@
+//! Compaction of chunks: what [`compaction`](super::super::compaction) says, a bounded step at a time.
+//!
+//! ```text
+//! a bucket that has grown enough ─► from its newest chunk to the oldest: superseded operations become MOVE
+//!                                ─► from its oldest chunk on: what puts nothing becomes one CLEAR
+//!                                ─► it is due again after it has grown by a share of what is left
+//! ```
+//!
+//! Each step replaces some chunks by others in one transaction, which is right by itself: where compaction ends early, in a
+//! crash or because the store is closed, what it did stays, and the bucket is still due. What is still in the tail is left
+//! alone; it is young.
+
+use std::time::{Duration, Instant};
+
+use kairos_sync_protocol::OpId;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    super::{
+        StorageError,
+        compaction::{CompactionOptions, Superseding, cleared, count_to_clear, moved},
+        wire::WireOperation,
+    },
+    BucketId, Inner,
+    chunk::{self, Chunk, Links, NewChunks},
+    head::number,
+    writer::Durability,
+};
+use crate::fault_point::fault_point;
+
+/// Bytes of JSON a step looks at, but at least one chunk: what it writes takes commits a few milliseconds.
+const STEP_BYTES: u64 = 512 << 10;
+/// Chunks a step looks at, at most.
+const STEP_CHUNKS: usize = 64;
+/// How long no bucket was due before one looks again.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// Compaction of one bucket.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    bucket: BucketId,
+    generation: u64,
+    /// The last operation that was visible when it began. Later ones neither change nor supersede.
+    upto: OpId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Chunks that end with an operation up to this one, or all, are to be looked at.
+    Moving {
+        superseding: Superseding,
+        next: Option<OpId>,
+    },
+    Clearing,
+}
+
+/// Keeps compaction to its share of the disk.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bytes_per_second: u64,
+    next: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(options: CompactionOptions) -> Self {
+        Self { bytes_per_second: options.bytes_per_second, next: Instant::now() }
+    }
+
+    /// How long until the next step.
+    pub(super) fn rest(&self) -> Duration {
+        if self.bytes_per_second == 0 {
+            // As good as never.
+            return Duration::from_hours(1);
+        }
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    /// A step has read and written so many bytes, or there was nothing to do.
+    pub(super) fn pay(&mut self, bytes: Option<u64>) {
+        let share = |bytes: u64| Duration::from_millis(bytes.saturating_mul(1_000) / self.bytes_per_second.max(1));
+        self.next = Instant::now() + bytes.map_or(LOOK_AFTER, share);
+    }
+}
+
+/// Some chunks of a bucket that follow each other, oldest first.
+struct Group {
+    ids: Vec<i64>,
+    operations: Vec<WireOperation>,
+    links: Links,
+    json_bytes: u64,
+}
+
+impl Inner {
+    /// Does a step; how many bytes it has read and written, `None` if nothing was to be done.
+    pub(super) fn compact(&self) -> Result<Option<u64>, StorageError> {
+        let mut maintenance = self.maintenance();
+        // Whatever fails: the bucket is still due, and begun anew.
+        let Some(compaction) =
+            maintenance.compaction.take().map_or_else(|| self.next_compaction(), |it| Ok(Some(it)))?
+        else {
+            return Ok(None);
+        };
+        let Compaction { bucket, generation, upto, stage } = compaction;
+        let (bytes, stage) = match stage {
+            Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next)?,
+            Stage::Clearing => self.clear_step(bucket, generation, upto)?,
+        };
+        maintenance.compaction = stage.map(|stage| Compaction { bucket, generation, upto, stage });
+        let is_done = maintenance.compaction.is_none();
+        drop(maintenance);
+        if is_done {
+            self.give_back_pages()?;
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A bucket for which it pays, if anything is visible.
+    fn next_compaction(&self) -> Result<Option<Compaction>, StorageError> {
+        let writer = self.writer();
+        let head = writer.head();
+        let (generation, Some(checkpoint)) = (head.generation, head.checkpoint) else { return Ok(None) };
+        drop(writer);
+        let reader = self.reader()?;
+        let sql = "SELECT id, operation_count FROM bucket WHERE operation_count >= due_count ORDER BY id LIMIT 1";
+        let due =
+            reader.conn().prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, number(row, 1)))).optional()?;
+        let Some((id, operation_count)) = due else { return Ok(None) };
+        let superseding = Superseding::new(operation_count?);
+        let stage = Stage::Moving { superseding, next: None };
+        Ok(Some(Compaction { bucket: BucketId::from_column(id)?, generation, upto: checkpoint.op_id, stage }))
+    }
+
+    fn move_step(
+        &self,
+        bucket: BucketId,
+        generation: u64,
+        upto: OpId,
+        mut superseding: Superseding,
+        next: Option<OpId>,
+    ) -> Result<(u64, Option<Stage>), StorageError> {
+        let group = newest_group(self.reader()?.conn(), bucket, next)?;
+        let Some(mut group) = group else {
+            let again = |superseding| Stage::Moving { superseding, next: None };
+            let stage = superseding.next_part().map_or(Stage::Clearing, again);
+            return Ok((0, Some(stage)));
+        };
+        let next = Some(group.links.previous);
+        let mut changes = false;
+        for operation in group.operations.iter_mut().rev().filter(|operation| operation.op_id <= upto) {
+            if let Some(later) = superseding.superseding(operation)? {
+                *operation = moved(operation);
+                group.links.valid_from = group.links.valid_from.max(later);
+                changes = true;
+            }
+        }
+        let read = group.json_bytes;
+        let written = if changes { self.replace(bucket, generation, group, 0)? } else { Some(0) };
+        let stage = Stage::Moving { superseding, next };
+        Ok(written.map_or((read, None), |written| (read + written, Some(stage))))
+    }
+
+    fn clear_step(&self, bucket: BucketId, generation: u64, upto: OpId) -> Result<(u64, Option<Stage>), StorageError> {
+        let Some(mut group) = oldest_group(self.reader()?.conn(), bucket)? else {
+            return Ok((0, None));
+        };
+        let read = group.json_bytes;
+        let visible = group.operations.partition_point(|operation| operation.op_id <= upto);
+        let count = count_to_clear(&group.operations[..visible])?;
+        let is_all = count == group.operations.len();
+        let Some(clear) = cleared(&group.operations[..count]) else {
+            self.finish(bucket, generation)?;
+            return Ok((read, None));
+        };
+        group.links.valid_from = group.links.valid_from.max(clear.op_id);
+        group.operations.splice(..count, [clear]);
+        let written = self.replace(bucket, generation, group, count as u64 - 1)?;
+        if written.is_some() && !is_all {
+            self.finish(bucket, generation)?;
+        }
+        let goes_on = written.filter(|_| is_all);
+        Ok((read + written.unwrap_or_default(), goes_on.map(|_| Stage::Clearing)))
+    }
+
+    /// Writes a group in place of the chunks it was read from, with so many operations fewer. How many bytes that were;
+    /// `None` if it was given up.
+    fn replace(
+        &self,
+        bucket: BucketId,
+        generation: u64,
+        group: Group,
+        fewer: u64,
+    ) -> Result<Option<u64>, StorageError> {
+        let Group { ids, operations, links, json_bytes } = group;
+        let mut chunks = NewChunks::of(bucket, json_bytes, links, operations)?;
+        chunks.close()?;
+        let replaced = self.slice(generation, |writer| {
+            fault_point("store.before-compacting");
+            let is_there = writer.transaction(Durability::Later, |change| {
+                let sql = "UPDATE bucket SET operation_count = operation_count - ?2 WHERE id = ?1";
+                if change.tx.prepare_cached(sql)?.execute((bucket.column(), fewer.cast_signed()))? == 0 {
+                    // It was forgotten meanwhile.
+                    return Ok(false);
+                }
+                chunk::delete(change.tx, &ids)?;
+                chunks.store(change.tx)?;
+                change.head.operation_count = change.head.operation_count.saturating_sub(fewer);
+                Ok(true)
+            })?;
+            fault_point("store.compacted");
+            Ok(is_there)
+        })?;
+        Ok(replaced.then_some(chunks.bytes() as u64))
+    }
+
+    /// The bucket is compacted.
+    fn finish(&self, bucket: BucketId, generation: u64) -> Result<(), StorageError> {
+        let options = self.options.compaction;
+        self.slice(generation, |writer| {
+            writer.transaction(Durability::Later, |change| {
+                let select = "SELECT operation_count FROM bucket WHERE id = ?1";
+                let mut select = change.tx.prepare_cached(select)?;
+                let count = select.query_row([bucket.column()], |row| Ok(number(row, 0))).optional()?;
+                let Some(count) = count.transpose()? else { return Ok(()) };
+                let due_count = options.due_count(count);
+                let update = "UPDATE bucket SET due_count = ?2 WHERE id = ?1";
+                change.tx.prepare_cached(update)?.execute((bucket.column(), due_count.cast_signed()))?;
+                Ok(())
+            })?;
+            Ok(true)
+        })?;
+        Ok(())
+    }
+}
+
+/// The newest chunks that end with an operation up to this one.
+fn newest_group(conn: &Connection, bucket: BucketId, upto: Option<OpId>) -> Result<Option<Group>, StorageError> {
+    let upto = upto.map_or(i64::MAX, |upto| upto.get().cast_signed());
+    let mut chunks = load(conn, bucket, upto, "DESC")?;
+    chunks.reverse();
+    Ok(Group::of(chunks))
+}
+
+/// The chunks a bucket begins with.
+fn oldest_group(conn: &Connection, bucket: BucketId) -> Result<Option<Group>, StorageError> {
+    Ok(Group::of(load(conn, bucket, i64::MAX, "ASC")?))
+}
+
+/// As many chunks as a step looks at, with their ids.
+fn load(conn: &Connection, bucket: BucketId, upto: i64, order: &str) -> Result<Vec<(i64, Chunk)>, StorageError> {
+    let columns = chunk::COLUMNS;
+    let sql = format!(
+        "SELECT {columns}, id FROM chunk WHERE bucket_id = ?1 AND last_op_id <= ?2 ORDER BY last_op_id {order}"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query((bucket.column(), upto))?;
+    let (mut chunks, mut bytes) = (Vec::new(), 0);
+    while bytes < STEP_BYTES
+        && chunks.len() < STEP_CHUNKS
+        && let Some(row) = rows.next()?
+    {
+        let chunk = chunk::read(row, bucket)?;
+        bytes += chunk.json_bytes();
+        chunks.push((row.get("id")?, chunk));
+    }
+    Ok(chunks)
+}
+
+impl Group {
+    /// `None` of no chunks.
+    fn of(chunks: Vec<(i64, Chunk)>) -> Option<Self> {
+        let previous = chunks.first()?.1.links.previous;
+        let valid_from = chunks.iter().map(|(_, chunk)| chunk.links.valid_from).max().unwrap_or_default();
+        let json_bytes = chunks.iter().map(|(_, chunk)| chunk.json_bytes()).sum();
+        let ids = chunks.iter().map(|(id, _)| *id).collect();
+        let operations = chunks.into_iter().flat_map(|(_, chunk)| chunk.operations).collect();
+        Some(Self { ids, operations, links: Links { previous, valid_from }, json_bytes })
+    }
+}

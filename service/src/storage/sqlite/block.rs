@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! block   = length of the content (u32, little endian), zstd frame with its own checksum
-//! content = JSON of all operations, index, length of the index (u32, little endian)
+//! content = JSON of all operations, index, length of the index (u32, little endian), some bytes of the caller's
 //! index   = for each operation: number of its bucket (number), its id less the one before (number), length of its
 //!           JSON (number), checksum (u32, little endian)
 //! ```
@@ -85,9 +85,10 @@ impl BlockBuilder {
         pack(&self.content)
     }
 
-    /// The block to store, and its operations, which share one buffer.
-    pub(super) fn finish_shared(mut self) -> Result<(Vec<u8>, BlockOperations), StorageError> {
+    /// The block to store, with a few bytes of the caller's at its end, and its operations, which share one buffer.
+    pub(super) fn finish_shared_with(mut self, end: &[u8]) -> Result<(Vec<u8>, BlockOperations), StorageError> {
         self.append_index()?;
+        self.content.extend_from_slice(end);
         let mut rest = Bytes::from(self.content);
         let block = pack(&rest)?;
         let operation = |entry: &IndexEntry| {
@@ -113,12 +114,7 @@ impl BlockBuilder {
     }
 }
 
-/// The operations of a block, which share one buffer.
-pub(super) fn decode(block: &[u8]) -> Result<BlockOperations, StorageError> {
-    decode_content(unpack(block)?)
-}
-
-/// As [`decode`], of a block with `LENGTH` bytes of the caller's at its end.
+/// The operations of a block, which share one buffer, and the bytes of the caller's at its end.
 pub(super) fn decode_with<const LENGTH: usize>(block: &[u8]) -> Result<(BlockOperations, [u8; LENGTH]), StorageError> {
     let mut content = unpack(block)?;
     let end = *content.last_chunk().ok_or_else(damaged)?;
@@ -126,7 +122,8 @@ pub(super) fn decode_with<const LENGTH: usize>(block: &[u8]) -> Result<(BlockOpe
     Ok((decode_content(content)?, end))
 }
 
-fn decode_content(mut content: Bytes) -> Result<BlockOperations, StorageError> {
+/// The operations of a block without such bytes.
+pub(super) fn decode_content(mut content: Bytes) -> Result<BlockOperations, StorageError> {
     let index = split_index(&mut content).ok_or_else(damaged)?;
     let mut reader = Reader::new(&index, "operations");
     let mut operations = Vec::new();
@@ -216,6 +213,14 @@ mod tests {
 
     use super::*;
 
+    const END: &[u8] = b"end";
+
+    fn decode(block: &[u8]) -> Result<BlockOperations, StorageError> {
+        let (operations, end) = decode_with::<3>(block)?;
+        assert_eq!(end, END);
+        Ok(operations)
+    }
+
     fn block(operations: &[(u64, u32, u32, Vec<u8>)]) -> (Vec<u8>, BlockOperations) {
         let mut builder = BlockBuilder::default();
         let mut op_id = OpId::ZERO;
@@ -223,7 +228,7 @@ mod tests {
             op_id = OpId::new(op_id.get() + u64::from(*skipped)).unwrap().next();
             builder.push(BucketId(*bucket), op_id, Checksum::from_bits(*bits), |out| out.put_slice(json));
         }
-        builder.finish_shared().unwrap()
+        builder.finish_shared_with(END).unwrap()
     }
 
     proptest! {
@@ -253,7 +258,7 @@ mod tests {
 
         #[test]
         fn decoding_never_panics(bytes: Vec<u8>) {
-            let _ = decode(&bytes);
+            let _ = decode_with::<3>(&bytes);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Each knows where the chunk before it ends, so that one that is missing is noticed by whoever reads on.
 
 use kairos_sync_protocol::{Checksum, OpId};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::{
     super::{
@@ -13,6 +13,7 @@ use super::{
     },
     BucketId,
     block::{self, BlockBuilder},
+    bucket::Bucket,
     head::{number, op_id},
 };
 
@@ -211,16 +212,9 @@ impl NewChunks {
 
 /// Counts what a bucket has in chunks now.
 fn grow_bucket(conn: &Connection, bucket: BucketId, added: &BucketTotals) -> Result<(), StorageError> {
-    // Sums of checksums wrap at 32 bits.
-    let sql = "UPDATE bucket SET operation_count = operation_count + ?2, \
-               checksum = (checksum + ?3) & 0xFFFFFFFF, last_op_id = ?4 WHERE id = ?1";
-    conn.prepare_cached(sql)?.execute((
-        bucket.column(),
-        added.count.cast_signed(),
-        added.checksum.bits(),
-        added.last_op_id.get().cast_signed(),
-    ))?;
-    Ok(())
+    let Some(mut bucket) = Bucket::load(conn, bucket)? else { return Ok(()) };
+    bucket.folded.extend(added);
+    bucket.update(conn)
 }
 
 /// Deletes chunks, within the caller's transaction.
@@ -353,7 +347,5 @@ pub(super) fn visit(
 
 /// The last operation that a bucket has in chunks; zero without any.
 pub(super) fn last_op_id(conn: &Connection, bucket: BucketId) -> Result<OpId, StorageError> {
-    let sql = "SELECT last_op_id FROM bucket WHERE id = ?1";
-    let id = conn.prepare_cached(sql)?.query_row([bucket.column()], |row| row.get(0)).optional()?;
-    id.map_or(Ok(OpId::ZERO), op_id)
+    Ok(Bucket::load(conn, bucket)?.map(|bucket| bucket.folded.last_op_id).unwrap_or_default())
 }

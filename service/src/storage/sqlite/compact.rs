@@ -22,8 +22,8 @@ use super::{
         wire::WireOperation,
     },
     BucketId, Inner,
+    bucket::Bucket,
     chunk::{self, Chunk, Links, NewChunks},
-    head::number,
     writer::Durability,
 };
 use crate::fault_point::fault_point;
@@ -122,13 +122,12 @@ impl Inner {
         let (generation, Some(checkpoint)) = (head.generation, head.checkpoint) else { return Ok(None) };
         drop(writer);
         let reader = self.reader()?;
-        let sql = "SELECT id, operation_count FROM bucket WHERE operation_count >= due_count ORDER BY id LIMIT 1";
-        let due =
-            reader.conn().prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, number(row, 1)))).optional()?;
-        let Some((id, operation_count)) = due else { return Ok(None) };
-        let superseding = Superseding::new(operation_count?);
-        let stage = Stage::Moving { superseding, next: None };
-        Ok(Some(Compaction { bucket: BucketId::from_column(id)?, generation, upto: checkpoint.op_id, stage }))
+        let columns = Bucket::COLUMNS;
+        let sql = format!("SELECT {columns} FROM bucket WHERE operation_count >= due_count ORDER BY id LIMIT 1");
+        let due = reader.conn().prepare_cached(&sql)?.query_row([], |row| Ok(Bucket::read(row))).optional()?;
+        let Some(Bucket { id: bucket, folded, .. }) = due.transpose()? else { return Ok(None) };
+        let stage = Stage::Moving { superseding: Superseding::new(folded.count), next: None };
+        Ok(Some(Compaction { bucket, generation, upto: checkpoint.op_id, stage }))
     }
 
     fn move_step(
@@ -197,11 +196,10 @@ impl Inner {
         let replaced = self.slice(generation, |writer| {
             fault_point("store.before-compacting");
             let is_there = writer.transaction(Durability::Later, |change| {
-                let sql = "UPDATE bucket SET operation_count = operation_count - ?2 WHERE id = ?1";
-                if change.tx.prepare_cached(sql)?.execute((bucket.column(), fewer.cast_signed()))? == 0 {
-                    // It was forgotten meanwhile.
-                    return Ok(false);
-                }
+                // It may have been forgotten meanwhile.
+                let Some(mut bucket) = Bucket::load(change.tx, bucket)? else { return Ok(false) };
+                bucket.folded.count = bucket.folded.count.saturating_sub(fewer);
+                bucket.update(change.tx)?;
                 chunk::delete(change.tx, &ids)?;
                 chunks.store(change.tx)?;
                 change.head.operation_count = change.head.operation_count.saturating_sub(fewer);
@@ -218,14 +216,9 @@ impl Inner {
         let options = self.options.compaction;
         self.slice(generation, |writer| {
             writer.transaction(Durability::Later, |change| {
-                let select = "SELECT operation_count FROM bucket WHERE id = ?1";
-                let mut select = change.tx.prepare_cached(select)?;
-                let count = select.query_row([bucket.column()], |row| Ok(number(row, 0))).optional()?;
-                let Some(count) = count.transpose()? else { return Ok(()) };
-                let due_count = options.due_count(count);
-                let update = "UPDATE bucket SET due_count = ?2 WHERE id = ?1";
-                change.tx.prepare_cached(update)?.execute((bucket.column(), due_count.cast_signed()))?;
-                Ok(())
+                let Some(mut bucket) = Bucket::load(change.tx, bucket)? else { return Ok(()) };
+                bucket.due_count = options.due_count(bucket.folded.count);
+                bucket.update(change.tx)
             })?;
             Ok(true)
         })?;

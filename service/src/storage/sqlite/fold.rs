@@ -194,6 +194,8 @@ impl Inner {
                     (SELECT version FROM row_tail WHERE version <= ?1 ORDER BY version LIMIT ?2)";
         self.slice(upto.generation, |writer| {
             writer.transaction(Durability::Later, |change| {
+                change.head.folded_op_id = upto.op_id;
+                change.head.folded_version = upto.version;
                 let bound = (upto.op_id.get().cast_signed(), SLICE_BLOCKS);
                 let operation_blocks = change.tx.prepare_cached(operations)?.execute(bound)?;
                 let bound = (upto.version.cast_signed(), SLICE_BLOCKS);

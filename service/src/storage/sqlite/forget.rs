@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::{
     super::{NamePrefixes, StorageError, generation},
     BucketId, Inner,
-    head::number,
+    bucket::Bucket,
     writer::{Change, Durability},
 };
 use crate::fault_point::fault_point;
@@ -40,8 +40,11 @@ impl Inner {
                 change.head.operation_count = change.head.operation_count.saturating_sub(folded_count + recent);
                 change.head.bucket_count = change.head.bucket_count.saturating_sub(1);
             }
-            for table in ["lookup", "dependent"] {
+            let head = &mut change.head;
+            for (table, count) in [("lookup", &mut head.lookup_count), ("dependent", &mut head.dependent_count)] {
+                let before = left;
                 forget_lookups(change.tx, table, &names.lookups, &mut left)?;
+                *count = count.saturating_sub(u64::from(before - left));
             }
             Ok((forgotten, left == 0))
         })?;
@@ -85,14 +88,15 @@ impl Inner {
 /// Forgets buckets by the beginnings of their names, as many as are `left`.
 fn forget_buckets(change: &Change<'_>, prefixes: &[String], left: &mut u32) -> Result<Vec<Forgotten>, StorageError> {
     let bucket_prefix = generation::bucket_prefix(&change.head.creation_id, change.head.generation);
-    let find = "SELECT id, operation_count FROM bucket WHERE name >= ?1 AND name < ?2 LIMIT ?3";
-    let mut find = change.tx.prepare_cached(find)?;
+    let find = format!("SELECT {} FROM bucket WHERE name >= ?1 AND name < ?2 LIMIT ?3", Bucket::COLUMNS);
+    let mut find = change.tx.prepare_cached(&find)?;
     let mut forgotten = Vec::new();
     for prefix in prefixes {
         let (first, end) = names_with(&format!("{bucket_prefix}{prefix}"));
         let mut rows = find.query((first, end, *left))?;
         while let Some(row) = rows.next()? {
-            forgotten.push(Forgotten { id: BucketId(number(row, 0)?), folded_count: number(row, 1)? });
+            let Bucket { id, folded, .. } = Bucket::read(row)?;
+            forgotten.push(Forgotten { id, folded_count: folded.count });
             *left -= 1;
         }
     }

@@ -33,6 +33,8 @@
 //! `compact` for what happens to it later, `read` and `view` for how both are seen as one.
 
 mod block;
+mod bucket;
+mod chain;
 mod chunk;
 mod codec;
 mod compact;
@@ -40,6 +42,7 @@ mod error;
 mod fold;
 mod forget;
 mod head;
+mod index;
 mod placed;
 mod pool;
 mod read;
@@ -47,6 +50,7 @@ mod row_reader;
 mod rows;
 mod schema;
 mod signal;
+mod sum;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -83,9 +87,8 @@ use self::{
     writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, CompactionOptions, DeploymentNumber, LookupKey, LookupValue, NamePrefixes,
-    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
-    WriteCheckpointKey,
+    Batch, BucketStore, Commit, CompactionOptions, LookupKey, LookupValue, NamePrefixes, OperationRange, RowKey,
+    StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -341,13 +344,9 @@ impl Inner {
         let mut writer = self.writer();
         writer.transaction(Durability::Synced, |change| {
             schema::recreate_generation(change.tx)?;
-            change.head.generation += 1;
-            change.head.version += 1;
-            change.head.bucket_count = 0;
-            change.head.operation_count = 0;
-            change.head.row_count = 0;
-            change.head.checkpoint = None;
-            change.head.serving = DeploymentNumber::default();
+            let Head { creation_id, generation, version, last_op_id, last_bucket_id, .. } = change.head.clone();
+            let (generation, version) = (generation + 1, version + 1);
+            change.head = Head { creation_id, generation, version, last_op_id, last_bucket_id, ..Head::default() };
             Ok(())
         })?;
         writer.forget_names();

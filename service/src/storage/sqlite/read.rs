@@ -11,14 +11,17 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     super::{
-        DeploymentNumber, LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput,
-        StorageError, StoredRow, StoredRules, TableId, wire::RangeBuilder,
+        LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput, StorageError, StoredRow,
+        StoredRules, TableId, wire::RangeBuilder,
     },
-    BucketId, Inner, chunk,
+    BucketId, Inner,
+    bucket::Bucket,
+    chunk,
     codec::{self, OutputRecord},
-    head::number,
+    head::{Head, RecordSum},
+    index,
     rows::{RecentPage, RowState},
-    writer::{find_bucket, find_name},
+    sum::Sum,
 };
 
 impl Inner {
@@ -31,7 +34,7 @@ impl Inner {
     ) -> Result<OperationRange, StorageError> {
         let reader = self.reader()?;
         let mut range = RangeBuilder::new(bytes_max);
-        let Some(bucket) = find_bucket(reader.conn(), name)? else { return Ok(range.finish()) };
+        let Some(Bucket { id: bucket, .. }) = Bucket::find(reader.conn(), name)? else { return Ok(range.finish()) };
         // The tail first: what a fold moves after this look is in both, and then not taken from chunks.
         let (tail_first, recent) = {
             let tail = self.tail_read();
@@ -76,7 +79,7 @@ impl Inner {
         if let Some(name) = names().get(&bucket) {
             return Ok(Some(name.clone()));
         }
-        let name = find_name(self.reader()?.conn(), bucket)?;
+        let name = Bucket::load(self.reader()?.conn(), bucket)?.map(|bucket| bucket.name);
         if let Some(name) = &name {
             names().put(bucket, name.clone());
         }
@@ -105,14 +108,8 @@ impl Inner {
 
     pub(super) fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
         let reader = self.reader()?;
-        let sql = "SELECT table_id, identity, value_list FROM lookup WHERE key = ?1 ORDER BY table_id, identity";
-        let mut statement = reader.conn().prepare_cached(sql)?;
-        let mut rows = statement.query([&*key.0])?;
         let mut entries = Vec::new();
-        while let Some(row) = rows.next()? {
-            let values = codec::decode_values(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            entries.push((row_key(row)?, values));
-        }
+        index::visit_entries(reader.conn(), key, |row, values| entries.push((row, values)))?;
         Ok(entries)
     }
 
@@ -122,38 +119,44 @@ impl Inner {
         after: Option<&RowKey>,
         limit: usize,
     ) -> Result<Vec<RowKey>, StorageError> {
-        let reader = self.reader()?;
-        // Below every table.
-        let (table, identity) = after.map_or((-1, &[][..]), |after| (i64::from(after.table.0), &*after.identity));
-        let sql = "SELECT table_id, identity FROM dependent WHERE key = ?1 AND (table_id, identity) > (?2, ?3) \
-                   ORDER BY table_id, identity LIMIT ?4";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        row_keys(&mut reader.conn().prepare_cached(sql)?.query((&*key.0, table, identity, limit))?)
+        index::dependents(self.reader()?.conn(), key, after, limit)
     }
 
     pub(super) fn rules(&self) -> Result<Option<StoredRules>, StorageError> {
         let reader = self.reader()?;
-        let sql = "SELECT serving, state FROM head, rules";
-        let rules = reader.conn().prepare_cached(sql)?.query_row([], |row| {
-            let state: Vec<u8> = row.get(1)?;
-            Ok(number(row, 0).map(|serving| StoredRules { serving: DeploymentNumber(serving), state: state.into() }))
-        });
-        rules.optional()?.transpose()
+        reader.conn().execute_batch("BEGIN")?;
+        let head = Head::read(reader.conn())?;
+        let state = single(reader.conn(), "rules", head.rules_sum)?;
+        Ok(state.map(|state| StoredRules { serving: head.serving, state }))
     }
 
     pub(super) fn replication_state(&self) -> Result<Option<Bytes>, StorageError> {
         let reader = self.reader()?;
-        let mut statement = reader.conn().prepare_cached("SELECT state FROM replication")?;
-        let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
-        Ok(state.map(Bytes::from))
+        reader.conn().execute_batch("BEGIN")?;
+        let head = Head::read(reader.conn())?;
+        single(reader.conn(), "replication", head.replication_sum)
     }
+}
+
+/// The record of a table that has one at most, of which the head says this.
+pub(super) fn single(conn: &Connection, table: &'static str, says: RecordSum) -> Result<Option<Bytes>, StorageError> {
+    let mut statement = conn.prepare_cached(&format!("SELECT state FROM {table}"))?;
+    let state: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
+    let found = state.as_ref().map(|state| Sum::of(table).bytes(state).finish());
+    if found == says {
+        return Ok(state.map(Bytes::from));
+    }
+    Err(StorageError::Damaged { what: format!("the state of {table} contradicts its sum") })
 }
 
 /// The state of a row in the row store.
 fn placed_row(conn: &Connection, key: &RowKey) -> Result<RowState, StorageError> {
-    let sql = "SELECT state FROM row WHERE table_id = ?1 AND identity = ?2";
-    let state = conn.prepare_cached(sql)?.query_row((key.table.0, &*key.identity), |row| row.get::<_, Vec<u8>>(0));
-    Ok(state.optional()?.map(Bytes::from))
+    let sql = "SELECT state, sum FROM row WHERE table_id = ?1 AND identity = ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let placed = statement.query_row((key.table.0, &*key.identity), |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)));
+    let Some((state, sum)) = placed.optional()? else { return Ok(None) };
+    row_sum(key.table.0, &key.identity, &state).check(sum, "a row")?;
+    Ok(Some(state.into()))
 }
 
 /// Keys of a table's rows in the row store, from `start` on.
@@ -182,6 +185,11 @@ fn row_keys(rows: &mut rusqlite::Rows) -> Result<Vec<RowKey>, StorageError> {
         keys.push(row_key(row)?);
     }
     Ok(keys)
+}
+
+/// Over a row of the row store.
+pub(super) fn row_sum(table: u32, identity: &[u8], state: &[u8]) -> Sum {
+    Sum::of("row").number(table.into()).bytes(identity).bytes(state)
 }
 
 fn row_key(row: &rusqlite::Row) -> Result<RowKey, StorageError> {

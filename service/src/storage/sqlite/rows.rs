@@ -14,12 +14,16 @@ use rusqlite::Connection;
 use super::{
     super::{RowKey, StorageError, TableId},
     block,
+    chain::Chain,
     codec::{Reader, put_bytes, put_number},
-    head::number,
+    head::{Head, number},
 };
 
 /// The encoded state of a row; `None` forgets the row.
 pub(super) type RowState = Option<Bytes>;
+
+/// Names the records in errors.
+const ROWS: &str = "row store";
 
 /// Rows whose state is not yet in table `row`, or is so for an instant.
 #[derive(Debug, Default)]
@@ -44,16 +48,20 @@ impl RecentRow {
 impl RecentRows {
     /// Reads the states of a store that is being opened. Those a fold had already written are read again: writing them
     /// twice does no harm.
-    pub(super) fn load(conn: &Connection) -> Result<Self, StorageError> {
+    pub(super) fn load(conn: &Connection, head: &Head) -> Result<Self, StorageError> {
         let mut recent = Self::default();
+        let mut chain = Chain::default();
         let mut statement = conn.prepare("SELECT version, block FROM row_tail ORDER BY version")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let version = number(row, 0)?;
-            for (key, state) in decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)? {
+            let (rows, versions) = decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            chain.next(version, versions, head.folded_version)?;
+            for (key, state) in rows {
                 recent.insert(key, version, state);
             }
         }
+        chain.end(head.row_tail_version, head.folded_version)?;
         Ok(recent)
     }
 
@@ -155,7 +163,10 @@ impl RowsBuilder {
         self.rows.is_empty()
     }
 
-    pub(super) fn finish(self) -> Result<(Vec<u8>, RowStates), StorageError> {
+    /// The record of this version, which follows that of another.
+    pub(super) fn finish(mut self, version: u64, previous: u64) -> Result<(Vec<u8>, RowStates), StorageError> {
+        self.content.extend_from_slice(&version.to_le_bytes());
+        self.content.extend_from_slice(&previous.to_le_bytes());
         let record = block::pack(&self.content)?;
         let content = Bytes::from(self.content);
         let state = |(key, range): (RowKey, Option<Range<usize>>)| (key, range.map(|range| content.slice(range)));
@@ -163,9 +174,20 @@ impl RowsBuilder {
     }
 }
 
-fn decode(record: &[u8]) -> Result<RowStates, StorageError> {
-    let content = block::unpack(record)?;
-    let mut reader = Reader::new(&content, "row store");
+/// The rows of a record, its version, and that of the record before it.
+fn decode(record: &[u8]) -> Result<(RowStates, [u64; 2]), StorageError> {
+    let mut content = block::unpack(record)?;
+    let (_, versions) =
+        content.split_last_chunk::<16>().ok_or_else(|| StorageError::Damaged { what: ROWS.to_owned() })?;
+    let (versions, _) = versions.as_chunks::<8>();
+    let versions = [0, 1].map(|at| versions.get(at).copied().map(u64::from_le_bytes).unwrap_or_default());
+    content.truncate(content.len() - 16);
+    Ok((decode_content(&content)?, versions))
+}
+
+/// The rows of a record without versions.
+pub(super) fn decode_content(content: &Bytes) -> Result<RowStates, StorageError> {
+    let mut reader = Reader::new(content, ROWS);
     let mut rows = Vec::new();
     while !reader.is_empty() {
         let table = u32::try_from(reader.number()?).map_err(|_| reader.damaged())?;
@@ -193,9 +215,9 @@ mod tests {
         for (key, state) in rows.clone() {
             builder.push(key, state.map(|state| move |out: &mut Vec<u8>| out.extend_from_slice(&state)));
         }
-        let (record, states) = builder.finish().unwrap();
+        let (record, states) = builder.finish(7, 5).unwrap();
         assert_eq!(states, rows);
-        assert_eq!(decode(&record).unwrap(), rows);
+        assert_eq!(decode(&record).unwrap(), (rows.to_vec(), [7, 5]));
     }
 
     #[test]

@@ -10,20 +10,21 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{
     super::{StorageError, generation},
+    head::Head,
     upgrade::{FORMAT_MIN, upgrade},
 };
 
 const FILE_NAME: &str = "buckets.sqlite3";
 const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
-const APPLICATION_ID: u32 = 0x4B41_4952;
+pub(super) const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
 pub(super) const FORMAT: u32 = 4;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One row of facts about the store, which outlives a reset.
-const HEAD: &str = "
+pub(super) const HEAD: &str = "
     CREATE TABLE head (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         creation_id TEXT NOT NULL,
@@ -36,19 +37,32 @@ const HEAD: &str = "
         bucket_count INTEGER NOT NULL,
         operation_count INTEGER NOT NULL,
         row_count INTEGER NOT NULL,
+        lookup_count INTEGER NOT NULL,
+        dependent_count INTEGER NOT NULL,
+        -- Number of the deployment of rules that clients are served by.
+        serving INTEGER NOT NULL,
+        -- The newest blocks of the tails, and those up to which others may be gone.
+        tail_op_id INTEGER NOT NULL,
+        folded_op_id INTEGER NOT NULL,
+        row_tail_version INTEGER NOT NULL,
+        folded_version INTEGER NOT NULL,
         visible_op_id INTEGER,
         visible_lsn INTEGER,
-        -- Number of the deployment of rules that clients are served by.
-        serving INTEGER NOT NULL DEFAULT 0
+        -- Sums over what the tables replication and rules have; null where they have nothing.
+        replication_sum INTEGER,
+        rules_sum INTEGER,
+        -- Over this record. Others have one as well.
+        sum INTEGER NOT NULL
     );
     CREATE TABLE write_checkpoint (
         key TEXT PRIMARY KEY,
         id INTEGER NOT NULL,
-        lsn INTEGER NOT NULL
+        lsn INTEGER NOT NULL,
+        sum INTEGER NOT NULL
     ) WITHOUT ROWID;";
 
 /// What a reset forgets.
-const GENERATION: &str = "
+pub(super) const GENERATION: &str = "
     CREATE TABLE replication (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         state BLOB NOT NULL
@@ -65,7 +79,8 @@ const GENERATION: &str = "
         checksum INTEGER NOT NULL,
         last_op_id INTEGER NOT NULL,
         -- With so many operations compaction pays.
-        due_count INTEGER NOT NULL
+        due_count INTEGER NOT NULL,
+        sum INTEGER NOT NULL
     );
     -- Numbers of buckets that are no more, while they have chunks.
     CREATE TABLE forgotten_bucket (
@@ -98,6 +113,7 @@ const GENERATION: &str = "
         table_id INTEGER NOT NULL,
         identity BLOB NOT NULL,
         state BLOB NOT NULL,
+        sum INTEGER NOT NULL,
         PRIMARY KEY (table_id, identity)
     ) WITHOUT ROWID;
     CREATE TABLE lookup (
@@ -105,12 +121,14 @@ const GENERATION: &str = "
         table_id INTEGER NOT NULL,
         identity BLOB NOT NULL,
         value_list BLOB NOT NULL,
+        sum INTEGER NOT NULL,
         PRIMARY KEY (key, table_id, identity)
     ) WITHOUT ROWID;
     CREATE TABLE dependent (
         key TEXT NOT NULL,
         table_id INTEGER NOT NULL,
         identity BLOB NOT NULL,
+        sum INTEGER NOT NULL,
         PRIMARY KEY (key, table_id, identity)
     ) WITHOUT ROWID;";
 
@@ -199,7 +217,8 @@ fn create(conn: &Connection) -> Result<(), StorageError> {
     let tx = conn.unchecked_transaction()?;
     tx.execute_batch(HEAD)?;
     tx.execute_batch(GENERATION)?;
-    tx.execute("INSERT INTO head VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, 0)", [generation::creation_id()])?;
+    let head = Head { creation_id: generation::creation_id(), generation: 1, ..Head::default() };
+    head.insert(&tx)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)

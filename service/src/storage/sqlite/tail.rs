@@ -7,12 +7,14 @@ use std::{
 
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::OpId;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::{
     super::{BucketTotals, Checkpoint, StorageError, wire::WireOperation},
     BucketId, block,
-    head::{Head, op_id},
+    bucket::Bucket,
+    chain::Chain,
+    head::{Head, number},
     rows::RecentRows,
 };
 
@@ -42,13 +44,17 @@ pub(super) struct TailSize {
 impl Tail {
     /// Reads the tail of a store that is being opened, leaving out what a fold had already put into chunks.
     pub(super) fn load(conn: &Connection, head: &Head) -> Result<Self, StorageError> {
-        let rows = RecentRows::load(conn)?;
+        let rows = RecentRows::load(conn, head)?;
         let mut tail = Self { version: head.version, checkpoint: head.checkpoint, rows, ..Self::default() };
         let mut folded = HashMap::new();
-        let mut statement = conn.prepare("SELECT block FROM tail ORDER BY first_op_id")?;
+        let mut chain = Chain::default();
+        let mut statement = conn.prepare("SELECT first_op_id, block FROM tail ORDER BY first_op_id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            for (bucket, operation) in block::decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)? {
+            let (operations, end) = block::decode_with(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            let own = operations.first().map(|(_, operation)| operation.op_id.get()).unwrap_or_default();
+            chain.next(number(row, 0)?, [own, u64::from_le_bytes(end)], head.folded_op_id.get())?;
+            for (bucket, operation) in operations {
                 if operation.op_id > head.last_op_id {
                     return Err(StorageError::Damaged { what: "the tail is ahead of its head".to_owned() });
                 }
@@ -61,6 +67,7 @@ impl Tail {
                 }
             }
         }
+        chain.end(head.tail_op_id.get(), head.folded_op_id.get())?;
         Ok(tail)
     }
 
@@ -133,9 +140,7 @@ fn folded_upto(conn: &Connection, bucket: BucketId, head: &Head) -> Result<Optio
     if bucket.0 > head.last_bucket_id {
         return Err(StorageError::Damaged { what: "the tail names an unknown bucket".to_owned() });
     }
-    let sql = "SELECT last_op_id FROM bucket WHERE id = ?1";
-    let id = conn.prepare_cached(sql)?.query_row([bucket.column()], |row| row.get(0)).optional()?;
-    id.map(op_id).transpose()
+    Ok(Bucket::load(conn, bucket)?.map(|bucket| bucket.folded.last_op_id))
 }
 
 #[cfg(test)]

@@ -504,20 +504,3 @@ fn a_row_never_goes_back_while_it_is_moved() {
     });
     assert!((0..10).all(|number| image(number) == 300));
 }
-
-#[test]
-fn a_store_of_the_format_before_is_read_on() {
-    let folder = Folder::new(SqliteOptions::default());
-    let store = folder.store().unwrap();
-    store.commit(batch(3)).unwrap();
-    let before = contents(&store);
-    {
-        let writer = store.inner.writer();
-        let undo = "DROP TABLE rules; DROP TABLE forgotten_bucket; ALTER TABLE head DROP COLUMN serving; PRAGMA user_version = 2;";
-        writer.conn().execute_batch(undo).unwrap();
-    }
-    drop(store);
-    let store = folder.store().unwrap();
-    assert_eq!(contents(&store), before);
-    assert_eq!((store.rules().unwrap(), store.view().unwrap().serving()), (None, DeploymentNumber(0)));
-}

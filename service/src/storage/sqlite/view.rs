@@ -6,20 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kairos_sync_protocol::{BucketName, Checksum};
-use rusqlite::{Connection, OptionalExtension};
+use kairos_sync_protocol::BucketName;
 
 use super::{
     super::{
         BucketTotals, Checkpoint, DeploymentNumber, LookupKey, LookupValue, StorageError, StoreView, WriteCheckpoint,
         WriteCheckpointKey, generation,
     },
-    BucketId, Inner, codec,
-    head::{Head, number, op_id},
+    Inner,
+    bucket::Bucket,
+    head::Head,
+    index,
     pool::PooledReader,
     tail::TailTotals,
     write_checkpoint,
-    writer::find_bucket,
 };
 
 /// Longest wait for memory and file to be of one version, which differ for an instant only.
@@ -44,11 +44,7 @@ impl StoreView for SqliteView<'_> {
             return Ok(Vec::new());
         }
         let mut values = BTreeSet::new();
-        let mut statement = self.reader.conn().prepare_cached("SELECT value_list FROM lookup WHERE key = ?1")?;
-        let mut rows = statement.query([&*key.0])?;
-        while let Some(row) = rows.next()? {
-            values.extend(codec::decode_values(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
-        }
+        index::visit_entries(self.reader.conn(), key, |_, of_row| values.extend(of_row))?;
         Ok(values.into_iter().collect())
     }
 
@@ -56,13 +52,11 @@ impl StoreView for SqliteView<'_> {
         if self.checkpoint.is_none() {
             return Ok(BucketTotals::default());
         }
-        let Some((id, mut totals)) = folded_totals(self.reader.conn(), name)? else {
+        let Some(Bucket { id, folded: mut totals, .. }) = Bucket::find(self.reader.conn(), name)? else {
             return Ok(BucketTotals::default());
         };
         if let Some(tail) = self.tail_totals.get(&id) {
-            totals.count += tail.count;
-            totals.checksum += tail.checksum;
-            totals.last_op_id = tail.last_op_id;
+            totals.extend(tail);
         }
         Ok(totals)
     }
@@ -115,19 +109,4 @@ fn until_some<T>(mut attempt: impl FnMut() -> Result<Option<T>, StorageError>) -
         }
         std::thread::yield_now();
     }
-}
-
-fn folded_totals(conn: &Connection, name: &BucketName) -> Result<Option<(BucketId, BucketTotals)>, StorageError> {
-    let Some(id) = find_bucket(conn, name)? else { return Ok(None) };
-    let sql = "SELECT operation_count, checksum, last_op_id FROM bucket WHERE id = ?1";
-    let mut statement = conn.prepare_cached(sql)?;
-    let read = |row: &rusqlite::Row| -> Result<_, StorageError> {
-        let totals = BucketTotals {
-            count: number(row, 0)?,
-            checksum: Checksum::from_bits(row.get(1)?),
-            last_op_id: op_id(row.get(2)?)?,
-        };
-        Ok((id, totals))
-    };
-    statement.query_row([id.column()], |row| Ok(read(row))).optional()?.transpose()
 }

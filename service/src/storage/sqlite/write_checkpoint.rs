@@ -9,6 +9,7 @@ use super::{
     super::{StorageError, WriteCheckpoint, WriteCheckpointKey},
     Inner,
     head::number,
+    sum::Sum,
     writer::{Durability, Writer},
 };
 use crate::lsn::Lsn;
@@ -47,8 +48,12 @@ impl Inner {
 
     pub(super) fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         self.writer().transaction(Durability::Synced, |change| {
-            change.tx.execute("UPDATE write_checkpoint SET lsn = 0", [])?;
-            Ok(())
+            let mut keys = change.tx.prepare("SELECT key FROM write_checkpoint WHERE lsn != 0")?;
+            let keys: Vec<String> = keys.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            keys.into_iter().map(WriteCheckpointKey).try_for_each(|key| {
+                let released = find(change.tx, &key)?.map(|stored| WriteCheckpoint { lsn: Lsn::ZERO, ..stored });
+                released.map_or(Ok(()), |released| store(change.tx, &key, released))
+            })
         })
     }
 }
@@ -84,22 +89,33 @@ pub(super) fn put(
     requested: Option<WriteCheckpointId>,
 ) -> Result<WriteCheckpoint, StorageError> {
     let stored = WriteCheckpoint::after(find(conn, key)?, head, requested);
-    let sql = "INSERT INTO write_checkpoint (key, id, lsn) VALUES (?1, ?2, ?3) \
-               ON CONFLICT DO UPDATE SET id = excluded.id, lsn = excluded.lsn";
-    conn.prepare_cached(sql)?.execute((&key.0, stored.id.get().cast_signed(), stored.lsn.get().cast_signed()))?;
+    store(conn, key, stored)?;
     Ok(stored)
+}
+
+pub(super) fn store(conn: &Connection, key: &WriteCheckpointKey, stored: WriteCheckpoint) -> Result<(), StorageError> {
+    let (id, lsn) = (stored.id.get(), stored.lsn.get());
+    let sum = record_sum(&key.0, id, lsn).finish();
+    let sql = "REPLACE INTO write_checkpoint (key, id, lsn, sum) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute((&key.0, id.cast_signed(), lsn.cast_signed(), sum))?;
+    Ok(())
+}
+
+/// Over a record of the table.
+pub(super) fn record_sum(key: &str, id: u64, lsn: u64) -> Sum {
+    Sum::of("write_checkpoint").text(key).number(id).number(lsn)
 }
 
 /// The newest write checkpoint of a key.
 pub(super) fn find(conn: &Connection, key: &WriteCheckpointKey) -> Result<Option<WriteCheckpoint>, StorageError> {
-    let sql = "SELECT id, lsn FROM write_checkpoint WHERE key = ?1";
-    let found =
-        conn.prepare_cached(sql)?.query_row([&key.0], |row| Ok((number(row, 0), row.get::<_, i64>(1)?))).optional()?;
+    let sql = "SELECT key, id, lsn, sum FROM write_checkpoint WHERE key = ?1";
+    conn.prepare_cached(sql)?.query_row([&key.0], |row| Ok(read(row))).optional()?.transpose()
+}
+
+/// A record from all its columns.
+pub(super) fn read(row: &rusqlite::Row) -> Result<WriteCheckpoint, StorageError> {
+    let (key, id, lsn): (String, _, _) = (row.get(0)?, number(row, 1)?, row.get::<_, i64>(2)?.cast_unsigned());
+    record_sum(&key, id, lsn).check(row.get(3)?, "a write checkpoint")?;
     let damaged = |_| StorageError::Damaged { what: "a write checkpoint has no valid id".to_owned() };
-    found
-        .map(|(id, lsn)| {
-            let id = WriteCheckpointId::new(id?).map_err(damaged)?;
-            Ok(WriteCheckpoint { id, lsn: Lsn::new(lsn.cast_unsigned()) })
-        })
-        .transpose()
+    Ok(WriteCheckpoint { id: WriteCheckpointId::new(id).map_err(damaged)?, lsn: Lsn::new(lsn) })
 }

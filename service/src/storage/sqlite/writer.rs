@@ -10,18 +10,22 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 
 use super::{
     super::{
-        Batch, BucketGrowth, Checkpoint, CompactionOptions, Dependency, LookupKey, LookupValue, NewOperation, RowKey,
-        StorageError, StoredRow, StoredRules, WriteCheckpoint, WriteCheckpointKey,
+        Batch, BucketGrowth, BucketTotals, Checkpoint, CompactionOptions, Dependency, LookupKey, LookupValue,
+        NewOperation, RowKey, StorageError, StoredRow, StoredRules, WriteCheckpoint, WriteCheckpointKey,
         wire::{json_bytes, write_json},
     },
     BucketId, StraightLimits,
     block::{BlockBuilder, BlockOperations},
+    bucket::Bucket,
     chunk::{self, Links, NewChunks},
     codec::{encode_row, encode_values},
     error::is_sync_failure,
-    head::Head,
+    head::{Head, RecordSum},
+    index,
     placed::PlacedKeys,
+    read::row_sum,
     rows::{RowStates, RowsBuilder},
+    sum::Sum,
     tail::Tail,
     write_checkpoint,
 };
@@ -259,7 +263,8 @@ impl Change<'_> {
 
     fn append_block(&mut self, block: BlockBuilder, appended: &mut BlockOperations) -> Result<(), StorageError> {
         let first_op_id = block.first_op_id();
-        let (block, operations) = block.finish_shared()?;
+        let (block, operations) = block.finish_shared_with(&self.head.tail_op_id.get().to_le_bytes())?;
+        self.head.tail_op_id = first_op_id;
         self.tx
             .prepare_cached("INSERT INTO tail (first_op_id, block) VALUES (?1, ?2)")?
             .execute((first_op_id.get().cast_signed(), block))?;
@@ -282,8 +287,8 @@ impl Change<'_> {
         if let Some(id) = self.names.get(name) {
             return Ok(*id);
         }
-        let id = match find_bucket(self.tx, name)? {
-            Some(id) => id,
+        let id = match Bucket::find(self.tx, name)? {
+            Some(bucket) => bucket.id,
             None => self.add_bucket(name)?,
         };
         self.names.put(name.clone(), id);
@@ -294,10 +299,8 @@ impl Change<'_> {
         self.head.last_bucket_id += 1;
         self.head.bucket_count += 1;
         let id = BucketId(self.head.last_bucket_id);
-        let sql = "INSERT INTO bucket (id, name, operation_count, checksum, last_op_id, due_count) \
-                   VALUES (?1, ?2, 0, 0, 0, ?3)";
-        let due_count = self.compaction.due_count(0).cast_signed();
-        self.tx.prepare_cached(sql)?.execute((id.column(), name.as_str(), due_count))?;
+        let due_count = self.compaction.due_count(0);
+        Bucket { id, name: name.clone(), folded: BucketTotals::default(), due_count }.insert(self.tx)?;
         Ok(id)
     }
 
@@ -344,7 +347,8 @@ impl Change<'_> {
         if tail.is_empty() {
             return Ok(Vec::new());
         }
-        let (record, appended) = tail.finish()?;
+        let (record, appended) = tail.finish(self.head.version, self.head.row_tail_version)?;
+        self.head.row_tail_version = self.head.version;
         let sql = "INSERT INTO row_tail (version, block) VALUES (?1, ?2)";
         self.tx.prepare_cached(sql)?.execute((self.head.version.cast_signed(), record))?;
         Ok(appended)
@@ -362,7 +366,7 @@ impl Change<'_> {
         entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
         let select = "SELECT value_list FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
         let mut select = self.tx.prepare_cached(select)?;
-        let replace = "REPLACE INTO lookup (key, table_id, identity, value_list) VALUES (?1, ?2, ?3, ?4)";
+        let replace = "REPLACE INTO lookup (key, table_id, identity, value_list, sum) VALUES (?1, ?2, ?3, ?4, ?5)";
         let mut replace = self.tx.prepare_cached(replace)?;
         let delete = "DELETE FROM lookup WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
         let mut delete = self.tx.prepare_cached(delete)?;
@@ -376,8 +380,13 @@ impl Change<'_> {
             if before == after {
                 continue;
             }
+            let was_there = u64::from(before.is_some());
+            self.head.lookup_count = self.head.lookup_count.saturating_sub(was_there) + u64::from(after.is_some());
             match after {
-                Some(after) => replace.execute((entry.0, entry.1, entry.2, after))?,
+                Some(after) => {
+                    let sum = index::entry_sum(entry.0, entry.1, entry.2, &after).finish();
+                    replace.execute((entry.0, entry.1, entry.2, after, sum))?
+                }
                 None => delete.execute(entry)?,
             };
             if changed.last() != Some(&key) {
@@ -392,15 +401,19 @@ impl Change<'_> {
             return Ok(());
         }
         entries.sort_by(|(key, row, _), (other_key, other_row, _)| (key, row).cmp(&(other_key, other_row)));
-        let add = "INSERT INTO dependent (key, table_id, identity) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let add = "INSERT INTO dependent (key, table_id, identity, sum) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
         let mut add = self.tx.prepare_cached(add)?;
         let remove = "DELETE FROM dependent WHERE key = ?1 AND table_id = ?2 AND identity = ?3";
         let mut remove = self.tx.prepare_cached(remove)?;
         for (key, row, dependency) in &entries {
             let entry = (&*key.0, row.table.0, &*row.identity);
-            match dependency {
-                Dependency::Added => add.execute(entry)?,
-                Dependency::Removed => remove.execute(entry)?,
+            let count = &mut self.head.dependent_count;
+            *count = match dependency {
+                Dependency::Added => {
+                    let sum = index::dependent_sum(entry.0, entry.1, entry.2).finish();
+                    *count + add.execute((entry.0, entry.1, entry.2, sum))? as u64
+                }
+                Dependency::Removed => count.saturating_sub(remove.execute(entry)? as u64),
             };
         }
         Ok(())
@@ -408,15 +421,21 @@ impl Change<'_> {
 
     fn set_rules(&mut self, rules: &StoredRules) -> Result<(), StorageError> {
         self.head.serving = rules.serving;
-        let sql = "INSERT INTO rules (id, state) VALUES (1, ?1) ON CONFLICT DO UPDATE SET state = excluded.state";
-        self.tx.prepare_cached(sql)?.execute([&*rules.state])?;
+        self.head.rules_sum = self.set_single("rules", &rules.state)?;
         Ok(())
     }
 
     fn set_replication_state(&mut self, state: &Bytes) -> Result<(), StorageError> {
-        let sql = "INSERT INTO replication (id, state) VALUES (1, ?1) ON CONFLICT DO UPDATE SET state = excluded.state";
-        self.tx.prepare_cached(sql)?.execute([&**state])?;
+        self.head.replication_sum = self.set_single("replication", state)?;
         Ok(())
+    }
+
+    /// Writes the only record of a table, and gives what the head says of it.
+    fn set_single(&self, table: &'static str, state: &[u8]) -> Result<RecordSum, StorageError> {
+        let sql =
+            format!("INSERT INTO {table} (id, state) VALUES (1, ?1) ON CONFLICT DO UPDATE SET state = excluded.state");
+        self.tx.prepare_cached(&sql)?.execute([state])?;
+        Ok(Some(Sum::of(table).bytes(state).finish()))
     }
 }
 
@@ -430,7 +449,8 @@ impl<'c> RowPlacer<'c> {
     pub(super) fn new(conn: &'c Connection) -> Result<Self, StorageError> {
         Ok(Self {
             // Replacing is one search of the tree; with ON CONFLICT it would be two.
-            replace: conn.prepare_cached("REPLACE INTO row (table_id, identity, state) VALUES (?1, ?2, ?3)")?,
+            replace: conn
+                .prepare_cached("REPLACE INTO row (table_id, identity, state, sum) VALUES (?1, ?2, ?3, ?4)")?,
             delete: conn.prepare_cached("DELETE FROM row WHERE table_id = ?1 AND identity = ?2")?,
         })
     }
@@ -438,7 +458,10 @@ impl<'c> RowPlacer<'c> {
     /// Writes a state; `None` forgets the row.
     pub(super) fn place(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
         match state {
-            Some(state) => self.replace.execute((key.table.0, &*key.identity, state))?,
+            Some(state) => {
+                let sum = row_sum(key.table.0, &key.identity, state).finish();
+                self.replace.execute((key.table.0, &*key.identity, state, sum))?
+            }
             None => self.delete.execute((key.table.0, &*key.identity))?,
         };
         Ok(())
@@ -469,23 +492,4 @@ fn new_chunks(
 fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {
     let sql = "SELECT 1 FROM row WHERE table_id = ?1 AND identity = ?2";
     Ok(conn.prepare_cached(sql)?.exists((key.table.0, &*key.identity))?)
-}
-
-/// The number of a bucket that is in the file.
-pub(super) fn find_bucket(conn: &Connection, name: &BucketName) -> Result<Option<BucketId>, StorageError> {
-    let sql = "SELECT id FROM bucket WHERE name = ?1";
-    let id: Option<i64> = conn.prepare_cached(sql)?.query_row([name.as_str()], |row| row.get(0)).optional()?;
-    let Some(id) = id.map(BucketId::from_column).transpose()? else { return Ok(None) };
-    // The index gave the number. Were it damaged, it would be that of another bucket.
-    if find_name(conn, id)?.as_ref() != Some(name) {
-        return Err(StorageError::Damaged { what: "a bucket is found under another name".to_owned() });
-    }
-    Ok(Some(id))
-}
-
-/// The name of a bucket that is in the file.
-pub(super) fn find_name(conn: &Connection, bucket: BucketId) -> Result<Option<BucketName>, StorageError> {
-    let mut statement = conn.prepare_cached("SELECT name FROM bucket WHERE id = ?1")?;
-    let name: Option<String> = statement.query_row([bucket.column()], |row| row.get(0)).optional()?;
-    Ok(name.map(BucketName::new))
 }

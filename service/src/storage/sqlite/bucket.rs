@@ -1,0 +1,94 @@
+//! What the file says of a bucket.
+
+use kairos_sync_protocol::{BucketName, Checksum};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    super::{BucketTotals, StorageError},
+    BucketId,
+    head::{number, op_id},
+    sum::Sum,
+};
+
+/// A record of table `bucket`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bucket {
+    pub(super) id: BucketId,
+    pub(super) name: BucketName,
+    /// Of what is in chunks.
+    pub(super) folded: BucketTotals,
+    /// With so many operations in chunks compaction pays.
+    pub(super) due_count: u64,
+}
+
+impl Bucket {
+    /// What [`Self::read`] reads.
+    pub(super) const COLUMNS: &str = "id, name, operation_count, checksum, last_op_id, due_count, sum";
+
+    /// A bucket from a row of [`Self::COLUMNS`].
+    pub(super) fn read(row: &rusqlite::Row) -> Result<Self, StorageError> {
+        let bucket = Self {
+            id: BucketId::from_column(row.get(0)?)?,
+            name: BucketName::new(row.get::<_, String>(1)?),
+            folded: BucketTotals {
+                count: number(row, 2)?,
+                checksum: Checksum::from_bits(row.get(3)?),
+                last_op_id: op_id(row.get(4)?)?,
+            },
+            due_count: number(row, 5)?,
+        };
+        bucket.sum().check(row.get(6)?, "a bucket")?;
+        Ok(bucket)
+    }
+
+    fn sum(&self) -> Sum {
+        let Self { id, name, folded: BucketTotals { count, checksum, last_op_id }, due_count } = self;
+        let sum = Sum::of("bucket").number(id.0).text(name.as_str());
+        sum.number(*count).number(checksum.bits().into()).number(last_op_id.get()).number(*due_count)
+    }
+
+    /// The bucket of this number.
+    pub(super) fn load(conn: &Connection, id: BucketId) -> Result<Option<Self>, StorageError> {
+        let sql = format!("SELECT {} FROM bucket WHERE id = ?1", Self::COLUMNS);
+        conn.prepare_cached(&sql)?.query_row([id.column()], |row| Ok(Self::read(row))).optional()?.transpose()
+    }
+
+    /// The bucket of this name.
+    pub(super) fn find(conn: &Connection, name: &BucketName) -> Result<Option<Self>, StorageError> {
+        let sql = "SELECT id FROM bucket WHERE name = ?1";
+        let id: Option<i64> = conn.prepare_cached(sql)?.query_row([name.as_str()], |row| row.get(0)).optional()?;
+        let Some(id) = id.map(BucketId::from_column).transpose()? else { return Ok(None) };
+        // The index gave the number. Were it damaged, it would be that of another bucket, or of none.
+        match Self::load(conn, id)? {
+            Some(bucket) if bucket.name == *name => Ok(Some(bucket)),
+            _ => Err(StorageError::Damaged { what: "a bucket is found under another name".to_owned() }),
+        }
+    }
+
+    /// Writes a new bucket.
+    pub(super) fn insert(&self, conn: &Connection) -> Result<(), StorageError> {
+        let sql = format!("INSERT INTO bucket ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", Self::COLUMNS);
+        self.write(conn, &sql)
+    }
+
+    /// Writes what has changed of a bucket that is there.
+    pub(super) fn update(&self, conn: &Connection) -> Result<(), StorageError> {
+        let sql = "UPDATE bucket SET name = ?2, operation_count = ?3, checksum = ?4, last_op_id = ?5, due_count = ?6, \
+                   sum = ?7 WHERE id = ?1";
+        self.write(conn, sql)
+    }
+
+    fn write(&self, conn: &Connection, sql: &str) -> Result<(), StorageError> {
+        let BucketTotals { count, checksum, last_op_id } = self.folded;
+        conn.prepare_cached(sql)?.execute((
+            self.id.column(),
+            self.name.as_str(),
+            count.cast_signed(),
+            checksum.bits(),
+            last_op_id.get().cast_signed(),
+            self.due_count.cast_signed(),
+            self.sum().finish(),
+        ))?;
+        Ok(())
+    }
+}

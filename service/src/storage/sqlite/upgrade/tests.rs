@@ -1,0 +1,161 @@
+//! Stores as former releases wrote them, made by their own SQL.
+
+use bytes::Bytes;
+use kairos_sync_protocol::OpId;
+
+use super::{
+    super::{
+        super::{
+            BucketStore, LookupKey, LookupValue, NewOperation, RowOutput, StoredRow, StoredRules, wire::write_json,
+        },
+        SqliteOptions, SqliteStore, codec,
+        schema::APPLICATION_ID,
+    },
+    *,
+};
+
+/// All tables of format 2.
+const FORMAT_2: &str = "
+    CREATE TABLE head (
+        id INTEGER PRIMARY KEY CHECK (id = 1), creation_id TEXT NOT NULL, generation INTEGER NOT NULL,
+        version INTEGER NOT NULL, last_op_id INTEGER NOT NULL, last_bucket_id INTEGER NOT NULL,
+        bucket_count INTEGER NOT NULL, operation_count INTEGER NOT NULL, row_count INTEGER NOT NULL,
+        visible_op_id INTEGER, visible_lsn INTEGER);
+    CREATE TABLE write_checkpoint (key TEXT PRIMARY KEY, id INTEGER NOT NULL, lsn INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE replication (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL);
+    CREATE TABLE bucket (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, operation_count INTEGER NOT NULL,
+        checksum INTEGER NOT NULL, last_op_id INTEGER NOT NULL);
+    CREATE TABLE tail (first_op_id INTEGER PRIMARY KEY, block BLOB NOT NULL);
+    CREATE TABLE chunk (
+        id INTEGER PRIMARY KEY, bucket_id INTEGER NOT NULL, first_op_id INTEGER NOT NULL, last_op_id INTEGER NOT NULL,
+        operation_count INTEGER NOT NULL, checksum INTEGER NOT NULL, json_bytes INTEGER NOT NULL, block BLOB NOT NULL);
+    CREATE UNIQUE INDEX chunk_position ON chunk (bucket_id, last_op_id);
+    CREATE TABLE row_tail (version INTEGER PRIMARY KEY, block BLOB NOT NULL);
+    CREATE TABLE row (
+        table_id INTEGER NOT NULL, identity BLOB NOT NULL, state BLOB NOT NULL,
+        PRIMARY KEY (table_id, identity)) WITHOUT ROWID;
+    CREATE TABLE lookup (
+        key TEXT NOT NULL, table_id INTEGER NOT NULL, identity BLOB NOT NULL, value_list BLOB NOT NULL,
+        PRIMARY KEY (key, table_id, identity)) WITHOUT ROWID;
+    CREATE TABLE dependent (
+        key TEXT NOT NULL, table_id INTEGER NOT NULL, identity BLOB NOT NULL,
+        PRIMARY KEY (key, table_id, identity)) WITHOUT ROWID;
+    INSERT INTO head VALUES (1, 'creation00', 3, 9, 4, 1, 1, 4, 2, 4, 77);
+    INSERT INTO write_checkpoint VALUES ('u/1', 5, 70);
+    INSERT INTO replication VALUES (1, x'0102');
+    INSERT INTO bucket VALUES (1, 'b', 3, 6, 3);";
+
+/// What only format 3 had.
+const ONLY_FORMAT_3: &str = "
+    UPDATE head SET serving = 2;
+    INSERT INTO rules VALUES (1, x'03');
+    INSERT INTO forgotten_bucket VALUES (1000);";
+
+fn operation(id: u32) -> NewOperation {
+    NewOperation {
+        output: RowOutput { bucket: BucketName::new("b"), object_type: "t".into(), object_id: id.to_string().into() },
+        subkey: "k".into(),
+        checksum: Checksum::from_bits(id),
+        data: Some("{}".into()),
+    }
+}
+
+/// A block as it was: without anything at its end.
+fn block(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
+    let mut block = BlockBuilder::default();
+    for id in ids {
+        let op_id = OpId::new(id.into()).unwrap();
+        block.push(BucketId(1), op_id, Checksum::from_bits(id), |out| write_json(op_id, &operation(id), out));
+    }
+    block.finish_with(&[]).unwrap()
+}
+
+fn row(image: &'static str) -> StoredRow {
+    StoredRow { image: image.into(), ..StoredRow::default() }
+}
+
+fn key(identity: &str) -> RowKey {
+    RowKey { table: TableId(7), identity: identity.as_bytes().into() }
+}
+
+/// The record of a row in the tail as it was: without versions.
+fn row_block(identity: &str, state: &StoredRow) -> Vec<u8> {
+    let mut content = Vec::new();
+    codec::put_number(&mut content, 7);
+    codec::put_bytes(&mut content, identity.as_bytes());
+    codec::put_number(&mut content, 1);
+    codec::put_bytes(&mut content, &encoded(state));
+    block::pack(&content).unwrap()
+}
+
+fn encoded(row: &StoredRow) -> Vec<u8> {
+    let mut state = Vec::new();
+    codec::encode_row(row, &[], &mut state);
+    state
+}
+
+fn former_store(folder: &std::path::Path, format: u32) {
+    let conn = Connection::open(folder.join("buckets.sqlite3")).unwrap();
+    conn.execute_batch(FORMAT_2).unwrap();
+    if format == 3 {
+        conn.execute_batch(TO_3).unwrap();
+        conn.execute_batch(ONLY_FORMAT_3).unwrap();
+    }
+    let json_bytes = |ids: std::ops::RangeInclusive<u32>| -> i64 {
+        let length = |id: u32| {
+            let mut json = Vec::new();
+            write_json(OpId::new(id.into()).unwrap(), &operation(id), &mut json);
+            i64::try_from(json.len()).unwrap()
+        };
+        ids.map(length).sum()
+    };
+    let chunk = "INSERT INTO chunk VALUES (NULL, 1, ?1, ?2, ?3, ?4, ?5, ?6)";
+    conn.execute(chunk, (1, 2, 2, 3, json_bytes(1..=2), block(1..=2))).unwrap();
+    conn.execute(chunk, (3, 3, 1, 3, json_bytes(3..=3), block(3..=3))).unwrap();
+    conn.execute("INSERT INTO tail VALUES (4, ?1)", [block(4..=4)]).unwrap();
+    conn.execute("INSERT INTO row_tail VALUES (9, ?1)", [row_block("recent", &row("recent"))]).unwrap();
+    conn.execute("INSERT INTO row VALUES (7, ?1, ?2)", (b"placed", encoded(&row("placed")))).unwrap();
+    let values = codec::encode_values(&[LookupValue("v".into())]);
+    conn.execute("INSERT INTO lookup VALUES ('l', 7, ?1, ?2)", (b"placed", values)).unwrap();
+    conn.execute("INSERT INTO dependent VALUES ('l', 7, ?1)", [b"placed"]).unwrap();
+    conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    conn.pragma_update(None, "user_version", format).unwrap();
+}
+
+fn check(store: &SqliteStore, rules: Option<&StoredRules>) {
+    let view = store.view().unwrap();
+    let op_id = |id| OpId::new(id).unwrap();
+    assert_eq!(view.checkpoint(), Some(Checkpoint { op_id: op_id(4), lsn: Lsn::new(77) }));
+    let totals = BucketTotals { count: 4, checksum: Checksum::from_bits(10), last_op_id: op_id(4) };
+    assert_eq!(view.bucket(&BucketName::new("b")).unwrap(), totals);
+    let lookup = LookupKey("l".into());
+    assert_eq!(view.lookup(&lookup).unwrap(), [LookupValue("v".into())]);
+    assert_eq!(view.bucket_prefix(), "creation003#");
+    drop(view);
+    let range = store.operations(&BucketName::new("b"), OpId::ZERO, op_id(4), 1 << 20).unwrap();
+    assert_eq!((range.count, range.last_op_id, range.valid_from), (4, op_id(4), OpId::ZERO));
+    assert_eq!(store.row(&key("placed")).unwrap(), Some(row("placed")));
+    assert_eq!(store.row(&key("recent")).unwrap(), Some(row("recent")));
+    assert_eq!(store.dependents(&lookup, None, 9).unwrap(), [key("placed")]);
+    assert_eq!(store.replication_state().unwrap(), Some(Bytes::from_static(&[1, 2])));
+    let write_checkpoint = store.write_checkpoint(&WriteCheckpointKey("u/1".to_owned())).unwrap().unwrap();
+    assert_eq!((write_checkpoint.id.get(), write_checkpoint.lsn), (5, Lsn::new(70)));
+    assert_eq!(store.rules().unwrap().as_ref(), rules);
+}
+
+#[test]
+fn stores_of_former_formats_are_read_on() {
+    let of_3 = StoredRules { serving: DeploymentNumber(2), state: Bytes::from_static(&[3]) };
+    for (format, rules) in [(2, None), (3, Some(of_3))] {
+        let folder = tempfile::tempdir().unwrap();
+        former_store(folder.path(), format);
+        let open = || SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+        check(&open(), rules.as_ref());
+        let store = open();
+        check(&store, rules.as_ref());
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'former%'";
+        let former: i64 = store.inner.writer().conn().query_row(tables, [], |row| row.get(0)).unwrap();
+        assert_eq!(former, 0);
+    }
+}

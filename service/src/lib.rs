@@ -48,6 +48,7 @@ pub mod secret;
 pub mod server;
 pub mod service_status;
 pub mod storage;
+pub mod store_command;
 pub mod sync;
 mod unambiguous_json;
 pub mod write;

@@ -11,6 +11,7 @@ use indicatif::MultiProgress;
 use kairos_sync::{
     auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
     doctor::DoctorOptions, explain::ExplainArguments, rules_check::CheckOptions, rules_plan::PlanOptions,
+    store_command::StoreCommand,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +52,11 @@ enum Command {
     },
     Explain(Box<ExplainArguments>),
     Client(Box<ClientArguments>),
+    /// Look at the bucket store of a service that does not run.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
 }
@@ -203,6 +209,10 @@ async fn main() -> ExitCode {
         }
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
+        Command::Store { command } => {
+            start_logging("warn", None);
+            tokio::task::spawn_blocking(move || command.run()).await.unwrap_or(ExitCode::FAILURE)
+        }
         Command::Client(arguments) => {
             start_logging("warn", None);
             commands::client(&arguments).await

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 
 use super::{
-    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, Dependency, DeploymentNumber, LookupKey,
-    LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow,
-    StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
+    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, DefinitionStats, Dependency, DeploymentNumber,
+    LookupKey, LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView,
+    StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
     compaction::{Superseding, cleared, count_to_clear, moved},
-    generation,
+    definition_of, generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
 use crate::lsn::Lsn;
@@ -170,6 +170,27 @@ impl State {
             }
         }
         Ok(false)
+    }
+
+    fn definition_stats(&self) -> Vec<DefinitionStats> {
+        let prefix = generation::bucket_prefix(&self.creation_id, self.generation);
+        let mut all: BTreeMap<&str, DefinitionStats> = BTreeMap::new();
+        for (name, bucket) in &self.buckets {
+            let stats = all.entry(definition_of(name, &prefix)).or_default();
+            stats.bucket_count += 1;
+            stats.operation_count += bucket.totals.count;
+            let bytes: usize = bucket.operations.iter().map(|operation| operation.json.len()).sum();
+            stats.json_bytes += bytes as u64;
+            stats.stored_bytes += bytes as u64;
+        }
+        for output in self.rows.values().flat_map(|row| &row.outputs) {
+            if let Some(stats) = all.get_mut(definition_of(&output.bucket, &prefix)) {
+                stats.row_count += 1;
+            }
+        }
+        all.into_iter()
+            .map(|(definition, stats)| DefinitionStats { definition: definition.to_owned(), ..stats })
+            .collect()
     }
 
     fn size_bytes(&self) -> u64 {
@@ -333,6 +354,10 @@ impl BucketStore for MemoryStore {
 
     fn compact(&self) -> Result<bool, StorageError> {
         self.change(State::compact)
+    }
+
+    fn definition_stats(&self) -> Result<Vec<DefinitionStats>, StorageError> {
+        Ok(self.state().definition_stats())
     }
 
     fn stats(&self) -> Result<StoreStats, StorageError> {

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     compaction::CompactionOptions,
     memory::MemoryStore,
-    sqlite::{SqliteOptions, SqliteStore, StraightLimits},
+    sqlite::{Damage, SqliteOptions, SqliteStore, StraightLimits, Verification, VerifyProgress},
 };
 use crate::lsn::Lsn;
 
@@ -286,6 +286,31 @@ pub struct StoreStats {
     pub size_bytes: u64,
 }
 
+/// How much the buckets of one definition hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DefinitionStats {
+    /// What bucket names begin with, between the store's prefix and the parameters.
+    pub definition: String,
+    /// Buckets.
+    pub bucket_count: u64,
+    /// Operations in them.
+    pub operation_count: u64,
+    /// Rows of the source in them; one that is in several buckets counts for each.
+    pub row_count: u64,
+    /// Pieces that older operations are kept in; zero for an engine without.
+    pub chunk_count: u64,
+    /// Bytes of JSON: what a client of all buckets would download.
+    pub json_bytes: u64,
+    /// Bytes that operations take, compressed where the engine does.
+    pub stored_bytes: u64,
+}
+
+/// The definition in the name of a bucket.
+fn definition_of<'a>(name: &'a BucketName, prefix: &str) -> &'a str {
+    let own = name.as_str().strip_prefix(prefix).unwrap_or(name.as_str());
+    own.split_once('[').map_or(own, |(definition, _)| definition)
+}
+
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -311,6 +336,12 @@ pub enum StorageError {
         /// Where.
         path: String,
     },
+    /// There is no store in the folder.
+    #[error("there is no bucket store in {path}: name the folder that `data_dir` is set to")]
+    Missing {
+        /// Where.
+        path: String,
+    },
     /// Content contradicts its own checksum or structure.
     #[error("bucket store is damaged ({what}): delete the folder to rebuild it")]
     Damaged {
@@ -327,6 +358,7 @@ impl StorageError {
             Self::Format { .. } => "STORE-0102",
             Self::Locked { .. } => "STORE-0103",
             Self::Damaged { .. } => "STORE-0104",
+            Self::Missing { .. } => "STORE-0105",
         }
     }
 }
@@ -439,4 +471,8 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Size of the store. May be a few seconds old.
     fn stats(&self) -> Result<StoreStats, StorageError>;
+
+    /// Size by definition, in the order of their names. Reads the whole row store, some seconds where that has millions of
+    /// rows: not to be asked more often than every few minutes.
+    fn definition_stats(&self) -> Result<Vec<DefinitionStats>, StorageError>;
 }

@@ -237,6 +237,11 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// Sums over its operations.
+    pub(super) fn totals(&self) -> BucketTotals {
+        totals_of(&self.operations)
+    }
+
     /// Bytes of JSON in it.
     pub(super) fn json_bytes(&self) -> u64 {
         self.operations.iter().map(|operation| operation.json.len() as u64).sum()

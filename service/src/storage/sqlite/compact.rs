@@ -24,6 +24,8 @@ use super::{
     BucketId, Inner,
     bucket::Bucket,
     chunk::{self, Chunk, Links, NewChunks},
+    fold::free_pages_kept,
+    head::Head,
     writer::Durability,
 };
 use crate::fault_point::fault_point;
@@ -53,6 +55,13 @@ enum Stage {
         next: Option<OpId>,
     },
     Clearing,
+}
+
+impl Compaction {
+    fn of(bucket: &Bucket, generation: u64, upto: OpId) -> Self {
+        let stage = Stage::Moving { superseding: Superseding::new(bucket.folded.count), next: None };
+        Self { bucket: bucket.id, generation, upto, stage }
+    }
 }
 
 /// Keeps compaction to its share of the disk.
@@ -110,9 +119,38 @@ impl Inner {
         let is_done = maintenance.compaction.is_none();
         drop(maintenance);
         if is_done {
-            self.give_back_pages()?;
+            self.give_back_pages(free_pages_kept)?;
         }
         Ok(Some(bytes))
+    }
+
+    /// Compacts every bucket, and gives all free pages back.
+    pub(super) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StorageError> {
+        self.fold()?;
+        let total = self.writer().head().bucket_count;
+        let mut done = 0;
+        let mut last = None;
+        while let Some(bucket) = self.bucket_after(last)? {
+            let (writer, id) = (self.writer(), bucket.id);
+            let Head { generation, checkpoint: Some(checkpoint), .. } = *writer.head() else { break };
+            drop(writer);
+            self.maintenance().compaction = Some(Compaction::of(&bucket, generation, checkpoint.op_id));
+            while self.maintenance().compaction.as_ref().is_some_and(|compaction| compaction.bucket == id) {
+                self.compact()?;
+            }
+            last = Some(id);
+            done += 1;
+            progress(done, total.max(done));
+        }
+        self.give_back_pages(|_| 0)
+    }
+
+    fn bucket_after(&self, last: Option<BucketId>) -> Result<Option<Bucket>, StorageError> {
+        let sql = format!("SELECT {} FROM bucket WHERE id > ?1 ORDER BY id LIMIT 1", Bucket::COLUMNS);
+        let reader = self.reader()?;
+        let mut statement = reader.conn().prepare_cached(&sql)?;
+        let last = last.map_or(-1, BucketId::column);
+        statement.query_row([last], |row| Ok(Bucket::read(row))).optional()?.transpose()
     }
 
     /// A bucket for which it pays, if anything is visible.
@@ -125,9 +163,7 @@ impl Inner {
         let columns = Bucket::COLUMNS;
         let sql = format!("SELECT {columns} FROM bucket WHERE operation_count >= due_count ORDER BY id LIMIT 1");
         let due = reader.conn().prepare_cached(&sql)?.query_row([], |row| Ok(Bucket::read(row))).optional()?;
-        let Some(Bucket { id: bucket, folded, .. }) = due.transpose()? else { return Ok(None) };
-        let stage = Stage::Moving { superseding: Superseding::new(folded.count), next: None };
-        Ok(Some(Compaction { bucket, generation, upto: checkpoint.op_id, stage }))
+        Ok(due.transpose()?.map(|bucket| Compaction::of(&bucket, generation, checkpoint.op_id)))
     }
 
     fn move_step(

@@ -13,9 +13,10 @@ impl From<Error> for StorageError {
             {
                 Self::Damaged { what: "database file".to_owned() }
             }
-            Error::InvalidColumnType(..) | Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) => {
-                Self::Damaged { what: "a column has a value of another type".to_owned() }
-            }
+            Error::InvalidColumnType(..)
+            | Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::Utf8Error(..) => Self::Damaged { what: "a column has a value of another type".to_owned() },
             Error::QueryReturnedNoRows => Self::Damaged { what: "a row that always exists is missing".to_owned() },
             Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DiskFull => {
                 Self::Engine("the disk is full: free some space".to_owned())

@@ -79,14 +79,14 @@ impl Inner {
         self.checkpoint_log()?;
         if self.tail_wants_fold() {
             self.fold()?;
-            self.give_back_pages()?;
+            self.give_back_pages(free_pages_kept)?;
         } else if compaction.rest().is_zero() {
             // Only while there is nothing to fold.
             compaction.pay(self.compact()?);
         }
         if self.has_forgotten.load(Ordering::Relaxed) {
             self.delete_forgotten()?;
-            self.give_back_pages()?;
+            self.give_back_pages(free_pages_kept)?;
         }
         Ok(())
     }
@@ -245,13 +245,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Shrinks the file when much of it is free, as after a reset or compaction.
-    pub(super) fn give_back_pages(&self) -> Result<(), StorageError> {
+    /// Shrinks the file when more of it is free than is kept, as after a reset or compaction.
+    pub(super) fn give_back_pages(&self, kept: impl Fn(i64) -> i64) -> Result<(), StorageError> {
         loop {
             let mut writer = self.writer();
             let free: i64 = writer.conn().pragma_query_value(None, "freelist_count", |row| row.get(0))?;
             let all: i64 = writer.conn().pragma_query_value(None, "page_count", |row| row.get(0))?;
-            if free <= FREE_PAGES_KEPT.max(all / 4) || self.signal.is_closing() {
+            if free <= kept(all) || self.signal.is_closing() {
                 return Ok(());
             }
             let started = Instant::now();
@@ -265,6 +265,11 @@ impl Inner {
             thread::sleep(started.elapsed());
         }
     }
+}
+
+/// How many free pages of so many are kept for what comes.
+pub(super) fn free_pages_kept(all: i64) -> i64 {
+    FREE_PAGES_KEPT.max(all / 4)
 }
 
 /// Copies what no reader is in the way of, without waiting for anyone.

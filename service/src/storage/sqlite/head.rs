@@ -4,7 +4,7 @@ use kairos_sync_protocol::OpId;
 use rusqlite::{Connection, Row};
 
 use super::{
-    super::{Checkpoint, DeploymentNumber, StorageError},
+    super::{Checkpoint, DeploymentNumber, StorageError, StoreStats},
     sum::Sum,
 };
 use crate::lsn::Lsn;
@@ -122,6 +122,12 @@ impl Head {
         let values = self.numbers().into_iter().chain([Some(self.sum().finish().into())]);
         conn.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))?;
         Ok(())
+    }
+
+    /// What it says of the size of the store.
+    pub(super) fn stats(&self, size_bytes: u64) -> StoreStats {
+        let Self { bucket_count, operation_count, row_count, .. } = *self;
+        StoreStats { bucket_count, operation_count, row_count, size_bytes }
     }
 
     /// Writes it where there is none.

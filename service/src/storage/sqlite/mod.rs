@@ -38,6 +38,8 @@ mod chain;
 mod chunk;
 mod codec;
 mod compact;
+#[cfg(test)]
+mod damage_tests;
 mod error;
 mod fold;
 mod forget;
@@ -50,11 +52,13 @@ mod row_reader;
 mod rows;
 mod schema;
 mod signal;
+mod stats;
 mod sum;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod verify;
 mod view;
 mod write_checkpoint;
 mod writer;
@@ -74,6 +78,7 @@ use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
 use lru::LruCache;
 use rusqlite::Connection;
 
+pub use self::verify::{Damage, Verification, VerifyProgress};
 use self::{
     compact::Compaction,
     head::Head,
@@ -87,8 +92,9 @@ use self::{
     writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, CompactionOptions, LookupKey, LookupValue, NamePrefixes, OperationRange, RowKey,
-    StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
+    Batch, BucketStore, Commit, CompactionOptions, DefinitionStats, LookupKey, LookupValue, NamePrefixes,
+    OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
+    WriteCheckpointKey,
 };
 use crate::{fault_point::fault_point, lsn::Lsn};
 
@@ -216,6 +222,7 @@ impl SqliteStore {
             Ok(())
         }))?;
         let writer = Writer::new(conn, options.compaction)?;
+        verify::check_names(writer.conn(), writer.head())?;
         let tail = Tail::load(writer.conn(), writer.head())?;
         let placed = PlacedKeys::new(!writer.has_rows()?);
         let maintenance = folder.writer(0)?;
@@ -242,6 +249,23 @@ impl SqliteStore {
             .spawn(move || shared.maintain())
             .map_err(|error| StorageError::Engine(format!("start the fold thread: {error}")))?;
         Ok(Self { inner, background: Some(background) })
+    }
+
+    /// Sizes of the store in `folder`, in all and by definition. Reads the whole row store.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] where there is none; otherwise as [`Self::open`].
+    pub fn stats_of(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStats>), StorageError> {
+        stats::of_folder(folder)
+    }
+
+    /// Compacts every bucket, due or not, and gives all free space back. `progress` is told how many buckets are done, and
+    /// how many there are.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; what was done stays.
+    pub fn compact_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StorageError> {
+        self.inner.compact_all(progress)
     }
 }
 
@@ -426,14 +450,12 @@ impl BucketStore for SqliteStore {
         Ok(self.inner.compact()?.is_some())
     }
 
+    fn definition_stats(&self) -> Result<Vec<DefinitionStats>, StorageError> {
+        self.inner.definition_stats()
+    }
+
     fn stats(&self) -> Result<StoreStats, StorageError> {
         let reader = self.inner.reader()?;
-        let head = Head::read(reader.conn())?;
-        Ok(StoreStats {
-            bucket_count: head.bucket_count,
-            operation_count: head.operation_count,
-            row_count: head.row_count,
-            size_bytes: self.inner.folder.size_bytes(),
-        })
+        Ok(Head::read(reader.conn())?.stats(self.inner.folder.size_bytes()))
     }
 }

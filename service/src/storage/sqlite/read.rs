@@ -159,6 +159,27 @@ fn placed_row(conn: &Connection, key: &RowKey) -> Result<RowState, StorageError>
     Ok(Some(state.into()))
 }
 
+/// Passes on all rows of the row store, each compared with its sum.
+pub(super) fn placed_rows(
+    conn: &Connection,
+    mut visit: impl FnMut(RowKey, &Bytes) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut statement = conn.prepare("SELECT table_id, identity, state, sum FROM row")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (key, state) = placed_row_of(row)?;
+        visit(key, &state)?;
+    }
+    Ok(())
+}
+
+/// A row of the row store from all its columns.
+pub(super) fn placed_row_of(row: &rusqlite::Row) -> Result<(RowKey, Bytes), StorageError> {
+    let (key, state) = (row_key(row)?, row.get::<_, Vec<u8>>(2)?);
+    row_sum(key.table.0, &key.identity, &state).check(row.get(3)?, "a row")?;
+    Ok((key, state.into()))
+}
+
 /// Keys of a table's rows in the row store, from `start` on.
 fn placed_keys(
     conn: &Connection,

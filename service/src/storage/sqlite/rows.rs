@@ -91,6 +91,16 @@ impl RecentRows {
         self.rows.get(key).map(|row| row.state.clone())
     }
 
+    /// The states of those that are there.
+    pub(super) fn present(&self) -> impl Iterator<Item = Bytes> {
+        self.rows.values().filter_map(|row| row.state.clone())
+    }
+
+    /// Those that are there, and those that are not.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RowKey, &RowState)> {
+        self.rows.iter().map(|(key, row)| (key, &row.state))
+    }
+
     /// Whether the row is there; `None` if table `row` knows.
     pub(super) fn is_there(&self, key: &RowKey) -> Option<bool> {
         self.rows.get(key).map(|row| row.state.is_some())

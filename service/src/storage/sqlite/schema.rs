@@ -144,6 +144,14 @@ pub(super) struct StoreFolder {
 }
 
 impl StoreFolder {
+    /// Takes the folder of a store that is there.
+    pub(super) fn lock_existing(folder: &Path) -> Result<Self, StorageError> {
+        if !folder.join(FILE_NAME).exists() {
+            return Err(StorageError::Missing { path: folder.display().to_string() });
+        }
+        Self::lock(folder)
+    }
+
     /// Takes the folder, making it where it does not exist.
     pub(super) fn lock(folder: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::Engine(format!("open {}: {error}", folder.display()));

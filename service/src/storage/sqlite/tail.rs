@@ -120,6 +120,12 @@ impl Tail {
         self.buckets.get(&bucket).cloned().unwrap_or_default()
     }
 
+    /// Bytes of JSON of a bucket here.
+    pub(super) fn json_bytes(&self, bucket: BucketId) -> u64 {
+        let operations = self.buckets.get(&bucket).map(Vec::as_slice).unwrap_or_default();
+        operations.iter().map(|operation| operation.json.len() as u64).sum()
+    }
+
     /// Buckets with operations here, in the order of their numbers.
     pub(super) fn bucket_ids(&self) -> Vec<BucketId> {
         self.buckets.keys().copied().collect()

@@ -1,0 +1,122 @@
+//! What `kairos-sync store` prints, for people and for programs.
+
+use std::fmt::Write;
+
+use indicatif::{HumanBytes, HumanCount};
+use serde_json::json;
+
+use super::saved;
+use crate::storage::{DefinitionStats, StoreStats, Verification};
+
+/// A line for each damage, then the verdict.
+pub(super) fn verification(found: &Verification, as_json: bool) -> String {
+    if as_json {
+        let mut object = json!(found);
+        object["ok"] = found.is_whole().into();
+        return format!("{object}\n");
+    }
+    let mut out = String::new();
+    for damage in &found.damages {
+        let place = damage.definition.as_ref().map(|of| format!(" in a bucket of {of}")).unwrap_or_default();
+        let _ = writeln!(out, "damaged [{}]: {}{place}", damage.code, damage.what);
+    }
+    let Verification { bucket_count, operation_count, row_count, chunk_count, damage_count, .. } = found;
+    let [buckets, operations, rows, chunks] =
+        [bucket_count, operation_count, row_count, chunk_count].map(|count| HumanCount(*count));
+    let verdict = match damage_count {
+        0 => "nothing is damaged".to_owned(),
+        1 => "1 damage; delete the folder, and it is built again from Postgres".to_owned(),
+        count => format!("{count} damages; delete the folder, and it is built again from Postgres"),
+    };
+    let _ = writeln!(out, "{buckets} buckets, {operations} operations in {chunks} chunks, {rows} rows: {verdict}");
+    out
+}
+
+/// A table of the definitions, then the sums.
+pub(super) fn stats(stats: StoreStats, definitions: &[DefinitionStats], as_json: bool) -> String {
+    let StoreStats { bucket_count, operation_count, row_count, size_bytes } = stats;
+    if as_json {
+        let object = json!({
+            "bucket_count": bucket_count, "operation_count": operation_count, "row_count": row_count,
+            "size_bytes": size_bytes, "definitions": definitions,
+        });
+        return format!("{object}\n");
+    }
+    let name_width = definitions.iter().map(|of| of.definition.chars().count()).max().unwrap_or(0).max(10);
+    let mut out = format!(
+        "{:name_width$}  {:>9}  {:>12}  {:>12}  {:>11}  {:>11}\n",
+        "definition", "buckets", "rows", "operations", "JSON", "stored"
+    );
+    for of in definitions {
+        let [buckets, rows, operations] =
+            [of.bucket_count, of.row_count, of.operation_count].map(|count| HumanCount(count).to_string());
+        let [json, stored] = [of.json_bytes, of.stored_bytes].map(|bytes| HumanBytes(bytes).to_string());
+        let name = &of.definition;
+        let _ =
+            writeln!(out, "{name:name_width$}  {buckets:>9}  {rows:>12}  {operations:>12}  {json:>11}  {stored:>11}");
+    }
+    let [buckets, operations, rows] = [bucket_count, operation_count, row_count].map(HumanCount);
+    let _ =
+        writeln!(out, "{buckets} buckets, {operations} operations, {rows} rows, {} on disk", HumanBytes(size_bytes));
+    out
+}
+
+/// What it was good for.
+pub(super) fn compaction(before: StoreStats, after: StoreStats, as_json: bool) -> String {
+    let (operations, bytes) = saved(before, after);
+    if as_json {
+        let sizes =
+            |stats: StoreStats| json!({"operation_count": stats.operation_count, "size_bytes": stats.size_bytes});
+        return format!("{}\n", json!({"before": sizes(before), "after": sizes(after)}));
+    }
+    format!(
+        "{} operations, {} fewer; {} on disk, {} fewer\n",
+        HumanCount(after.operation_count),
+        HumanCount(operations),
+        HumanBytes(after.size_bytes),
+        HumanBytes(bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Damage;
+
+    #[test]
+    fn a_verdict_names_each_damage_and_what_to_do() {
+        let mut found =
+            Verification { bucket_count: 3, operation_count: 1_200, row_count: 40, ..Verification::default() };
+        assert_eq!(
+            verification(&found, false),
+            "3 buckets, 1,200 operations in 0 chunks, 40 rows: nothing is damaged\n"
+        );
+        found.damage_count = 1;
+        let damage =
+            Damage { code: "STORE-0104", what: "a chunk is missing".to_owned(), definition: Some("todos".to_owned()) };
+        found.damages.push(damage);
+        let text = verification(&found, false);
+        assert!(text.starts_with("damaged [STORE-0104]: a chunk is missing in a bucket of todos\n"), "{text}");
+        assert!(text.contains("1 damage; delete the folder"), "{text}");
+        let object: serde_json::Value = serde_json::from_str(&verification(&found, true)).unwrap();
+        assert_eq!((&object["ok"], &object["damages"][0]["definition"]), (&json!(false), &json!("todos")));
+    }
+
+    #[test]
+    fn sizes_stand_in_columns() {
+        let all = StoreStats { bucket_count: 2, operation_count: 1_000, row_count: 900, size_bytes: 3 << 20 };
+        let todos = DefinitionStats {
+            definition: "todos".to_owned(),
+            bucket_count: 2,
+            operation_count: 1_000,
+            row_count: 900,
+            chunk_count: 1,
+            json_bytes: 2 << 20,
+            stored_bytes: 1 << 20,
+        };
+        let text = stats(all, &[todos], false);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0].len(), lines[1].len());
+        assert_eq!(lines[2], "2 buckets, 1,000 operations, 900 rows, 3.00 MiB on disk");
+    }
+}

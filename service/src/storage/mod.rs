@@ -425,6 +425,9 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Makes a batch durable and, where it says so, visible. Acknowledge to the source only after it returned.
     ///
+    /// With it, the store may append PUTs that are there already once more, before the batch's own operations, so that what
+    /// came before them can be compacted. The commit counts them as any others.
+    ///
     /// After an error nothing of the batch is there, and the store can be used on: a commit that failed for want of
     /// disk space works once there is space again.
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError>;

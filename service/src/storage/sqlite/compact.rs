@@ -3,6 +3,7 @@
 //! ```text
 //! a bucket that has grown enough ─► from its newest chunk to the oldest: superseded operations become MOVE
 //!                                ─► from its oldest chunk on: what puts nothing becomes one CLEAR
+//!                                ─► where few operations keep many from that: the next commit writes them again
 //!                                ─► it is due again after it has grown by a share of what is left
 //! ```
 //!
@@ -10,15 +11,19 @@
 //! crash or because the store is closed, what it did stays, and the bucket is still due. What is still in the tail is left
 //! alone; it is young.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use kairos_sync_protocol::OpId;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     super::{
-        StorageError,
-        compaction::{CompactionOptions, Superseding, cleared, count_to_clear, moved},
+        NewOperation, StorageError,
+        compaction::{CompactionOptions, Key, Rewriting, Superseding, cleared, count_to_clear, moved, superseding_key},
         wire::WireOperation,
     },
     BucketId, Inner,
@@ -26,7 +31,7 @@ use super::{
     chunk::{self, Chunk, Links, NewChunks},
     fold::free_pages_kept,
     head::Head,
-    writer::Durability,
+    writer::{Durability, Writer},
 };
 use crate::fault_point::fault_point;
 
@@ -55,6 +60,21 @@ enum Stage {
         next: Option<OpId>,
     },
     Clearing,
+    /// Operations up to this one were looked at.
+    Rewriting {
+        rewriting: Rewriting,
+        seen: OpId,
+    },
+}
+
+/// Operations of a bucket that the next commit appends again.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    bucket: BucketId,
+    generation: u64,
+    /// All that was in chunks was looked at, up to this one. Later ones may supersede these.
+    seen: OpId,
+    operations: Vec<(Key, NewOperation)>,
 }
 
 impl Compaction {
@@ -114,6 +134,7 @@ impl Inner {
         let (bytes, stage) = match stage {
             Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next)?,
             Stage::Clearing => self.clear_step(bucket, generation, upto)?,
+            Stage::Rewriting { rewriting, seen } => self.rewrite_step(bucket, generation, rewriting, seen)?,
         };
         maintenance.compaction = stage.map(|stage| Compaction { bucket, generation, upto, stage });
         let is_done = maintenance.compaction.is_none();
@@ -196,25 +217,71 @@ impl Inner {
     }
 
     fn clear_step(&self, bucket: BucketId, generation: u64, upto: OpId) -> Result<(u64, Option<Stage>), StorageError> {
-        let Some(mut group) = oldest_group(self.reader()?.conn(), bucket)? else {
+        let Some(mut group) = group_after(self.reader()?.conn(), bucket, OpId::ZERO)? else {
             return Ok((0, None));
         };
         let read = group.json_bytes;
         let visible = group.operations.partition_point(|operation| operation.op_id <= upto);
         let count = count_to_clear(&group.operations[..visible])?;
         let is_all = count == group.operations.len();
+        let begin_rewriting =
+            || Stage::Rewriting { rewriting: Rewriting::new(self.options.compaction), seen: OpId::ZERO };
         let Some(clear) = cleared(&group.operations[..count]) else {
-            self.finish(bucket, generation)?;
-            return Ok((read, None));
+            return Ok((read, Some(begin_rewriting())));
         };
         group.links.valid_from = group.links.valid_from.max(clear.op_id);
         group.operations.splice(..count, [clear]);
         let written = self.replace(bucket, generation, group, count as u64 - 1)?;
-        if written.is_some() && !is_all {
-            self.finish(bucket, generation)?;
+        let next = || if is_all { Stage::Clearing } else { begin_rewriting() };
+        Ok((read + written.unwrap_or_default(), written.map(|_| next())))
+    }
+
+    fn rewrite_step(
+        &self,
+        bucket: BucketId,
+        generation: u64,
+        mut rewriting: Rewriting,
+        seen: OpId,
+    ) -> Result<(u64, Option<Stage>), StorageError> {
+        let group = group_after(self.reader()?.conn(), bucket, seen)?;
+        if let Some(group) = group.filter(|_| rewriting.wants_more()) {
+            let start = group.operations.partition_point(|operation| operation.op_id <= seen);
+            group.operations[start..].iter().try_for_each(|operation| rewriting.look_at(operation))?;
+            let seen = group.operations.last().map(|operation| operation.op_id).unwrap_or_default();
+            return Ok((group.json_bytes, Some(Stage::Rewriting { rewriting, seen })));
         }
-        let goes_on = written.filter(|_| is_all);
-        Ok((read + written.unwrap_or_default(), goes_on.map(|_| Stage::Clearing)))
+        let Some(name) = Bucket::load(self.reader()?.conn(), bucket)?.map(|bucket| bucket.name) else {
+            return Ok((0, None));
+        };
+        let operations = rewriting.finish(&name)?;
+        // What is written again is folded, and then cleared, before long.
+        let is_again_soon = !operations.is_empty();
+        if is_again_soon {
+            *self.rewrite() = Some(Rewrite { bucket, generation, seen, operations });
+        }
+        self.finish(bucket, generation, is_again_soon)?;
+        Ok((0, None))
+    }
+
+    /// What a commit that is visible shall write again before its own operations, if there is anything. Only what still
+    /// counts: nothing of these keys came since.
+    pub(super) fn take_rewrite(&self, writer: &Writer) -> Result<Vec<NewOperation>, StorageError> {
+        let Some(Rewrite { bucket: id, generation, seen, operations }) = self.rewrite().take() else {
+            return Ok(Vec::new());
+        };
+        let bucket = Bucket::load(writer.conn(), id)?.filter(|bucket| bucket.folded.last_op_id == seen);
+        if bucket.is_none() || writer.head().generation != generation {
+            return Ok(Vec::new());
+        }
+        let recent = self.tail_read().all(id);
+        let superseded = recent.iter().filter_map(|operation| superseding_key(operation).transpose());
+        let superseded: HashSet<Key> = superseded.collect::<Result<_, _>>()?;
+        let live = operations.into_iter().filter(|(key, _)| !superseded.contains(key));
+        Ok(live.map(|(_, operation)| operation).collect())
+    }
+
+    fn rewrite(&self) -> MutexGuard<'_, Option<Rewrite>> {
+        self.rewrite.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a group in place of the chunks it was read from, with so many operations fewer. How many bytes that were;
@@ -248,12 +315,16 @@ impl Inner {
     }
 
     /// The bucket is compacted.
-    fn finish(&self, bucket: BucketId, generation: u64) -> Result<(), StorageError> {
+    fn finish(&self, bucket: BucketId, generation: u64, is_again_soon: bool) -> Result<(), StorageError> {
         let options = self.options.compaction;
         self.slice(generation, |writer| {
             writer.transaction(Durability::Later, |change| {
                 let Some(mut bucket) = Bucket::load(change.tx, bucket)? else { return Ok(()) };
-                bucket.due_count = options.due_count(bucket.folded.count);
+                bucket.due_count = if is_again_soon {
+                    bucket.folded.count + options.growth_min.max(1)
+                } else {
+                    options.due_count(bucket.folded.count)
+                };
                 bucket.update(change.tx)
             })?;
             Ok(true)
@@ -265,24 +336,22 @@ impl Inner {
 /// The newest chunks that end with an operation up to this one.
 fn newest_group(conn: &Connection, bucket: BucketId, upto: Option<OpId>) -> Result<Option<Group>, StorageError> {
     let upto = upto.map_or(i64::MAX, |upto| upto.get().cast_signed());
-    let mut chunks = load(conn, bucket, upto, "DESC")?;
+    let mut chunks = load(conn, bucket, upto, "<= ?2 ORDER BY last_op_id DESC")?;
     chunks.reverse();
     Ok(Group::of(chunks))
 }
 
-/// The chunks a bucket begins with.
-fn oldest_group(conn: &Connection, bucket: BucketId) -> Result<Option<Group>, StorageError> {
-    Ok(Group::of(load(conn, bucket, i64::MAX, "ASC")?))
+/// The oldest chunks that end with an operation after this one.
+fn group_after(conn: &Connection, bucket: BucketId, after: OpId) -> Result<Option<Group>, StorageError> {
+    Ok(Group::of(load(conn, bucket, after.get().cast_signed(), "> ?2 ORDER BY last_op_id")?))
 }
 
-/// As many chunks as a step looks at, with their ids.
-fn load(conn: &Connection, bucket: BucketId, upto: i64, order: &str) -> Result<Vec<(i64, Chunk)>, StorageError> {
+/// As many chunks as a step looks at, with their ids: those whose last operation is thus to this one.
+fn load(conn: &Connection, bucket: BucketId, op_id: i64, which: &str) -> Result<Vec<(i64, Chunk)>, StorageError> {
     let columns = chunk::COLUMNS;
-    let sql = format!(
-        "SELECT {columns}, id FROM chunk WHERE bucket_id = ?1 AND last_op_id <= ?2 ORDER BY last_op_id {order}"
-    );
+    let sql = format!("SELECT {columns}, id FROM chunk WHERE bucket_id = ?1 AND last_op_id {which}");
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query((bucket.column(), upto))?;
+    let mut rows = statement.query((bucket.column(), op_id))?;
     let (mut chunks, mut bytes) = (Vec::new(), 0);
     while bytes < STEP_BYTES
         && chunks.len() < STEP_CHUNKS

@@ -27,7 +27,7 @@ type Answers = BTreeMap<String, Result<String, &'static str>>;
 fn options() -> SqliteOptions {
     SqliteOptions {
         straight: StraightLimits { chunk_bytes: 4_000, row_bytes: 20_000 },
-        compaction: CompactionOptions { growth_min: 50, growth_percent: 10, bytes_per_second: 0 },
+        compaction: CompactionOptions { growth_min: 50, growth_percent: 10, rewrite_percent: 50, bytes_per_second: 0 },
         ..SqliteOptions::default()
     }
 }

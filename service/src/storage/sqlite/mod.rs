@@ -80,7 +80,7 @@ use rusqlite::Connection;
 
 pub use self::verify::{Damage, Verification, VerifyProgress};
 use self::{
-    compact::Compaction,
+    compact::{Compaction, Rewrite},
     head::Head,
     placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
@@ -175,6 +175,8 @@ struct Inner {
     /// Names of buckets that rows were read with. Numbers are never reused, so they hold. Locked for one look at a time.
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
+    /// What compaction leaves to the next commit. Locked for one look at a time.
+    rewrite: Mutex<Option<Rewrite>>,
     signal: Signal,
     /// Whether forgotten buckets may have chunks.
     has_forgotten: AtomicBool,
@@ -239,6 +241,7 @@ impl SqliteStore {
             row_reader: RowReader::new(reader_cache_bytes),
             bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
+            rewrite: Mutex::default(),
             signal: Signal::default(),
             has_forgotten: AtomicBool::new(true),
             log_pages,
@@ -337,8 +340,11 @@ impl Inner {
     }
 
     /// Commits to the file, then changes memory alike.
-    fn commit_and_publish(&self, batch: Batch) -> Result<Commit, StorageError> {
+    fn commit_and_publish(&self, mut batch: Batch) -> Result<Commit, StorageError> {
         let mut writer = self.writer();
+        if batch.visible_at.is_some() {
+            batch.operations.splice(..0, self.take_rewrite(&writer)?);
+        }
         let appended = {
             // Only the writer changes it, so nobody waits for it meanwhile.
             let memory = Memory { tail: &self.tail_read(), placed: &self.placed };

@@ -369,7 +369,7 @@ fn store(random: &mut Random) -> (Arc<dyn BucketStore>, Option<TempDir>) {
         fold_operations: 20 + random.below(200),
         straight: StraightLimits { chunk_bytes: 100 + random.below(4_000), ..StraightLimits::default() },
         // When the simulation says so, which a seed repeats.
-        compaction: CompactionOptions { growth_min: 5, growth_percent: 20, bytes_per_second: 0 },
+        compaction: CompactionOptions { growth_min: 5, growth_percent: 20, rewrite_percent: 50, bytes_per_second: 0 },
         ..SqliteOptions::default()
     };
     let store = SqliteStore::open(folder.path(), options).expect("a new store");

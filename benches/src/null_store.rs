@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kairos_sync::{
     lsn::Lsn,
     storage::{
-        Batch, BucketStore, BucketTotals, Checkpoint, Commit, DeploymentNumber, LookupKey, LookupValue, NamePrefixes,
-        OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
-        WriteCheckpointKey,
+        Batch, BucketStore, BucketTotals, Checkpoint, Commit, DefinitionStats, DeploymentNumber, LookupKey,
+        LookupValue, NamePrefixes, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules,
+        TableId, WriteCheckpoint, WriteCheckpointKey,
     },
 };
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
@@ -135,6 +135,10 @@ impl BucketStore for NullStore {
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    fn definition_stats(&self) -> Result<Vec<DefinitionStats>, StorageError> {
+        Ok(Vec::new())
     }
 
     fn compact(&self) -> Result<bool, StorageError> {

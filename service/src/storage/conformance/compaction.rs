@@ -121,7 +121,9 @@ impl History {
         let mut client = Client { target: Some(totals), ..Client::default() };
         let all = read_all(store, &name(bucket), OpId::ZERO, totals.last_op_id, 300).unwrap();
         assert_eq!(all.len() as u64, totals.count);
-        all.into_iter().for_each(|operation| client.apply(operation));
+        for operation in all {
+            client.apply(operation);
+        }
         assert_eq!(client.added, totals.checksum);
         assert_eq!(client.rows, self.newest.get(bucket).cloned().unwrap_or_default());
     }
@@ -139,7 +141,9 @@ impl Client {
         let range = store.operations(&name(bucket), self.position, target.last_op_id, bytes_max).unwrap();
         let json = [b"[", range.json.as_ref(), b"]"].concat();
         let operations: Vec<Operation> = serde_json::from_slice(&json).unwrap();
-        operations.into_iter().for_each(|operation| self.apply(operation));
+        for operation in operations {
+            self.apply(operation);
+        }
         self.valid_from = self.valid_from.max(range.valid_from);
         if range.has_more {
             return;

@@ -55,14 +55,15 @@ impl Bucket {
 
     /// The bucket of this name.
     pub(super) fn find(conn: &Connection, name: &BucketName) -> Result<Option<Self>, StorageError> {
-        let sql = "SELECT id FROM bucket WHERE name = ?1";
-        let id: Option<i64> = conn.prepare_cached(sql)?.query_row([name.as_str()], |row| row.get(0)).optional()?;
-        let Some(id) = id.map(BucketId::from_column).transpose()? else { return Ok(None) };
-        // The index gave the number. Were it damaged, it would be that of another bucket, or of none.
-        match Self::load(conn, id)? {
-            Some(bucket) if bucket.name == *name => Ok(Some(bucket)),
-            _ => Err(StorageError::Damaged { what: "a bucket is found under another name".to_owned() }),
+        // One statement, which a reset or another change cannot come into.
+        let sql = format!("SELECT {} FROM bucket WHERE name = ?1", Self::COLUMNS);
+        let mut statement = conn.prepare_cached(&sql)?;
+        let found = statement.query_row([name.as_str()], |row| Ok(Self::read(row))).optional()?.transpose()?;
+        // Were the index damaged, it would be another one.
+        if found.as_ref().is_some_and(|bucket| bucket.name != *name) {
+            return Err(StorageError::Damaged { what: "a bucket is found under another name".to_owned() });
         }
+        Ok(found)
     }
 
     /// Writes a new bucket.

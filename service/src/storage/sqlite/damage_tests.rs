@@ -163,19 +163,18 @@ enum Fate {
 fn fate(files: &[(&str, Vec<u8>)], expected: &Answers, case: &str) -> Fate {
     let put = || {
         let folder = tempfile::tempdir().unwrap();
-        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+        for (name, bytes) in files {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
         folder
     };
     let folder = put();
     let found = Verification::of(folder.path(), &mut |_| {});
     let is_found = found.as_ref().map_or(true, |found| !found.is_whole());
     let folder = put();
-    let store = match SqliteStore::open(folder.path(), options()) {
-        Ok(store) => store,
-        Err(_) => {
-            assert!(is_found, "{case}: the store cannot be opened, and verify finds nothing");
-            return Fate::FoundOnOpening;
-        }
+    let Ok(store) = SqliteStore::open(folder.path(), options()) else {
+        assert!(is_found, "{case}: the store cannot be opened, and verify finds nothing");
+        return Fate::FoundOnOpening;
     };
     let answers = answers(&store);
     let differing: Vec<_> = expected

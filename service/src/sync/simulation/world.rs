@@ -134,9 +134,8 @@ impl World {
                 self.change(random, count);
             }
             20..45 => self.replicate(random),
-            45..60 => self.publish(),
             60..65 if self.compacts => self.compact(random),
-            60..65 => self.publish(),
+            45..65 => self.publish(),
             65..88 => {
                 let lines = 1 + random.below(12);
                 self.read(client, lines).await;
@@ -266,7 +265,7 @@ impl World {
     }
 
     fn compact(&mut self, random: &mut Random) {
-        for _ in 0..1 + random.below(6) {
+        for _ in 0..=random.below(6) {
             self.store.compact().expect("the store works");
         }
     }

@@ -27,6 +27,7 @@ mod slots;
 mod source_setup;
 mod statements;
 mod status;
+mod store;
 mod tidy;
 mod transactions;
 mod types;

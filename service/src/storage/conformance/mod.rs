@@ -36,7 +36,7 @@ macro_rules! suite {
             replication_state_is_replaced_whole, a_reset_keeps_op_ids_and_write_checkpoints,
             prefixes_are_short_and_never_repeated, write_checkpoints_count_per_key, requested_write_checkpoints_never_go_back,
             write_checkpoints_of_a_batch_are_there_with_it, released_write_checkpoints_are_reached, a_reopened_store_is_the_same,
-            statistics_count_what_is_there,
+            statistics_count_what_is_there, sizes_are_told_by_definition,
         }
         $crate::storage::conformance::suite! { $engine, concurrency: views_are_consistent_while_commits_run, write_checkpoints_may_be_concurrent, }
         $crate::storage::conformance::suite! { $engine, deployments: rules_are_stored_with_what_they_serve, what_is_forgotten_is_gone_and_nothing_else, }

@@ -4,8 +4,8 @@ use kairos_sync_protocol::{WriteCheckpointId, operation::OpKind};
 
 use super::{
     super::{
-        BucketGrowth, BucketTotals, Checkpoint, Dependency, RANGE_OPERATIONS_MAX, StoreStats, WriteCheckpoint,
-        WriteCheckpointKey,
+        BucketGrowth, BucketTotals, Checkpoint, DefinitionStats, Dependency, RANGE_OPERATIONS_MAX, StoreStats,
+        WriteCheckpoint, WriteCheckpointKey,
     },
     *,
 };
@@ -416,4 +416,31 @@ pub(in crate::storage) fn statistics_count_what_is_there<E: Engine>(new: &dyn Fn
     let StoreStats { bucket_count, operation_count, row_count, size_bytes } = store.stats().unwrap();
     assert_eq!((bucket_count, operation_count, row_count), (2, 4, 1));
     assert!(size_bytes > 0);
+}
+
+pub(in crate::storage) fn sizes_are_told_by_definition<E: Engine>(new: &dyn Fn() -> E) {
+    let engine = new();
+    let store = engine.open();
+    let prefix = store.bucket_prefix().unwrap();
+    let bucket = |own: &str| format!("{prefix}{own}");
+    let outputs = |own: &[&str]| own.iter().map(|own| output(&bucket(own), "1")).collect();
+    let rows = vec![
+        (key(1, "a"), Some(row("image", outputs(&["todos[1]", "lists[]"])))),
+        (key(1, "b"), Some(row("image", outputs(&["todos[2]"])))),
+        (key(1, "c"), Some(row("image", outputs(&["todos[2]"])))),
+    ];
+    let operations = ["todos[1]", "lists[]", "todos[2]", "todos[2]", "todos[2]"].map(|own| put(&bucket(own), "1"));
+    store.commit(Batch { rows, ..batch(operations.to_vec()) }).unwrap();
+    store.commit(Batch { rows: vec![(key(1, "c"), None)], ..batch(vec![]) }).unwrap();
+    let stats = store.definition_stats().unwrap();
+    let counts = |of: &DefinitionStats| (of.definition.clone(), of.bucket_count, of.operation_count, of.row_count);
+    let expected = [("lists".to_owned(), 1, 1, 1), ("todos".to_owned(), 2, 4, 2)];
+    assert_eq!(stats.iter().map(counts).collect::<Vec<_>>(), expected);
+    let json: usize = ["todos[1]", "todos[2]"]
+        .map(|own| store.operations(&name(&bucket(own)), OpId::ZERO, op_id(5), NO_BOUND).unwrap())
+        .into_iter()
+        .map(|range| range.json.len() + 1 - range.count)
+        .sum();
+    assert_eq!(stats[1].json_bytes, json as u64);
+    assert!(stats.iter().all(|of| of.stored_bytes > 0));
 }

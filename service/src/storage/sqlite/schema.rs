@@ -191,6 +191,17 @@ impl StoreFolder {
         Ok(conn)
     }
 
+    /// A connection that only reads, to a store that nobody has open. Writes nothing, unless it has to be upgraded first.
+    pub(super) fn reader_of_closed(&self, cache_bytes: usize) -> Result<Connection, StorageError> {
+        let conn = self.reader(cache_bytes)?;
+        self.check_format(&conn)?;
+        if format_of(&conn)? == (APPLICATION_ID, FORMAT) {
+            return Ok(conn);
+        }
+        drop(self.writer(cache_bytes)?);
+        Ok(conn)
+    }
+
     /// Bytes on disk, with the log.
     pub(super) fn size_bytes(&self) -> u64 {
         let bytes = |file: &Path| fs::metadata(file).map_or(0, |file| file.len());

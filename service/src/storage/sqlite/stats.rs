@@ -34,7 +34,7 @@ pub(super) struct Definitions {
 /// Sizes of the store in `folder`, which is not open. Reads the whole row store.
 pub(super) fn of_folder(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStats>), StorageError> {
     let folder = StoreFolder::lock_existing(folder)?;
-    let conn = folder.writer(CACHE_BYTES)?;
+    let conn = folder.reader_of_closed(CACHE_BYTES)?;
     let head = Head::read(&conn)?;
     let tail = Tail::load(&conn, &head)?;
     let mut definitions = Definitions::of(&conn, &head, &tail)?;

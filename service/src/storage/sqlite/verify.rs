@@ -79,7 +79,7 @@ impl Verification {
     pub fn of(folder: &Path, progress: &mut dyn FnMut(VerifyProgress)) -> Result<Self, StorageError> {
         let folder = StoreFolder::lock_existing(folder)?;
         let mut verifier = Verifier { found: Self::default(), progress, position: VerifyProgress::default() };
-        match folder.writer(CACHE_BYTES) {
+        match folder.reader_of_closed(CACHE_BYTES) {
             Ok(conn) => verifier.run(&conn),
             Err(error @ StorageError::Damaged { .. }) => verifier.note(&error, None),
             Err(error) => return Err(error),

@@ -132,7 +132,7 @@ impl Superseding {
 
 /// Finds the operations of a bucket that are worth writing again, going from the oldest to the newest.
 #[derive(Debug)]
-pub(super) struct Rewriting {
+pub(super) struct Rewritable {
     options: CompactionOptions,
     /// What a CLEAR could replace.
     idle_count: u64,
@@ -147,7 +147,7 @@ pub(super) struct Rewriting {
     superseded: HashSet<Key, RandomState>,
 }
 
-impl Rewriting {
+impl Rewritable {
     pub(super) fn new(options: CompactionOptions) -> Self {
         Self {
             options,
@@ -325,13 +325,13 @@ mod tests {
 
     /// What is written again of a history, where each operation is an id and whether it puts something.
     fn rewritten(history: &[(u64, Option<&str>)], options: CompactionOptions) -> Vec<String> {
-        let mut rewriting = Rewriting::new(options);
+        let mut rewritable = Rewritable::new(options);
         for (op_id, id) in history {
             let operation = operation(*op_id, ["t", id.unwrap_or("x"), "k"], Some("{\"a\":\"b\"}"));
             let operation = if id.is_some() { operation } else { moved(&operation) };
-            rewriting.look_at(&operation).unwrap();
+            rewritable.look_at(&operation).unwrap();
         }
-        let operations = rewriting.finish(&BucketName::new("b")).unwrap();
+        let operations = rewritable.finish(&BucketName::new("b")).unwrap();
         let text = |(_, operation): (Key, NewOperation)| {
             format!("{} {}", operation.output.object_id, operation.data.unwrap_or_default())
         };

@@ -3,7 +3,8 @@
 //!
 //! **Invariants**
 //!
-//! - Lines that are kept have a bound in bytes; the ones used least recently go first.
+//! - Lines that are kept have a bound in bytes; the ones used least recently go first. None is given to others for longer
+//!   than some seconds.
 //! - Reads of the store that are under way have a bound, and wait in the order they came: a bulk download takes turns
 //!   with small updates.
 //! - Any number of clients that ask for the same line cost one read.
@@ -13,6 +14,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use lru::LruCache;
 use tokio::{
     sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::{self, JoinHandle},
+    time::Instant,
 };
 
 use super::{
@@ -42,6 +45,9 @@ const LINE_BYTES_MAX: usize = 384 * 1024;
 const PACKED_BYTES_MIN: usize = 8 * 1024;
 /// Lines that are kept, at most.
 const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::new(64 * 1024).expect("not zero");
+/// How long a line is given to others: compaction may have made its operations fewer meanwhile. Long enough for all who
+/// come back at once.
+const SHARED_FOR: Duration = Duration::from_secs(10);
 /// What keeping a line costs beside its bytes, about.
 const ENTRY_BYTES: usize = 400;
 
@@ -105,8 +111,9 @@ struct Key {
 /// A line that is there or under way.
 #[derive(Debug)]
 struct Slot {
-    /// What was asked for.
+    /// What was asked for, and when.
     upto: OpId,
+    asked_at: Instant,
     line: OnceCell<Arc<DataLine>>,
 }
 
@@ -215,7 +222,7 @@ impl Kept {
         {
             return Arc::clone(&entry.slot);
         }
-        let slot = Arc::new(Slot { upto, line: OnceCell::new() });
+        let slot = Arc::new(Slot { upto, asked_at: Instant::now(), line: OnceCell::new() });
         // What leaves is the line of an older state or, where there are too many, that of another key.
         if let Some((_, left)) = self.entries.push(key.clone(), Entry { slot: Arc::clone(&slot), bytes: 0 }) {
             self.bytes -= left.bytes;
@@ -249,10 +256,10 @@ impl Kept {
 }
 
 impl Slot {
-    /// A line that is full is right for every later state; any other is right for its own state alone. Compaction may have
-    /// changed the operations meanwhile, which makes the line longer than it would be now, but not wrong.
+    /// A line that is full is right for every later state; any other is right for its own state alone.
     fn serves(&self, upto: OpId) -> bool {
-        self.upto == upto || self.line.get().is_some_and(|line| line.has_more && line.last_op_id <= upto)
+        let is_full_before = |line: &Arc<DataLine>| line.has_more && line.last_op_id <= upto;
+        self.asked_at.elapsed() < SHARED_FOR && (self.upto == upto || self.line.get().is_some_and(is_full_before))
     }
 }
 
@@ -325,6 +332,15 @@ mod tests {
         let part = ranges.line(range(&bucket, op_id(1000), op_id(1500)), JSON).await.unwrap();
         assert_eq!(part.count, 500);
         assert_eq!(ranges.line(range(&bucket, op_id(1000), op_id(1501)), JSON).await.unwrap().count, 501);
+    }
+
+    #[tokio::test]
+    async fn a_line_is_read_again_after_a_while_since_operations_become_fewer() {
+        let (ranges, bucket, _) = ranges(2000, 10, 1 << 20);
+        let line = ranges.line(range(&bucket, OpId::ZERO, op_id(2000)), JSON).await.unwrap();
+        let asked = |ago| Slot { upto: op_id(2000), asked_at: Instant::now() - ago, line: Arc::clone(&line).into() };
+        assert!(asked(Duration::ZERO).serves(op_id(2001)));
+        assert!(!asked(SHARED_FOR).serves(op_id(2001)) && !asked(SHARED_FOR).serves(op_id(2000)));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
 mod basics;
+mod compaction;
 mod deployments;
 mod encodings;
 mod gate;

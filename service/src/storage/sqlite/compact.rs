@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Each step replaces some chunks by others in one transaction, which is right by itself: where compaction ends early, in a
-//! crash or because the store is closed, what it did stays, and the bucket is still due. What is still in the tail is left
-//! alone; it is young.
+//! crash or because the store is closed, what it did stays, and the bucket is still due. Only chunks are compacted: what a
+//! busy bucket has in the tail is folded first.
 
 use std::{
     collections::HashSet,
+    mem,
     sync::{MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,13 +24,15 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{
     super::{
         NewOperation, StorageError,
-        compaction::{CompactionOptions, Key, Rewriting, Superseding, cleared, count_to_clear, moved, superseding_key},
+        compaction::{
+            CompactionOptions, Key, Rewritable, Superseding, cleared, count_to_clear, moved, superseding_key,
+        },
         wire::WireOperation,
     },
     BucketId, Inner,
     bucket::Bucket,
     chunk::{self, Chunk, Links, NewChunks},
-    fold::free_pages_kept,
+    fold::{FoldBound, free_pages_kept},
     head::Head,
     writer::{Durability, Writer},
 };
@@ -62,17 +65,28 @@ enum Stage {
     Clearing,
     /// Operations up to this one were looked at.
     Rewriting {
-        rewriting: Rewriting,
+        rewritable: Rewritable,
         seen: OpId,
     },
 }
 
-/// Operations of a bucket that the next commit appends again.
+/// Operations of a bucket that a commit appends again.
+#[derive(Debug, Default)]
+pub(super) enum Rewriting {
+    #[default]
+    Nothing,
+    /// The next one shall.
+    Due(Rewrite),
+    /// One has, mostly: what they stood for can be cleared now.
+    Done(BucketId),
+}
+
+/// What is to be appended.
 #[derive(Debug)]
 pub(super) struct Rewrite {
     bucket: BucketId,
     generation: u64,
-    /// All that was in chunks was looked at, up to this one. Later ones may supersede these.
+    /// Operations up to this one were looked at. Later ones may supersede these.
     seen: OpId,
     operations: Vec<(Key, NewOperation)>,
 }
@@ -134,7 +148,7 @@ impl Inner {
         let (bytes, stage) = match stage {
             Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next)?,
             Stage::Clearing => self.clear_step(bucket, generation, upto)?,
-            Stage::Rewriting { rewriting, seen } => self.rewrite_step(bucket, generation, rewriting, seen)?,
+            Stage::Rewriting { rewritable, seen } => self.rewrite_step(bucket, generation, rewritable, seen)?,
         };
         maintenance.compaction = stage.map(|stage| Compaction { bucket, generation, upto, stage });
         let is_done = maintenance.compaction.is_none();
@@ -176,15 +190,42 @@ impl Inner {
 
     /// A bucket for which it pays, if anything is visible.
     fn next_compaction(&self) -> Result<Option<Compaction>, StorageError> {
-        let writer = self.writer();
-        let head = writer.head();
-        let (generation, Some(checkpoint)) = (head.generation, head.checkpoint) else { return Ok(None) };
-        drop(writer);
+        let upto = self.bound();
+        let Some(checkpoint) = self.writer().head().checkpoint else { return Ok(None) };
+        let rewritten = match *self.rewriting() {
+            Rewriting::Done(id) => Some(id),
+            _ => None,
+        };
+        if let Some(id) = rewritten {
+            self.fold_bucket(id, upto)?;
+            *self.rewriting() = Rewriting::Nothing;
+            let bucket = Bucket::load(self.reader()?.conn(), id)?;
+            return Ok(bucket.map(|bucket| Compaction::of(&bucket, upto.generation, checkpoint.op_id)));
+        }
+        self.fold_busy(upto)?;
         let reader = self.reader()?;
         let columns = Bucket::COLUMNS;
         let sql = format!("SELECT {columns} FROM bucket WHERE operation_count >= due_count ORDER BY id LIMIT 1");
         let due = reader.conn().prepare_cached(&sql)?.query_row([], |row| Ok(Bucket::read(row))).optional()?;
-        Ok(due.transpose()?.map(|bucket| Compaction::of(&bucket, generation, checkpoint.op_id)))
+        Ok(due.transpose()?.map(|bucket| Compaction::of(&bucket, upto.generation, checkpoint.op_id)))
+    }
+
+    /// Folds buckets that are due with what they have in the tail: where little happens, that may be there for weeks.
+    fn fold_busy(&self, upto: FoldBound) -> Result<(), StorageError> {
+        let growth_min = self.options.compaction.growth_min.max(1);
+        let totals = self.tail_read().totals();
+        for (id, recent) in totals.iter().filter(|(_, recent)| recent.count >= growth_min) {
+            let bucket = Bucket::load(self.reader()?.conn(), *id)?;
+            if bucket.is_some_and(|bucket| bucket.folded.count + recent.count >= bucket.due_count) {
+                self.fold_bucket(*id, upto)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_bucket(&self, bucket: BucketId, upto: FoldBound) -> Result<(), StorageError> {
+        let plan = self.plan(bucket, upto.op_id)?;
+        self.store_plans(upto, plan.as_slice()).map(|_| ())
     }
 
     fn move_step(
@@ -225,7 +266,7 @@ impl Inner {
         let count = count_to_clear(&group.operations[..visible])?;
         let is_all = count == group.operations.len();
         let begin_rewriting =
-            || Stage::Rewriting { rewriting: Rewriting::new(self.options.compaction), seen: OpId::ZERO };
+            || Stage::Rewriting { rewritable: Rewritable::new(self.options.compaction), seen: OpId::ZERO };
         let Some(clear) = cleared(&group.operations[..count]) else {
             return Ok((read, Some(begin_rewriting())));
         };
@@ -240,24 +281,24 @@ impl Inner {
         &self,
         bucket: BucketId,
         generation: u64,
-        mut rewriting: Rewriting,
+        mut rewritable: Rewritable,
         seen: OpId,
     ) -> Result<(u64, Option<Stage>), StorageError> {
         let group = group_after(self.reader()?.conn(), bucket, seen)?;
-        if let Some(group) = group.filter(|_| rewriting.wants_more()) {
+        if let Some(group) = group.filter(|_| rewritable.wants_more()) {
             let start = group.operations.partition_point(|operation| operation.op_id <= seen);
-            group.operations[start..].iter().try_for_each(|operation| rewriting.look_at(operation))?;
+            group.operations[start..].iter().try_for_each(|operation| rewritable.look_at(operation))?;
             let seen = group.operations.last().map(|operation| operation.op_id).unwrap_or_default();
-            return Ok((group.json_bytes, Some(Stage::Rewriting { rewriting, seen })));
+            return Ok((group.json_bytes, Some(Stage::Rewriting { rewritable, seen })));
         }
         let Some(name) = Bucket::load(self.reader()?.conn(), bucket)?.map(|bucket| bucket.name) else {
             return Ok((0, None));
         };
-        let operations = rewriting.finish(&name)?;
+        let operations = rewritable.finish(&name)?;
         // What is written again is folded, and then cleared, before long.
         let is_again_soon = !operations.is_empty();
         if is_again_soon {
-            *self.rewrite() = Some(Rewrite { bucket, generation, seen, operations });
+            *self.rewriting() = Rewriting::Due(Rewrite { bucket, generation, seen, operations });
         }
         self.finish(bucket, generation, is_again_soon)?;
         Ok((0, None))
@@ -266,22 +307,29 @@ impl Inner {
     /// What a commit that is visible shall write again before its own operations, if there is anything. Only what still
     /// counts: nothing of these keys came since.
     pub(super) fn take_rewrite(&self, writer: &Writer) -> Result<Vec<NewOperation>, StorageError> {
-        let Some(Rewrite { bucket: id, generation, seen, operations }) = self.rewrite().take() else {
+        let due = mem::take(&mut *self.rewriting());
+        let Rewriting::Due(Rewrite { bucket: id, generation, seen, operations }) = due else {
+            *self.rewriting() = due;
             return Ok(Vec::new());
         };
-        let bucket = Bucket::load(writer.conn(), id)?.filter(|bucket| bucket.folded.last_op_id == seen);
-        if bucket.is_none() || writer.head().generation != generation {
+        // Whatever comes of it, the bucket is looked at again.
+        *self.rewriting() = Rewriting::Done(id);
+        let bucket = Bucket::load(writer.conn(), id)?.filter(|_| writer.head().generation == generation);
+        let Some(bucket) = bucket else { return Ok(Vec::new()) };
+        let folded = group_after(writer.conn(), id, seen)?.map(|group| group.operations).unwrap_or_default();
+        if folded.last().map_or(seen, |last| last.op_id) < bucket.folded.last_op_id {
+            // Too much came since to be looked at while a commit waits.
             return Ok(Vec::new());
         }
-        let recent = self.tail_read().all(id);
+        let recent: Vec<_> = folded.into_iter().chain(self.tail_read().all(id)).collect();
         let superseded = recent.iter().filter_map(|operation| superseding_key(operation).transpose());
         let superseded: HashSet<Key> = superseded.collect::<Result<_, _>>()?;
         let live = operations.into_iter().filter(|(key, _)| !superseded.contains(key));
         Ok(live.map(|(_, operation)| operation).collect())
     }
 
-    fn rewrite(&self) -> MutexGuard<'_, Option<Rewrite>> {
-        self.rewrite.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rewriting(&self) -> MutexGuard<'_, Rewriting> {
+        self.rewriting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a group in place of the chunks it was read from, with so many operations fewer. How many bytes that were;

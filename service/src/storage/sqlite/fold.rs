@@ -94,15 +94,18 @@ impl Inner {
     /// Moves all that is in the tail now to where it is kept.
     pub(super) fn fold(&self) -> Result<(), StorageError> {
         let _alone = self.maintenance();
-        let upto = {
-            let writer = self.writer();
-            let head = writer.head();
-            FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
-        };
+        let upto = self.bound();
         let folded = self.fold_operations(upto)? && self.fold_rows(upto)?;
         fault_point("store.before-forgetting");
         while folded && self.delete_blocks(upto)? {}
         Ok(())
+    }
+
+    /// All that is in the store now.
+    pub(super) fn bound(&self) -> FoldBound {
+        let writer = self.writer();
+        let head = writer.head();
+        FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
     }
 
     /// `false` if it was given up, because of a reset or because the store is being closed.

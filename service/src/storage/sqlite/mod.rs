@@ -80,7 +80,7 @@ use rusqlite::Connection;
 
 pub use self::verify::{Damage, Verification, VerifyProgress};
 use self::{
-    compact::{Compaction, Rewrite},
+    compact::{Compaction, Rewriting},
     head::Head,
     placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
@@ -176,7 +176,7 @@ struct Inner {
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
     /// What compaction leaves to the next commit. Locked for one look at a time.
-    rewrite: Mutex<Option<Rewrite>>,
+    rewriting: Mutex<Rewriting>,
     signal: Signal,
     /// Whether forgotten buckets may have chunks.
     has_forgotten: AtomicBool,
@@ -241,7 +241,7 @@ impl SqliteStore {
             row_reader: RowReader::new(reader_cache_bytes),
             bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
-            rewrite: Mutex::default(),
+            rewriting: Mutex::default(),
             signal: Signal::default(),
             has_forgotten: AtomicBool::new(true),
             log_pages,

@@ -13,7 +13,6 @@ use super::{
         BucketTotals, NewOperation, RowOutput,
         conformance::{self, Engine},
     },
-    fold::FoldBound,
     *,
 };
 
@@ -62,7 +61,7 @@ fn collecting() -> SqliteOptions {
 
 mod tail_only {
     use super::*;
-    conformance::suite!(Folder::new(SqliteOptions { fold_operations: 1_000, ..compacting() }));
+    conformance::suite!(Folder::new(SqliteOptions::default()));
 }
 
 mod folding {
@@ -116,13 +115,6 @@ fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
     (0..3).map(of_bucket).collect()
 }
 
-/// All that is in the store.
-fn bound(store: &SqliteStore) -> FoldBound {
-    let writer = store.inner.writer();
-    let head = writer.head();
-    FoldBound { generation: head.generation, op_id: head.last_op_id, version: head.version }
-}
-
 fn count(store: &SqliteStore, sql: &str) -> i64 {
     store.inner.writer().conn().query_row(sql, [], |row| row.get(0)).unwrap()
 }
@@ -165,7 +157,7 @@ fn a_fold_cut_off_halfway_loses_and_doubles_nothing() {
     store.commit(batch(90)).unwrap();
     let before = contents(&store);
     let first = store.inner.tail_read().bucket_ids()[0];
-    let upto = bound(&store);
+    let upto = store.inner.bound();
     let plan = store.inner.plan(first, upto.op_id).unwrap().unwrap();
     assert!(store.inner.store_plans(upto, &[plan]).unwrap());
     assert_eq!(contents(&store), before);
@@ -203,7 +195,7 @@ fn rows_are_the_same_before_during_and_after_a_fold() {
     commit(&store, vec![(1, None), (2, Some(row("changed"))), (3, Some(row("third")))]);
     let expected = ["changed", "third", "fourth"];
     assert_eq!(rows(&store), expected);
-    let upto = bound(&store);
+    let upto = store.inner.bound();
     let first = store.inner.tail_read().rows.slice(None, upto.version, 2);
     assert!(store.inner.place_rows(upto, &first).unwrap());
     assert_eq!(rows(&store), expected, "two rows are in their place");
@@ -221,7 +213,7 @@ fn a_fold_that_meets_a_reset_gives_up() {
     let folder = Folder::new(collecting());
     let store = folder.store().unwrap();
     store.commit(batch(90)).unwrap();
-    let upto = bound(&store);
+    let upto = store.inner.bound();
     let bucket = store.inner.tail_read().bucket_ids()[0];
     let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
     store.reset().unwrap();
@@ -234,7 +226,7 @@ fn a_fold_gives_way_to_a_commit_that_took_its_operations_along() {
     let folder = Folder::new(SqliteOptions::default());
     let store = folder.store().unwrap();
     store.commit(batch(3)).unwrap();
-    let upto = bound(&store);
+    let upto = store.inner.bound();
     let bucket = store.inner.tail_read().bucket_ids()[0];
     let plan = store.inner.plan(bucket, upto.op_id).unwrap().unwrap();
     store.commit(batch(300)).unwrap();
@@ -537,4 +529,32 @@ fn a_few_old_rows_do_not_keep_many_operations_alive() {
     assert!((3..=60).contains(&again), "{again} were written again");
     let (count, again) = rewriting(0);
     assert!(count > 590 && again == 0, "{count} operations, {again} written again");
+}
+
+/// With the options of a service, in the background: what few rows were changed into often is soon little again.
+#[test]
+fn compaction_goes_on_by_itself() {
+    let folder = Folder::new(SqliteOptions::default());
+    let store = folder.store().unwrap();
+    let operation = |id: u64, round: u64| NewOperation {
+        output: RowOutput { bucket: bucket(0), object_type: "t".into(), object_id: id.to_string().into() },
+        subkey: "k".into(),
+        checksum: Checksum::from_bits(u32::try_from(id * 1_000 + round).unwrap()),
+        data: Some(format!("{{\"round\":{round}}}").into()),
+    };
+    let commit = |operations| store.commit(Batch { operations, ..batch(0) }).unwrap();
+    commit((0..53).map(|id| operation(id, 0)).collect());
+    for round in 1..=100 {
+        commit((3..53).map(|id| operation(id, round)).collect());
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    for round in 101.. {
+        commit(vec![operation(3, round)]);
+        let count = store.view().unwrap().bucket(&bucket(0)).unwrap().count;
+        if count < 1_000 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{count} operations for 53 rows");
+        thread::sleep(Duration::from_millis(100));
+    }
 }

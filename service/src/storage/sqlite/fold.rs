@@ -162,6 +162,8 @@ impl Inner {
             return Ok(None);
         }
         let reader = self.reader()?;
+        // One state: a reset must not look like a missing chunk.
+        reader.conn().execute_batch("BEGIN")?;
         FoldPlan::new(reader.conn(), bucket, operations).map(Some)
     }
 

@@ -25,7 +25,7 @@ use crate::{
     replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
     rules_explain,
-    rules_plan::{self, PlanError, PlanOptions},
+    rules_plan::PlanError,
     server,
     service_status::{self, StatusOptions},
 };
@@ -183,17 +183,16 @@ pub async fn client(arguments: &ClientArguments) -> ExitCode {
     }
 }
 
-/// `rules plan`: prints what a deployment would do.
-pub fn plan_rules(options: &PlanOptions) -> ExitCode {
-    match rules_plan::plan(options) {
+/// Prints what a command of rules says, or why it does not. Exits with 1 if it was refused, 2 if nothing could be found out.
+pub fn print_or_refuse(said: Result<String, PlanError>) -> ExitCode {
+    match said {
         Ok(text) => {
             let _ = io::stdout().lock().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let code = if matches!(error, PlanError::Rules(_)) { 1 } else { 2 };
             finish(Err((error.code(), server::chain(&error))));
-            ExitCode::from(code)
+            ExitCode::from(if error.is_refusal() { 1 } else { 2 })
         }
     }
 }

@@ -9,8 +9,15 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
-    auth_check::AuthCommand, client_command::ClientArguments, commands, copy_bars::CopyBars, demo::DemoOptions,
-    doctor::DoctorOptions, explain::ExplainArguments, rules_check::CheckOptions, rules_plan::PlanOptions,
+    auth_check::AuthCommand,
+    client_command::ClientArguments,
+    commands,
+    copy_bars::CopyBars,
+    demo::DemoOptions,
+    doctor::DoctorOptions,
+    explain::ExplainArguments,
+    rules_check::CheckOptions,
+    rules_plan::{self, DeployArguments, PlanArguments, ServiceArguments},
     store_command::StoreCommand,
 };
 use tracing_subscriber::EnvFilter;
@@ -129,18 +136,15 @@ enum RulesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Deploy a file to a running service that takes its rules over HTTP (`sync_config.by_api`). Exits with 1 if it is
+    /// refused, 2 if the service could not be asked.
+    Deploy(DeployArguments),
     /// Say what a deployment would do: which definitions are as before, which are built, what clients download, which
-    /// tables are copied. Exits with 1 if a file cannot be deployed, 2 if one cannot be read.
-    Plan {
-        /// The rules to be deployed.
-        file: PathBuf,
-        /// The rules that are in force.
-        #[arg(long, value_name = "FILE")]
-        against: PathBuf,
-        /// Print it as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// tables are copied. Exits with 1 if the file cannot be deployed, 2 if that could not be found out.
+    Plan(PlanArguments),
+    /// Have a running service build everything anew by the rules that are in force, beside what is served. Clients download
+    /// all of it then. Exits with 1 if that is refused, 2 if the service could not be asked.
+    Rebuild(ServiceArguments),
     /// Print the JSON Schema of the rules file, for editors.
     Schema,
 }
@@ -204,8 +208,14 @@ async fn main() -> ExitCode {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }
         Command::Rules { command: RulesCommand::Explain { file, json } } => commands::explain_rules(&file, json),
-        Command::Rules { command: RulesCommand::Plan { file, against, json } } => {
-            commands::plan_rules(&PlanOptions { file, against, json })
+        Command::Rules { command: RulesCommand::Deploy(arguments) } => {
+            commands::print_or_refuse(rules_plan::deploy(&arguments).await)
+        }
+        Command::Rules { command: RulesCommand::Plan(arguments) } => {
+            commands::print_or_refuse(rules_plan::plan(&arguments).await)
+        }
+        Command::Rules { command: RulesCommand::Rebuild(service) } => {
+            commands::print_or_refuse(rules_plan::rebuild(&service).await)
         }
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),

@@ -45,9 +45,14 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "PSYNC_S2002", "This path does not take this method")
     }
 
+    /// The same with what a person should read besides.
+    pub(super) fn with_details(self, details: String) -> Self {
+        Self { details: Some(details), ..self }
+    }
+
     pub(super) fn invalid(details: String) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", "Validation failed");
-        Self { details: Some(details), ..error }
+        error.with_details(details)
     }
 }
 

@@ -77,6 +77,8 @@ pub struct ApiParts {
     pub replication: Arc<ReplicationStatus>,
     /// Knows which rules are in force.
     pub deployments: Arc<Deployments>,
+    /// The file that rules come from; `None` where they are deployed over HTTP.
+    pub rules_file: Option<String>,
     /// Under which everything is served as well.
     pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.

@@ -164,6 +164,7 @@ async fn start_serving(
         uploads: Arc::new(Echo),
         replication: Arc::default(),
         deployments,
+        rules_file: None,
         heartbeat: None,
         base_path: Some("/sync-api".to_owned()),
         metrics,

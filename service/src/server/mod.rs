@@ -237,6 +237,7 @@ fn api_state(
         hub: Arc::clone(hub),
         replication: Arc::clone(status),
         deployments: Arc::clone(deployments),
+        rules_file: (config.rules.origin != RulesOrigin::Api).then(|| config.rules.file.clone()),
         heartbeat: config.source.heartbeat,
         authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
         api_tokens: ApiTokens::new(&config.admin_tokens),

@@ -79,7 +79,7 @@ pub(super) async fn validate_rules(
     Ok(pretty(&state.parts.admin.validate(&text).await?))
 }
 
-async fn read_rules(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<String, ApiError> {
+pub(super) async fn read_rules(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<String, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.contains("json") {
         return Ok(read_json::<RulesContent>(headers, body, bytes_max).await?.content);

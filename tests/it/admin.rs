@@ -1,6 +1,6 @@
 //! Endpoints for administration on a real source, as an operator and tools for the reference service use them.
 
-use kairos_tests::service::{ADMIN_TOKEN, PATIENCE, TestService, eventually};
+use kairos_tests::service::{ADMIN_TOKEN, PATIENCE, TestService, eventually, service_binary};
 use serde_json::{Value, json};
 
 const SCHEMA: &str = "
@@ -169,4 +169,89 @@ async fn without_a_configured_token_nobody_may_and_the_environment_can_give_one(
     service.process.restart_with(&[("KAIROS_ADMIN_TOKEN", ADMIN_TOKEN)]).expect("it starts");
     service.wait_until_ready().await;
     assert_eq!(service.ask(path, &json!({})).await.0, 200);
+}
+
+/// A file of the service's folder, with another text.
+fn write(service: &TestService, name: &str, text: &str) -> std::path::PathBuf {
+    let file = service.folder.path().join(name);
+    std::fs::write(&file, text).expect("writes");
+    file
+}
+
+async fn deployment(service: &TestService) -> Value {
+    let text = service.process.get("/status").await.expect("answers");
+    serde_json::from_str::<Value>(&text).expect("JSON")["rules"].clone()
+}
+
+/// Runs a command of rules on the running service. Its exit code, and what it prints.
+async fn rules_command(service: &TestService, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(service_binary());
+    command.arg("rules").args(arguments).args(["--url", service.process.endpoint(), "--token", ADMIN_TOKEN]);
+    let output = command.output().await.expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("text"))
+}
+
+#[tokio::test]
+async fn what_a_deployment_would_do_is_asked_and_a_file_is_not_overruled() {
+    let service = start().await;
+    let other = RULES.replace("SELECT * FROM cards", "SELECT id, weight FROM cards");
+    let plan = ask(&service, "/api/admin/v1/rules/plan", json!({"content": other})).await;
+    assert_eq!((&plan["built"], &plan["unchanged"]), (&json!(["team"]), &json!([])));
+    assert_eq!(plan["evaluated"], json!(["public.apart", "public.cards"]));
+    let (status, answer) = service.ask("/api/sync-rules/v1/deploy", &json!({"content": other})).await;
+    assert_eq!((status, &answer["error"]["code"]), (422, &json!("PSYNC_S4105")), "{answer}");
+
+    let file = write(&service, "other.yaml", &other);
+    let (code, text) = rules_command(&service, &["plan", file.to_str().expect("text")]).await;
+    assert_eq!((code, text.contains("clients download them: team")), (Some(0), true), "{text}");
+    let (code, text) = rules_command(&service, &["deploy", file.to_str().expect("text")]).await;
+    assert_eq!((code, text.contains("PSYNC_S4105")), (Some(1), true), "{text}");
+
+    // Everything anew, beside what is served.
+    let (code, text) = rules_command(&service, &["rebuild"]).await;
+    assert_eq!((code, text.contains("built anew")), (Some(0), true), "{text}");
+    eventually(json!(1), async || deployment(&service).await["deployment"].clone()).await;
+    let definitions = get(&service, "/api/admin/v1/store/definitions").await;
+    let names: Vec<_> = definitions.as_array().expect("a list").iter().map(|each| &each["definition"]).collect();
+    assert!(names.contains(&&json!("1#team")), "{definitions:#}");
+    let compacted = ask(&service, "/api/admin/v1/store/compact", json!({})).await;
+    assert_eq!(compacted["done"], json!(true));
+    let (status, answer) = service.ask("/api/admin/v1/reprocess", &json!({"all": true})).await;
+    assert_eq!(status, 400, "{answer}");
+}
+
+#[tokio::test]
+async fn rules_deployed_over_http_are_kept_by_the_store() {
+    let mut service = start().await;
+    // The same service, told to take its rules over HTTP.
+    let data_dir = service.data_dir.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+    let config = service.folder.path().join(data_dir.replace("-data", ".yaml"));
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let by_api: Vec<_> = text
+        .lines()
+        .map(|line| {
+            if line.trim_start().starts_with("path:") && line.contains("rules.yaml") { "  by_api: true" } else { line }
+        })
+        .collect();
+    std::fs::write(&config, by_api.join("\n")).expect("writes");
+    service.process.kill().expect("it runs");
+    service.process.restart().await.expect("it starts");
+    service.wait_until_ready().await;
+    let current = get(&service, "/api/sync-rules/v1/current").await;
+    assert_eq!(current["current"]["content"], json!(RULES), "what was deployed before stays");
+
+    let other = RULES.replace("SELECT * FROM cards", "SELECT id, weight FROM cards");
+    let (status, answer) = service.ask("/api/sync-rules/v1/deploy", &json!({"content": "bucket_definitions: 1"})).await;
+    assert_eq!((status, &answer["error"]["code"]), (422, &json!("PSYNC_R0001")), "{answer}");
+    assert!(answer["error"]["details"].as_str().is_some_and(|details| details.contains("rules:1:")), "{answer}");
+    let file = write(&service, "other.yaml", &other);
+    let (code, text) = rules_command(&service, &["deploy", file.to_str().expect("text")]).await;
+    assert_eq!(code, Some(0), "{text}");
+    eventually(json!(1), async || deployment(&service).await["deployment"].clone()).await;
+    service.process.kill().expect("it runs");
+    service.process.restart().await.expect("it starts");
+    service.wait_until_ready().await;
+    assert_eq!(get(&service, "/api/sync-rules/v1/current").await["current"]["content"], json!(other));
+    assert_eq!(deployment(&service).await["deployment"], json!(1));
 }

@@ -51,6 +51,14 @@ pub struct Metrics {
     pub replication_connected: IntGauge,
     /// Seconds of a store commit, fsync included.
     pub commit_seconds: Histogram,
+    /// Bytes of the bucket store on disk.
+    pub store_bytes: IntGauge,
+    /// Buckets that have operations.
+    pub store_buckets: IntGauge,
+    /// Operations in all buckets.
+    pub store_operations: IntGauge,
+    /// Rows of the source that are kept.
+    pub store_rows: IntGauge,
     /// Open sync streams.
     pub connections: IntGauge,
     /// Operations sent to clients.
@@ -139,6 +147,10 @@ impl Metrics {
             comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             commit_seconds,
+            store_bytes: gauge("kairos_store_bytes", "Size of the bucket store on disk"),
+            store_buckets: gauge("kairos_store_buckets", "Buckets that have operations"),
+            store_operations: gauge("kairos_store_operations", "Operations in all buckets"),
+            store_rows: gauge("kairos_store_rows", "Rows of the source that the store keeps"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             operations_synced: counter("powersync_operations_synced_total", "Operations sent to clients"),
             bytes_synced: counter("powersync_data_synced_bytes_total", "Bytes sent to clients before compression"),

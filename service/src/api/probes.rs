@@ -22,6 +22,7 @@ use crate::{
     iso8601::iso8601,
     metrics::Metrics,
     replication::{Budget, CopyStatus, RebuildStatus, StatusSnapshot, copy_status::seconds_left},
+    storage::StoreStats,
 };
 
 /// As the PowerSync service answers, and how replication is.
@@ -139,6 +140,10 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
     metrics.checkpoint_timestamp.set(unix_seconds(status.last_checkpoint));
     show_copies(metrics, &status.copies);
     show_rules(metrics, &state.parts.deployments.snapshot(), &status);
+    // Where the store cannot be read, what is known of it stays.
+    if let Ok(stats) = state.parts.sync.read(|store| Ok(store.stats()?)).await {
+        show_store(metrics, &stats);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
@@ -152,6 +157,14 @@ fn show_copies(metrics: &Metrics, copies: &[CopyStatus]) {
         metrics.copy_rows_done.with_label_values(&[&copy.table]).set(whole(copy.rows_done));
     }
     metrics.copy_seconds_left.set(whole(seconds_left(copies).unwrap_or_default()));
+}
+
+fn show_store(metrics: &Metrics, stats: &StoreStats) {
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.store_bytes.set(whole(stats.size_bytes));
+    metrics.store_buckets.set(whole(stats.bucket_count));
+    metrics.store_operations.set(whole(stats.operation_count));
+    metrics.store_rows.set(whole(stats.row_count));
 }
 
 fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &StatusSnapshot) {

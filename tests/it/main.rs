@@ -13,6 +13,7 @@ mod explain;
 mod faults;
 mod feedback;
 mod identity;
+mod joins;
 mod kill;
 mod liveness;
 mod migrations;

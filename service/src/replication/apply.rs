@@ -1,7 +1,10 @@
 //! From row changes to the operations of one store commit.
 //!
 //! Pure over a store to read from: nothing is written here. [`Applier`] collects the changes of a batch on top of what
-//! the store has, so that later changes of the batch see earlier ones; [`Applier::finish`] hands out the difference.
+//! the store has, so that later changes of the batch see earlier ones; [`Applier::settle`] brings in what these changes
+//! mean for rows that joined the changed ones, and [`Applier::finish`] hands out the difference.
+
+mod settle;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -13,6 +16,7 @@ use foldhash::fast::RandomState;
 use kairos_sync_protocol::{Checksum, WriteCheckpointId};
 use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey, Scratch};
 
+pub(super) use self::settle::PartSize;
 use crate::{
     postgres::pgoutput::{OldTuple, Tuple, TupleValue},
     replication::{
@@ -34,8 +38,7 @@ use crate::{
 
 /// Keys read from the store at once.
 const PAGE: usize = 1_000;
-/// A change may pass through as many lookups as rules nest subqueries; more rounds mean a circle.
-const ROUNDS_MAX: usize = 64;
+
 /// Collects the changes of one store commit.
 pub(super) struct Applier<'s> {
     store: &'s dyn BucketStore,
@@ -302,23 +305,6 @@ impl<'s> Applier<'s> {
         Ok(page.last().cloned())
     }
 
-    /// Evaluates the rows again that depend on lookups which changed, until nothing changes any more.
-    pub(super) fn settle(&mut self, relations: &Relations<'_>) -> Result<(), ReplicationError> {
-        for _ in 0..ROUNDS_MAX {
-            let (store, consulting) = (self.store, &self.consulting);
-            let changed = self
-                .lookups
-                .take_changed(|key| Ok(consulting.contains_key(key) || !store.dependents(key, None, 1)?.is_empty()))?;
-            if changed.is_empty() {
-                return Ok(());
-            }
-            for key in changed {
-                self.settle_lookup(relations, &key)?;
-            }
-        }
-        Err(ReplicationError::EndlessLookups)
-    }
-
     /// The batch: what differs from the store.
     pub(super) fn finish(self) -> Batch {
         let Self { operations, write_checkpoints, rows, .. } = self;
@@ -335,40 +321,6 @@ impl<'s> Applier<'s> {
             batch.rows.push((key, after.map(Arc::unwrap_or_clone)));
         }
         batch
-    }
-
-    fn settle_lookup(&mut self, relations: &Relations<'_>, lookup: &LookupKey) -> Result<(), ReplicationError> {
-        let pending = self.consulting.get(lookup).cloned().unwrap_or_default();
-        for row in &pending {
-            self.evaluate_again(relations, row, lookup)?;
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.dependents(lookup, after.as_ref(), PAGE)?;
-            let Some(last) = page.last().cloned() else {
-                return Ok(());
-            };
-            for row in page.iter().filter(|row| !pending.contains(row)) {
-                self.evaluate_again(relations, row, lookup)?;
-            }
-            after = Some(last);
-        }
-    }
-
-    fn evaluate_again(
-        &mut self,
-        relations: &Relations<'_>,
-        key: &RowKey,
-        lookup: &LookupKey,
-    ) -> Result<(), ReplicationError> {
-        let Some(table) = relations.by_id(key.table) else {
-            return Ok(());
-        };
-        let Some(stored) = self.rows.get(key)?.filter(|stored| stored.consulted.contains(lookup)) else {
-            return Ok(());
-        };
-        let image = stored.image.clone();
-        self.evaluate_image(table, key, image)
     }
 
     /// Takes a stored row through the rules, which may be others than when it was stored.

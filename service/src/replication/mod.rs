@@ -14,7 +14,8 @@
 //!
 //! - The source is told to forget only what the store has made durable; the slot is never ahead of our own state.
 //! - What becomes visible is whole source transactions, several if they come quickly; a very large one is stored in
-//!   several commits, of which only the last is visible. At first nothing is visible before all tables are copied.
+//!   several commits, of which only the last is visible, and so is what a change means for very many joined rows
+//!   (`unsettled`). At first nothing is visible before all tables are copied.
 //! - Transactions are recognised by their commit position: what comes twice is applied once.
 //! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
 //!   stored, so that clients get the differences.
@@ -48,8 +49,10 @@ pub mod status;
 mod stream;
 mod streamed;
 mod types;
+mod unsettled;
 mod verdict;
 mod wal_budget;
+mod work;
 
 pub use copy_status::{CopyStage, CopyStatus};
 pub use discontinuity::Discontinuity;

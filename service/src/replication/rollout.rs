@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    apply::Applier, copy::desk::Work, error::ReplicationError, rebuild::Rebuild, replicator::Replicator,
-    state::ReplicationState,
+    apply::Applier, error::ReplicationError, rebuild::Rebuild, replicator::Replicator, state::ReplicationState,
+    work::Work,
 };
 use crate::{deployment::RulesState, fault_point::fault_point, storage::RowKey};
 
@@ -115,18 +115,13 @@ fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
         applier.evaluate_stored(relations, row)?;
         done.push(row);
     }
-    applier.settle(relations)?;
-    replicator.report(&applier.take_errors());
-    let mut batch = applier.finish();
     if let Some(rebuild) = &mut state.rebuild {
         rebuild.advance(done.len() as u64, done.last().copied());
         replicator.progress.rebuilds(Some(rebuild.status()));
         replicator.metrics.rows_rebuilt.inc_by(done.len() as u64);
     }
-    batch.replication_state = Some(state.to_bytes());
-    batch.visible_at = state.visible_at();
     fault_point("rules.before-page");
-    replicator.commit(batch)?;
+    work.store(applier)?;
     fault_point("rules.after-page");
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::{
         value::ColumnType,
         walsender::SystemIdentity,
     },
-    replication::{error::ReplicationError, rebuild::Rebuild},
+    replication::{error::ReplicationError, rebuild::Rebuild, unsettled::Unsettled},
     storage::{BucketStore, TableId},
 };
 
@@ -42,6 +42,9 @@ pub(super) struct ReplicationState {
     /// What is in the store of the next transaction. Clients see nothing while there is something.
     #[serde(default)]
     pub(super) partial: Option<PartialTransaction>,
+    /// What is left to be done for lookups that changed. Clients see nothing while there is something.
+    #[serde(default)]
+    pub(super) unsettled: Unsettled,
     /// What is left to be done for rules that are being built.
     #[serde(default)]
     pub(super) rebuild: Option<Rebuild>,
@@ -171,6 +174,7 @@ impl ReplicationState {
             hides: !tables.is_empty(),
             resume: Lsn::ZERO,
             partial: None,
+            unsettled: Unsettled::default(),
             rebuild: None,
         };
         state.follow_catalog(tables, Lsn::ZERO);
@@ -194,7 +198,7 @@ impl ReplicationState {
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
     pub(super) fn visible_at(&self) -> Option<Lsn> {
-        (!self.hides && self.partial.is_none()).then_some(self.resume)
+        (!self.hides && self.partial.is_none() && self.unsettled.is_empty()).then_some(self.resume)
     }
 
     /// Takes in which tables there are now, or were when the source's WAL ended at `seen_at`. What changed is copied; the

@@ -31,10 +31,7 @@ use crate::{
     },
     replication::{
         apply::{Applier, Upserted},
-        copy::{
-            CopyMessage, DeskChannels,
-            desk::{Desk, Work},
-        },
+        copy::{CopyMessage, DeskChannels, desk::Desk},
         error::ReplicationError,
         plans::Plans,
         relations::{Described, Relations, SourceRelation},
@@ -43,6 +40,7 @@ use crate::{
         state::{PartialTransaction, ReplicationState},
         streamed::{Inbox, Incoming},
         types::Types,
+        work::{PART, Work},
     },
 };
 
@@ -52,8 +50,6 @@ pub(super) const MESSAGE_PREFIX: &str = "kairos";
 /// other transaction has arrived, so only those wait for it that have to wait anyway.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(40);
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// A transaction is stored in parts of about so many bytes. Each takes several times as much memory while it is stored.
-const PART_BYTES: usize = 8 * 1024 * 1024;
 /// How often a position that moved without any change for us is stored.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -77,7 +73,8 @@ pub(super) fn apply_stream(
     let prefix = replicator.store.bucket_prefix()?;
     let mut relations = Relations::new(&plans, prefix, &state.tables, partitions);
     let types = Types::new(&replicator.source, &state.tables);
-    let work = Work { replicator, relations: &mut relations, state: &mut state };
+    let mut work = Work { replicator, relations: &mut relations, state: &mut state };
+    work.store_rest()?;
     let desk = Desk::new(copies, &work)?;
     let WalStream { events, durable } = wal;
     let inbox = Inbox::new(events, &replicator.metrics, &replicator.progress, &replicator.spool_folder);
@@ -179,6 +176,10 @@ impl<'r> Follower<'r> {
     fn desk(&mut self) -> (&mut Desk, Work<'_, 'r>) {
         let work = Work { replicator: self.replicator, relations: &mut self.relations, state: &mut self.state };
         (&mut self.desk, work)
+    }
+
+    fn work(&mut self) -> Work<'_, 'r> {
+        Work { replicator: self.replicator, relations: &mut self.relations, state: &mut self.state }
     }
 
     fn roll_out(&mut self) -> Result<Stepped, ReplicationError> {
@@ -437,7 +438,7 @@ impl<'r> Follower<'r> {
     /// Stores what there is of a transaction that is too large for one commit, and goes on with it.
     fn store_part(&mut self, group: &mut Group<'r>) -> Result<(), ReplicationError> {
         let Transaction::Applying(commit_lsn) = group.transaction else { return Ok(()) };
-        if group.applier.bytes() < PART_BYTES {
+        if !group.applier.is_full(PART) {
             return Ok(());
         }
         self.state.partial = Some(PartialTransaction { commit_lsn, change_count: group.change_count });
@@ -465,16 +466,11 @@ impl<'r> Follower<'r> {
     }
 
     /// Commits to the store: everything before `position` is there then.
-    fn store(&mut self, mut applier: Applier<'r>, position: Lsn) -> Result<(), ReplicationError> {
-        applier.settle(&self.relations)?;
-        self.replicator.report(&applier.take_errors());
+    fn store(&mut self, applier: Applier<'r>, position: Lsn) -> Result<(), ReplicationError> {
         let resume = position.max(self.state.resume);
         self.state.resume = resume;
-        let mut batch = applier.finish();
-        batch.replication_state = Some(self.state.to_bytes());
-        batch.visible_at = self.state.visible_at();
         fault_point("reader.before-store-commit");
-        self.replicator.commit(batch)?;
+        self.work().store(applier)?;
         fault_point("reader.before-feedback");
         // Only now may the source forget it.
         self.durable.send_replace(resume);

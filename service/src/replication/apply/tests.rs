@@ -13,7 +13,9 @@ use super::*;
 use crate::{
     lsn::Lsn,
     postgres::{catalog, pgoutput::IdentitySetting, value::ColumnType, walsender::SystemIdentity},
-    replication::{copy::copied::read_rows, evaluated::distinct, plans::Plans, state::ReplicationState},
+    replication::{
+        copy::copied::read_rows, evaluated::distinct, plans::Plans, state::ReplicationState, unsettled::Unsettled,
+    },
     storage::MemoryStore,
 };
 
@@ -210,9 +212,37 @@ fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, St
     rows.into_iter().map(|(object_type, id, _)| (object_type, id)).collect()
 }
 
+/// The parts in which the changes an applier has are stored. Each is made once the one before is stored, from what was
+/// left then; and once more, as after a crash.
+fn parts<'s>(
+    store: &'s MemoryStore,
+    relations: &Relations<'_>,
+    applier: Applier<'s>,
+    part: PartSize,
+) -> impl Iterator<Item = Batch> {
+    let (mut unsettled, mut changes) = (Unsettled::default(), Some(applier));
+    std::iter::from_fn(move || {
+        let mut applier = match changes.take() {
+            Some(applier) => applier,
+            None if unsettled.is_empty() => return None,
+            None => {
+                let stored = serde_json::to_string(&unsettled).expect("JSON");
+                Applier::new(store).settle(relations, &mut unsettled, part).expect("settles");
+                unsettled = serde_json::from_str(&stored).expect("what was stored");
+                Applier::new(store)
+            }
+        };
+        applier.settle(relations, &mut unsettled, part).expect("settles");
+        Some(applier.finish())
+    })
+}
+
 proptest! {
     #[test]
-    fn clients_have_what_the_rules_say(batches in prop::collection::vec(prop::collection::vec(change(), 1..8), 1..12)) {
+    fn clients_have_what_the_rules_say(
+        batches in prop::collection::vec(prop::collection::vec(change(), 1..8), 1..12),
+        rows in 1..20_usize,
+    ) {
         let plans = Plans::one(compile(RULES, "public").plan.expect("valid rules"));
         let store = MemoryStore::new();
         let prefix = store.bucket_prefix().expect("a prefix");
@@ -225,10 +255,11 @@ proptest! {
                     apply(&mut applier, &relations, change);
                 }
             }
-            applier.settle(&relations).expect("settles");
-            let mut batch = applier.finish();
-            batch.visible_at = Some(Lsn::new(number));
-            buckets.extend(store.commit(batch).expect("commits").buckets.into_iter().map(|growth| growth.bucket));
+            let part = PartSize { bytes: usize::MAX, rows };
+            for batch in parts(&store, &relations, applier, part) {
+                let batch = Batch { visible_at: Some(Lsn::new(number)), ..batch };
+                buckets.extend(store.commit(batch).expect("commits").buckets.into_iter().map(|growth| growth.bucket));
+            }
             let mut found = BTreeSet::new();
             for bucket in &buckets {
                 let user: String = bucket.as_str()[prefix.len()..].chars().filter(char::is_ascii_digit).collect();

@@ -8,9 +8,9 @@ use super::{
     super::{
         apply::Applier,
         error::ReplicationError,
-        relations::Relations,
         replicator::Replicator,
-        state::{ColumnState, ReplicationState, TableState},
+        state::{ColumnState, TableState},
+        work::Work,
     },
     Begun, ChunkEnd, CopyKey, CopyMessage, CopyOrder, DeskChannels, What,
     copied::CopiedRow,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     fault_point::fault_point,
     lsn::Lsn,
-    storage::{Batch, BucketStore, RowKey, StorageError, TableId},
+    storage::{BucketStore, RowKey, StorageError, TableId},
 };
 
 /// Rows looked at in one commit of a sweep, and about as many are fetched at once.
@@ -86,13 +86,6 @@ impl Sweep {
             what: What::Rows { round: self.awaited?, identities },
         })
     }
-}
-
-/// What the desk works on: the follower's parts.
-pub(in super::super) struct Work<'w, 'r> {
-    pub(in super::super) replicator: &'r Replicator,
-    pub(in super::super) relations: &'w mut Relations<'r>,
-    pub(in super::super) state: &'w mut ReplicationState,
 }
 
 impl Desk {
@@ -226,22 +219,17 @@ impl Desk {
                 self.ledger.spoil(key.table, snapshot);
             }
         }
-        applier.settle(work.relations)?;
-        work.replicator.report(&applier.take_errors());
-        let mut batch = applier.finish();
         let mut counts = None;
         if let Some(end) = end {
             let is_stored = self.ledger.is_whole(key.table, snapshot);
             let table = work.state.tables.iter_mut().find(|table| table.id() == key.table);
             if let Some(copy) = table.and_then(|table| table.copy.as_mut()).filter(|copy| is_stored && !copy.is_read) {
                 copy.read(end.oid, end.filenode, end.pages);
-                batch.replication_state = Some(work.state.to_bytes());
             }
             counts = Some((end.counts, is_stored));
         }
-        batch.visible_at = work.state.visible_at();
         fault_point("copy.before-rows");
-        work.replicator.commit(batch)?;
+        work.store(applier)?;
         fault_point("copy.after-rows");
         if let Some((sender, is_stored)) = counts {
             // A reader that was stopped asks no more.
@@ -285,13 +273,11 @@ impl Desk {
                 sweep.gaps.push((row, identity));
             }
         }
-        applier.settle(work.relations)?;
-        work.replicator.report(&applier.take_errors());
-        let batch = Batch { visible_at: work.state.visible_at(), ..applier.finish() };
-        work.replicator.commit(batch)?;
+        let name = table.full_name();
+        work.store(applier)?;
         if sweep.must_fetch() {
             if sweep.attempts == FETCHES_MAX {
-                return Err(ReplicationError::RowMissing { table: table.full_name() });
+                return Err(ReplicationError::RowMissing { table: name });
             }
             self.round += 1;
             sweep.awaited = Some(self.round);

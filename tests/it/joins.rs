@@ -20,9 +20,9 @@ use crate::replica::{RULES, Replica, TABLES, run, source};
 
 /// Rows that follow one. What they become fills several parts of a commit.
 const CHILDREN: usize = 60_000;
-/// What the service may hold for the parts it is storing, beyond what it held before. All at once they take three times
-/// as much.
-const MEMORY_MAX: u64 = 100 << 20;
+/// What the service may hold for the parts it is storing, beyond what it held before. All at once they take some
+/// 70 MiB.
+const MEMORY_MAX: u64 = 50 << 20;
 /// How much longer the service is left to itself after each kill, so that it gets on, however slow the machine is.
 const KILL_LATER: Duration = Duration::from_millis(250);
 

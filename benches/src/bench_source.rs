@@ -37,6 +37,13 @@ bucket_definitions:
         filter: 'owner IN (SELECT id FROM owners WHERE user_id = :user_id)'
 ";
 
+/// The tables those rules read, published.
+pub(crate) const SCHEMA: &str = "\
+CREATE TABLE items (id bigint PRIMARY KEY, owner text NOT NULL, title text NOT NULL, note text NOT NULL,
+    done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
+CREATE TABLE owners (id text PRIMARY KEY, user_id text NOT NULL);
+CREATE PUBLICATION kairos_sync FOR TABLE items, owners;";
+
 /// The source and everything needed to start a service on it.
 pub(crate) struct BenchSource {
     pub(crate) cluster: PgCluster,
@@ -51,10 +58,7 @@ impl BenchSource {
     /// Fills a table with `row_count` rows of about 180 bytes.
     pub(crate) async fn start(row_count: u64) -> Result<Self, Box<dyn Error>> {
         let schema = format!(
-            "CREATE TABLE items (id bigint PRIMARY KEY, owner text NOT NULL, title text NOT NULL, note text NOT NULL, \
-             done boolean NOT NULL, amount double precision NOT NULL, updated_at timestamptz NOT NULL);
-             CREATE TABLE owners (id text PRIMARY KEY, user_id text NOT NULL);
-             CREATE PUBLICATION kairos_sync FOR TABLE items, owners;
+            "{SCHEMA}
              INSERT INTO owners SELECT 'user' || n, 'user' || n FROM generate_series(0, {USER_COUNT} - 1) n;
              INSERT INTO items SELECT n, 'user' || n % {USER_COUNT}, 'item number ' || n, repeat(md5(n::text), 3), \
              n % 3 = 0, n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second' FROM generate_series(1, {row_count}) n;"
@@ -96,6 +100,13 @@ impl BenchSource {
     /// How to reach the source.
     pub(crate) fn uri(&self) -> String {
         self.cluster.uri("postgres", "postgres")
+    }
+
+    /// Drops slots nobody reads any more, which would keep WAL while other things are measured.
+    pub(crate) async fn drop_slots(&self, pattern: &str) -> Result<(), Box<dyn Error>> {
+        let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE $1";
+        self.sql.execute(sql, &[&pattern]).await?;
+        Ok(())
     }
 
     /// A scratch file.

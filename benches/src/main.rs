@@ -10,6 +10,7 @@ mod paths;
 mod replica;
 mod replication;
 mod serving;
+mod store;
 mod swarm;
 
 use std::{error::Error, io::Write};
@@ -52,6 +53,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let largest = arguments.next().map_or(Ok(serving::CLIENT_COUNT), |text| text.parse())?;
         print_header()?;
         return serving::measure(largest, scope, print_figure).await;
+    }
+    if arguments.next_if(|argument| argument == "store").is_some() {
+        let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
+        print_header()?;
+        return store::measure(row_count, print_figure).await;
     }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();

@@ -12,7 +12,7 @@ use kairos_sync::{
     metrics::Metrics,
     postgres::SourceConfig,
     replication::{Phase, ReplicationError, ReplicationStatus, Replicator, StatusSnapshot},
-    storage::BucketStore,
+    storage::{BucketStore, DeploymentNumber},
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -22,6 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Runs until stopped.
 pub(crate) struct Replica {
+    deployments: Arc<Deployments>,
     status: Arc<ReplicationStatus>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), ReplicationError>>,
@@ -37,11 +38,11 @@ impl Replica {
     ) -> Result<Self, Box<dyn Error>> {
         let mut source = SourceConfig::from_uri(uri)?;
         source.slot_prefix = format!("kairos_stage_{name}_");
-        let deployments = Deployments::new(Rules::compile("rules", rules)?);
+        let deployments = Arc::new(Deployments::new(Rules::compile("rules", rules)?));
         let status = Arc::new(ReplicationStatus::default());
         let replicator = Replicator::new(
             source,
-            Arc::new(deployments),
+            Arc::clone(&deployments),
             store,
             Arc::new(Metrics::new()),
             Arc::new(|_| ()),
@@ -49,7 +50,7 @@ impl Replica {
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(replicator.run(stopped));
-        Ok(Self { status, stop, task })
+        Ok(Self { deployments, status, stop, task })
     }
 
     /// Waits until the copies are done and the stream runs.
@@ -60,6 +61,17 @@ impl Replica {
     /// Waits until everything before `position` is durable.
     pub(crate) async fn wait_until_passed(&self, position: Lsn) -> Result<(), Box<dyn Error>> {
         self.wait_until(|status| status.resume >= position).await
+    }
+
+    /// Deploys other rules.
+    pub(crate) fn want(&self, rules: &str) -> Result<(), Box<dyn Error>> {
+        self.deployments.want(Rules::compile("rules", rules)?);
+        Ok(())
+    }
+
+    /// Waits until clients are served by this deployment.
+    pub(crate) async fn wait_until_serving(&self, store: &dyn BucketStore, number: u64) -> Result<(), Box<dyn Error>> {
+        self.wait_until(|_| store.view().is_ok_and(|view| view.serving() >= DeploymentNumber(number))).await
     }
 
     async fn wait_until(&self, is_done: impl Fn(&StatusSnapshot) -> bool) -> Result<(), Box<dyn Error>> {

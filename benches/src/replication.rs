@@ -94,9 +94,9 @@ pub(crate) async fn measure(source: &BenchSource, scope: Scope) -> Result<Vec<St
             stop(clock, stage);
             replica.stop().await?;
         }
-        drop_slots(source, "bench_%").await?;
+        source.drop_slots("bench_%").await?;
     }
-    drop_slots(source, "kairos_stage_%").await?;
+    source.drop_slots("kairos_stage_%").await?;
     Ok(stages)
 }
 
@@ -144,13 +144,6 @@ async fn prepare(source: &BenchSource, sql: &str) -> Result<Lsn, Box<dyn Error>>
     Ok(end.parse()?)
 }
 
-/// Slots nobody reads any more would keep WAL while other things are measured.
-async fn drop_slots(source: &BenchSource, pattern: &str) -> Result<(), Box<dyn Error>> {
-    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE $1";
-    source.sql.execute(sql, &[&pattern]).await?;
-    Ok(())
-}
-
 /// The snapshot with rules that join, into a store of its own.
 async fn copy_joined(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
     let store = Arc::new(SqliteStore::open(&source.scratch("joined"), SqliteOptions::default())?);
@@ -159,7 +152,7 @@ async fn copy_joined(source: &BenchSource) -> Result<Stage, Box<dyn Error>> {
     replica.wait_until_copied().await?;
     let stage = clock.stop("snapshot, rows/s", "embedded store, joined", source.row_count);
     replica.stop().await?;
-    drop_slots(source, "kairos_stage_joined_%").await?;
+    source.drop_slots("kairos_stage_joined_%").await?;
     Ok(stage)
 }
 

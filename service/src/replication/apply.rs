@@ -29,7 +29,7 @@ use crate::{
         image::{CompleteRow, Image, identity_key, subkey},
         lookups::{Lookups, group},
         pending::{PendingRows, Place},
-        relations::{Relations, SourceRelation},
+        relations::SourceRelation,
     },
     storage::{
         Batch, BucketStore, Dependency, NewOperation, RowKey, RowOutput, StorageError, StoredRow, WriteCheckpointKey,
@@ -61,6 +61,8 @@ enum Emit<'o> {
     All,
     /// Only something the row depends on changed: outputs that were there already are left alone.
     Differences,
+    /// The row was taken through what is being built: outputs that were not there are written, all others stay.
+    Additions,
     /// Outputs that clients have with this very data are left alone.
     Except(&'o HashMap<RowOutput, Arc<str>>),
     /// Nobody is served the outputs any more.
@@ -323,12 +325,23 @@ impl<'s> Applier<'s> {
         batch
     }
 
-    /// Takes a stored row through the rules, which may be others than when it was stored.
-    pub(super) fn evaluate_stored(&mut self, relations: &Relations<'_>, key: &RowKey) -> Result<(), ReplicationError> {
-        let Some(table) = relations.by_id(key.table) else { return Ok(()) };
-        let Some(stored) = self.rows.get(key)? else { return Ok(()) };
+    /// Takes a stored row through what is being built. One that is not complete is evaluated when it is.
+    pub(super) fn evaluate_news(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        stored: StoredRow,
+    ) -> Result<(), ReplicationError> {
         let image = stored.image.clone();
-        self.evaluate_image(table, key, image)
+        let (layout, decoded) = Image::decode(&image).ok_or_else(damaged_image)?;
+        let Image::Complete(row) = decoded else { return Ok(()) };
+        let layout = table.layout(layout).ok_or_else(damaged_image)?;
+        let evaluation = layout.evaluate_news(&row, &mut self.lookups, &mut self.scratch)?;
+        let mut evaluated = Evaluated::from_evaluation(layout, key, image, evaluation);
+        evaluated.keep(&stored);
+        let place = self.rows.add_stored(key, stored);
+        self.put(key, place, evaluated, Emit::Additions);
+        Ok(())
     }
 
     /// Evaluates a row again. One that is not complete is evaluated when it is.
@@ -442,10 +455,11 @@ impl<'s> Applier<'s> {
         if matches!(emit, Emit::Nothing) {
             return;
         }
-        let gone = outputs_gone(old, &new);
+        let gone = if matches!(emit, Emit::Additions) { Vec::new() } else { outputs_gone(old, &new) };
         // Only asked when differences are wanted, or there are none.
+        let wants_differences = matches!(emit, Emit::Differences | Emit::Additions);
         let had: HashSet<&RowOutput, RandomState> =
-            if matches!(emit, Emit::Differences) { old.iter().collect() } else { HashSet::default() };
+            if wants_differences { old.iter().collect() } else { HashSet::default() };
         for Put { output, data, checksum } in new {
             let is_same = |same: &HashMap<RowOutput, Arc<str>>| same.get(&output).is_some_and(|same| *same == data);
             if had.contains(&output) || matches!(emit, Emit::Except(same) if is_same(same)) {

@@ -1,12 +1,12 @@
 //! What a row becomes. Computed from the row alone, or with lookups besides, but not from what is stored of it: so rows of
 //! a copy are evaluated by whoever reads them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::{Checksum, WriteCheckpointId};
-use kairos_sync_rules::{ErrorKind, EvaluatedRow, EvaluationError, LookupSource, Scratch};
+use kairos_sync_rules::{ErrorKind, EvaluatedRow, Evaluation, EvaluationError, LookupSource, Scratch};
 
 use super::{
     custom_write_checkpoints,
@@ -56,7 +56,11 @@ impl Evaluated {
         lookups: &mut L,
         scratch: &mut Scratch,
     ) -> Result<Self, L::Error> {
-        let mut evaluation = layout.evaluate(row, lookups, scratch)?;
+        Ok(Self::from_evaluation(layout, key, image, layout.evaluate(row, lookups, scratch)?))
+    }
+
+    /// Of a row that was evaluated, by all plans or some.
+    pub(super) fn from_evaluation(layout: &Layout, key: &RowKey, image: Bytes, mut evaluation: Evaluation) -> Self {
         let outputs = distinct(evaluation.rows, &mut evaluation.errors);
         let write_checkpoints = custom_write_checkpoints::of_events(&evaluation.events, &mut evaluation.errors);
         let stored = StoredRow {
@@ -66,7 +70,25 @@ impl Evaluated {
             consulted: evaluation.consulted,
         };
         let subkey = subkey(&layout.schema, &layout.name, key);
-        Ok(Self { stored, subkey, outputs, write_checkpoints, errors: evaluation.errors })
+        Self { stored, subkey, outputs, write_checkpoints, errors: evaluation.errors }
+    }
+
+    /// What other plans made of the row stays beside what it is.
+    pub(super) fn keep(&mut self, stored: &StoredRow) {
+        let StoredRow { outputs, lookups, consulted, .. } = mem::replace(&mut self.stored, stored.clone());
+        add_missing(&mut self.stored.outputs, outputs);
+        add_missing(&mut self.stored.lookups, lookups);
+        add_missing(&mut self.stored.consulted, consulted);
+    }
+}
+
+/// Both lists are mostly short.
+fn add_missing<T: PartialEq>(list: &mut Vec<T>, others: Vec<T>) {
+    let own = list.len();
+    for other in others {
+        if !list[..own].contains(&other) {
+            list.push(other);
+        }
     }
 }
 

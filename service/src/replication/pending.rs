@@ -72,6 +72,19 @@ impl<'s> PendingRows<'s> {
         }
     }
 
+    /// The place of a row that was read from the store for the batch.
+    pub(super) fn add_stored(&mut self, key: &RowKey, row: StoredRow) -> Place {
+        match self.places.entry(key.clone()) {
+            Entry::Occupied(entry) => Place(*entry.get()),
+            Entry::Vacant(entry) => {
+                self.bytes += row.image.len();
+                let row = Some(Arc::new(row));
+                self.rows.push((key.clone(), PendingRow { before: row.clone(), after: row }));
+                Place(*entry.insert(self.rows.len() - 1))
+            }
+        }
+    }
+
     /// Keys of the table's rows that are in the batch already.
     pub(super) fn keys_of_table(&self, table: TableId) -> Vec<RowKey> {
         self.rows.iter().filter(|(key, _)| key.table == table).map(|(key, _)| key.clone()).collect()

@@ -97,8 +97,29 @@ impl Layout {
         lookups: &mut L,
         scratch: &mut Scratch,
     ) -> Result<Evaluation, L::Error> {
+        self.evaluate_by(&self.evaluators, row, lookups, scratch)
+    }
+
+    /// As [`Self::evaluate`], by what is being built alone.
+    pub(super) fn evaluate_news<L: LookupSource, T: AsRef<[u8]>>(
+        &self,
+        row: &CompleteRow<T>,
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Evaluation, L::Error> {
+        // The first plan is that of what is served.
+        self.evaluate_by(self.evaluators.get(1..).unwrap_or_default(), row, lookups, scratch)
+    }
+
+    fn evaluate_by<L: LookupSource, T: AsRef<[u8]>>(
+        &self,
+        evaluators: &[(TableEvaluator, Compatibility)],
+        row: &CompleteRow<T>,
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Evaluation, L::Error> {
         let mut evaluation: Option<Evaluation> = None;
-        for (evaluator, compatibility) in &self.evaluators {
+        for (evaluator, compatibility) in evaluators {
             let values = self.values(row, *compatibility);
             let next = evaluator.evaluate_with(&values, lookups, scratch)?;
             match &mut evaluation {

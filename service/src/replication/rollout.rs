@@ -8,7 +8,7 @@ use super::{
     apply::Applier, error::ReplicationError, rebuild::Rebuild, replicator::Replicator, state::ReplicationState,
     work::Work,
 };
-use crate::{deployment::RulesState, fault_point::fault_point, storage::RowKey};
+use crate::{deployment::RulesState, fault_point::fault_point};
 
 /// Rows evaluated in one commit at most,
 const PAGE_ROWS: usize = 1_000;
@@ -105,20 +105,23 @@ fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
     let Work { replicator, relations, state } = work;
     let Some((table, after)) = state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
     let store = replicator.store.as_ref();
-    let page = store.rows_of_table(table, after.as_ref(), PAGE_ROWS)?;
+    let page = store.stored_rows(table, after.as_ref(), PAGE_ROWS)?;
     let mut applier = Applier::with_capacity(store, page.len());
-    let mut done: Vec<&RowKey> = Vec::with_capacity(page.len());
-    for row in &page {
+    let (mut row_count, mut last) = (0, None);
+    for (key, stored) in page {
         if applier.bytes() >= PAGE_BYTES {
             break;
         }
-        applier.evaluate_stored(relations, row)?;
-        done.push(row);
+        if let Some(table) = relations.by_id(table) {
+            applier.evaluate_news(table, &key, stored)?;
+        }
+        row_count += 1;
+        last = Some(key);
     }
     if let Some(rebuild) = &mut state.rebuild {
-        rebuild.advance(done.len() as u64, done.last().copied());
+        rebuild.advance(row_count, last.as_ref());
         replicator.progress.rebuilds(Some(rebuild.status()));
-        replicator.metrics.rows_rebuilt.inc_by(done.len() as u64);
+        replicator.metrics.rows_rebuilt.inc_by(row_count);
     }
     fault_point("rules.before-page");
     work.store(applier)?;

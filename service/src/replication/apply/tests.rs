@@ -14,7 +14,8 @@ use crate::{
     lsn::Lsn,
     postgres::{catalog, pgoutput::IdentitySetting, value::ColumnType, walsender::SystemIdentity},
     replication::{
-        copy::copied::read_rows, evaluated::distinct, plans::Plans, state::ReplicationState, unsettled::Unsettled,
+        copy::copied::read_rows, evaluated::distinct, plans::Plans, relations::Relations, state::ReplicationState,
+        unsettled::Unsettled,
     },
     storage::MemoryStore,
 };

@@ -161,6 +161,11 @@ impl Model {
             let keys: Vec<_> = self.rows.keys().filter(|key| key.table == table).cloned().collect();
             let paged = pages(|after| store.rows_of_table(table, after, 2).unwrap());
             assert_eq!(paged, keys);
+            let with_states = pages(|after: Option<&(RowKey, StoredRow)>| {
+                store.stored_rows(table, after.map(|(key, _)| key), 2).unwrap()
+            });
+            let expect = self.rows.iter().filter(|(key, _)| key.table == table);
+            assert!(with_states.iter().map(|(key, row)| (key, row)).eq(expect), "of table {table:?}");
         }
         for (key, row) in &self.rows {
             assert_eq!(store.row(key).unwrap().as_ref(), Some(row));
@@ -185,8 +190,8 @@ impl Model {
 }
 
 /// All pages of two keys, one after the other.
-fn pages(page: impl Fn(Option<&RowKey>) -> Vec<RowKey>) -> Vec<RowKey> {
-    let mut all: Vec<RowKey> = Vec::new();
+fn pages<T>(page: impl Fn(Option<&T>) -> Vec<T>) -> Vec<T> {
+    let mut all: Vec<T> = Vec::new();
     loop {
         let next = page(all.last());
         assert!(next.len() <= 2);

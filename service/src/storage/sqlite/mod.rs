@@ -50,6 +50,7 @@ mod pool;
 mod read;
 mod row_reader;
 mod rows;
+mod scan;
 mod schema;
 mod signal;
 mod stats;
@@ -409,6 +410,15 @@ impl BucketStore for SqliteStore {
 
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
         self.inner.rows_of_table(table, after, limit)
+    }
+
+    fn stored_rows(
+        &self,
+        table: TableId,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
+        self.inner.stored_rows(table, after, limit)
     }
 
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {

@@ -62,15 +62,19 @@ impl Inner {
             None if !self.placed.may_have(key) => None,
             None => self.row_reader.read(&self.folder, |conn| placed_row(conn, key))?,
         };
-        let Some(state) = state else { return Ok(None) };
-        let (mut row, outputs) = codec::decode_row(&state)?;
+        state.map(|state| self.decode_row(&state)).transpose()
+    }
+
+    /// A stored row with its outputs' buckets by name.
+    pub(super) fn decode_row(&self, state: &[u8]) -> Result<StoredRow, StorageError> {
+        let (mut row, outputs) = codec::decode_row(state)?;
         for OutputRecord { bucket, object_type, object_id } in outputs {
             // Others were forgotten meanwhile.
             if let Some(bucket) = self.bucket_name(bucket)? {
                 row.outputs.push(RowOutput { bucket, object_type, object_id });
             }
         }
-        Ok(Some(row))
+        Ok(row)
     }
 
     /// The name of a bucket; `None` if it is not there, or no longer.

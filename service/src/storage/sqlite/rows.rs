@@ -113,6 +113,17 @@ impl RecentRows {
         rows.take(limit).map(|(key, row)| (key.clone(), row.state.clone())).collect()
     }
 
+    /// The newest states of a table's rows from a key on: at most so many rows that are there, and those forgotten between.
+    pub(super) fn states(&self, table: TableId, start: Bound<&RowKey>, limit: usize) -> BTreeMap<RowKey, RowState> {
+        let mut left = limit;
+        let rows = self.rows.range((start, Bound::Unbounded)).take_while(|(key, row)| {
+            let is_wanted = key.table == table && left > 0;
+            left -= usize::from(is_wanted && row.state.is_some());
+            is_wanted
+        });
+        rows.map(|(key, row)| (key.clone(), row.state.clone())).collect()
+    }
+
     /// What a page of a table's keys must take from here.
     pub(super) fn page(&self, table: TableId, start: Bound<&RowKey>, limit: usize) -> RecentPage {
         let mut page = RecentPage::default();

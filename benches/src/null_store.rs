@@ -76,6 +76,16 @@ impl BucketStore for NullStore {
         Ok(Vec::new())
     }
 
+    fn stored_rows(
+        &self,
+        _table: TableId,
+        _after: Option<&RowKey>,
+        _limit: usize,
+        _bytes_max: usize,
+    ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
+        Ok(Vec::new())
+    }
+
     fn lookup_entries(&self, _key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
         Ok(Vec::new())
     }

@@ -5,14 +5,19 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    apply::Applier, error::ReplicationError, rebuild::Rebuild, replicator::Replicator, state::ReplicationState,
-    work::Work,
+    apply::Applier,
+    error::ReplicationError,
+    rebuild::Rebuild,
+    replicator::Replicator,
+    state::ReplicationState,
+    work::{PART, Work},
 };
 use crate::{deployment::RulesState, fault_point::fault_point};
 
-/// Rows evaluated in one commit at most,
-const PAGE_ROWS: usize = 1_000;
-/// or about so many bytes of what they become.
+/// Stored rows taken at once: enough for most buckets to get a chunk of their own, and for rows to go past the store's
+/// tail, little enough for the stream to get its turn several times a second.
+const PAGE_ROWS: usize = 10_000;
+/// Or about so many bytes of them.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Names forgotten in one slice.
 const SLICE_NAMES: u32 = 1_000;
@@ -105,11 +110,11 @@ fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
     let Work { replicator, relations, state } = work;
     let Some((table, after)) = state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
     let store = replicator.store.as_ref();
-    let page = store.stored_rows(table, after.as_ref(), PAGE_ROWS)?;
+    let page = store.stored_rows(table, after.as_ref(), PAGE_ROWS, PAGE_BYTES)?;
     let mut applier = Applier::with_capacity(store, page.len());
     let (mut row_count, mut last) = (0, None);
     for (key, stored) in page {
-        if applier.bytes() >= PAGE_BYTES {
+        if applier.is_full(PART) {
             break;
         }
         if let Some(table) = relations.by_id(table) {

@@ -299,6 +299,25 @@ impl BucketStore for MemoryStore {
         Ok(keys.take_while(|key| key.table == table).take(limit).cloned().collect())
     }
 
+    fn stored_rows(
+        &self,
+        table: TableId,
+        after: Option<&RowKey>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for key in self.rows_of_table(table, after, limit)? {
+            let Some(row) = self.row(&key)? else { continue };
+            bytes += row.image.len();
+            rows.push((key, row));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
         let state = self.state();
         let entries = state.lookups.get(key).into_iter().flatten();

@@ -410,17 +410,15 @@ pub trait BucketStore: Send + Sync + 'static {
     /// Keys of a table's rows after `after` in key order, at most `limit`. As of the last commit, visible or not.
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError>;
 
-    /// The same rows with their states, for those who need most of them.
+    /// The same rows with their states, for those who need most of them. Ends with the row at which these have `bytes_max`
+    /// bytes, as far as the engine counts them; empty only if there are no more.
     fn stored_rows(
         &self,
         table: TableId,
         after: Option<&RowKey>,
         limit: usize,
-    ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
-        let keys = self.rows_of_table(table, after, limit)?;
-        let stored = keys.into_iter().map(|key| Ok(self.row(&key)?.map(|row| (key, row))));
-        stored.filter_map(Result::transpose).collect()
-    }
+        bytes_max: usize,
+    ) -> Result<Vec<(RowKey, StoredRow)>, StorageError>;
 
     /// Values of a lookup with the source rows that give them, in key order, each row's values ascending and without
     /// repetitions. As of the last commit, visible or not.

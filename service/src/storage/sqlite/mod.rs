@@ -417,8 +417,9 @@ impl BucketStore for SqliteStore {
         table: TableId,
         after: Option<&RowKey>,
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
-        self.inner.stored_rows(table, after, limit)
+        self.inner.stored_rows(table, after, limit, bytes_max)
     }
 
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {

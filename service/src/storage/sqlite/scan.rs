@@ -10,27 +10,70 @@ use super::{
     Inner,
 };
 
+/// Bounds of a page.
+#[derive(Clone, Copy)]
+struct PageSize {
+    rows: usize,
+    bytes: usize,
+}
+
+/// What table `row` has for a page.
+#[derive(Default)]
+struct Placed {
+    states: Vec<(RowKey, Bytes)>,
+    /// The page's bytes are full, and there may be more.
+    is_cut: bool,
+}
+
 impl Inner {
     pub(super) fn stored_rows(
         &self,
         table: TableId,
         after: Option<&RowKey>,
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
+        let size = PageSize { rows: limit, bytes: bytes_max };
+        let (mut rows, mut goes_on) = self.page(table, after, size)?;
+        // All that was placed may be forgotten in the tail.
+        while let (true, Some(last)) = (rows.is_empty(), goes_on.take()) {
+            (rows, goes_on) = self.page(table, Some(&last), size)?;
+        }
+        Ok(rows)
+    }
+
+    /// Also gives the last row of the page, there or not, if more may follow.
+    #[expect(clippy::type_complexity, reason = "rows, and where they end")]
+    fn page(
+        &self,
+        table: TableId,
+        after: Option<&RowKey>,
+        size: PageSize,
+    ) -> Result<(Vec<(RowKey, StoredRow)>, Option<RowKey>), StorageError> {
         // The tail first, as for operations. What it has is newer than what is placed, and it may have forgotten a row.
         let first = RowKey { table, identity: [].into() };
         let start = after.map_or(Bound::Included(&first), Bound::Excluded);
-        let recent = self.tail_read().rows.states(table, start, limit);
+        let mut recent = self.tail_read().rows.states(table, start, size.rows);
         let forgotten = recent.values().filter(|state| state.is_none()).count();
-        let placed = {
-            let reader = self.reader()?;
-            let limit = limit.saturating_add(forgotten);
-            placed_states(reader.conn(), table, after.map(|after| &*after.identity), limit)?
-        };
-        let mut states: BTreeMap<_, _> = placed.into_iter().map(|(key, state)| (key, Some(state))).collect();
-        states.extend(recent);
-        let there = states.into_iter().filter_map(|(key, state)| Some((key, state?)));
-        there.take(limit).map(|(key, state)| Ok((key, self.decode_row(&state)?))).collect()
+        let size_placed = PageSize { rows: size.rows.saturating_add(forgotten), ..size };
+        let Placed { states, is_cut } =
+            placed_states(self.reader()?.conn(), table, after.map(|after| &*after.identity), size_placed)?;
+        let last = states.last().filter(|_| is_cut).map(|(key, _)| key.clone());
+        if let Some(last) = &last {
+            recent.retain(|key, _| key <= last);
+        }
+        let mut merged: BTreeMap<_, _> = states.into_iter().map(|(key, state)| (key, Some(state))).collect();
+        merged.extend(recent);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for (key, state) in merged {
+            let Some(state) = state else { continue };
+            bytes += state.len();
+            rows.push((key, self.decode_row(&state)?));
+            if rows.len() == size.rows || bytes >= size.bytes {
+                break;
+            }
+        }
+        Ok((rows, last))
     }
 }
 
@@ -38,20 +81,26 @@ fn placed_states(
     conn: &Connection,
     table: TableId,
     after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<(RowKey, Bytes)>, StorageError> {
+    size: PageSize,
+) -> Result<Placed, StorageError> {
     let comparison = if after.is_some() { ">" } else { ">=" };
     let sql = format!(
         "SELECT identity, state FROM row WHERE table_id = ?1 AND identity {comparison} ?2 ORDER BY identity LIMIT ?3"
     );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = i64::try_from(size.rows).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query((table.0, after.unwrap_or_default(), limit))?;
-    let mut states = Vec::new();
+    let (mut placed, mut bytes) = (Placed::default(), 0);
     while let Some(row) = rows.next()? {
         let blob = |column| row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
         let key = RowKey { table, identity: blob(0)?.into() };
-        states.push((key, Bytes::copy_from_slice(blob(1)?)));
+        let state = blob(1)?;
+        bytes += state.len();
+        placed.states.push((key, Bytes::copy_from_slice(state)));
+        if bytes >= size.bytes {
+            placed.is_cut = true;
+            break;
+        }
     }
-    Ok(states)
+    Ok(placed)
 }

@@ -69,10 +69,19 @@ fn passes_max(point: &str) -> usize {
     }
 }
 
-/// Large transactions, one after the other: they come in parts, and are stored in parts; and they fill what is folded.
+/// Children of one habit: more than are moved in one part.
+const MUCH_CHILDREN: u32 = 25_000;
+
+/// Large transactions, one after the other: they come in parts, and are stored in parts; and they fill what is folded. And
+/// a habit with very many children, which changes hands.
 fn write_much(uri: String) -> JoinHandle<()> {
     tokio::spawn(async move {
         let client = connect(&uri).await;
+        let children = format!(
+            "INSERT INTO habits VALUES ('much', 'nobody');
+             INSERT INTO completions SELECT 'm' || n, 'much' FROM generate_series(1, {MUCH_CHILDREN}) n"
+        );
+        client.batch_execute(&children).await.expect("inserts");
         for round in 0.. {
             let insert = format!(
                 "INSERT INTO items SELECT '{round}-' || n, 'large', repeat('x', 300) FROM generate_series(1, 14000) n"
@@ -80,6 +89,8 @@ fn write_much(uri: String) -> JoinHandle<()> {
             client.batch_execute(&insert).await.expect("inserts");
             let delete = format!("DELETE FROM items WHERE starts_with(id, '{round}-')");
             client.batch_execute(&delete).await.expect("deletes");
+            let give_away = format!("UPDATE habits SET user_id = 'nobody {round}' WHERE id = 'much'");
+            client.batch_execute(&give_away).await.expect("moves");
             sleep(MUCH_PAUSE).await;
         }
     })

@@ -1,6 +1,6 @@
 //! Rows that depend on lookups which changed are evaluated again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use kairos_sync_rules::LookupKey;
 
@@ -69,7 +69,7 @@ impl Applier<'_> {
         // Those of the batch are in memory as it is. Rows it meets later find the lookup as it is now.
         let pending = match after {
             None => self.consulting.get(lookup).cloned().unwrap_or_default(),
-            Some(_) => Default::default(),
+            Some(_) => HashSet::default(),
         };
         for row in &pending {
             self.evaluate_again(relations, row, lookup)?;

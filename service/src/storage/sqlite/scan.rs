@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::{
     super::{RowKey, StorageError, StoredRow, TableId},
     Inner,
+    read::placed_row_of,
 };
 
 /// Bounds of a page.
@@ -85,18 +86,17 @@ fn placed_states(
 ) -> Result<Placed, StorageError> {
     let comparison = if after.is_some() { ">" } else { ">=" };
     let sql = format!(
-        "SELECT identity, state FROM row WHERE table_id = ?1 AND identity {comparison} ?2 ORDER BY identity LIMIT ?3"
+        "SELECT table_id, identity, state, sum FROM row WHERE table_id = ?1 AND identity {comparison} ?2 \
+         ORDER BY identity LIMIT ?3"
     );
     let limit = i64::try_from(size.rows).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query((table.0, after.unwrap_or_default(), limit))?;
     let (mut placed, mut bytes) = (Placed::default(), 0);
     while let Some(row) = rows.next()? {
-        let blob = |column| row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
-        let key = RowKey { table, identity: blob(0)?.into() };
-        let state = blob(1)?;
+        let (key, state) = placed_row_of(row)?;
         bytes += state.len();
-        placed.states.push((key, Bytes::copy_from_slice(state)));
+        placed.states.push((key, state));
         if bytes >= size.bytes {
             placed.is_cut = true;
             break;

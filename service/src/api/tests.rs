@@ -199,6 +199,11 @@ impl TestService {
 
     /// Commits a new row for a user's bucket at a source position, as replication does.
     fn commit(&self, lsn: u64, rows: &[(&str, &str)]) {
+        self.commit_part(lsn, rows, true);
+    }
+
+    /// A commit that clients may see, or one of something that is not stored as a whole yet.
+    fn commit_part(&self, lsn: u64, rows: &[(&str, &str)], is_visible: bool) {
         let prefix = self.store.bucket_prefix().unwrap();
         let operation = |(user_id, id): &(&str, &str)| NewOperation {
             output: RowOutput {
@@ -212,7 +217,7 @@ impl TestService {
         };
         let batch = Batch {
             operations: rows.iter().map(operation).collect(),
-            visible_at: Some(Lsn::new(lsn)),
+            visible_at: is_visible.then_some(Lsn::new(lsn)),
             ..Batch::default()
         };
         self.hub.publish(&self.store.commit(batch).unwrap());

@@ -347,8 +347,8 @@ impl Session {
                     }
                     Ok((write_checkpoint, state.advance(observation)))
                 }
-                // What was visible is gone: the client must not keep waiting for a continuation.
-                Observed::Nothing => Err(state.is_announced()),
+                // Not all of something is stored yet. What was announced stays true meanwhile.
+                Observed::Nothing => Err(false),
                 Observed::OtherGeneration => Err(true),
             };
             Ok((state, outcome))

@@ -43,6 +43,20 @@ async fn a_client_that_returns_gets_only_what_it_misses() {
 }
 
 #[tokio::test]
+async fn what_is_stored_in_parts_ends_no_stream_and_is_told_as_a_whole() {
+    let service = start().await;
+    service.commit(1, &[("anna", "a1")]);
+    let mut anna = service.stream("anna").await;
+    anna.until_complete().await;
+    for id in ["a2", "a3"] {
+        service.commit_part(2, &[("anna", id)], false);
+        assert!(tokio::time::timeout(Duration::from_millis(50), anna.next()).await.is_err(), "nothing is told");
+    }
+    service.commit(2, &[("anna", "a4")]);
+    assert_eq!(anna.until_complete().await.0, ["a2", "a3", "a4"]);
+}
+
+#[tokio::test]
 async fn a_write_checkpoint_comes_once_the_source_has_passed_it_and_only_to_its_client() {
     let service = start().await;
     service.commit(1, &[]);

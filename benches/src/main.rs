@@ -27,6 +27,9 @@ const ROW_COUNT: u64 = 300_000;
 /// Rows of a kibibyte in the large transaction, unless an argument says otherwise: two gibibytes.
 const LARGE_ROW_COUNT: u64 = 2 * 1024 * 1024;
 
+/// Buckets of a large store, unless an argument says otherwise.
+const BUCKET_COUNT: u64 = 1_000_000;
+
 /// One measured path.
 pub(crate) struct Figure {
     path: String,
@@ -54,7 +57,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         print_header()?;
         return serving::measure(largest, scope, print_figure).await;
     }
+    if arguments.next_if(|argument| argument == store::scale::OPEN).is_some() {
+        let folder = arguments.next().ok_or("no folder")?;
+        let bucket_count = arguments.next().ok_or("no number of buckets")?.parse()?;
+        return Ok(write!(std::io::stdout(), "{}", store::scale::open(folder.as_ref(), bucket_count)?)?);
+    }
     if arguments.next_if(|argument| argument == "store").is_some() {
+        if arguments.next_if(|argument| argument == "scale").is_some() {
+            let bucket_count = arguments.next().map_or(Ok(BUCKET_COUNT), |text| text.parse())?;
+            print_header()?;
+            return store::scale::measure(bucket_count)?.iter().try_for_each(print_figure);
+        }
         let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
         print_header()?;
         return store::measure(row_count, print_figure).await;

@@ -266,18 +266,19 @@ impl Replica {
                 serde_json::from_str(&format!("[{}]", std::str::from_utf8(&range.json).expect("text"))).expect("JSON");
             for operation in operations {
                 sum += operation.checksum;
-                let key = (
-                    operation.object_type.expect("a table"),
-                    operation.object_id.expect("an id"),
-                    operation.subkey.expect("a subkey"),
-                );
-                match operation.op {
+                let Operation { op, object_type, object_id, subkey, data, checksum, .. } = operation;
+                let key = object_type.zip(object_id).zip(subkey).map(|((table, id), subkey)| (table, id, subkey));
+                match op {
                     OpKind::Put => {
-                        let data = operation.data.expect("data");
-                        rows.insert(key, serde_json::from_str(&data).expect("a JSON object"));
+                        let data = serde_json::from_str(&data.expect("data")).expect("a JSON object");
+                        rows.insert(key.expect("a key"), data);
                     }
-                    OpKind::Remove => drop(rows.remove(&key)),
-                    other => panic!("{other:?} before any compaction"),
+                    OpKind::Remove => drop(rows.remove(&key.expect("a key"))),
+                    OpKind::Move => {}
+                    OpKind::Clear => {
+                        rows.clear();
+                        sum = checksum;
+                    }
                 }
             }
             after = range.last_op_id;

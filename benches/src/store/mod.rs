@@ -4,6 +4,7 @@ mod commits;
 mod moved;
 mod reads;
 mod rebuild;
+pub(crate) mod scale;
 
 use std::{error::Error, fs};
 
@@ -39,6 +40,14 @@ pub(crate) async fn measure(
         print(&figure)?;
     }
     Ok(())
+}
+
+/// The largest size this process ever had in memory, in bytes; 0 where the system does not say.
+fn peak_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or_default() * 1024
 }
 
 /// Bytes this process has sent to disks, where the system says so.

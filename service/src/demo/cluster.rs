@@ -63,6 +63,9 @@ pub struct PgCluster {
     account: Option<Account>,
 }
 
+/// Between the choice of a port and the server's start another program may take it.
+const PORTS_TRIED: usize = 4;
+
 /// The unprivileged user the server runs as when this process is root.
 #[derive(Debug, Clone, Copy)]
 struct Account {
@@ -90,28 +93,41 @@ impl PgCluster {
         if let Some(account) = account {
             chown(folder.path(), Some(account.uid), Some(account.gid))?;
         }
-        let cluster = Self { bin, folder, port: free_port()?, account };
+        let mut cluster = Self { bin, folder, port: 0, account };
         let data = cluster.data_folder();
         cluster.run(
             "initdb",
             &["-D", path_text(&data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
         )?;
-        fs::OpenOptions::new()
-            .append(true)
-            .open(data.join("postgresql.conf"))
-            .and_then(|mut file| io::Write::write_all(&mut file, cluster.settings(settings).as_bytes()))?;
-        cluster.start_server()?;
-        Ok(cluster)
+        cluster.configure(&settings_of(settings))?;
+        for _ in 1..PORTS_TRIED {
+            match cluster.start_on_free_port() {
+                Err(ClusterError::Program { .. }) if cluster.port_was_taken() => {}
+                started => return started.map(|()| cluster),
+            }
+        }
+        cluster.start_on_free_port().map(|()| cluster)
     }
 
-    fn settings(&self, further: &[(&str, &str)]) -> String {
-        let fixed = format!(
-            "\nport = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_level = logical\n\
-             max_wal_senders = 20\nmax_replication_slots = 200\nmax_connections = 200\nshared_buffers = 64MB\n\
-             fsync = on\nlog_min_messages = warning\n",
-            self.port
-        );
-        further.iter().fold(fixed, |text, (name, value)| text + name + " = '" + value + "'\n")
+    /// Adds settings; of several for one thing the last counts.
+    fn configure(&self, settings: &str) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().append(true).open(self.data_folder().join("postgresql.conf"))?;
+        io::Write::write_all(&mut file, settings.as_bytes())
+    }
+
+    fn start_on_free_port(&mut self) -> Result<(), ClusterError> {
+        self.port = free_port()?;
+        self.configure(&format!("port = {}\n", self.port))?;
+        self.start_server()
+    }
+
+    /// Whether somebody else took the port before the server could.
+    fn port_was_taken(&self) -> bool {
+        fs::read_to_string(self.log_file()).is_ok_and(|log| log.contains("Address already in use"))
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("postgres.log")
     }
 
     /// Starts the server again after [`Self::stop`].
@@ -119,7 +135,7 @@ impl PgCluster {
     /// # Errors
     /// [`ClusterError::Program`].
     pub fn start_server(&self) -> Result<(), ClusterError> {
-        let log = self.folder.path().join("postgres.log");
+        let log = self.log_file();
         self.run("pg_ctl", &["-D", path_text(&self.data_folder()), "-l", path_text(&log), "-w", "-s", "start"])
     }
 
@@ -186,6 +202,13 @@ impl Drop for PgCluster {
     }
 }
 
+fn settings_of(further: &[(&str, &str)]) -> String {
+    let fixed = "\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_level = logical\n\
+                 max_wal_senders = 20\nmax_replication_slots = 200\nmax_connections = 200\nshared_buffers = 64MB\n\
+                 fsync = on\nlog_min_messages = warning\n";
+    further.iter().fold(fixed.to_owned(), |text, (name, value)| text + name + " = '" + value + "'\n")
+}
+
 fn path_text(path: &Path) -> &str {
     path.to_str().expect("temporary folders have plain names")
 }
@@ -244,6 +267,17 @@ mod tests {
         assert!(std::net::TcpStream::connect(("127.0.0.1", cluster.port())).is_ok());
         drop(cluster);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_port_that_was_taken_meanwhile_is_noticed_and_another_one_chosen() {
+        let mut cluster = PgCluster::start(None).expect("a server");
+        cluster.stop("immediate").expect("stops");
+        let taken = TcpListener::bind(("127.0.0.1", cluster.port())).expect("it is free again");
+        assert!(cluster.start_server().is_err() && cluster.port_was_taken());
+        cluster.start_on_free_port().expect("starts on another");
+        assert_ne!(Some(cluster.port()), taken.local_addr().ok().map(|address| address.port()));
+        assert!(std::net::TcpStream::connect(("127.0.0.1", cluster.port())).is_ok());
     }
 
     #[test]

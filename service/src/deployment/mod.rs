@@ -34,10 +34,6 @@ pub use self::{
 };
 use crate::storage::DeploymentNumber;
 
-/// How many deployments sessions may be evaluated by: the one that is served, and the one before, of which a view may
-/// still be open.
-const PLANS_KEPT: usize = 2;
-
 /// Why wanted rules did not come into force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -75,6 +71,7 @@ impl fmt::Debug for Deployments {
 struct Known {
     /// Whether everything is to be built anew.
     renews: bool,
+    /// Of the deployment that is served, and of the one before, of which a view may still be open.
     plans: BTreeMap<DeploymentNumber, Arc<SyncPlan>>,
     snapshot: DeploymentsSnapshot,
 }
@@ -152,12 +149,14 @@ impl Deployments {
 
     /// These are in force, or are about to be: to be called before the store shows it.
     pub fn in_force(&self, rules: &RulesState) {
-        let plan = Arc::new(rules.serving().named_plan());
+        let (number, plan) = (rules.serving().number, Arc::new(rules.serving().named_plan()));
         let mut known = self.known();
-        known.plans.insert(rules.serving().number, Arc::clone(&plan));
-        while known.plans.len() > PLANS_KEPT {
-            known.plans.pop_first();
+        // A store that is built anew counts from the beginning.
+        let before = known.snapshot.serving.as_ref().map_or(number, |before| before.number);
+        if before != number {
+            known.plans.retain(|kept, _| *kept == before);
         }
+        known.plans.insert(number, Arc::clone(&plan));
         known.snapshot.serving = Some(Arc::new(rules.serving().clone()));
         known.snapshot.building = rules.building().cloned().map(Arc::new);
         drop(known);
@@ -177,5 +176,31 @@ impl Deployments {
     /// What is in force and what is wanted now.
     pub fn snapshot(&self) -> DeploymentsSnapshot {
         self.known().snapshot.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_that_is_served_is_known_also_when_a_store_counts_from_the_beginning() {
+        let rules = |table: &str| {
+            let text = format!("bucket_definitions: {{a: {{data: [SELECT id FROM {table}]}}}}");
+            Rules::compile("rules", &text).unwrap()
+        };
+        let mut state = RulesState::first(&rules("t0"));
+        let deployments = Deployments::new(rules("t0"));
+        let known = |number| deployments.plan(DeploymentNumber(number)).is_some();
+        for number in 1..4 {
+            state.follow(&rules(&format!("t{number}")));
+            state.switch();
+            deployments.in_force(&state);
+            deployments.in_force(&state);
+            assert!(known(number) && (number == 1 || known(number - 1)), "the one before may still be seen");
+        }
+        assert!(!known(1));
+        deployments.in_force(&RulesState::first(&rules("t0")));
+        assert!(known(0) && known(3) && !known(2));
     }
 }

@@ -1,6 +1,6 @@
 //! Questions to a running service, by a token for administration.
 
-use std::{error::Error, path::Path, time::Duration};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use kairos_sync_protocol::request::{ErrorBody, Wrapped};
 use reqwest::{Client, Url};
@@ -24,6 +24,9 @@ pub struct AdminArguments {
     /// processes: better use the variable.
     #[arg(long, env = "KAIROS_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
+    /// Configuration file; found as `serve` finds it otherwise.
+    #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
+    pub config: Option<PathBuf>,
 }
 
 /// Why there is no answer.
@@ -101,15 +104,15 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
-    /// Prepares to ask. What was not said is taken from the configuration, at `config` or where the service finds it.
+    /// Prepares to ask. What was not said is taken from the configuration.
     ///
     /// # Errors
     /// [`AdminClientError`] where something is missing or unusable.
-    pub fn new(arguments: &AdminArguments, config: Option<&Path>) -> Result<Self, AdminClientError> {
-        let AdminArguments { url, token } = arguments.clone();
+    pub fn new(arguments: &AdminArguments) -> Result<Self, AdminClientError> {
+        let AdminArguments { url, token, config } = arguments.clone();
         let (url, token) = match (url, token) {
             (Some(url), Some(token)) => (url, token),
-            (url, token) => match Config::load(config, &ProcessEnvironment) {
+            (url, token) => match Config::load(config.as_deref(), &ProcessEnvironment) {
                 Ok(config) => (
                     url.unwrap_or_else(|| format!("http://127.0.0.1:{}", config.port)),
                     token.or_else(|| config.admin_tokens.first().cloned()).ok_or(AdminClientError::NoToken)?,

@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use kairos_sync::{
+    admin_client::AdminArguments,
     auth_check::AuthCommand,
     client_command::ClientArguments,
     commands,
@@ -17,7 +18,7 @@ use kairos_sync::{
     doctor::DoctorOptions,
     explain::ExplainArguments,
     rules_check::CheckOptions,
-    rules_plan::{self, DeployArguments, PlanArguments, ServiceArguments},
+    rules_plan::{self, DeployArguments, PlanArguments},
     store_command::StoreCommand,
 };
 use tracing_subscriber::EnvFilter;
@@ -144,7 +145,7 @@ enum RulesCommand {
     Plan(PlanArguments),
     /// Have a running service build everything anew by the rules that are in force, beside what is served. Clients download
     /// all of it then. Exits with 1 if that is refused, 2 if the service could not be asked.
-    Rebuild(ServiceArguments),
+    Rebuild(AdminArguments),
     /// Print the JSON Schema of the rules file, for editors.
     Schema,
 }

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
@@ -47,22 +46,6 @@ impl PlanError {
     }
 }
 
-/// Which running service is meant.
-#[derive(Debug, clap::Args)]
-pub struct ServiceArguments {
-    #[command(flatten)]
-    service: AdminArguments,
-    /// Configuration file; found as `serve` finds it otherwise.
-    #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
-    config: Option<PathBuf>,
-}
-
-impl ServiceArguments {
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, PlanError> {
-        Ok(AdminClient::new(&self.service, self.config.as_deref())?.post(path, body).await?)
-    }
-}
-
 /// What `rules plan` compares.
 #[derive(Debug, clap::Args)]
 pub struct PlanArguments {
@@ -72,7 +55,7 @@ pub struct PlanArguments {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     #[command(flatten)]
-    service: ServiceArguments,
+    service: AdminArguments,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -87,7 +70,7 @@ pub async fn plan(arguments: &PlanArguments) -> Result<String, PlanError> {
     let wanted = read(file)?;
     let preview = match against {
         Some(against) => Preview::of(RulesState::first(&read(against)?).serving(), &wanted),
-        None => service.post("/api/admin/v1/rules/plan", &json!({"content": wanted.text})).await?,
+        None => AdminClient::new(service)?.post("/api/admin/v1/rules/plan", &json!({"content": wanted.text})).await?,
     };
     Ok(print(&preview, *json))
 }
@@ -98,7 +81,7 @@ pub struct DeployArguments {
     /// The rules to be deployed.
     file: PathBuf,
     #[command(flatten)]
-    service: ServiceArguments,
+    service: AdminArguments,
 }
 
 /// Deploys rules over HTTP. They are in force once what is new is built, see `kairos-sync status`.
@@ -107,7 +90,8 @@ pub struct DeployArguments {
 /// When the file cannot be read, its rules cannot be deployed, or the service refuses.
 pub async fn deploy(DeployArguments { file, service }: &DeployArguments) -> Result<String, PlanError> {
     let rules = read(file)?;
-    let _: Value = service.post("/api/sync-rules/v1/deploy", &json!({"content": rules.text})).await?;
+    let _: Value =
+        AdminClient::new(service)?.post("/api/sync-rules/v1/deploy", &json!({"content": rules.text})).await?;
     Ok("deployed; `kairos-sync status --watch` says when clients are served by them\n".to_owned())
 }
 
@@ -115,8 +99,8 @@ pub async fn deploy(DeployArguments { file, service }: &DeployArguments) -> Resu
 ///
 /// # Errors
 /// When the service refuses.
-pub async fn rebuild(service: &ServiceArguments) -> Result<String, PlanError> {
-    let _: Value = service.post("/api/sync-rules/v1/reprocess", &json!({})).await?;
+pub async fn rebuild(service: &AdminArguments) -> Result<String, PlanError> {
+    let _: Value = AdminClient::new(service)?.post("/api/sync-rules/v1/reprocess", &json!({})).await?;
     Ok("everything is built anew; `kairos-sync status --watch` says how far\n".to_owned())
 }
 
@@ -145,8 +129,7 @@ mod tests {
         let against = file("old.yaml", "bucket_definitions: {a: {data: [SELECT id FROM items]}}");
         let new = file("new.yaml", "bucket_definitions: {a: {data: [SELECT * FROM items]}}");
         let plan = async |file: &Path, json| {
-            let (service, config) = (AdminArguments::default(), None);
-            let service = ServiceArguments { service, config };
+            let service = AdminArguments::default();
             plan(&PlanArguments { file: file.to_owned(), against: Some(against.clone()), service, json }).await
         };
         assert!(plan(&new, false).await.unwrap().contains("clients download them: a\n"));

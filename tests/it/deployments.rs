@@ -14,21 +14,9 @@ use tokio_postgres::Client;
 
 use crate::replica::{RULES, Replica, compiled, connect, create_tables, run, source};
 
-/// The rules of the replica, and habits once more.
-const MORE: &str = r#"
-bucket_definitions:
-  everything:
-    data:
-      - SELECT * FROM items
-  user_data:
-    parameters:
-      - name: user_id
-        type: string
-    data:
-      - table: habits
-        filter: "user_id = :user_id"
-      - table: completions
-        filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
+/// The rules of the replica, and completions once more.
+fn more() -> String {
+    let done_by = r#"
   done_by:
     parameters:
       - name: user_id
@@ -37,23 +25,13 @@ bucket_definitions:
       - table: completions
         filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
 "#;
+    RULES.to_owned() + done_by
+}
 
 /// The rules of the replica with another view of items.
-const OTHER_ITEMS: &str = r#"
-bucket_definitions:
-  everything:
-    data:
-      - SELECT id, title AS name FROM items
-  user_data:
-    parameters:
-      - name: user_id
-        type: string
-    data:
-      - table: habits
-        filter: "user_id = :user_id"
-      - table: completions
-        filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
-"#;
+fn other_items() -> String {
+    RULES.replace("SELECT * FROM items", "SELECT id, title AS name FROM items")
+}
 
 const ROWS: &str = "
     INSERT INTO items SELECT n, 'title ' || n, 'body' FROM generate_series(1, 2500) n;
@@ -100,7 +78,7 @@ async fn a_new_definition_is_built_from_stored_rows_and_nothing_else_is_touched(
     replica.wait_for_stream().await;
     let before = totals(&replica, "everything[]");
     let copied = replica.metrics.bytes_replicated.get();
-    replica.deployments.want(compiled(MORE));
+    replica.deployments.want(compiled(&more()));
     wait_for_deployment(&replica, 1).await;
     assert_eq!(totals(&replica, "everything[]"), before, "what is as before is downloaded by nobody");
     assert_eq!(replica.metrics.rows_rebuilt.get(), 2500, "completions alone: what is asked of habits is known");
@@ -124,7 +102,7 @@ async fn a_changed_definition_gets_other_buckets_and_the_old_ones_are_forgotten(
     let replica = Replica::start_on(&cluster, store);
     replica.catch_up(&client).await;
     let (users, rows) = (totals(&replica, "user_data[\"ann\"]"), replica.store.stats().expect("stats").row_count);
-    replica.deployments.want(compiled(OTHER_ITEMS));
+    replica.deployments.want(compiled(&other_items()));
     // Changes go on meanwhile.
     let writer = connect(&cluster).await;
     for number in 0..200 {
@@ -199,7 +177,7 @@ async fn a_build_goes_on_after_a_restart_and_other_rules_meanwhile_end_it() {
     let mut stopped = stopped;
     let mut lives = 0;
     let replica = loop {
-        let replica = stopped.start_again_by(&cluster, OTHER_ITEMS);
+        let replica = stopped.start_again_by(&cluster, &other_items());
         sleep(Duration::from_millis(20 + 10 * lives)).await;
         lives += 1;
         if serving(&replica) == 1 {
@@ -212,7 +190,7 @@ async fn a_build_goes_on_after_a_restart_and_other_rules_meanwhile_end_it() {
     assert_eq!(ids(&replica, "1#everything[]"), sql(&client, "SELECT id FROM items").await);
 
     // Two deploys in a row: the first is given up, whatever it had.
-    replica.deployments.want(compiled(MORE));
+    replica.deployments.want(compiled(&more()));
     replica.deployments.want(compiled(RULES));
     replica.wait_until(|replica| serving(replica) >= 2).await;
     replica.catch_up(&client).await;

@@ -123,7 +123,7 @@ pub(crate) struct Replica {
     pub(crate) status: Arc<ReplicationStatus>,
     pub(crate) metrics: Arc<Metrics>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
-    rules: &'static str,
+    rules: String,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -148,7 +148,7 @@ impl Replica {
     }
 
     /// With rules of its own.
-    pub(crate) fn start_reading(source: SourceConfig, rules: &'static str) -> Self {
+    pub(crate) fn start_reading(source: SourceConfig, rules: &str) -> Self {
         Self::start_all(source, Arc::new(MemoryStore::new()), Arc::default(), rules)
     }
 
@@ -164,7 +164,7 @@ impl Replica {
         source: SourceConfig,
         store: Arc<dyn BucketStore>,
         buckets: Arc<Mutex<BTreeSet<BucketName>>>,
-        rules: &'static str,
+        rules: &str,
     ) -> Self {
         let deployments = Arc::new(Deployments::new(compiled(rules)));
         let status = Arc::new(ReplicationStatus::default());
@@ -183,7 +183,7 @@ impl Replica {
         );
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { replicator.run(stopped).await.expect("the store works") });
-        Self { store, deployments, status, metrics, buckets, rules, stop, task }
+        Self { store, deployments, status, metrics, buckets, rules: rules.to_owned(), stop, task }
     }
 
     /// Ends it in order.
@@ -328,7 +328,7 @@ impl Replica {
 pub(crate) struct Stopped {
     pub(crate) store: Arc<dyn BucketStore>,
     buckets: Arc<Mutex<BTreeSet<BucketName>>>,
-    rules: &'static str,
+    rules: String,
 }
 
 impl Stopped {
@@ -337,11 +337,11 @@ impl Stopped {
     }
 
     pub(crate) fn start_again_from(self, source: SourceConfig) -> Replica {
-        Replica::start_all(source, self.store, self.buckets, self.rules)
+        Replica::start_all(source, self.store, self.buckets, &self.rules)
     }
 
     /// By other rules.
-    pub(crate) fn start_again_by(self, cluster: &PgCluster, rules: &'static str) -> Replica {
+    pub(crate) fn start_again_by(self, cluster: &PgCluster, rules: &str) -> Replica {
         Replica::start_all(config(cluster), self.store, self.buckets, rules)
     }
 }

@@ -4,7 +4,7 @@ use kairos_sync_rules::{Diagnostic, Places, Severity, SourceTable, Span, SyncPla
 
 use super::shape::{Finding, Level, Location, TableReport};
 use crate::{
-    postgres::{catalog::Table, preflight::CONNECTION_TAG},
+    postgres::{catalog::Table, preflight::source_table},
     rules_check::SourceReport,
 };
 
@@ -28,7 +28,11 @@ pub(super) fn sorted(report: &SourceReport, text: &str) -> Sorted {
                 errors.push(finding(diagnostic, text));
             }
         }
-        let matching: Vec<_> = inspection.tables.iter().filter(|table| pattern.matches(&source_table(table))).collect();
+        let matching: Vec<_> = inspection
+            .tables
+            .iter()
+            .filter(|table| pattern.matches(&source_table(&table.schema, &table.name)))
+            .collect();
         if matching.is_empty() {
             tables.push(missing(pattern, compiled.plan.as_ref(), errors));
             continue;
@@ -47,11 +51,6 @@ fn is_about(places: &Places, pattern: &TablePattern, span: Option<Span>) -> bool
     place.span == span || place.columns.values().any(|column| *column == span)
 }
 
-fn source_table(table: &Table) -> SourceTable {
-    let (schema, name) = (table.schema.clone(), table.name.clone());
-    SourceTable { connection: CONNECTION_TAG.to_owned(), schema, name }
-}
-
 /// A table that is not published, or does not exist.
 fn missing(pattern: &TablePattern, plan: Option<&SyncPlan>, errors: Vec<Finding>) -> TableReport {
     let TablePattern { connection, schema, name } = pattern.clone();
@@ -68,7 +67,7 @@ fn missing(pattern: &TablePattern, plan: Option<&SyncPlan>, errors: Vec<Finding>
 }
 
 fn published(pattern: &TablePattern, table: &Table, plan: Option<&SyncPlan>, errors: Vec<Finding>) -> TableReport {
-    let reads = plan.map(|plan| plan.reads_of(&source_table(table))).unwrap_or_default();
+    let reads = plan.map(|plan| plan.reads_of(&source_table(&table.schema, &table.name))).unwrap_or_default();
     let identity = table.identity_columns();
     TableReport {
         schema: table.schema.clone(),

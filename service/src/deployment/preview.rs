@@ -5,7 +5,7 @@ use std::fmt::Write;
 use kairos_sync_rules::{SyncPlan, TablePattern};
 use serde::{Deserialize, Serialize};
 
-use super::{Deployment, Followed, Rules, RulesState};
+use super::{Deployment, Rules, RulesState};
 
 /// What a deployment of rules would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,18 +27,15 @@ pub struct Preview {
 impl Preview {
     /// Of a change from what is in force to these rules.
     pub fn of(serving: &Deployment, wanted: &Rules) -> Self {
-        let mut state = RulesState::first(&serving.rules);
-        let followed = state.follow(wanted);
         let before = RulesState::first(&serving.rules);
-        let (old, new) = match (followed, state.building()) {
-            (Followed::Builds, Some(building)) => (before.serving(), building),
-            _ => (before.serving(), state.serving()),
-        };
+        let mut after = before.clone();
+        after.follow(wanted);
+        let (old, new) = (before.serving(), after.building().unwrap_or(after.serving()));
         let built = new.buckets_unlike(old);
         let removed = old.buckets_unlike(new);
         let unchanged = new.bucket_names().into_iter().filter(|name| !built.contains(name)).collect();
         let (tables_before, tables_after) = (old.rules.plan.source_tables(), new.rules.plan.source_tables());
-        let read_anew = state.plans().get(1).map(SyncPlan::source_tables).unwrap_or_default();
+        let read_anew = after.plans().get(1).map(SyncPlan::source_tables).unwrap_or_default();
         let (evaluated, copied) = read_anew.into_iter().partition::<Vec<_>, _>(|table| tables_before.contains(table));
         let forgotten = tables_before.into_iter().filter(|table| !tables_after.contains(table));
         Self {

@@ -1,9 +1,6 @@
 //! `kairos-sync explain`: asks a running service, and prints what it answers.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
 
 use kairos_sync_protocol::request::StreamSubscription;
 use serde_json::{Map, Value};
@@ -68,9 +65,6 @@ pub struct ExplainArguments {
     bucket_limit: Option<usize>,
     #[command(flatten)]
     service: AdminArguments,
-    /// Configuration file; found as `serve` finds it otherwise.
-    #[arg(short, long = "config-path", visible_alias = "config", value_name = "FILE", env = "POWERSYNC_CONFIG_PATH")]
-    config: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -101,7 +95,7 @@ impl ExplainArguments {
     /// # Errors
     /// [`AdminClientError`].
     pub async fn run(&self) -> Result<(), AdminClientError> {
-        let client = AdminClient::new(&self.service, self.config.as_deref())?;
+        let client = AdminClient::new(&self.service)?;
         let printed = if self.json {
             let answer: Value = client.post(PATH, &self.question()).await?;
             format!("{answer}\n")

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::answer::{Question, RowState};
 use crate::{
-    postgres::preflight::CONNECTION_TAG,
+    postgres::preflight::source_table,
     replication::{FoundRow, RowStore, StoredTable},
     storage::{BucketStore, StorageError},
 };
@@ -109,9 +109,8 @@ fn candidates<'s>(rows: &'s RowStore, plan: &SyncPlan, name: &str) -> Vec<Stored
 
 /// The table of a name that the store does not know.
 fn named_table(plan: &SyncPlan, name: &str) -> SourceTable {
-    let connection = CONNECTION_TAG.to_owned();
     let (schema, table) = name.split_once('.').unwrap_or((DEFAULT_SCHEMA, name));
-    let named = SourceTable { connection, schema: schema.to_owned(), name: table.to_owned() };
+    let named = source_table(schema, table);
     // A name that devices have leads to the table it is made of.
     match plan.sources_of_output(name)[..] {
         [pattern, ..] if !pattern.is_wildcard() => {

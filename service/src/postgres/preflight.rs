@@ -21,6 +21,11 @@ const SERVER_VERSION_MIN: u32 = 140_000;
 /// The connection tag of rules that name none.
 pub const CONNECTION_TAG: &str = "default";
 
+/// A table of the source as the rules name it.
+pub fn source_table(schema: &str, name: &str) -> SourceTable {
+    SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() }
+}
+
 /// One thing to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -263,8 +268,7 @@ pub async fn server_version(client: &Client) -> Result<u32, PgError> {
 }
 
 fn names(pattern: &TablePattern, schema: &str, name: &str) -> bool {
-    let table = SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
-    pattern.matches(&table)
+    pattern.matches(&source_table(schema, name))
 }
 
 fn sql_name(pattern: &TablePattern) -> String {

@@ -5,14 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use kairos_sync_rules::{
-    Compatibility, Evaluation, LookupSource, Scratch, SourceTable, SqlValue, SyncPlan, TableEvaluator,
-};
+use kairos_sync_rules::{Compatibility, Evaluation, LookupSource, Scratch, SqlValue, SyncPlan, TableEvaluator};
 
 use crate::{
     postgres::{
         pgoutput::{IdentitySetting, Relation, Tuple, TupleValue},
-        preflight::CONNECTION_TAG,
+        preflight::source_table,
     },
     replication::{
         error::ReplicationError,
@@ -196,7 +194,7 @@ impl<'p> Relations<'p> {
     }
 
     fn layout(&self, table: &TableState, number: usize, columns: &[ColumnState]) -> Layout {
-        let source = source_table(&table.schema, &table.name);
+        let source = table.source_table();
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         let position = |wanted: &String| names.iter().position(|name| name == wanted);
         let reads_parts = self.plans.iter().any(|plan| plan.compatibility().custom_postgres_types);
@@ -277,10 +275,6 @@ impl<'p> Relations<'p> {
     pub(super) fn is_ignored(&self, oid: u32) -> bool {
         self.ignored.contains(&oid)
     }
-}
-
-fn source_table(schema: &str, name: &str) -> SourceTable {
-    SourceTable { connection: CONNECTION_TAG.to_owned(), schema: schema.to_owned(), name: name.to_owned() }
 }
 
 /// Whether the stream speaks of the table as it was last found in the catalog: name and key.

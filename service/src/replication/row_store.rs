@@ -11,7 +11,7 @@ use super::{
     state::{ReplicationState, TableState},
 };
 use crate::{
-    postgres::{pgoutput::TupleValue, preflight::CONNECTION_TAG},
+    postgres::pgoutput::TupleValue,
     storage::{BucketStore, RowKey, RowOutput, StorageError, TableId},
 };
 
@@ -89,8 +89,7 @@ impl<'s> StoredTable<'s> {
 
     /// As the rules know it.
     pub fn source_table(self) -> SourceTable {
-        let (schema, name) = (self.state.schema.clone(), self.state.name.clone());
-        SourceTable { connection: CONNECTION_TAG.to_owned(), schema, name }
+        self.state.source_table()
     }
 
     /// Names of the columns that identify a row.

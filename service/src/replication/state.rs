@@ -9,7 +9,7 @@ use crate::{
     postgres::{
         catalog::{Column, Table},
         membership::Partition,
-        preflight::CONNECTION_TAG,
+        preflight::source_table,
         value::ColumnType,
         walsender::SystemIdentity,
     },
@@ -279,7 +279,7 @@ impl TableState {
 
     /// The table as the rules name it.
     pub(super) fn source_table(&self) -> SourceTable {
-        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
+        source_table(&self.schema, &self.name)
     }
 
     pub(super) fn has_name_of(&self, table: &Table) -> bool {

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
-use kairos_sync_rules::{SchemaTable, SourceSchema, SourceTable, TablePattern};
+use kairos_sync_rules::{SchemaTable, SourceSchema, TablePattern};
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use crate::postgres::{
     PgError, SourceConfig,
     catalog::{Table, unpublished_tables},
-    preflight::{CONNECTION_TAG, Inspection, SetupProblem, inspect, inspect_table},
+    preflight::{CONNECTION_TAG, Inspection, SetupProblem, inspect, inspect_table, source_table},
     walsender::quote_identifier,
 };
 
@@ -186,8 +186,7 @@ impl Relation {
 
     /// Whether a pattern names the relation.
     pub(super) fn is_named_by(&self, pattern: &TablePattern) -> bool {
-        let (schema, name) = (self.schema.clone(), self.name.clone());
-        pattern.matches(&SourceTable { connection: CONNECTION_TAG.to_owned(), schema, name })
+        pattern.matches(&source_table(&self.schema, &self.name))
     }
 
     /// Schema and name, quoted for SQL.

@@ -12,7 +12,7 @@ use kairos_sync_protocol::request::Wrapped;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::powersync::read_rules;
+use super::powersync::{no_rules, read_rules};
 use crate::{
     api::{ApiError, ApiState, body::read_json},
     deployment::{Preview, Rules, UnusableRules},
@@ -76,10 +76,6 @@ pub(super) async fn plan(State(state): State<ApiState>, headers: HeaderMap, body
     let text = read_rules(&headers, body, state.parts.limits.body_bytes_max).await?;
     let serving = state.parts.deployments.snapshot().serving.ok_or_else(no_rules)?;
     Ok(Json(Wrapped { data: Preview::of(&serving, &compile(&text)?) }))
-}
-
-fn no_rules() -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "PSYNC_S4104", "There are no active sync rules")
 }
 
 async fn renew(state: &ApiState, headers: &HeaderMap, body: Body) -> Result<String, ApiError> {

@@ -88,8 +88,11 @@ pub(super) async fn read_rules(headers: &HeaderMap, body: Body, bytes_max: usize
 }
 
 pub(super) async fn current_rules(State(state): State<ApiState>) -> Result<Response, ApiError> {
-    let none = || ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "PSYNC_S4104", "There are no active sync rules");
-    Ok(pretty(&Wrapped { data: state.parts.admin.current_rules().ok_or_else(none)? }))
+    Ok(pretty(&Wrapped { data: state.parts.admin.current_rules().ok_or_else(no_rules)? }))
+}
+
+pub(super) fn no_rules() -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "PSYNC_S4104", "There are no active sync rules")
 }
 
 /// For people, too.

@@ -44,7 +44,7 @@ use super::{
     relations::Layout,
     state::{ColumnState, PageRange, PartCopy, TableState},
 };
-use crate::{lsn::Lsn, postgres::preflight::CONNECTION_TAG, storage::TableId};
+use crate::{lsn::Lsn, postgres::preflight::source_table, storage::TableId};
 
 /// Messages of the readers that wait for the worker. Each may hold a batch of rows.
 const MESSAGES_AHEAD: usize = 1;
@@ -85,7 +85,7 @@ impl CopyOrder {
 
     /// The table as the rules name it.
     fn source_table(&self) -> SourceTable {
-        SourceTable { connection: CONNECTION_TAG.to_owned(), schema: self.schema.clone(), name: self.name.clone() }
+        source_table(&self.schema, &self.name)
     }
 
     /// Whether it is the same piece of work, however far it has come.

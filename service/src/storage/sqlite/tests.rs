@@ -499,6 +499,16 @@ fn a_row_never_goes_back_while_it_is_moved() {
     assert!((0..10).all(|number| image(number) == 300));
 }
 
+/// A row as a round leaves it.
+fn in_round(id: u64, round: u64) -> NewOperation {
+    NewOperation {
+        output: RowOutput { bucket: bucket(0), object_type: "t".into(), object_id: id.to_string().into() },
+        subkey: "k".into(),
+        checksum: Checksum::from_bits(u32::try_from(id * 1_000 + round).unwrap()),
+        data: Some(format!("{{\"round\":{round}}}").into()),
+    }
+}
+
 /// A row that never changes would keep all later operations from becoming a CLEAR.
 #[test]
 fn a_few_old_rows_do_not_keep_many_operations_alive() {
@@ -506,17 +516,11 @@ fn a_few_old_rows_do_not_keep_many_operations_alive() {
         let compaction = CompactionOptions { growth_min: 50, growth_percent: 20, rewrite_percent, bytes_per_second: 0 };
         let folder = Folder::new(SqliteOptions { compaction, ..collecting() });
         let store = folder.store().unwrap();
-        let operation = |id: u64, round: u64| NewOperation {
-            output: RowOutput { bucket: bucket(0), object_type: "t".into(), object_id: id.to_string().into() },
-            subkey: "k".into(),
-            checksum: Checksum::from_bits(u32::try_from(id * 1_000 + round).unwrap()),
-            data: Some(format!("{{\"round\":{round}}}").into()),
-        };
         let commit = |operations| store.commit(Batch { operations, ..batch(0) }).unwrap();
-        commit((1..=3).map(|id| operation(id, 0)).collect());
+        commit((1..=3).map(|id| in_round(id, 0)).collect());
         let mut appended = 3;
         for round in 1..=60 {
-            let growth = commit((0..10).map(|_| operation(9, round)).collect()).buckets;
+            let growth = commit((0..10).map(|_| in_round(9, round)).collect()).buckets;
             appended += growth.iter().map(|growth| growth.added.count).sum::<u64>();
             store.inner.fold().unwrap();
             while store.compact().unwrap() {}
@@ -536,20 +540,14 @@ fn a_few_old_rows_do_not_keep_many_operations_alive() {
 fn compaction_goes_on_by_itself() {
     let folder = Folder::new(SqliteOptions::default());
     let store = folder.store().unwrap();
-    let operation = |id: u64, round: u64| NewOperation {
-        output: RowOutput { bucket: bucket(0), object_type: "t".into(), object_id: id.to_string().into() },
-        subkey: "k".into(),
-        checksum: Checksum::from_bits(u32::try_from(id * 1_000 + round).unwrap()),
-        data: Some(format!("{{\"round\":{round}}}").into()),
-    };
     let commit = |operations| store.commit(Batch { operations, ..batch(0) }).unwrap();
-    commit((0..53).map(|id| operation(id, 0)).collect());
+    commit((0..53).map(|id| in_round(id, 0)).collect());
     for round in 1..=100 {
-        commit((3..53).map(|id| operation(id, round)).collect());
+        commit((3..53).map(|id| in_round(id, round)).collect());
     }
     let deadline = std::time::Instant::now() + Duration::from_mins(1);
     for round in 101.. {
-        commit(vec![operation(3, round)]);
+        commit(vec![in_round(3, round)]);
         let count = store.view().unwrap().bucket(&bucket(0)).unwrap().count;
         if count < 1_000 {
             break;

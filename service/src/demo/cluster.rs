@@ -65,6 +65,10 @@ pub struct PgCluster {
 
 /// Between the choice of a port and the server's start another program may take it.
 const PORTS_TRIED: usize = 4;
+/// Below what common systems give to outgoing connections (from 32,768 on Linux, 49,152 elsewhere).
+const SERVER_PORTS: std::ops::Range<u16> = 15_000..32_000;
+/// So many taken ones in a row would be strange.
+const CANDIDATES: usize = 1_000;
 
 /// The unprivileged user the server runs as when this process is root.
 #[derive(Debug, Clone, Copy)]
@@ -213,12 +217,15 @@ fn path_text(path: &Path) -> &str {
     path.to_str().expect("temporary folders have plain names")
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no outgoing connection is given: whoever ends and starts again there
+/// finds it free again.
 ///
 /// # Errors
 /// When the machine has none.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut candidates = std::iter::repeat_with(|| rand::random_range(SERVER_PORTS)).take(CANDIDATES);
+    candidates.find(is_free).ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 fn find_binaries(named: Option<&Path>) -> Option<PathBuf> {

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, NoTls};
 /// Whose habits there are.
 pub(super) const USERS: [&str; 4] = ["ada", "bob", "cyd", "dan"];
 
-const SESSION_SETTINGS: &str = "SET deadlock_timeout = '50ms'; SET enable_seqscan = off";
+const SESSION_SETTINGS: &str = "SET application_name = 'load'; SET deadlock_timeout = '50ms'; SET enable_seqscan = off";
 /// Before the server is asked again after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 

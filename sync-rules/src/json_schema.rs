@@ -46,6 +46,16 @@ fn definitions() -> Value {
             object("What clients may write to this table.", keys::WRITE_RULE, write_rule),
         ),
         "write_columns": write_columns_object(),
+        "write_conflict": required(
+            &["strategy"],
+            object("Who wins, and by which columns.", keys::WRITE_CONFLICT, write_conflict),
+        ),
+        "validator": {
+            "anyOf": [
+                { "enum": keys::PLAIN_VALIDATORS },
+                object("Demands on a value.", keys::VALIDATORS, validator),
+            ],
+        },
     })
 }
 
@@ -284,10 +294,49 @@ fn write_rule(key: &str) -> Value {
             "description": "Must hold for the row as it is and as it becomes. `true` leaves it to row-level security.",
             "examples": ["row.user_id = auth.user_id()", true],
         }),
-        // Nothing is valid here; `false` would say so as well, but could not be described.
-        _ if keys::WRITE_RULE_NOT_YET.contains(&key) => {
-            json!({ "description": "Not available in this release yet.", "not": {} })
-        }
+        "conflict" => json!({
+            "description": "Who wins where others changed the row since the device saw it. `client_wins` by default.",
+            "anyOf": [{ "enum": keys::STRATEGIES }, { "$ref": "#/$defs/write_conflict" }],
+        }),
+        "validators" => map_of(
+            "What values from devices must be like, by column.",
+            &json!({ "anyOf": [
+                { "$ref": "#/$defs/validator" },
+                { "type": "array", "items": { "$ref": "#/$defs/validator" } },
+            ] }),
+        ),
+        _ => undescribed(),
+    }
+}
+
+fn write_conflict(key: &str) -> Value {
+    match key {
+        "strategy" => json!({ "description": "Who wins.", "enum": keys::STRATEGIES }),
+        "column" => json!({
+            "description": "Of `lww`, the time of the write on the device; of `version`, what the server counts up.",
+            "type": "string",
+        }),
+        "columns" => json!({
+            "description": "Arrays of `set_union`, numbers of `counter`.",
+            "type": "array",
+            "items": { "type": "string" },
+        }),
+        _ => undescribed(),
+    }
+}
+
+fn validator(key: &str) -> Value {
+    match key {
+        "min_length" => json!({ "description": "Characters at least.", "type": "integer", "minimum": 0 }),
+        "max_length" => json!({ "description": "Characters at most.", "type": "integer", "minimum": 0 }),
+        "min" => json!({ "description": "The smallest number.", "type": "number" }),
+        "max" => json!({ "description": "The largest number.", "type": "number" }),
+        "pattern" => json!({ "description": "A regular expression that is found in the text.", "type": "string" }),
+        "one_of" => json!({
+            "description": "The values there are.",
+            "type": "array",
+            "items": { "type": ["string", "boolean", "number"] },
+        }),
         _ => undescribed(),
     }
 }

@@ -43,8 +43,18 @@ pub(crate) const EVENT: &[&str] = &["payloads"];
 /// A write rule.
 pub(crate) const WRITE_RULE: &[&str] = &["allow", "columns", "check", "conflict", "validators"];
 
-/// Those of a write rule that are known, but refused in this release.
-pub(crate) const WRITE_RULE_NOT_YET: &[&str] = &["conflict", "validators"];
+/// `conflict` of a write rule, where more than its strategy is to be said.
+pub(crate) const WRITE_CONFLICT: &[&str] = &["strategy", "column", "columns"];
+
+/// Strategies of `conflict`.
+pub(crate) const STRATEGIES: &[&str] =
+    &["client_wins", "server_wins", "lww", "version", "merge_fields", "append_only", "set_union", "counter"];
+
+/// Validators of a column that need no value.
+pub(crate) const PLAIN_VALIDATORS: &[&str] = &["secrets"];
+
+/// Validators of a column that need a value.
+pub(crate) const VALIDATORS: &[&str] = &["min_length", "max_length", "min", "max", "pattern", "one_of"];
 
 /// `columns` of a write rule.
 pub(crate) const WRITE_COLUMNS: &[&str] = &["allow", "deny", "stamp"];

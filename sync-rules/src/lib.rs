@@ -20,6 +20,7 @@ mod cast;
 mod claim;
 mod compile;
 mod config;
+pub mod conflict;
 mod definition;
 pub mod diagnostic;
 mod dispatch;
@@ -50,10 +51,12 @@ mod suggest;
 mod survey;
 mod syntax;
 mod table_query;
+pub mod validator;
 pub mod value;
 pub mod write_policy;
 mod yaml;
 
+pub use conflict::ConflictStrategy;
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use evaluate::{
     ErrorKind, EvaluatedEvent, EvaluatedRow, Evaluation, EvaluationError, LookupKey, LookupSource, LookupValue,
@@ -71,5 +74,6 @@ pub use review::review;
 pub use schema::{SchemaTable, SourceSchema};
 pub use scratch::Scratch;
 pub use survey::TableReads;
+pub use validator::Validator;
 pub use value::SqlValue;
 pub use write_policy::{WriteOp, WritePolicy};

@@ -1,15 +1,17 @@
 //! What clients may write: the `write_rules` section.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    conflict::ConflictStrategy,
     definition::RequestInput,
     evaluate::{ErrorKind, EvaluationError},
     expression::Expression,
     request::RequestContext,
+    validator::Validator,
     value::{Failure, SqlValue},
 };
 
@@ -37,6 +39,11 @@ pub struct WritePolicy {
     check: Expression<CheckInput>,
     /// Whether the check itself speaks of the stored row.
     reads_old: bool,
+    #[serde(default)]
+    conflict: ConflictStrategy,
+    /// By column.
+    #[serde(default)]
+    validators: Vec<(String, Vec<Validator>)>,
 }
 
 /// Columns clients may set.
@@ -61,15 +68,45 @@ impl WritePolicy {
         columns: Columns,
         stamps: Vec<(String, Expression<CheckInput>)>,
         check: Expression<CheckInput>,
+        conflict: ConflictStrategy,
+        validators: Vec<(String, Vec<Validator>)>,
     ) -> Self {
         let mut reads_old = false;
         check.visit_inputs(&mut |input| reads_old |= matches!(input, CheckInput::Old(_)));
-        Self { table: table.to_owned(), allow, columns, stamps, check, reads_old }
+        Self { table: table.to_owned(), allow, columns, stamps, check, reads_old, conflict, validators }
+    }
+
+    /// Who wins where others changed the row as well.
+    pub fn conflict(&self) -> &ConflictStrategy {
+        &self.conflict
+    }
+
+    /// What a column's value from a device must be like.
+    pub fn validators(&self, column: &str) -> &[Validator] {
+        let found = self.validators.iter().find(|(name, _)| name == column);
+        found.map_or(&[], |(_, validators)| validators)
     }
 
     /// Whether the kind of write is allowed at all.
     pub fn allows(&self, op: WriteOp) -> bool {
         self.allow.contains(&op)
+    }
+
+    /// Columns the rule speaks of, sorted.
+    pub(crate) fn named_columns(&self) -> BTreeSet<&str> {
+        let listed = match &self.columns {
+            Columns::Only(names) | Columns::AllBut(names) => names,
+        };
+        let listed = listed.iter().chain(self.conflict.columns()).map(String::as_str);
+        let stamped = self.stamps.iter().map(|(name, _)| name.as_str());
+        let validated = self.validators.iter().map(|(name, _)| name.as_str());
+        let mut named: BTreeSet<&str> = listed.chain(stamped).chain(validated).collect();
+        self.check.visit_inputs(&mut |input| {
+            if let CheckInput::Row(name) | CheckInput::Old(name) = input {
+                named.insert(name);
+            }
+        });
+        named
     }
 
     /// Whether clients may set the column. They always name rows by `id`; columns the server sets are never theirs.

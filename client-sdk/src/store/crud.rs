@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use kairos_sync_protocol::{
     WriteCheckpointId,
-    upload::{CrudEntry, CrudOp, OpResult, Outcome, UploadBatch},
+    upload::{CrudEntry, CrudOp, OpResult, UploadBatch},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
@@ -161,7 +161,7 @@ pub(crate) fn acknowledge(
     results: &[OpResult],
     write_checkpoint: Option<WriteCheckpointId>,
 ) -> Result<(), StoreError> {
-    for result in results.iter().filter(|result| result.outcome == Outcome::Refused) {
+    for result in results.iter().filter(|result| result.outcome.needs_attention()) {
         let Some(id) = result.op_id.as_deref().and_then(|id| id.parse::<i64>().ok()) else { continue };
         tx.prepare_cached(
             "INSERT INTO kairos_rejected_write (op, row_type, row_id, data, code, message, rejected_at)

@@ -115,6 +115,7 @@ impl State {
                 op_id: entry.op_id.clone(),
                 table: entry.table.clone(),
                 id: entry.id.clone(),
+                row: None,
                 outcome: if refused { Outcome::Refused } else { Outcome::Applied },
                 code: refused.then(|| "WRITE_TABLE".to_owned()),
                 message: None,

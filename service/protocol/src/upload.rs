@@ -75,6 +75,13 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     }
 }
 
+impl Outcome {
+    /// Whether what the device wanted is lost, so that somebody should be told.
+    pub fn needs_attention(self) -> bool {
+        matches!(self, Self::Conflict | Self::Refused)
+    }
+}
+
 impl<'de> Deserialize<'de> for UploadBatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
@@ -111,6 +118,12 @@ impl<'de> Deserialize<'de> for UploadBatch {
 pub enum Outcome {
     /// Written.
     Applied,
+    /// Written in part, or joined with what others wrote.
+    Merged,
+    /// Not written, as others changed the row since the device saw it; the row comes back as the server has it.
+    Conflict,
+    /// Not written, as it is there already.
+    Duplicate,
     /// Not written, for the reason given; the row comes back as the server has it.
     Refused,
 }
@@ -128,7 +141,10 @@ pub struct OpResult {
     pub id: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
-    /// Stable code of a refusal.
+    /// Of a conflict, the row as it is, in columns that devices may write. Absent where an answer is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<Map<String, Value>>,
+    /// Stable code of a refusal or a conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// What is wrong and what to do, for people; no row values.

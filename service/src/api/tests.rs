@@ -88,6 +88,7 @@ impl Upload for Echo {
     ) -> BoxFuture<'a, Result<UploadResponse, UploadError>> {
         Box::pin(async move {
             let result = |entry: kairos_sync_protocol::upload::CrudEntry| OpResult {
+                row: None,
                 op_id: batch.client_id.clone(),
                 table: entry.table,
                 id: Some(principal.user_id.clone()),

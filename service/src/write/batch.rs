@@ -9,17 +9,16 @@ use std::{
 use deadpool_postgres::{Client, Transaction};
 use futures_util::future::join;
 use kairos_sync_protocol::upload::CrudEntry;
-use kairos_sync_rules::{SqlValue, SyncPlan, WriteOp, WritePolicy};
+use kairos_sync_rules::{SyncPlan, WritePolicy};
 use serde_json::{Map, Value};
-use tokio_postgres::{Error, Row, Statement, types::ToSql};
+use tokio_postgres::Error;
 
 use super::{
     catalog::{Catalog, Table},
     ledger::{self, Answer, Key},
     operation::{self, UNKNOWN_COLUMN, Write},
     refusal::{Refusal, Verdict, is_constraint, judge},
-    statement,
-    value::TextParameter,
+    row::RowWrite,
 };
 
 /// Statements kept prepared on a connection. Devices may send any set of columns, so there must be an end.
@@ -82,7 +81,7 @@ pub(super) struct Answered {
 }
 
 /// Why one operation ends.
-enum Stop {
+pub(super) enum Stop {
     Refused(Refusal),
     /// Not this operation's fault: the batch ends.
     Failed(Error),
@@ -194,7 +193,7 @@ async fn answer(
     let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, entry)).await;
     begun?;
     match executed {
-        Ok(()) => Ok(Answer::APPLIED),
+        Ok(answer) => Ok(answer),
         Err(Stop::Refused(refusal)) => {
             tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
             Ok(refusal.into())
@@ -208,7 +207,7 @@ async fn execute(
     tx: &Transaction<'_>,
     upload: &Upload<'_>,
     entry: &CrudEntry,
-) -> Result<(), Stop> {
+) -> Result<Answer, Stop> {
     let policy = context.plan.write_policy(&entry.table).ok_or_else(|| {
         let table = operation::named(&entry.table);
         Refusal::new("WRITE_NO_RULE", format!("no write rule for table {table}: add it under `write_rules`"))
@@ -224,8 +223,7 @@ async fn execute(
     if tx.statement_cache.size() > STATEMENTS_MAX {
         tx.statement_cache.clear();
     }
-    let row = RowWrite { tx, table: &table, policy, claims: &upload.claims, write: &write };
-    row.run().await
+    RowWrite { tx, table: &table, policy, claims: &upload.claims, write: &write }.run().await
 }
 
 async fn prepare(
@@ -243,107 +241,4 @@ async fn prepare(
     })?;
     let write = operation::prepare(entry, policy, &table, &upload.claims, context.value_bytes_max)?;
     Ok((table, write))
-}
-
-/// One write on its way to its row.
-struct RowWrite<'a> {
-    tx: &'a Transaction<'a>,
-    table: &'a Table,
-    policy: &'a WritePolicy,
-    claims: &'a Map<String, Value>,
-    write: &'a Write,
-}
-
-type CheckedRow = Vec<(String, SqlValue)>;
-
-impl RowWrite<'_> {
-    /// The row as it is decides first, then the row as it became, which Postgres returns: after casts, defaults and
-    /// triggers. What was written before a refusal is undone with the savepoint.
-    async fn run(&self) -> Result<(), Stop> {
-        let select = self.tx.prepare_cached(&statement::select(self.table, self.write.key)).await?;
-        let old = self.read(&select).await?;
-        match (self.write.op, old) {
-            (WriteOp::Put, None) => self.insert(&select).await,
-            (WriteOp::Patch | WriteOp::Delete, None) => Ok(()),
-            (WriteOp::Put | WriteOp::Patch, Some(old)) => self.update(&old).await,
-            (WriteOp::Delete, Some(old)) => {
-                self.check(None, Some(&old))?;
-                let delete = self.tx.prepare_cached(&statement::delete(self.table, self.write.key)).await?;
-                self.query(&delete, &[]).await?;
-                Ok(())
-            }
-        }
-    }
-
-    /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
-    async fn insert(&self, select: &Statement) -> Result<(), Stop> {
-        let sql = statement::insert(self.table, self.write.key, &self.write.columns);
-        let insert = self.tx.prepare_cached(&sql).await?;
-        let inserted = self.query(&insert, &self.write.values).await;
-        let Err(Stop::Refused(refusal)) = inserted else {
-            return inserted?.map_or(Ok(()), |new| self.check(Some(&new), None));
-        };
-        self.tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
-        match self.read(select).await? {
-            Some(old) => self.update(&old).await,
-            None => Err(refusal.into()),
-        }
-    }
-
-    async fn update(&self, old: &CheckedRow) -> Result<(), Stop> {
-        if !self.policy.compares_with_old() {
-            self.check(None, Some(old))?;
-        }
-        if self.write.columns.is_empty() {
-            return Ok(());
-        }
-        let sql = statement::update(self.table, self.write.key, &self.write.columns);
-        let update = self.tx.prepare_cached(&sql).await?;
-        match self.query(&update, &self.write.values).await? {
-            Some(new) => self.check(Some(&new), Some(old)),
-            // A trigger of the app took the write elsewhere.
-            None => Ok(()),
-        }
-    }
-
-    fn check(&self, new: Option<&CheckedRow>, old: Option<&CheckedRow>) -> Result<(), Stop> {
-        match self.policy.check(self.claims, new.map(Vec::as_slice), old.map(Vec::as_slice)) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Refusal::new("WRITE_CHECK", "the `check` of the table's write rule refuses the row").into())
-            }
-            Err(error) => {
-                let message = format!("the `check` of the table's write rule failed: {}", error.message);
-                Err(Refusal::new("WRITE_CHECK", message).into())
-            }
-        }
-    }
-
-    async fn read(&self, select: &Statement) -> Result<Option<CheckedRow>, Stop> {
-        self.query(select, &[]).await
-    }
-
-    /// Runs a statement of the row's id and `values`.
-    async fn query(&self, statement: &Statement, values: &[Option<String>]) -> Result<Option<CheckedRow>, Stop> {
-        let texts: Vec<TextParameter<'_>> = std::iter::once(TextParameter(Some(&self.write.id)))
-            .chain(values.iter().map(|value| TextParameter(value.as_deref())))
-            .collect();
-        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
-        let row = self.tx.query_opt(statement, &parameters).await.map_err(|error| self.stop(error))?;
-        Ok(row.map(|row| self.checked_row(&row)))
-    }
-
-    fn checked_row(&self, row: &Row) -> CheckedRow {
-        let columns = self.table.columns.iter().enumerate();
-        columns.map(|(index, column)| (column.name.clone(), column.kind.parse(row.get(index)))).collect()
-    }
-
-    fn stop(&self, error: Error) -> Stop {
-        let names: Vec<&str> =
-            self.write.columns.iter().map(|&position| self.table.columns[position].name.as_str()).collect();
-        match judge(&error, &names) {
-            Verdict::Refuse(refusal) => Stop::Refused(refusal),
-            Verdict::Contention | Verdict::Stale | Verdict::Server => Stop::Failed(error),
-        }
-    }
 }

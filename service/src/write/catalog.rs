@@ -16,6 +16,8 @@ const AGE_MAX: Duration = Duration::from_mins(1);
 
 const COLUMNS: &str = "
 SELECT a.attname::text, b.typname::text, t.typcategory = 'A',
+       -- As casts name it; without the length, to which a cast would cut.
+       pg_catalog.format_type(a.atttypid, CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit') THEN -1 ELSE a.atttypmod END),
        a.attgenerated <> '' OR a.attidentity = 'a',
        coalesce(bool_or(i.indisunique), false), coalesce(bool_or(i.indisprimary), false)
 FROM pg_catalog.pg_class c
@@ -36,7 +38,7 @@ LEFT JOIN pg_catalog.pg_index i
     ON i.indrelid = c.oid AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
     AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
-GROUP BY a.attnum, a.attname, b.typname, t.typcategory, a.attgenerated, a.attidentity
+GROUP BY a.attnum, a.attname, a.atttypid, a.atttypmod, t.typname, b.typname, t.typcategory, a.attgenerated, a.attidentity
 ORDER BY a.attnum";
 
 /// A column.
@@ -44,6 +46,8 @@ ORDER BY a.attnum";
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
+    /// The type, as SQL.
+    pub(super) type_name: String,
     /// Only Postgres sets it.
     pub(super) generated: bool,
 }
@@ -118,9 +122,10 @@ async fn describe(tx: &Transaction<'_>, schema: &str, name: &str) -> Result<Opti
     let columns = rows.iter().map(|row| Column {
         name: row.get(0),
         kind: Kind::of(row.get(1), row.get(2)),
-        generated: row.get(3),
+        type_name: row.get(3),
+        generated: row.get(4),
     });
-    let id = rows.iter().position(|row| row.get::<_, &str>(0) == "id" && row.get(4));
-    let key = id.or_else(|| rows.iter().position(|row| row.get(5)));
+    let id = rows.iter().position(|row| row.get::<_, &str>(0) == "id" && row.get(5));
+    let key = id.or_else(|| rows.iter().position(|row| row.get(6)));
     Ok(Some(Table { schema: schema.to_owned(), name: name.to_owned(), columns: columns.collect(), key }))
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_postgres::{Client, Transaction};
 use kairos_sync_protocol::upload::{CrudEntry, CrudOp, Outcome};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Error;
 
@@ -18,15 +19,20 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) code: Option<String>,
     pub(super) message: Option<String>,
+    /// Is not remembered: the ledger holds no values.
+    pub(super) row: Option<Map<String, Value>>,
 }
 
-impl Answer {
-    pub(super) const APPLIED: Self = Self { outcome: Outcome::Applied, code: None, message: None };
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, code: None, message: None, row: None }
+    }
 }
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        Self { outcome: Outcome::Refused, code: Some(refusal.code.to_owned()), message: Some(refusal.message) }
+        let (code, message) = (Some(refusal.code.to_owned()), Some(refusal.message));
+        Self { outcome: Outcome::Refused, code, message, row: None }
     }
 }
 
@@ -77,13 +83,27 @@ pub(super) async fn read(tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<(Key,
     let known = rows.iter().filter_map(|row| {
         let outcome = match row.get(1) {
             "applied" => Outcome::Applied,
+            "merged" => Outcome::Merged,
+            "conflict" => Outcome::Conflict,
+            "duplicate" => Outcome::Duplicate,
             _ => Outcome::Refused,
         };
         // The table holds keys of 32 bytes only.
         let key = Key::try_from(row.get::<_, &[u8]>(0)).ok()?;
-        Some((key, Answer { outcome, code: row.get(2), message: row.get(3) }))
+        Some((key, Answer { outcome, code: row.get(2), message: row.get(3), row: None }))
     });
     Ok(known.collect())
+}
+
+/// As the ledger and metrics have it.
+pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied => "applied",
+        Outcome::Merged => "merged",
+        Outcome::Conflict => "conflict",
+        Outcome::Duplicate => "duplicate",
+        Outcome::Refused => "refused",
+    }
 }
 
 /// Remembers answers, in the transaction of the writes themselves.
@@ -92,13 +112,7 @@ pub(super) async fn record(tx: &Transaction<'_>, answers: &[(Key, Answer)]) -> R
                SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[])";
     let statement = tx.prepare_cached(sql).await?;
     let keys: Vec<&[u8]> = answers.iter().map(|(key, _)| key.as_slice()).collect();
-    let outcomes: Vec<&str> = answers
-        .iter()
-        .map(|(_, answer)| match answer.outcome {
-            Outcome::Applied => "applied",
-            Outcome::Refused => "refused",
-        })
-        .collect();
+    let outcomes: Vec<&str> = answers.iter().map(|(_, answer)| outcome_name(answer.outcome)).collect();
     let codes: Vec<Option<&str>> = answers.iter().map(|(_, answer)| answer.code.as_deref()).collect();
     let messages: Vec<Option<&str>> = answers.iter().map(|(_, answer)| answer.message.as_deref()).collect();
     tx.execute(&statement, &[&keys, &outcomes, &codes, &messages]).await?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! UploadBatch ─► limits ─► one transaction: answers given before (ledger) ─► role and claims
-//!   ─► per operation: write rule (operation) ─► locked read ─► check ─► write ─► check (batch)
+//!   ─► per operation (batch): write rule (operation) ─► locked read ─► check ─► conflict ─► write ─► check (row)
 //!   ─► answers remembered ─► commit ─► write checkpoint ─► UploadResponse
 //! ```
 //!
@@ -19,10 +19,12 @@
 
 mod batch;
 mod catalog;
+mod conflict;
 mod error;
 mod ledger;
 mod operation;
 mod refusal;
+mod row;
 mod statement;
 mod value;
 
@@ -36,7 +38,7 @@ use deadpool_postgres::{Client, Object, Pool};
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::{
     WriteCheckpointId,
-    upload::{CrudEntry, OpResult, Outcome, UploadBatch, UploadResponse},
+    upload::{CrudEntry, OpResult, UploadBatch, UploadResponse},
 };
 use kairos_sync_rules::SyncPlan;
 use serde_json::Value;
@@ -266,11 +268,8 @@ impl Writer {
 
     fn count(&self, answers: &[Answered]) {
         for answered in answers {
-            let outcome = match (answered.is_repeated, answered.answer.outcome) {
-                (true, _) => "repeated",
-                (false, Outcome::Applied) => "applied",
-                (false, Outcome::Refused) => "refused",
-            };
+            let name = ledger::outcome_name(answered.answer.outcome);
+            let outcome = if answered.is_repeated { "repeated" } else { name };
             self.metrics.writes.with_label_values(&[outcome]).inc();
         }
     }
@@ -282,7 +281,7 @@ fn pause(attempt: u32) -> Duration {
 }
 
 fn entry_bytes(entry: &CrudEntry) -> usize {
-    let columns = entry.data.iter().flatten().map(|(name, value)| name.len() + value_bytes(value));
+    let columns = entry.data.iter().chain(&entry.old).flatten().map(|(name, value)| name.len() + value_bytes(value));
     columns.sum::<usize>() + entry.table.len() + entry.id.as_ref().map_or(0, String::len)
 }
 
@@ -302,6 +301,7 @@ fn result(entry: CrudEntry, answered: Answered) -> OpResult {
         table: entry.table,
         id: entry.id,
         outcome: answer.outcome,
+        row: answer.row,
         code: answer.code,
         message: answer.message,
     }

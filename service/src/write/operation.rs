@@ -1,7 +1,9 @@
 //! One operation against its table's policy and description, before Postgres sees it. Pure.
 
+use std::collections::BTreeMap;
+
 use kairos_sync_protocol::upload::{CrudEntry, CrudOp};
-use kairos_sync_rules::{WriteOp, WritePolicy};
+use kairos_sync_rules::{ConflictStrategy, Validator, WriteOp, WritePolicy};
 use serde_json::{Map, Value};
 
 use super::{catalog::Table, refusal::Refusal, value::stamp_text};
@@ -19,6 +21,10 @@ pub(super) struct Write {
     pub(super) columns: Vec<usize>,
     /// Their values, as text to bind.
     pub(super) values: Vec<Option<String>>,
+    /// Positions of those the server sets itself.
+    pub(super) stamped: Vec<usize>,
+    /// What the device saw of columns it may write, as text to bind; `None` where it does not say.
+    pub(super) base: Option<BTreeMap<usize, Option<String>>>,
 }
 
 /// What the rules call the operation.
@@ -62,7 +68,11 @@ pub(super) fn prepare(
     if op == WriteOp::Put && table.columns[key].generated {
         return Err(generated(&table.columns[key].name));
     }
-    let mut values = Vec::new();
+    let version = match policy.conflict() {
+        ConflictStrategy::Version { column } => Some(column),
+        _ => None,
+    };
+    let (mut values, mut stamped) = (Vec::new(), Vec::new());
     if let Some(data) = entry.data.as_ref().filter(|_| op != WriteOp::Delete) {
         let stamps = policy.stamps(claims).map_err(|error| {
             let message = format!("a `stamp` of the write rule failed: {}", error.message);
@@ -70,7 +80,10 @@ pub(super) fn prepare(
         })?;
         for (name, value) in data {
             // The server's own value takes the place of whatever the device has there.
-            if stamps.iter().any(|(stamped, _)| stamped == name) || is_key(table, key, name, value, &id)? {
+            if stamps.iter().any(|(stamped, _)| stamped == name)
+                || Some(name) == version
+                || is_key(table, key, name, value, &id)?
+            {
                 continue;
             }
             values.push(column(policy, table, name, value, value_bytes_max)?);
@@ -80,12 +93,34 @@ pub(super) fn prepare(
             for (name, value) in &stamps {
                 let position = table.position(name).ok_or_else(|| unknown_column(name))?;
                 values.push((position, stamp_text(value)));
+                stamped.push(position);
             }
         }
     }
     values.sort_unstable_by_key(|(position, _)| *position);
     let (columns, values) = values.into_iter().unzip();
-    Ok(Write { op, key, id, columns, values })
+    let base = base(entry, policy, table, version);
+    Ok(Write { op, key, id, columns, values, stamped, base })
+}
+
+/// What the device saw. A version may come with the write itself, for devices that keep no old values.
+fn base(
+    entry: &CrudEntry,
+    policy: &WritePolicy,
+    table: &Table,
+    version: Option<&String>,
+) -> Option<BTreeMap<usize, Option<String>>> {
+    let seen = |name: &String, value: &Value| {
+        let is_known = policy.allows_column(name) || Some(name) == version;
+        let position = table.position(name).filter(|&position| is_known && table.key != Some(position))?;
+        Some((position, table.columns[position].kind.text(value)))
+    };
+    let old = entry.old.as_ref().map(|old| old.iter().filter_map(|(name, value)| seen(name, value)));
+    let with_write = version.and_then(|name| seen(name, entry.data.as_ref()?.get(name)?));
+    match (old, with_write) {
+        (Some(old), with_write) => Some(with_write.into_iter().chain(old).collect()),
+        (None, with_write) => with_write.map(|seen| BTreeMap::from([seen])),
+    }
 }
 
 fn row_id(entry: &CrudEntry) -> Result<String, Refusal> {
@@ -127,6 +162,12 @@ fn column(
         return Err(Refusal::new("WRITE_COLUMN", message));
     }
     let position = table.position(name).ok_or_else(|| unknown_column(name))?;
+    for validator in policy.validators(name) {
+        if let Some(demand) = validator.fault(value) {
+            let code = if *validator == Validator::Secrets { "WRITE_SECRET" } else { "WRITE_VALIDATOR" };
+            return Err(Refusal::new(code, format!("the value of column `{name}` is refused: {demand}")));
+        }
+    }
     let column = &table.columns[position];
     if column.generated {
         return Err(generated(&column.name));
@@ -146,7 +187,7 @@ fn generated(column: &str) -> Refusal {
 
 pub(super) const UNKNOWN_COLUMN: &str = "WRITE_UNKNOWN_COLUMN";
 
-fn unknown_column(name: &str) -> Refusal {
+pub(super) fn unknown_column(name: &str) -> Refusal {
     let message = format!("the table has no column {}: migrate Postgres before the app, or leave it out", named(name));
     Refusal::new(UNKNOWN_COLUMN, message)
 }

@@ -81,6 +81,17 @@ impl Kind {
     }
 }
 
+/// A value a check compared, as devices have it.
+pub(super) fn json(value: &SqlValue) -> Value {
+    match value {
+        SqlValue::Integer(integer) => i64::try_from(*integer).map_or_else(|_| integer.to_string().into(), Value::from),
+        SqlValue::Real(real) => Value::from(*real),
+        SqlValue::Text(text) => Value::from(text.as_str()),
+        // Binary columns never reach devices.
+        SqlValue::Null | SqlValue::Blob(_) => Value::Null,
+    }
+}
+
 /// The text to bind for a value of the rules language.
 pub(super) fn stamp_text(value: &SqlValue) -> Option<String> {
     match value {

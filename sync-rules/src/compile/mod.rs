@@ -196,6 +196,9 @@ fn plan(config: &Config<'_>, options: &CompileOptions<'_>, report: &mut Report<'
     let mut policies = BTreeMap::new();
     for rule in &config.write_rules {
         if let Some(policy) = write::compile_rule(rule, report) {
+            if let Some(source) = options.schema {
+                write::compare_with_source(rule, &policy, source, options.default_schema, report);
+            }
             policies.insert(rule.table.to_owned(), policy);
         }
     }

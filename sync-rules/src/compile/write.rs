@@ -6,6 +6,8 @@ use crate::{
     diagnostic::{Problem, Severity},
     expression::Expression,
     functions::json::JsonPath,
+    schema::SourceSchema,
+    suggest::nearest,
     syntax::{Name, Position, parse_expression},
     value::SqlValue,
     write_policy::{CheckInput, Columns, WritePolicy},
@@ -26,7 +28,36 @@ pub(super) fn compile_rule(rule: &WriteRuleConfig<'_>, report: &mut Report<'_>) 
         Some(names) => Columns::Only(names.clone()),
         None => Columns::AllBut(rule.columns_deny.clone()),
     };
-    Some(WritePolicy::new(rule.table, rule.allow.clone(), columns, stamps, check?))
+    let (conflict, validators) = (rule.conflict.clone(), rule.validators.clone());
+    Some(WritePolicy::new(rule.table, rule.allow.clone(), columns, stamps, check?, conflict, validators))
+}
+
+/// Warns of a table that the source does not have, and of columns that it does not have.
+pub(super) fn compare_with_source(
+    rule: &WriteRuleConfig<'_>,
+    policy: &WritePolicy,
+    source: &SourceSchema,
+    default_schema: &str,
+    report: &mut Report<'_>,
+) {
+    let (schema, name) = rule.table.split_once('.').unwrap_or((default_schema, rule.table));
+    let mut warn = |code, message, help| report.push(code, Severity::Warning, message, Some(help), rule.span);
+    let Some(table) = source.tables.iter().find(|table| table.schema == schema && table.name == name) else {
+        let tables = source.tables.iter().filter(|table| table.schema == schema).map(|table| table.name.as_str());
+        let help = match nearest(name, tables) {
+            Some(similar) => format!("there is a table {schema}.{similar}"),
+            None => "create it, or correct the name".to_owned(),
+        };
+        return warn("table_not_found", format!("the database has no table {schema}.{name}"), help);
+    };
+    for column in policy.named_columns().into_iter().filter(|named| !table.columns.iter().any(|column| column == named))
+    {
+        let help = match nearest(column, table.columns.iter().map(String::as_str)) {
+            Some(similar) => format!("there is a column {similar}"),
+            None => "correct the name in the write rule".to_owned(),
+        };
+        warn("column_not_found", format!("the table {schema}.{name} has no column {column}"), help);
+    }
 }
 
 /// An expression in a scalar of its own. YAML's own `true`, numbers and null are literals.

@@ -1,10 +1,12 @@
 //! The YAML tree to typed configuration. Knows the keys, nothing of SQL. A file per section; [`nodes`] has what they share.
 
 mod buckets;
+mod conflict;
 mod nodes;
 mod options;
 mod report;
 mod streams;
+mod validators;
 mod write_rules;
 
 pub(crate) use self::report::Report;
@@ -16,9 +18,11 @@ use self::{
     write_rules::write_rule,
 };
 use crate::{
+    conflict::ConflictStrategy,
     diagnostic::Span,
     keys,
     plan::Compatibility,
+    validator::Validator,
     write_policy::WriteOp,
     yaml::{Content, Node},
 };
@@ -105,11 +109,16 @@ pub(crate) struct EventConfig<'a> {
 #[derive(Debug)]
 pub(crate) struct WriteRuleConfig<'a> {
     pub table: &'a str,
+    /// Where its name is.
+    pub span: Span,
     pub allow: Vec<WriteOp>,
     pub columns_allow: Option<Vec<String>>,
     pub columns_deny: Vec<String>,
     pub stamp: Vec<(String, &'a Node)>,
     pub check: &'a Node,
+    pub conflict: ConflictStrategy,
+    /// By column.
+    pub validators: Vec<(String, Vec<Validator>)>,
 }
 
 /// Reads the tree of a file.

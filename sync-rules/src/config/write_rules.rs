@@ -1,20 +1,17 @@
 //! The `write_rules` section.
 
-use crate::{keys, write_policy::WriteOp, yaml::Node};
+use crate::{conflict::ConflictStrategy, keys, write_policy::WriteOp, yaml::Node};
 
 use super::{
     Report, WriteRuleConfig,
+    conflict::conflict,
     nodes::{Map, entries, scalar_text, sequence},
+    validators::validators,
 };
 
 pub(super) fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report<'_>) -> Option<WriteRuleConfig<'a>> {
     let table = scalar_text(name, "a table", report)?;
     let map = Map::read(node, "a write rule", keys::WRITE_RULE, report)?;
-    for key in keys::WRITE_RULE_NOT_YET {
-        if let Some(node) = map.get(key) {
-            report.fatal("not_supported_yet", format!("`{key}` is not available in this release yet"), node.span);
-        }
-    }
     let allow = map.required("allow", name, report)?;
     let allow =
         sequence(allow, "`allow`", report)?.into_iter().map(|node| write_op(node, report)).collect::<Option<_>>()?;
@@ -37,7 +34,31 @@ pub(super) fn write_rule<'a>(name: &'a Node, node: &'a Node, report: &mut Report
         report.fatal_with_help("check_missing", message, help, name.span);
         return None;
     };
-    Some(WriteRuleConfig { table, allow, columns_allow, columns_deny, stamp, check })
+    let conflict = map.get("conflict").map_or(Some(ConflictStrategy::ClientWins), |node| {
+        let conflict = conflict(node, report)?;
+        let is_stamped = |column: &String| stamp.iter().any(|(stamped, _): &(String, _)| stamped == column);
+        if let Some(column) = conflict.columns().iter().find(|column| is_stamped(column)) {
+            let message = format!("`{column}` cannot be stamped and decide conflicts");
+            report.fatal("schema_violation", message, node.span);
+        }
+        if conflict == ConflictStrategy::AppendOnly && allow != [WriteOp::Put] {
+            let help = "rows that are only added are neither changed nor deleted";
+            report.fatal_with_help("schema_violation", "`append_only` goes with `allow: [put]`", help, node.span);
+        }
+        Some(conflict)
+    })?;
+    let validators = map.get("validators").map_or_else(Vec::new, |node| validators(node, report));
+    Some(WriteRuleConfig {
+        table,
+        span: name.span,
+        allow,
+        columns_allow,
+        columns_deny,
+        stamp,
+        check,
+        conflict,
+        validators,
+    })
 }
 
 fn write_op(node: &Node, report: &mut Report<'_>) -> Option<WriteOp> {
@@ -52,7 +73,7 @@ fn write_op(node: &Node, report: &mut Report<'_>) -> Option<WriteOp> {
     }
 }
 
-fn names(node: &Node, what: &str, report: &mut Report<'_>) -> Vec<String> {
+pub(super) fn names(node: &Node, what: &str, report: &mut Report<'_>) -> Vec<String> {
     let nodes = sequence(node, what, report).unwrap_or_default();
     nodes.into_iter().filter_map(|node| scalar_text(node, what, report).map(str::to_owned)).collect()
 }

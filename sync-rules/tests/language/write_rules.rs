@@ -1,6 +1,8 @@
 //! What clients may write.
 
-use kairos_sync_rules::{SqlValue, WriteOp, WritePolicy, compile};
+use kairos_sync_rules::{
+    CompileOptions, SchemaTable, SourceSchema, SqlValue, WriteOp, WritePolicy, compile, compile_with,
+};
 use serde_json::{Map, Value, json};
 
 use crate::fixture::{service, sql};
@@ -89,8 +91,23 @@ fn what_a_rule_cannot_say_is_refused() {
         ("{ check: true }", "schema_violation"),
         ("{ allow: [insert], check: true }", "schema_violation"),
         ("{ allow: put, check: true }", "yaml_structure"),
-        ("{ allow: [put], check: true, conflict: append_only }", "not_supported_yet"),
-        ("{ allow: [put], check: true, validators: {} }", "not_supported_yet"),
+        ("{ allow: [put], check: true, conflict: manual }", "not_supported_yet"),
+        ("{ allow: [put], check: true, conflict: client_win }", "schema_violation"),
+        ("{ allow: [put], check: true, conflict: lww }", "schema_violation"),
+        ("{ allow: [put], check: true, conflict: { strategy: lww, columns: [a] } }", "schema_violation"),
+        ("{ allow: [put], check: true, conflict: { strategy: merge_fields, column: a } }", "schema_violation"),
+        ("{ allow: [put], check: true, conflict: { column: a } }", "schema_violation"),
+        ("{ allow: [put, patch], check: true, conflict: append_only }", "schema_violation"),
+        (
+            "{ allow: [put], check: true, columns: { stamp: { v: 1 } }, conflict: { strategy: version, column: v } }",
+            "schema_violation",
+        ),
+        ("{ allow: [put], check: true, validators: { a: secret } }", "schema_violation"),
+        ("{ allow: [put], check: true, validators: { a: max_length } }", "schema_violation"),
+        ("{ allow: [put], check: true, validators: { a: { max_length: -1 } } }", "schema_violation"),
+        ("{ allow: [put], check: true, validators: { a: { min: x } } }", "schema_violation"),
+        ("{ allow: [put], check: true, validators: { a: { pattern: '(' } } }", "pattern_invalid"),
+        ("{ allow: [put], check: true, validators: { a: { one_of: [[]] } } }", "yaml_structure"),
         ("{ allow: [put], check: true, chek: 1 }", "schema_violation"),
         ("{ allow: [put], check: true, columns: { allow: [a], deny: [b] } }", "schema_violation"),
         ("{ allow: [put], check: user_id = auth.user_id() }", "undefined_reference"),
@@ -103,5 +120,39 @@ fn what_a_rule_cannot_say_is_refused() {
         let compiled = compile(&format!("bucket_definitions: {{}}\nwrite_rules:\n  habits: {rule}\n"), "public");
         let codes: Vec<_> = compiled.diagnostics.iter().map(|finding| finding.code).collect();
         assert_eq!(codes, [code], "{rule}");
+    }
+}
+
+#[test]
+fn names_that_the_source_does_not_have_are_found() {
+    let table = |name: &str, columns: &[&str]| SchemaTable {
+        connection: "default".to_owned(),
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    let source = SourceSchema { tables: vec![table("habits", &["id", "user_id", "name", "updated_at"])] };
+    let options = CompileOptions { default_schema: "public", schema: Some(&source) };
+    let rule = "{ allow: [put], check: row.user_id = auth.user_id() AND old.owner = 1,
+                  columns: { deny: [created], stamp: { changed_by: auth.user_id() } },
+                  conflict: { strategy: lww, column: update_at }, validators: { name: secrets, nam: secrets } }";
+    for (rules, expected) in [
+        (format!("habits: {rule}"), vec!["changed_by", "created", "nam", "owner", "update_at"]),
+        ("habit: { allow: [put], check: row.user_id = auth.user_id() }".to_owned(), vec!["public.habit"]),
+        ("public.habits: { allow: [put], check: row.user_id = auth.user_id() }".to_owned(), vec![]),
+        ("other.habits: { allow: [put], check: true }".to_owned(), vec!["other.habits"]),
+    ] {
+        let compiled = compile_with(&format!("bucket_definitions: {{}}\nwrite_rules:\n  {rules}\n"), &options);
+        assert!(compiled.plan.is_some(), "warnings only: {:?}", compiled.diagnostics);
+        let names = compiled.diagnostics.iter().map(|finding| {
+            assert_eq!(
+                finding.code,
+                if finding.message.contains("no table") { "table_not_found" } else { "column_not_found" }
+            );
+            finding.message.rsplit(' ').next().expect("a name")
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        assert_eq!(names, expected, "{rules}");
     }
 }

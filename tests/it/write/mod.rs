@@ -1,9 +1,11 @@
 //! Uploads into a real Postgres.
 
+mod conflicts;
 mod exactly_once;
 mod limits;
 mod outcomes;
 mod ownership;
+mod validators;
 mod values;
 
 use std::{
@@ -27,7 +29,7 @@ use kairos_sync::{
 };
 use kairos_sync_protocol::{
     WriteCheckpointId,
-    upload::{OpResult, Outcome, UploadBatch, UploadResponse},
+    upload::{OpResult, UploadBatch, UploadResponse},
 };
 use kairos_sync_rules::{SyncPlan, compile};
 use serde_json::{Value, json};
@@ -171,7 +173,7 @@ pub(crate) fn batch(json: Value) -> UploadBatch {
 
 pub(crate) fn codes(results: &[OpResult]) -> Vec<String> {
     let code = |result: &OpResult| {
-        assert_eq!(result.code.is_none(), result.outcome == Outcome::Applied, "{result:?}");
+        assert_eq!(result.code.is_some(), result.outcome.needs_attention(), "{result:?}");
         assert_eq!(result.code.is_none(), result.message.is_none(), "{result:?}");
         result.code.clone().unwrap_or_default()
     };

@@ -175,6 +175,7 @@ async fn refused_writes_are_listed_and_their_rows_go_back() {
     bench.perform([put, service.full()]).await;
     bench.execute("UPDATE habits SET name = 'Mine'; INSERT INTO habits (id, name) VALUES ('h2', 'New')").await.unwrap();
     let refused = |op_id: &str| OpResult {
+        row: None,
         op_id: Some(op_id.to_owned()),
         table: "habits".to_owned(),
         id: None,

@@ -1,0 +1,288 @@
+//! One write on its way to its row: what the row is, whether it may be written, what of the write is taken.
+
+use deadpool_postgres::Transaction;
+use kairos_sync_protocol::upload::Outcome;
+use kairos_sync_rules::{ConflictStrategy, SqlValue, WriteOp, WritePolicy};
+use serde_json::{Map, Value};
+use tokio_postgres::{Error, Row, Statement, types::ToSql};
+
+use super::{
+    batch::Stop,
+    catalog::Table,
+    conflict::{Base, Decision, Field, decide},
+    ledger::Answer,
+    operation::{Write, unknown_column},
+    refusal::{Refusal, Verdict, judge},
+    statement::{self, Form},
+    value::{TextParameter, json},
+};
+
+/// One write on its way to its row.
+pub(super) struct RowWrite<'a> {
+    pub(super) tx: &'a Transaction<'a>,
+    pub(super) table: &'a Table,
+    pub(super) policy: &'a WritePolicy,
+    pub(super) claims: &'a Map<String, Value>,
+    pub(super) write: &'a Write,
+}
+
+type CheckedRow = Vec<(String, SqlValue)>;
+
+/// Columns to set, ascending, and their values as text.
+type Values = Vec<(usize, Option<String>)>;
+
+impl RowWrite<'_> {
+    /// The row as it is decides first, then the row as it became, which Postgres returns: after casts, defaults and
+    /// triggers. What was written before a refusal is undone with the savepoint.
+    pub(super) async fn run(&self) -> Result<Answer, Stop> {
+        let select = self.tx.prepare_cached(&statement::select(self.table, self.write.key)).await?;
+        let old = self.read(&select).await?;
+        match (self.write.op, old) {
+            (WriteOp::Put, None) => self.insert(&select).await,
+            (WriteOp::Patch, None) if self.compares_with_base() => Ok(conflict("the row is gone", None)),
+            (WriteOp::Patch | WriteOp::Delete, None) => Ok(Outcome::Applied.into()),
+            (WriteOp::Put | WriteOp::Patch, Some(old)) => self.update(&old, self.values().await?).await,
+            (WriteOp::Delete, Some(old)) => self.delete(&old).await,
+        }
+    }
+
+    fn compares_with_base(&self) -> bool {
+        matches!(
+            self.policy.conflict(),
+            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::Version { .. }
+        )
+    }
+
+    /// What the device wants, with its time as it counts.
+    async fn values(&self) -> Result<Values, Stop> {
+        let write = self.write;
+        let mut values: Values = write.columns.iter().copied().zip(write.values.iter().cloned()).collect();
+        if let ConflictStrategy::LastWriteWins { column } = self.policy.conflict()
+            && (write.op == WriteOp::Put || !values.is_empty())
+        {
+            let position = self.position(column)?;
+            let sent = values.iter().position(|(sent, _)| *sent == position).map(|index| values.remove(index).1);
+            let clamp = self.tx.prepare_cached(&statement::clamp(self.table, position)).await?;
+            let clamped = self.query(&clamp, &[(position, sent.flatten())]).await.map_err(|stop| match stop {
+                Stop::Refused(_) => {
+                    Refusal::new("WRITE_VALUE", format!("the value of column `{column}` is no moment in time")).into()
+                }
+                failed @ Stop::Failed(_) => failed,
+            })?;
+            values.push((position, clamped.and_then(|row| row.get(0))));
+            values.sort_unstable();
+        }
+        Ok(values)
+    }
+
+    fn position(&self, column: &str) -> Result<usize, Stop> {
+        Ok(self.table.position(column).ok_or_else(|| unknown_column(column))?)
+    }
+
+    /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
+    async fn insert(&self, select: &Statement) -> Result<Answer, Stop> {
+        let values = self.values().await?;
+        let mut inserted = values.clone();
+        if let ConflictStrategy::Version { column } = self.policy.conflict() {
+            inserted.push((self.position(column)?, Some("1".to_owned())));
+            inserted.sort_unstable();
+        }
+        let sql = statement::insert(self.table, self.write.key, &positions(&inserted));
+        let insert = self.tx.prepare_cached(&sql).await?;
+        let refusal = match self.query(&insert, &inserted).await {
+            Ok(new) => {
+                new.map_or(Ok(()), |new| self.check(Some(&self.checked_row(&new)), None))?;
+                return Ok(Outcome::Applied.into());
+            }
+            Err(Stop::Refused(refusal)) => refusal,
+            Err(stop) => return Err(stop),
+        };
+        self.tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
+        match self.read(select).await? {
+            Some(old) => self.update(&old, values).await,
+            None => Err(refusal.into()),
+        }
+    }
+
+    async fn update(&self, old: &CheckedRow, values: Values) -> Result<Answer, Stop> {
+        if !self.policy.compares_with_old() {
+            self.check(None, Some(old))?;
+        }
+        let (values, outcome) = match self.decide(old, values).await? {
+            Ok(taken) => taken,
+            Err(kept) => return Ok(kept),
+        };
+        if values.iter().all(|(position, _)| self.write.stamped.contains(position)) {
+            return Ok(outcome.into());
+        }
+        let sql = statement::update(self.table, self.write.key, &positions(&values));
+        let update = self.tx.prepare_cached(&sql).await?;
+        // No row: a trigger of the app took the write elsewhere.
+        if let Some(new) = self.query(&update, &values).await? {
+            self.check(Some(&self.checked_row(&new)), Some(old))?;
+        }
+        Ok(outcome.into())
+    }
+
+    async fn delete(&self, old: &CheckedRow) -> Result<Answer, Stop> {
+        self.check(None, Some(old))?;
+        if self.compares_with_base()
+            && let Err(kept) = self.decide(old, Vec::new()).await?
+        {
+            return Ok(kept);
+        }
+        let delete = self.tx.prepare_cached(&statement::delete(self.table, self.write.key)).await?;
+        self.query(&delete, &[]).await?;
+        Ok(Outcome::Applied.into())
+    }
+
+    /// What to write, or the answer if the row stays.
+    async fn decide(&self, old: &CheckedRow, mut values: Values) -> Result<Result<(Values, Outcome), Answer>, Stop> {
+        let strategy = self.policy.conflict();
+        if let ConflictStrategy::LastWriteWins { column } = strategy {
+            let position = self.position(column)?;
+            let time = values.iter().filter(|(sent, _)| *sent == position).cloned().collect::<Values>();
+            if !time.is_empty() && self.is_later(position, &time).await? {
+                return self.keep(old, Outcome::Conflict).map(Err);
+            }
+            return Ok(Ok((values, Outcome::Applied)));
+        }
+        let compared = self.compared(&values)?;
+        let fields = self.compare(&compared, &values).await?;
+        values.retain(|(position, _)| !compared.iter().any(|(compared, _)| compared == position));
+        match decide(strategy, self.write.op, fields) {
+            Decision::Write(decided, outcome) => {
+                // What was decided as JSON is bound as the column has it.
+                let bound = |(position, value): (usize, Option<String>)| {
+                    let is_json = compared.contains(&(position, Form::Json));
+                    let kind = self.table.columns[position].kind;
+                    (position, if is_json { value.and_then(|json| kind.text(&Value::String(json))) } else { value })
+                };
+                values.extend(decided.into_iter().map(bound));
+                values.sort_unstable();
+                Ok(Ok((values, outcome)))
+            }
+            Decision::Keep(outcome) => self.keep(old, outcome).map(Err),
+            Decision::Refuse(refusal) => self.keep(old, Outcome::Refused).and(Err(refusal.into())),
+        }
+    }
+
+    /// The columns that the strategy compares, and how.
+    fn compared(&self, values: &Values) -> Result<Vec<(usize, Form)>, Stop> {
+        let sent = values.iter().map(|(position, _)| *position).filter(|sent| !self.write.stamped.contains(sent));
+        let seen = self.write.base.iter().flat_map(|base| base.keys().copied());
+        let of = |columns: &[String], form| -> Result<Vec<_>, Stop> {
+            let named = columns.iter().map(|column| self.position(column)).collect::<Result<Vec<_>, _>>()?;
+            Ok(sent.clone().filter(|sent| named.contains(sent)).map(|position| (position, form)).collect())
+        };
+        match self.policy.conflict() {
+            ConflictStrategy::ClientWins | ConflictStrategy::LastWriteWins { .. } => Ok(Vec::new()),
+            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields if self.write.op == WriteOp::Delete => {
+                Ok(seen.map(|position| (position, Form::Text)).collect())
+            }
+            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::AppendOnly => {
+                Ok(sent.map(|position| (position, Form::Text)).collect())
+            }
+            ConflictStrategy::Version { column } => Ok(vec![(self.position(column)?, Form::Next)]),
+            ConflictStrategy::SetUnion { columns } => of(columns, Form::Json),
+            ConflictStrategy::Counter { columns } => of(columns, Form::Sum),
+        }
+    }
+
+    /// Has Postgres print the columns as the three have them.
+    async fn compare(&self, compared: &[(usize, Form)], values: &Values) -> Result<Vec<Field>, Stop> {
+        if compared.is_empty() {
+            return Ok(Vec::new());
+        }
+        let base = |position: usize| self.write.base.as_ref()?.get(&position).cloned();
+        let sent = |position: usize| values.iter().find(|(sent, _)| *sent == position)?.1.clone();
+        let parameters: Values = compared
+            .iter()
+            .flat_map(|&(position, _)| [(position, base(position).flatten()), (position, sent(position))])
+            .collect();
+        let sql = statement::compare(self.table, self.write.key, compared);
+        let statement = self.tx.prepare_cached(&sql).await?;
+        let Some(row) = self.query(&statement, &parameters).await? else { return Ok(Vec::new()) };
+        let [stored, seen, wanted, calculated]: [Vec<Option<String>>; 4] =
+            [row.get(0), row.get(1), row.get(2), row.get(3)];
+        let printed = stored.into_iter().zip(seen).zip(wanted).zip(calculated);
+        let fields = compared.iter().zip(printed).map(|(&(position, _), (((stored, seen), sent), calculated))| Field {
+            position,
+            stored,
+            base: if base(position).is_some() { Base::Seen(seen) } else { Base::Unknown },
+            sent,
+            calculated,
+        });
+        Ok(fields.collect())
+    }
+
+    async fn is_later(&self, position: usize, time: &[(usize, Option<String>)]) -> Result<bool, Stop> {
+        let sql = statement::is_later(self.table, self.write.key, position);
+        let statement = self.tx.prepare_cached(&sql).await?;
+        let row = self.query(&statement, time).await?;
+        Ok(row.is_some_and(|row| row.get::<_, Option<&str>>(0) == Some("true")))
+    }
+
+    /// The row stays. That may be said only to whom the row concerns: a check of both rows was not asked yet, and who
+    /// tries values one after another would otherwise find out what somebody else's row has.
+    fn keep(&self, old: &CheckedRow, outcome: Outcome) -> Result<Answer, Stop> {
+        if self.policy.compares_with_old() {
+            self.check(Some(old), Some(old))?;
+        }
+        if outcome != Outcome::Conflict {
+            return Ok(outcome.into());
+        }
+        let is_shown =
+            |name: &str| self.policy.allows_column(name) || self.policy.conflict().columns().contains(&name.to_owned());
+        let shown = old.iter().filter(|(name, _)| is_shown(name)).map(|(name, value)| (name.clone(), json(value)));
+        Ok(conflict("others changed the row since the device saw it", Some(shown.collect())))
+    }
+
+    fn check(&self, new: Option<&CheckedRow>, old: Option<&CheckedRow>) -> Result<(), Stop> {
+        match self.policy.check(self.claims, new.map(Vec::as_slice), old.map(Vec::as_slice)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Refusal::new("WRITE_CHECK", "the `check` of the table's write rule refuses the row").into())
+            }
+            Err(error) => {
+                let message = format!("the `check` of the table's write rule failed: {}", error.message);
+                Err(Refusal::new("WRITE_CHECK", message).into())
+            }
+        }
+    }
+
+    async fn read(&self, select: &Statement) -> Result<Option<CheckedRow>, Stop> {
+        Ok(self.query(select, &[]).await?.map(|row| self.checked_row(&row)))
+    }
+
+    /// Runs a statement of the row's id and `values`.
+    async fn query(&self, statement: &Statement, values: &[(usize, Option<String>)]) -> Result<Option<Row>, Stop> {
+        let texts: Vec<TextParameter<'_>> = std::iter::once(TextParameter(Some(&self.write.id)))
+            .chain(values.iter().map(|(_, value)| TextParameter(value.as_deref())))
+            .collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        self.tx.query_opt(statement, &parameters).await.map_err(|error| self.stop(error, values))
+    }
+
+    fn checked_row(&self, row: &Row) -> CheckedRow {
+        let columns = self.table.columns.iter().enumerate();
+        columns.map(|(index, column)| (column.name.clone(), column.kind.parse(row.get(index)))).collect()
+    }
+
+    fn stop(&self, error: Error, values: &[(usize, Option<String>)]) -> Stop {
+        let names: Vec<&str> = values.iter().map(|&(position, _)| self.table.columns[position].name.as_str()).collect();
+        match judge(&error, &names) {
+            Verdict::Refuse(refusal) => Stop::Refused(refusal),
+            Verdict::Contention | Verdict::Stale | Verdict::Server => Stop::Failed(error),
+        }
+    }
+}
+
+fn positions(values: &[(usize, Option<String>)]) -> Vec<usize> {
+    values.iter().map(|(position, _)| *position).collect()
+}
+
+fn conflict(message: &str, row: Option<Map<String, Value>>) -> Answer {
+    let (code, message) = (Some("WRITE_CONFLICT".to_owned()), Some(message.to_owned()));
+    Answer { outcome: Outcome::Conflict, code, message, row }
+}

@@ -5,10 +5,13 @@
 
 import { LineStream } from './line-stream.mjs';
 
-// Tables as {"habits": {"name": "text", "streak": "integer"}, …}.
+// Tables as {"habits": {"name": "text", "streak": "integer"}, …}; with "$trackPrevious": true among the columns uploads
+// say what the device saw before.
 function schemaOf({ column, Schema, Table }, tables) {
   const mapValues = (object, to) => Object.fromEntries(Object.entries(object).map(([key, value]) => [key, to(value)]));
-  return new Schema(mapValues(tables, (types) => new Table(mapValues(types, (type) => column[type]))));
+  const tableOf = ({ $trackPrevious: trackPrevious = false, ...types }) =>
+    new Table(mapValues(types, (type) => column[type]), { trackPrevious });
+  return new Schema(mapValues(tables, tableOf));
 }
 
 // As an app's own connector would be written: tokens from outside, whole transactions to the write API.

@@ -2,6 +2,7 @@
 
 mod basics;
 mod compaction;
+mod conflicts;
 mod deployments;
 mod encodings;
 mod gate;

@@ -171,6 +171,13 @@ async fn the_server_counts_versions() {
     let with_write = upload(&desk, "PATCH", json!({ "a": "y", "version": 2 }), Value::Null).await;
     assert_eq!(outcome(&with_write), (Outcome::Applied, ""), "a version may come with the write");
     assert_eq!((&row(&desk).await["version"], &row(&desk).await["stamped"]), (&json!(3), &json!("anna")));
+    // A device that changes a row twice while it is away counts too, and does not meet itself.
+    for (seen, counted) in [(3, 4), (4, 5)] {
+        let data = json!({ "a": format!("away {seen}"), "version": counted });
+        let result = upload(&desk, "PATCH", data, json!({ "a": "?", "version": seen })).await;
+        assert_eq!(outcome(&result), (Outcome::Applied, ""), "{seen}");
+    }
+    desk.admin.batch_execute("UPDATE notes SET version = 3").await.expect("a row");
     let late = upload(&desk, "PATCH", json!({ "a": "z" }), json!({ "version": 2 })).await;
     assert_eq!(outcome(&late), (Outcome::Conflict, "WRITE_CONFLICT"));
     assert_eq!(late.row.expect("the row")["version"], 3);

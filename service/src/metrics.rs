@@ -71,6 +71,8 @@ pub struct Metrics {
     pub shared_lines: IntCounter,
     /// Refused requests by error code.
     pub requests_refused: IntCounterVec,
+    /// Questions to issuers about tokens by result: `confirmed`, `refused`, `unanswered`.
+    pub introspections: IntCounterVec,
     /// Uploaded writes by outcome: `applied`, `refused`, `repeated`.
     pub writes: IntCounterVec,
 }
@@ -157,6 +159,7 @@ impl Metrics {
             bytes_sent: counter("powersync_data_sent_bytes_total", "Bytes sent to clients"),
             shared_lines: counter("kairos_shared_lines_total", "Data lines that were made for another client before"),
             requests_refused: counters("kairos_requests_refused_total", "Refused requests", "code"),
+            introspections: counters("kairos_introspections_total", "Questions to issuers about tokens", "result"),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
             registry: register.0,
         }

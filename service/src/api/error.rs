@@ -7,7 +7,7 @@ use axum::{
 };
 use kairos_sync_protocol::request::{ErrorBody, ErrorDetail};
 
-use crate::{sync::SyncError, write::UploadError};
+use crate::{auth::AuthError, sync::SyncError, write::UploadError};
 
 /// The code of a failed request, for counting. Found in the extensions of its response.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,17 @@ impl ApiError {
     pub(super) fn invalid(details: String) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", "Validation failed");
         error.with_details(details)
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        // An app may sign its user out upon 401, which an issuer that is down for a moment must not cause.
+        if error.is_temporary() {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), "Authorization is not possible at the moment")
+        } else {
+            Self::unauthorized(error.code())
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub use upload::Upload;
 
 use crate::{
     admin::Admin,
-    auth::{ApiTokens, Authenticator, Principal},
+    auth::{ApiTokens, AuthError, Authenticator, Principal},
     deployment::Deployments,
     metrics::Metrics,
     replication::ReplicationStatus,
@@ -118,16 +118,13 @@ impl ApiState {
 
     async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.authenticate(header).await.map_err(ApiError::unauthorized)
+        Ok(self.authenticate(header).await?)
     }
 
-    /// Who shows this `Token …` or `Bearer …`; otherwise the code of the reason. All else about it is in the log only.
-    async fn authenticate(&self, header: Option<&str>) -> Result<Principal, &'static str> {
+    /// Who shows this `Token …` or `Bearer …`. Clients get the code of an error; all else about it is in the log only.
+    async fn authenticate(&self, header: Option<&str>) -> Result<Principal, AuthError> {
         let result = self.parts.authenticator.authenticate(header).await;
-        result.map_err(|error| {
-            tracing::info!(code = error.code(), %error, "request refused");
-            error.code()
-        })
+        result.inspect_err(|error| tracing::info!(code = error.code(), %error, "request refused"))
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) async fn sync_stream(
     let form = negotiation::line_form(&headers, sync.raw_data);
     let compression = negotiation::compression(&headers);
     let request = ClientRequest {
+        revoked: principal.revoked(),
         user_id: principal.user_id,
         claims: principal.claims,
         expires_at: principal.expires_at,

@@ -154,7 +154,7 @@ async fn start_serving(
         sync,
         admin,
         hub: Arc::clone(&hub),
-        authenticator: Authenticator::new(auth).unwrap(),
+        authenticator: Authenticator::new(auth, &metrics).unwrap(),
         api_tokens: ApiTokens::new(&[Secret::new(ADMIN_TOKEN)]),
         write_checkpoints: WriteCheckpoints::new(
             Arc::new(FixedHead(100)),

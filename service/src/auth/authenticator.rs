@@ -5,15 +5,27 @@ use std::{sync::Arc, time::SystemTime};
 use futures_util::future::join_all;
 
 use super::{
-    AuthConfig, AuthError, Principal,
+    AuthConfig, AuthError, LIFETIME_MAX, Principal,
+    introspection::{Confirmation, provider::Provider},
     jwt::{UnverifiedToken, extract, find_signer},
     remote::RemoteKeys,
     source::{KeyOrigin, KeySet, SourceKeys, TokenRules},
 };
+use crate::metrics::Metrics;
 
 /// Turns proofs into principals.
 pub struct Authenticator {
     sources: Vec<Source>,
+    /// Asked about tokens that no key is for.
+    providers: Vec<Arc<Provider>>,
+}
+
+/// What was found out about a token.
+pub struct Examined {
+    /// The source whose key signed it, by its position in [`AuthConfig::sources`].
+    pub signer: Option<usize>,
+    /// Who it speaks for, or why it is not accepted.
+    pub result: Result<Principal, AuthError>,
 }
 
 struct Source {
@@ -27,12 +39,12 @@ enum Keys {
 }
 
 impl Authenticator {
-    /// Accepts what `config` says. Nothing is fetched yet.
+    /// Accepts what `config` says, and counts questions about tokens. Nothing is fetched yet.
     ///
     /// # Errors
     /// When no HTTP client can be made, for lack of a TLS provider.
-    pub fn new(config: AuthConfig) -> Result<Self, AuthError> {
-        let AuthConfig { sources, addresses } = config;
+    pub fn new(config: AuthConfig, metrics: &Metrics) -> Result<Self, AuthError> {
+        let AuthConfig { sources, introspections, addresses } = config;
         let source = |source: super::KeySource| {
             let keys = match source.keys {
                 KeyOrigin::Given(keys) => Keys::Given(Arc::new(KeySet { keys, left_out: Vec::new() })),
@@ -40,7 +52,11 @@ impl Authenticator {
             };
             Ok(Source { rules: source.rules, keys })
         };
-        Ok(Self { sources: sources.into_iter().map(source).collect::<Result<_, _>>()? })
+        let provider = |introspection| {
+            Provider::new(introspection, addresses.clone(), metrics.introspections.clone()).map(Arc::new)
+        };
+        let providers = introspections.into_iter().map(provider).collect::<Result<_, _>>()?;
+        Ok(Self { providers, sources: sources.into_iter().map(source).collect::<Result<_, _>>()? })
     }
 
     /// Who sent a request with this `Authorization` header.
@@ -48,9 +64,53 @@ impl Authenticator {
     /// # Errors
     /// Why it is not accepted; the message is for the log only.
     pub async fn authenticate(&self, header: Option<&str>) -> Result<Principal, AuthError> {
-        let token = UnverifiedToken::parse(extract(header)?)?;
-        let source = self.signer(&token).await?;
-        token.principal(&self.sources[source].rules, SystemTime::now())
+        self.examine(extract(header)?).await.result
+    }
+
+    /// What is to be known of a token. A key that signed it decides, and one that it names and that did not; about all
+    /// others those are asked who may know them.
+    pub async fn examine(&self, text: &str) -> Examined {
+        let now = SystemTime::now();
+        let undecided = match UnverifiedToken::parse(text) {
+            Err(malformed) => malformed,
+            Ok(token) => match self.signer(&token).await {
+                Ok(source) => {
+                    return Examined {
+                        signer: Some(source),
+                        result: token.principal(&self.sources[source].rules, now),
+                    };
+                }
+                Err(error) => error,
+            },
+        };
+        let is_decided = self.providers.is_empty() || !undecided.is_undecided();
+        let result = if is_decided { Err(undecided) } else { self.introspect(text, now, undecided).await };
+        Examined { signer: None, result }
+    }
+
+    /// Asks one after the other. `unsigned` is why keys do not help.
+    async fn introspect(&self, text: &str, now: SystemTime, unsigned: AuthError) -> Result<Principal, AuthError> {
+        let stated_end = UnverifiedToken::parse(text).map_or(Ok(None), |token| token.stated_end(now))?;
+        // A stream that stays open for days would never see another configuration.
+        let end_max = now + LIFETIME_MAX;
+        let expires_at = stated_end.unwrap_or(end_max).min(end_max);
+        let mut failure = unsigned;
+        for provider in &self.providers {
+            match Confirmation::of(provider, text).await {
+                Ok(confirmation) => {
+                    return Ok(Principal {
+                        user_id: confirmation.user_id().to_owned(),
+                        claims: confirmation.claims().clone(),
+                        expires_at,
+                        confirmation: Some(confirmation),
+                    });
+                }
+                // One that says no does not speak for one that says nothing.
+                Err(error) if error.is_temporary() || !failure.is_unknown() => failure = error,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
     }
 
     /// The source whose key signed a token, by its position in [`AuthConfig::sources`].
@@ -136,3 +196,7 @@ fn in_order(mut left: Vec<SourceKeys>, right: Vec<SourceKeys>) -> Vec<SourceKeys
     left.sort_by_key(|(source, _)| *source);
     left
 }
+
+#[cfg(test)]
+#[path = "authenticator_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Why a request is not accepted.
 
-use super::fetch::FetchError;
+use super::http::FetchError;
 
 /// Why a request is not accepted. The message is for the log; clients get the code only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum AuthError {
     /// The signature is wrong.
     #[error("the token's signature does not fit the key ({})", name(kid.as_ref()))]
     Signature {
-        /// Key id the token names.
+        /// The key with the id the token names; `None`: it was tried with keys that have none.
         kid: Option<String>,
     },
     /// It was valid once.
@@ -67,6 +67,30 @@ pub enum AuthError {
         /// Why not.
         cause: FetchError,
     },
+    /// Who was asked about the token did not say yes.
+    #[error("{url} does not confirm the token: {answer}")]
+    NotConfirmed {
+        /// Who.
+        url: String,
+        /// What it said.
+        answer: String,
+    },
+    /// It is not known what the answer about the token means.
+    #[error("the answer of {url} does not say who the token is of: {problem}")]
+    UselessAnswer {
+        /// Whose.
+        url: String,
+        /// What it lacks.
+        problem: String,
+    },
+    /// Who is to be asked about the token did not answer.
+    #[error("{url} could not be asked about the token: {cause}")]
+    NotAsked {
+        /// Who.
+        url: String,
+        /// Why not.
+        cause: FetchError,
+    },
 }
 
 fn name(kid: Option<&String>) -> String {
@@ -85,6 +109,7 @@ impl AuthError {
             | Self::UnknownKey { .. }
             | Self::OtherAlgorithm { .. }
             | Self::Signature { .. }
+            | Self::NotConfirmed { .. }
             | Self::Issuer => "PSYNC_S2101",
             Self::Expired => "PSYNC_S2103",
             Self::LifetimeTooLong { .. } => "PSYNC_S2104",
@@ -92,6 +117,31 @@ impl AuthError {
             Self::KeysUnavailable { cause: FetchError::Ipv6(_), .. } => "PSYNC_S2202",
             Self::KeysUnavailable { cause: FetchError::Rejected(_), .. } => "PSYNC_S2203",
             Self::KeysUnavailable { .. } => "PSYNC_S2204",
+            Self::NotAsked { .. } => "AUTH-0101",
+            Self::UselessAnswer { .. } => "AUTH-0102",
         }
+    }
+
+    /// Whether the same token may be accepted a moment later. Where keys are missing, clients of the PowerSync service
+    /// know the answer as a refusal.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::NotAsked { .. })
+    }
+
+    /// Whether nothing was found out about the token, good or bad.
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self, Self::NotAsked { .. } | Self::KeysUnavailable { .. })
+    }
+
+    /// Whether the token may be one that keys say nothing about.
+    pub(super) const fn is_undecided(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::UnknownAlgorithm { .. }
+                | Self::UnknownKey { .. }
+                | Self::Signature { kid: None }
+                | Self::KeysUnavailable { .. }
+        )
     }
 }

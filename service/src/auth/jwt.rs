@@ -14,7 +14,7 @@ use super::{
 use crate::unambiguous_json;
 
 /// Longer tokens are refused unread.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
+pub(super) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Key ids and algorithms go to the log, so they must not be long.
 const NAME_BYTES_MAX: usize = 256;
 /// How far clocks may differ.
@@ -103,7 +103,25 @@ impl<'a> UnverifiedToken<'a> {
         if claims.get("parameters").is_some_and(|parameters| !parameters.is_object()) {
             return Err(AuthError::Malformed("`parameters` is not an object"));
         }
-        Ok(Principal { user_id: user_id(&claims)?, claims, expires_at })
+        let user_id = claims
+            .get("sub")
+            .and_then(user_id)
+            .ok_or(AuthError::Malformed("`sub` is missing, empty, or neither text nor a number"))?;
+        Ok(Principal { user_id, claims, expires_at, confirmation: None })
+    }
+
+    /// When it says that it ends, if it does. Proves nothing.
+    ///
+    /// # Errors
+    /// When that is over.
+    pub(super) fn stated_end(&self, now: SystemTime) -> Result<Option<SystemTime>, AuthError> {
+        let claims = self.claims().unwrap_or_default();
+        let Some(expires) = claims.get("exp").and_then(Value::as_f64) else { return Ok(None) };
+        if is_over(expires, now) {
+            return Err(AuthError::Expired);
+        }
+        let since_epoch = Duration::try_from_secs_f64(expires).ok();
+        Ok(since_epoch.and_then(|since_epoch| UNIX_EPOCH.checked_add(since_epoch)))
     }
 
     fn is_signed_with(&self, key: &Key) -> bool {
@@ -130,7 +148,7 @@ pub(super) fn find_signer(token: &UnverifiedToken<'_>, sources: &[SourceKeys]) -
         return Err(AuthError::UnknownKey { kid, alg });
     }
     let signed = fitting.find(|(_, key)| token.is_signed_with(key));
-    signed.map(|(source, _)| source).ok_or(AuthError::Signature { kid })
+    signed.map(|(source, _)| source).ok_or(AuthError::Signature { kid: None })
 }
 
 fn every_key(sources: &[SourceKeys]) -> impl Iterator<Item = (usize, &Key)> {
@@ -151,14 +169,22 @@ fn decode(part: &str) -> Result<Map<String, Value>, AuthError> {
     unambiguous_json::from_slice(&bytes).map_err(|_| malformed)
 }
 
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+fn is_over(expires: f64, now: SystemTime) -> bool {
+    expires + CLOCK_TOLERANCE_SECONDS <= seconds(now)
+}
+
 fn check_times(claims: &Map<String, Value>, rules: &TokenRules, now: SystemTime) -> Result<SystemTime, AuthError> {
     let number = |name: &str| claims.get(name).map(|value| value.as_f64().ok_or(AuthError::Malformed(NOT_A_TIME)));
     let expires = number("exp").ok_or(AuthError::Malformed("`exp` is missing"))??;
     let issued = number("iat").ok_or(AuthError::Malformed("`iat` is missing"))??;
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
-    if expires + CLOCK_TOLERANCE_SECONDS <= now {
+    if is_over(expires, now) {
         return Err(AuthError::Expired);
     }
+    let now = seconds(now);
     if number("nbf").transpose()?.is_some_and(|not_before| not_before > now + CLOCK_TOLERANCE_SECONDS) {
         return Err(AuthError::Malformed("it is not valid yet (`nbf`)"));
     }
@@ -191,12 +217,12 @@ fn check_issuer(claims: &Map<String, Value>, allowed: &[String]) -> Result<(), A
     if is_allowed { Ok(()) } else { Err(AuthError::Issuer) }
 }
 
-/// `sub` as the text that keys write checkpoints and row-level security.
-fn user_id(claims: &Map<String, Value>) -> Result<String, AuthError> {
-    match claims.get("sub") {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
-        Some(Value::Number(number)) => Ok(number.to_string()),
-        _ => Err(AuthError::Malformed("`sub` is missing, empty, or neither text nor a number")),
+/// A subject as the text that keys write checkpoints and row-level security.
+pub(super) fn user_id(subject: &Value) -> Option<String> {
+    match subject {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 

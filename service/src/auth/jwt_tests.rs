@@ -182,7 +182,7 @@ fn claims_that_are_missing_or_wrong_are_refused_with_their_code() {
         (with("nbf", json!(now + 120)), "PSYNC_S2101"),
         (with("parameters", json!("text")), "PSYNC_S2101"),
     ] {
-        assert_eq!(verify_claims(&claims).map_err(|error| error.code()), Err(code), "{claims}");
+        assert_eq!(verify_claims(&claims).err().map(|error| error.code()), Some(code), "{claims}");
     }
 }
 
@@ -191,7 +191,7 @@ fn a_token_from_the_future_does_not_live_longer() {
     let now = test_keys::seconds_since_epoch(SystemTime::now());
     let mut claims = with("iat", json!(now + 800_000));
     claims["exp"] = json!(now + 800_060);
-    assert_eq!(verify_claims(&claims).map_err(|error| error.code()), Err("PSYNC_S2104"));
+    assert_eq!(verify_claims(&claims).err().map(|error| error.code()), Some("PSYNC_S2104"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{fetch::FetchError, source::KeySet};
+use super::{http::FetchError, source::KeySet};
 
 /// Keys this old are fetched again in the background.
 const REFRESH_AFTER: Duration = Duration::from_mins(5);

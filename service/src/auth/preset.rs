@@ -4,7 +4,12 @@
 
 use std::time::Duration;
 
-use super::source::{KeyOrigin, KeySource, LIFETIME_MAX, TokenRules};
+use reqwest::Method;
+
+use super::{
+    introspection::{AnswerRules, CACHE_DEFAULT, Introspection, TIMEOUT_DEFAULT, Template},
+    source::{KeyOrigin, KeySource, LIFETIME_MAX, TokenRules},
+};
 
 /// Supabase lets sessions live for a week at most; some minutes are added for slow clocks, as the PowerSync service does.
 const SUPABASE_LIFETIME_MAX: Duration = Duration::from_mins(7 * 24 * 60 + 20);
@@ -42,6 +47,27 @@ pub fn supabase(url: &str) -> KeySource {
 pub fn supabase_rules() -> TokenRules {
     let audience = vec![SUPABASE_AUDIENCE.to_owned()];
     TokenRules { audience, issuer: Vec::new(), lifetime_max: SUPABASE_LIFETIME_MAX }
+}
+
+/// A collection of users of PocketBase, by its URL without a slash at its end. Its tokens are signed with a secret of each
+/// user, which it gives to nobody.
+pub fn pocketbase(url: &str, collection: &str) -> Introspection {
+    let claims = ["email", "username", "verified"];
+    // It would answer with a fresh token as well, which nobody here needs.
+    let fields = "record.id,record.email,record.username,record.verified";
+    Introspection {
+        url: Template::new(format!("{url}/api/collections/{collection}/auth-refresh?fields={fields}")),
+        method: Method::POST,
+        header: Some(("Authorization".to_owned(), Template::new("{token}"))),
+        body: None,
+        answer: AnswerRules {
+            subject: "/record/id".to_owned(),
+            active: None,
+            claims: claims.map(|name| (name.to_owned(), format!("/record/{name}"))).to_vec(),
+        },
+        keep_for: CACHE_DEFAULT,
+        timeout: TIMEOUT_DEFAULT,
+    }
 }
 
 fn fetched(uri: String, issuer: String, audience: Vec<String>, lifetime_max: Duration) -> KeySource {

@@ -16,7 +16,8 @@ use tokio::{
 use super::{
     AuthError,
     address::AddressRules,
-    fetch::{FetchError, Fetcher},
+    fetch::Fetcher,
+    http::FetchError,
     key_cache::{KeyCache, Wanted},
     source::KeySet,
 };

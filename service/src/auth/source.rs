@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{address::AddressRules, jwks::Key};
+use super::{address::AddressRules, introspection::Introspection, jwks::Key};
 
 /// Tokens that live longer are refused, as clients expect of the PowerSync service.
 pub const LIFETIME_MAX: Duration = Duration::from_hours(24);
@@ -47,7 +47,9 @@ pub enum KeyOrigin {
 pub struct AuthConfig {
     /// Where keys come from. The first key with the id that a token names counts, so the order matters.
     pub sources: Vec<KeySource>,
-    /// Where keys may be fetched from.
+    /// Who is asked about tokens that no key is for, in this order.
+    pub introspections: Vec<Introspection>,
+    /// Where keys may be fetched from, and who may be asked.
     pub addresses: AddressRules,
 }
 

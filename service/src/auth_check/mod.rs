@@ -31,8 +31,9 @@ pub use self::command::AuthCommand;
 use self::keygen::keygen;
 use self::remedy::{Remedy, remedy};
 use crate::{
-    auth::{AuthError, Authenticator, KeyOrigin, Principal, jwt::UnverifiedToken},
+    auth::{AuthError, Authenticator, Examined, KeyOrigin, Principal, jwt::UnverifiedToken},
     config::{AuthSettings, Config, ConfigError, ProcessEnvironment, Setting},
+    metrics::Metrics,
 };
 
 /// No header is so long, so what is longer is no token.
@@ -56,7 +57,7 @@ enum Verdict {
     Accepted,
     /// It does not.
     Refused,
-    /// Keys could not be fetched, without which nobody knows.
+    /// Keys could not be fetched, or an issuer not be asked, without which nobody knows.
     Unknown,
 }
 
@@ -98,6 +99,8 @@ struct Report {
     /// The source whose key signed it.
     signer: Option<usize>,
     sources: Vec<FoundKeys>,
+    /// Who is asked about tokens that no key is for.
+    issuers: Vec<Issuer>,
     remedy: Option<Remedy>,
     checked_at: SystemTime,
 }
@@ -115,6 +118,12 @@ struct FoundKeys {
     result: Result<Found, AuthError>,
 }
 
+/// Somebody who is asked about tokens.
+struct Issuer {
+    setting: Setting,
+    url: String,
+}
+
 struct Found {
     keys: Vec<FoundKey>,
     left_out: Vec<String>,
@@ -129,7 +138,7 @@ impl Report {
     fn verdict(&self) -> Verdict {
         match &self.result {
             Ok(_) => Verdict::Accepted,
-            Err(AuthError::KeysUnavailable { .. }) => Verdict::Unknown,
+            Err(error) if error.is_unknown() => Verdict::Unknown,
             Err(_) => Verdict::Refused,
         }
     }
@@ -165,21 +174,22 @@ fn bare_token(text: &str) -> Result<&str, AuthCheckError> {
 }
 
 async fn examine(config: &Config, token: &str) -> Result<Report, AuthCheckError> {
-    let authenticator = Authenticator::new(config.auth.clone()).map_err(AuthCheckError::Auth)?;
-    let parsed = UnverifiedToken::parse(token);
+    let authenticator = Authenticator::new(config.auth.clone(), &Metrics::new()).map_err(AuthCheckError::Auth)?;
     let checked_at = SystemTime::now();
-    let (signer, result) = match &parsed {
-        Err(error) => (None, Err(error.clone())),
-        Ok(token) => match authenticator.signer(token).await {
-            Err(error) => (None, Err(error)),
-            Ok(source) => (Some(source), token.principal(&config.auth.sources[source].rules, checked_at)),
-        },
-    };
+    let Examined { signer, result } = authenticator.examine(token).await;
     let sources = found_keys(config, &authenticator).await;
-    let token = parsed.ok();
+    let settings = config.auth_settings.introspections.iter().zip(&config.auth.introspections);
+    let issuers =
+        settings.map(|(setting, asked)| Issuer { setting: setting.clone(), url: asked.url.text().to_owned() });
+    let token = UnverifiedToken::parse(token).ok();
     let header = token.as_ref().map(|token| TokenHeader { alg: format!("{:?}", token.alg), kid: token.kid.clone() });
-    let claims = token.and_then(|token| token.claims().ok());
-    let mut report = Report { result, header, claims, signer, sources, remedy: None, checked_at };
+    // An issuer's claims, where it has some, are those that count.
+    let claims = match &result {
+        Ok(principal) => Some(principal.claims.clone()),
+        Err(_) => token.and_then(|token| token.claims().ok()),
+    };
+    let issuers = issuers.collect();
+    let mut report = Report { result, header, claims, signer, sources, issuers, remedy: None, checked_at };
     report.remedy = remedy(&report, config);
     Ok(report)
 }

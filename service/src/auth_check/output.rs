@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Found, FoundKey, FoundKeys, Report, Verdict};
+use super::{Found, FoundKey, FoundKeys, Issuer, Report, Verdict};
 use crate::auth::Principal;
 
 /// Who it is or what fails, what to do, then what the token says and which keys there are.
@@ -24,7 +24,7 @@ pub(super) fn text(report: &Report, warnings: &[String]) -> String {
         let _ = writeln!(out, "token: {}, {kid}", header.alg);
     }
     if let Some(claims) = &report.claims {
-        let is_proven = if report.signer.is_some() { "" } else { " (not proven)" };
+        let is_proven = if report.signer.is_some() || report.result.is_ok() { "" } else { " (not proven)" };
         let _ = writeln!(out, "claims{is_proven}:");
         for (name, value) in claims {
             // Values are JSON, which escapes what a terminal would obey; names are not.
@@ -35,6 +35,9 @@ pub(super) fn text(report: &Report, warnings: &[String]) -> String {
     for (position, source) in report.sources.iter().enumerate() {
         out += &source_text(source, report.signer == Some(position));
     }
+    for Issuer { setting, url } in &report.issuers {
+        let _ = writeln!(out, "tokens that no key is for are shown to {} at {}: {url}", setting.key, setting.place);
+    }
     for warning in warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
@@ -44,7 +47,7 @@ pub(super) fn text(report: &Report, warnings: &[String]) -> String {
 fn verdict(report: &Report) -> String {
     match (&report.result, report.verdict()) {
         (Ok(principal), _) => {
-            let Principal { user_id, claims, expires_at } = principal;
+            let Principal { user_id, claims, expires_at, .. } = principal;
             let expires = from_now(*expires_at, report.checked_at);
             let parameters = claims.get("parameters").map(|value| format!(", token_parameters {value}"));
             format!(
@@ -94,6 +97,9 @@ pub(super) fn json(report: &Report) -> String {
     if let Some(header) = &report.header {
         object["token"] = json!({ "alg": header.alg, "kid": header.kid });
     }
+    if !report.issuers.is_empty() {
+        object["introspection"] = report.issuers.iter().map(issuer_json).collect();
+    }
     if let Some(source) = report.signer {
         object["signed_by"] = json!(report.sources[source].setting.key);
     }
@@ -109,6 +115,10 @@ pub(super) fn json(report: &Report) -> String {
         object["remedy"] = json!(remedy);
     }
     format!("{object}\n")
+}
+
+fn issuer_json(issuer: &Issuer) -> Value {
+    json!({ "setting": issuer.setting.key, "place": issuer.setting.place.to_string(), "url": issuer.url })
 }
 
 fn source_json(source: &FoundKeys) -> Value {

@@ -71,6 +71,20 @@ pub(super) fn remedy(report: &Report, config: &Config) -> Option<Remedy> {
             let allowed = rules.map(|rules| rules.issuer.clone()).unwrap_or_default();
             claim(report, "iss", "issuer", settings.map_or(whole, |settings| &settings.issuer), allowed)
         }
+        AuthError::NotConfirmed { url, answer } if answer == "status 404" => {
+            Remedy::of(asked(url, report, whole), "correct the address, or the collection: there is nothing", None)
+        }
+        AuthError::NotConfirmed { url, .. } => Remedy::of(
+            asked(url, report, whole),
+            "get a new token by signing in again; if it is fresh, is it of this issuer, and of this kind of users?",
+            None,
+        ),
+        AuthError::UselessAnswer { url, .. } => Remedy::of(
+            asked(url, report, whole),
+            "let `subject` and `claims` point to what the answer has: `curl` the address with the token",
+            None,
+        ),
+        AuthError::NotAsked { url, cause } => Remedy::of(asked(url, report, whole), not_reached(cause), None),
         AuthError::KeysUnavailable { uri, cause } => unavailable(uri, cause, report, whole),
     })
 }
@@ -112,18 +126,28 @@ fn claim(report: &Report, name: &str, key: &str, setting: &Setting, mut allowed:
     Remedy::of(setting, help, is_own.then(|| format!("{key}: {list}")))
 }
 
+fn asked<'a>(url: &str, report: &'a Report, whole: &'a Setting) -> &'a Setting {
+    report.issuers.iter().find(|issuer| issuer.url == url).map_or(whole, |issuer| &issuer.setting)
+}
+
 fn unavailable(uri: &str, cause: &FetchError, report: &Report, whole: &Setting) -> Remedy {
     let source = report.sources.iter().find(|source| source.uri.as_deref() == Some(uri));
     let setting = source.map_or(whole, |source| &source.setting);
     let help = match cause {
-        FetchError::Rejected(_) | FetchError::Ipv6(_) => {
-            "correct the address, or the ranges that keys must not come from"
-        }
         FetchError::Address | FetchError::NotKeys => "correct the address: it must answer with a JSON Web Key Set",
-        FetchError::Status(300..=399) => "write the address it leads to",
         FetchError::Status(404) => "correct the address: there is nothing",
-        FetchError::TooLarge => "let the issuer publish the keys it signs with, and nothing more",
-        _ => "see that the address answers from this host: `curl` it; then check firewall, DNS and certificates",
+        FetchError::TooLarge | FetchError::TooManyKeys => {
+            "let the issuer publish the keys it signs with, and nothing more"
+        }
+        _ => not_reached(cause),
     };
     Remedy::of(setting, help, None)
+}
+
+fn not_reached(cause: &FetchError) -> &'static str {
+    match cause {
+        FetchError::Rejected(_) | FetchError::Ipv6(_) => "correct the address, or the ranges that are rejected",
+        FetchError::Status(300..=399) => "write the address it leads to",
+        _ => "see that the address answers from this host: `curl` it; then check firewall, DNS and certificates",
+    }
 }

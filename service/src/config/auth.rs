@@ -3,6 +3,7 @@
 use super::{
     AuthSettings, Setting, SourceSettings,
     error::{ConfigError, Place, Problem},
+    introspection::{introspection, keep_for},
     parse::Context,
     section::{Section, missing},
     yaml::{Node, Value},
@@ -11,6 +12,7 @@ use crate::{
     auth::{
         AuthConfig, KeyOrigin, KeySource, LIFETIME_MAX, TokenRules,
         address::{AddressRange, AddressRules},
+        introspection::Introspection,
         jwks::{InvalidKey, Jwk, Key},
         preset,
     },
@@ -26,16 +28,19 @@ pub(super) fn auth(
     let whole = root.place_of("client_auth").unwrap_or_else(|| context.whole.clone());
     let mut section = root.section("client_auth")?;
     let general = Rules::take(context, &mut section, &whole)?;
-    let mut sources = Sources { found: Vec::new(), settings: Vec::new() };
+    let mut sources = Sources::default();
     given(&mut section, &general, &mut sources)?;
     fetched(context, &mut section, &general, &mut sources)?;
     supabase(context, &mut section, &whole, source, &mut sources)?;
     presets(&mut section, &general, &mut sources)?;
+    if let Some(node) = section.take("introspection") {
+        sources.ask(node.setting(), introspection(node)?);
+    }
     let addresses = addresses(&mut section)?;
     section.finish()?;
-    if sources.found.is_empty() {
+    if sources.found.is_empty() && sources.asked.is_empty() {
         context.warnings.push(
-            "client_auth has no keys: every client is refused; add jwks, jwks_uri or a preset (`kairos-sync auth keygen` \
+            "client_auth has no keys: every client is refused; add jwks, jwks_uri, introspection or a preset (`kairos-sync auth keygen` \
              makes one)"
                 .to_owned(),
         );
@@ -48,29 +53,50 @@ pub(super) fn auth(
             "{uri} has no TLS: whoever is on the way can give keys of their own; use https:// outside of a private network"
         ));
     }
-    let settings =
-        AuthSettings { whole: Setting { key: "client_auth".to_owned(), place: whole }, sources: sources.settings };
-    Ok((AuthConfig { sources: sources.found, addresses }, settings))
+    for url in sources.asked.iter().map(|introspection| introspection.url.text()).filter(|url| is_insecure(url)) {
+        context.warnings.push(format!(
+            "{url} has no TLS: whoever is on the way sees tokens; use https:// outside of a private network"
+        ));
+    }
+    let settings = AuthSettings {
+        whole: Setting { key: "client_auth".to_owned(), place: whole },
+        sources: sources.settings,
+        introspections: sources.asked_settings,
+    };
+    Ok((AuthConfig { sources: sources.found, introspections: sources.asked, addresses }, settings))
 }
 
-/// An address without TLS that is not on this host.
+/// Keys from an address without TLS that is not on this host.
 fn insecure(keys: &KeyOrigin) -> Option<&str> {
     let KeyOrigin::Fetched(uri) = keys else { return None };
-    let rest = uri.strip_prefix("http://")?;
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
-    (host != "localhost" && !host.starts_with("127.") && !rest.starts_with("[::1]")).then_some(uri)
+    is_insecure(uri).then_some(uri)
 }
 
-/// Sources, each with its settings.
+/// Whether an address is without TLS and not on this host.
+fn is_insecure(uri: &str) -> bool {
+    let Some(rest) = uri.strip_prefix("http://") else { return false };
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    host != "localhost" && !host.starts_with("127.") && !rest.starts_with("[::1]")
+}
+
+/// Sources and who is asked, each with its settings.
+#[derive(Default)]
 struct Sources {
     found: Vec<KeySource>,
     settings: Vec<SourceSettings>,
+    asked: Vec<Introspection>,
+    asked_settings: Vec<Setting>,
 }
 
 impl Sources {
     fn push(&mut self, source: KeySource, settings: SourceSettings) {
         self.found.push(source);
         self.settings.push(settings);
+    }
+
+    fn ask(&mut self, setting: Setting, introspection: Introspection) {
+        self.asked.push(introspection);
+        self.asked_settings.push(setting);
     }
 }
 
@@ -159,7 +185,7 @@ fn fetched(
     Ok(())
 }
 
-fn check_uri(uri: &str) -> Result<(), &'static str> {
+pub(super) fn check_uri(uri: &str) -> Result<(), &'static str> {
     if !uri.starts_with("https://") && !uri.starts_with("http://") {
         return Err("must begin with https:// or http://");
     }
@@ -240,6 +266,13 @@ fn presets(section: &mut Section, general: &Rules, sources: &mut Sources) -> Res
         let url = preset.url()?;
         let setting = preset.setting.clone();
         preset.finish(preset::supabase(&url), setting, sources)?;
+    }
+    if let Some(node) = presets.take("pocketbase") {
+        let mut preset = Preset::new(node)?;
+        let (url, collection) = (preset.url()?, preset.word("collection", "write the users' collection, like users")?);
+        let keep_for = keep_for(&mut preset.section)?;
+        preset.section.finish()?;
+        sources.ask(preset.setting, Introspection { keep_for, ..preset::pocketbase(&url, &collection) });
     }
     presets.finish()
 }

@@ -15,6 +15,7 @@
 mod auth;
 mod environment;
 mod error;
+mod introspection;
 mod parse;
 mod section;
 mod yaml;
@@ -78,6 +79,8 @@ pub struct AuthSettings {
     pub whole: Setting,
     /// For each source of keys, in their order.
     pub sources: Vec<SourceSettings>,
+    /// For each issuer that is asked about tokens, in their order.
+    pub introspections: Vec<Setting>,
 }
 
 /// Where a source of keys is configured.

@@ -239,7 +239,7 @@ fn api_state(
         deployments: Arc::clone(deployments),
         rules_file: (config.rules.origin != RulesOrigin::Api).then(|| config.rules.file.clone()),
         heartbeat: config.source.heartbeat,
-        authenticator: Authenticator::new(config.auth.clone()).map_err(ServerError::Auth)?,
+        authenticator: Authenticator::new(config.auth.clone(), metrics).map_err(ServerError::Auth)?,
         api_tokens: ApiTokens::new(&config.admin_tokens),
         write_checkpoints,
         uploads: Arc::new(uploads),

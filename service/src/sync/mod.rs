@@ -23,6 +23,7 @@ pub mod hub;
 pub mod line;
 mod observe;
 mod ranges;
+mod revocation;
 pub mod session;
 #[cfg(test)]
 mod simulation;

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use kairos_sync_protocol::{
     BucketName, WriteCheckpointId,
     line::SyncLine,
@@ -30,6 +31,7 @@ use super::{
     line::write_line,
     observe::{Evaluated, Observed, Observer},
     ranges::{DataLine, Line, Packaging, Ranges, ReadAhead},
+    revocation::Revocation,
     token_clock::TokenClock,
 };
 use crate::{
@@ -68,7 +70,6 @@ pub struct SyncContext {
 }
 
 /// What a client proved and asked for.
-#[derive(Debug, Clone)]
 pub struct ClientRequest {
     /// Who it is.
     pub user_id: String,
@@ -76,6 +77,8 @@ pub struct ClientRequest {
     pub claims: Map<String, Value>,
     /// When its token expires.
     pub expires_at: SystemTime,
+    /// Comes when its token is no longer good, though it has not expired.
+    pub revoked: BoxFuture<'static, ()>,
     /// What it asked for.
     pub sync: SyncRequest,
     /// What it says of itself.
@@ -171,6 +174,7 @@ pub struct Session {
     entry: Entry,
     state: CheckpointState,
     clock: TokenClock,
+    revocation: Revocation,
     packaging: Packaging,
     shutdown: watch::Receiver<bool>,
     write_checkpoint: Option<WriteCheckpointId>,
@@ -195,7 +199,7 @@ impl Session {
         request: ClientRequest,
         packaging: Packaging,
     ) -> Result<Self, SyncError> {
-        let ClientRequest { user_id, claims, expires_at, mut sync, device } = request;
+        let ClientRequest { user_id, claims, expires_at, revoked, mut sync, device } = request;
         let write_key = WriteCheckpointKey::of(&user_id, sync.client_id.as_deref());
         let registration = context.hub.register(write_key.clone());
         let positions = mem::take(&mut sync.buckets).into_iter();
@@ -223,6 +227,7 @@ impl Session {
             entry,
             state,
             clock: TokenClock::new(now, lifetime, rand::random()),
+            revocation: Revocation::new(revoked),
             packaging,
             write_checkpoint: None,
             sent_count: 0,
@@ -284,6 +289,7 @@ impl Session {
         tokio::select! {
             () = changed => {}
             () = sleep_until(self.clock.next_due()) => {}
+            () = self.revocation.come() => {}
             // The sender being gone means the same: the service is over.
             _ = self.shutdown.wait_for(|stopping| *stopping) => self.ended = true,
         }
@@ -301,7 +307,7 @@ impl Session {
 
     /// Says how long the token lives, when that is due. With none of it left the stream ends.
     fn lifetime_line(&mut self) -> Option<Line> {
-        let seconds = self.clock.due(Instant::now(), rand::random())?;
+        let seconds = if self.revocation.has_come() { 0 } else { self.clock.due(Instant::now(), rand::random())? };
         self.ended |= seconds == 0;
         Some(self.line(&SyncLine::TokenExpiresIn(seconds)))
     }

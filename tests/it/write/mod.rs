@@ -164,7 +164,12 @@ impl WriteCheckpointSource for Counter {
 pub(crate) fn principal(user: &str) -> Principal {
     let claims = json!({ "sub": user, "role": "authenticated" });
     let Value::Object(claims) = claims else { unreachable!("an object") };
-    Principal { user_id: user.to_owned(), claims, expires_at: SystemTime::now() + Duration::from_mins(1) }
+    Principal {
+        user_id: user.to_owned(),
+        claims,
+        expires_at: SystemTime::now() + Duration::from_mins(1),
+        confirmation: None,
+    }
 }
 
 pub(crate) fn batch(json: Value) -> UploadBatch {

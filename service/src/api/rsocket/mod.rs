@@ -130,7 +130,7 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     let SetupMetadata { token, user_agent } = metadata
         .map_err(|invalid| rejected("PSYNC_S2001", &format!("The metadata of SETUP cannot be read: {invalid}")))?;
     let principal = state.authenticate(token.as_deref()).await;
-    let principal = principal.map_err(|code| rejected(code, "Authorization failed"))?;
+    let principal = principal.map_err(|error| rejected(error.code(), "Authorization failed"))?;
     if state.streams.available_permits() == 0 {
         return Err(rejected("PSYNC_S2304", "There are too many open connections: try again later"));
     }

@@ -73,12 +73,17 @@ impl Request {
                 message: "There are too many open connections: try again later".to_owned(),
             });
         };
+        // The connection may have been opened long ago.
+        if !self.principal.is_confirmed().await {
+            return Err(Failure { code: "PSYNC_S2101", message: "Authorization failed".to_owned() });
+        }
         let sync: SyncRequest = self
             .document_type
             .read(&self.body)
             .map_err(|invalid| Failure { code: "PSYNC_S2001", message: format!("Validation failed: {invalid}") })?;
         drop(self.body);
         let request = ClientRequest {
+            revoked: self.principal.revoked(),
             user_id: self.principal.user_id.clone(),
             claims: self.principal.claims.clone(),
             expires_at: self.principal.expires_at,

@@ -327,6 +327,7 @@ impl World {
             user_id: client.user.to_owned(),
             claims: claims.as_object().expect("an object").clone(),
             expires_at: SystemTime::now() + Duration::from_hours(1),
+            revoked: Box::pin(std::future::pending()),
             sync: serde_json::from_value(sync).expect("a request"),
             device: DeviceInfo::default(),
         };

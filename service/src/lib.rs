@@ -40,6 +40,7 @@ pub mod lsn;
 pub mod metrics;
 pub mod migrate;
 pub mod postgres;
+pub mod rate_limit;
 pub mod replication;
 pub mod rules_check;
 pub mod rules_explain;

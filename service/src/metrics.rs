@@ -73,6 +73,8 @@ pub struct Metrics {
     pub requests_refused: IntCounterVec,
     /// Questions to issuers about tokens by result: `confirmed`, `refused`, `unanswered`.
     pub introspections: IntCounterVec,
+    /// Requests of clients that must wait, by whose account is empty and what was asked for.
+    pub rate_limited: IntCounterVec,
     /// Uploaded writes by outcome: `applied`, `refused`, `repeated`.
     pub writes: IntCounterVec,
 }
@@ -160,6 +162,10 @@ impl Metrics {
             shared_lines: counter("kairos_shared_lines_total", "Data lines that were made for another client before"),
             requests_refused: counters("kairos_requests_refused_total", "Refused requests", "code"),
             introspections: counters("kairos_introspections_total", "Questions to issuers about tokens", "result"),
+            rate_limited: register.add(IntCounterVec::new(
+                Opts::new("kairos_rate_limited_total", "Requests of clients that must wait"),
+                &["by", "activity"],
+            )),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
             registry: register.0,
         }

@@ -7,8 +7,8 @@ use std::{
 };
 
 /// Families of error codes, as they begin.
-const FAMILIES: [&str; 11] =
-    ["ADMIN-", "AUTH-", "CONF-", "PG-", "REPL-", "STORE-", "SYNC-", "DEMO-", "CLIENT-", "WRITE_", "PSYNC_"];
+const FAMILIES: [&str; 12] =
+    ["ADMIN-", "AUTH-", "CONF-", "PG-", "REPL-", "STORE-", "SYNC-", "SYNC_", "DEMO-", "CLIENT-", "WRITE_", "PSYNC_"];
 
 /// What a folder of the service must not import, since it lies below it.
 const LAYERS: [(&str, &[&str]); 7] = [

@@ -1,13 +1,15 @@
 //! Failures as answers: `{"error":{"code":…,"status":…,"description":…}}`.
 
+use std::{convert::Infallible, time::Duration};
+
 use axum::{
     Extension, Json,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use kairos_sync_protocol::request::{ErrorBody, ErrorDetail};
 
-use crate::{auth::AuthError, sync::SyncError, write::UploadError};
+use crate::{auth::AuthError, rate_limit::RateLimited, sync::SyncError, write::UploadError};
 
 /// The code of a failed request, for counting. Found in the extensions of its response.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +22,12 @@ pub struct ApiError {
     code: &'static str,
     description: String,
     details: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
-        Self { status, code, description: description.into(), details: None }
+        Self { status, code, description: description.into(), details: None, retry_after: None }
     }
 
     /// What is wrong with the request is in the log only.
@@ -43,6 +46,16 @@ impl ApiError {
 
     pub(super) fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "PSYNC_S2002", "This path does not take this method")
+    }
+
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub(super) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What happened, for people.
+    pub(super) fn description(&self) -> &str {
+        &self.description
     }
 
     /// The same with what a person should read besides.
@@ -64,6 +77,21 @@ impl From<AuthError> for ApiError {
         } else {
             Self::unauthorized(error.code())
         }
+    }
+}
+
+impl From<RateLimited> for ApiError {
+    fn from(limited: RateLimited) -> Self {
+        let activity = limited.activity.name().replace('_', " ");
+        let description = format!("Too many {activity} of this {}: try again later", limited.party);
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "SYNC_RATE_LIMITED", description);
+        Self { retry_after: Some(limited.wait), ..error.with_details(limited.setting()) }
+    }
+}
+
+impl From<Infallible> for ApiError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -101,11 +129,15 @@ pub(super) fn log(code: &str, error: &dyn std::error::Error) {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, code, description, details } = self;
+        let Self { status, code, description, details, retry_after } = self;
         let name = (status == StatusCode::UNAUTHORIZED).then(|| "AuthorizationError".to_owned());
         let error = ErrorDetail { code: code.to_owned(), status: status.as_u16(), description, name, details };
         let mut response = (status, Json(ErrorBody { error })).into_response();
         response.extensions_mut().insert(ErrorCode(code));
+        if let Some(wait) = retry_after {
+            // In whole seconds, and not too early.
+            response.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+        }
         response
     }
 }

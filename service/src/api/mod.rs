@@ -13,13 +13,15 @@
 //!
 //! - Who asks is found out before anything of the request's body is read.
 //! - Every failure before the first byte of a stream is a JSON body with a stable code; no value, no secret in it.
-//! - Bodies, streams, sockets and the time to send a request have bounds.
+//! - How often a client may ask, bodies, streams, sockets and the time to send a request have bounds.
 //! - No SQL here.
 //!
 //! Start reading at [`router`].
 
 mod admin;
 mod body;
+mod caller;
+mod client_address;
 mod error;
 mod idle;
 mod json_bounds;
@@ -38,7 +40,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, HeaderName, Method, header},
+    http::{HeaderName, Method, header},
     middleware::{Next, from_fn_with_state},
     response::Response,
     routing::{get, post},
@@ -53,9 +55,10 @@ pub use upload::Upload;
 
 use crate::{
     admin::Admin,
-    auth::{ApiTokens, AuthError, Authenticator, Principal},
+    auth::{ApiTokens, Authenticator, address::AddressRange},
     deployment::Deployments,
     metrics::Metrics,
+    rate_limit::{RateLimiter, RateLimits},
     replication::ReplicationStatus,
     sync::{Hub, SyncContext, WriteCheckpoints},
 };
@@ -67,6 +70,8 @@ pub struct ApiLimits {
     pub connection_count_max: usize,
     /// Largest body of a request.
     pub body_bytes_max: usize,
+    /// What one client may ask for in a minute.
+    pub rate: RateLimits,
 }
 
 /// What requests are translated to.
@@ -79,6 +84,8 @@ pub struct ApiParts {
     pub deployments: Arc<Deployments>,
     /// The file that rules come from; `None` where they are deployed over HTTP.
     pub rules_file: Option<String>,
+    /// Whose word on where requests come from is taken.
+    pub trusted_proxies: Vec<AddressRange>,
     /// Under which everything is served as well.
     pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.
@@ -106,6 +113,7 @@ pub struct ApiParts {
 pub struct ApiState {
     parts: Arc<ApiParts>,
     streams: Arc<Semaphore>,
+    rates: Arc<RateLimiter>,
     gate: admin::Gate,
 }
 
@@ -113,18 +121,8 @@ impl ApiState {
     /// Translates to these parts.
     pub fn new(parts: ApiParts) -> Self {
         let streams = Arc::new(Semaphore::new(parts.limits.connection_count_max));
-        Self { parts: Arc::new(parts), streams, gate: admin::Gate::default() }
-    }
-
-    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(self.authenticate(header).await?)
-    }
-
-    /// Who shows this `Token …` or `Bearer …`. Clients get the code of an error; all else about it is in the log only.
-    async fn authenticate(&self, header: Option<&str>) -> Result<Principal, AuthError> {
-        let result = self.parts.authenticator.authenticate(header).await;
-        result.inspect_err(|error| tracing::info!(code = error.code(), %error, "request refused"))
+        let rates = Arc::new(RateLimiter::new(parts.limits.rate));
+        Self { parts: Arc::new(parts), streams, rates, gate: admin::Gate::default() }
     }
 }
 
@@ -178,7 +176,7 @@ fn cors() -> CorsLayer {
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, header::USER_AGENT, x_user_agent])
-        .expose_headers([header::CONTENT_TYPE])
+        .expose_headers([header::CONTENT_TYPE, header::RETRY_AFTER])
         .max_age(Duration::from_hours(1))
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower::{ServiceExt, service_fn};
 
-use super::idle::Requests;
+use super::{client_address::Peer, idle::Requests};
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -60,12 +60,13 @@ pub async fn serve(
             // The sender being gone means the same: the service is over.
             _ = shutdown.wait_for(|stopping| *stopping) => break,
         };
-        let Some((socket, place)) = accepted else { continue };
+        let Some((socket, peer, place)) = accepted else { continue };
         let requests = Requests::new();
         // Not a layer, which would be made anew for each route of each connection.
         let service = service_fn({
             let (router, requests) = (router.clone(), requests.clone());
-            move |request: Request<_>| {
+            move |mut request: Request<_>| {
+                request.extensions_mut().insert(peer);
                 let under_way = requests.begin();
                 let answer = router.clone().oneshot(request);
                 async move { answer.await.map(|response| under_way.until_sent(response)) }
@@ -104,14 +105,14 @@ fn set_options(socket: &TcpStream) -> io::Result<()> {
 async fn accept(
     listener: &TcpListener,
     sockets: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(sockets).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((socket, _)) => {
+        Ok((socket, address)) => {
             if let Err(error) = set_options(&socket) {
                 tracing::debug!(%error, "socket option not set");
             }
-            Some((socket, place))
+            Some((socket, Peer(address.ip()), place))
         }
         Err(error) => {
             tracing::warn!(%error, "connection not accepted");

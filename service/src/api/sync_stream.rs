@@ -15,6 +15,7 @@ use kairos_sync_protocol::request::SyncRequest;
 use super::{
     ApiError, ApiState,
     body::read_json,
+    caller::Caller,
     error::log,
     negotiation::{self, BSON_STREAM, NDJSON},
     place::Place,
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    rate_limit::Activity,
     sync::{
         Carrier, ClientRequest, Compression, DeviceInfo, Line, LineForm, Packaging, Session, Step, SyncError,
         compression::{Segment, SegmentStream},
@@ -33,23 +35,25 @@ const CHUNK_BYTES: usize = 16 * 1024;
 
 pub(super) async fn sync_stream(
     State(state): State<ApiState>,
+    caller: Caller,
     query: ClientQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let principal = state.principal(&headers).await?;
+    caller.begins(Activity::Stream)?;
     let Some(place) = Place::take(&state) else {
         return Ok(ApiError::too_many_streams());
     };
     let mut sync: SyncRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     sync.client_id = sync.client_id.or(query.client_id);
+    caller.device_begins(sync.client_id.as_deref(), Activity::Stream)?;
     let form = negotiation::line_form(&headers, sync.raw_data);
     let compression = negotiation::compression(&headers);
     let request = ClientRequest {
-        revoked: principal.revoked(),
-        user_id: principal.user_id,
-        claims: principal.claims,
-        expires_at: principal.expires_at,
+        revoked: caller.principal.revoked(),
+        user_id: caller.principal.user_id.clone(),
+        claims: caller.principal.claims.clone(),
+        expires_at: caller.principal.expires_at,
         sync,
         device: DeviceInfo { carrier: Carrier::Http, user_agent: user_agent(&headers) },
     };

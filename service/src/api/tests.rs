@@ -3,6 +3,7 @@
 mod admin;
 mod carriers;
 mod golden;
+mod rates;
 mod requests;
 mod rsocket;
 mod streams;
@@ -31,7 +32,7 @@ use tokio::{
 use super::*;
 use crate::{
     admin::Admin,
-    auth::{ApiTokens, AuthConfig, KeyOrigin, KeySource, TokenRules, jwks::Jwk, test_keys},
+    auth::{ApiTokens, AuthConfig, KeyOrigin, KeySource, Principal, TokenRules, jwks::Jwk, test_keys},
     deployment::{Deployments, Rules, RulesState},
     lsn::Lsn,
     postgres::SourceConfig,
@@ -114,11 +115,15 @@ async fn start_with(connection_count_max: usize, sync_limits: SyncLimits) -> Tes
 }
 
 async fn start_on(store: Arc<dyn BucketStore>, connection_count_max: usize, sync_limits: SyncLimits) -> TestService {
-    start_serving(RULES, store, connection_count_max, sync_limits).await
+    start_serving(RULES, store, connection_count_max, sync_limits, RateLimits::default()).await
 }
 
 async fn start_with_rules(rules: &str) -> TestService {
-    start_serving(rules, Arc::new(MemoryStore::new()), 2, SYNC_LIMITS).await
+    start_serving(rules, Arc::new(MemoryStore::new()), 2, SYNC_LIMITS, RateLimits::default()).await
+}
+
+async fn start_limited(rate: RateLimits) -> TestService {
+    start_serving(RULES, Arc::new(MemoryStore::new()), 10, SYNC_LIMITS, rate).await
 }
 
 async fn start_serving(
@@ -126,6 +131,7 @@ async fn start_serving(
     store: Arc<dyn BucketStore>,
     connection_count_max: usize,
     sync_limits: SyncLimits,
+    rate: RateLimits,
 ) -> TestService {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -169,7 +175,8 @@ async fn start_serving(
         heartbeat: None,
         base_path: Some("/sync-api".to_owned()),
         metrics,
-        limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024 },
+        limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024, rate },
+        trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -7,9 +7,10 @@ use kairos_sync_protocol::{
     upload::{UploadBatch, UploadResponse},
 };
 
-use super::{ApiError, ApiState, body::read_json, write_checkpoint::ClientQuery};
+use super::{ApiError, ApiState, body::read_json, caller::Caller, write_checkpoint::ClientQuery};
 use crate::{
     auth::Principal,
+    rate_limit::Activity,
     write::{UploadError, Writer},
 };
 
@@ -35,13 +36,17 @@ impl Upload for Writer {
 
 pub(super) async fn upload(
     State(state): State<ApiState>,
+    caller: Caller,
     query: ClientQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Wrapped<UploadResponse>>, ApiError> {
-    let principal = state.principal(&headers).await?;
+    caller.begins(Activity::Upload)?;
     let mut batch: UploadBatch = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     batch.client_id = batch.client_id.or(query.client_id);
-    let data = state.parts.uploads.upload(&principal, batch).await?;
+    let client_id = batch.client_id.as_deref();
+    caller.device_begins(client_id, Activity::Upload)?;
+    caller.writes(client_id, batch.batch.len())?;
+    let data = state.parts.uploads.upload(&caller.principal, batch).await?;
     Ok(Json(Wrapped { data }))
 }

@@ -9,7 +9,8 @@ use axum::{
 use kairos_sync_protocol::request::{CheckpointRequest, CheckpointRequestResponse, Wrapped, WriteCheckpointResponse};
 use serde::Deserialize;
 
-use super::{ApiError, ApiState, body::read_json};
+use super::{ApiError, ApiState, body::read_json, caller::Caller};
+use crate::rate_limit::Activity;
 
 /// Which database of the user asks; bodies may say it too.
 #[derive(Debug, Deserialize)]
@@ -31,24 +32,29 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientQuery {
 
 pub(super) async fn write_checkpoint(
     State(state): State<ApiState>,
+    caller: Caller,
     query: ClientQuery,
-    headers: HeaderMap,
 ) -> Result<Json<Wrapped<WriteCheckpointResponse>>, ApiError> {
-    let principal = state.principal(&headers).await?;
+    let client_id = query.client_id.as_deref();
+    caller.begins(Activity::WriteCheckpoint)?;
+    caller.device_begins(client_id, Activity::WriteCheckpoint)?;
     let checkpoints = &state.parts.write_checkpoints;
-    let write_checkpoint = checkpoints.create(&principal.user_id, query.client_id.as_deref()).await?;
+    let write_checkpoint = checkpoints.create(&caller.principal.user_id, client_id).await?;
     Ok(Json(Wrapped { data: WriteCheckpointResponse { write_checkpoint } }))
 }
 
 pub(super) async fn checkpoint_request(
     State(state): State<ApiState>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Wrapped<CheckpointRequestResponse>>, ApiError> {
-    let principal = state.principal(&headers).await?;
+    caller.begins(Activity::WriteCheckpoint)?;
     let request: CheckpointRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;
     let CheckpointRequest { client_id, checkpoint_request_id } = request;
+    caller.device_begins(Some(&client_id), Activity::WriteCheckpoint)?;
     let checkpoints = &state.parts.write_checkpoints;
-    let checkpoint_request_id = checkpoints.request(&principal.user_id, &client_id, checkpoint_request_id).await?;
+    let checkpoint_request_id =
+        checkpoints.request(&caller.principal.user_id, &client_id, checkpoint_request_id).await?;
     Ok(Json(Wrapped { data: CheckpointRequestResponse { checkpoint_request_id } }))
 }

@@ -57,7 +57,8 @@ impl AddressRules {
 }
 
 impl AddressRange {
-    fn contains(self, address: IpAddr) -> bool {
+    /// Whether an address lies in it; of IPv4 in its own form.
+    pub fn contains(self, address: IpAddr) -> bool {
         match (self.network, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 same_prefix(u128::from(network.to_bits()), u128::from(address.to_bits()), 32 - self.prefix_bits)

@@ -28,7 +28,12 @@ use std::{
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Place, Problem};
 
-use crate::{auth::AuthConfig, postgres::SourceConfig, secret::Secret};
+use crate::{
+    auth::{AuthConfig, address::AddressRange},
+    postgres::SourceConfig,
+    rate_limit::RateLimits,
+    secret::Secret,
+};
 
 /// Port of the service where none is configured.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -47,6 +52,8 @@ pub struct Config {
     /// Under which everything is served as well: `/sync-api` behind a proxy that keeps it. Begins with a slash and does
     /// not end with one.
     pub base_path: Option<String>,
+    /// Proxies whose `X-Forwarded-For` says where requests come from.
+    pub trusted_proxies: Vec<AddressRange>,
     /// Folder of the embedded bucket store.
     pub data_dir: PathBuf,
     /// Whose tokens are accepted.
@@ -140,6 +147,8 @@ pub struct Limits {
     pub checkpoint_interval_min: Duration,
     /// Largest body of a request. A client with 10,000 buckets sends about one megabyte to open its stream.
     pub body_bytes_max: usize,
+    /// What one client may ask for in a minute.
+    pub rate: RateLimits,
 }
 
 impl Default for Limits {
@@ -151,6 +160,7 @@ impl Default for Limits {
             shared_bytes_max: 8 * 1024 * 1024,
             checkpoint_interval_min: Duration::from_millis(10),
             body_bytes_max: 16 * 1024 * 1024,
+            rate: RateLimits::default(),
         }
     }
 }

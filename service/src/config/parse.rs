@@ -17,7 +17,9 @@ use super::{
     yaml::{self, Node, Value},
 };
 use crate::{
+    auth::address::AddressRange,
     postgres::{Failover, PgError, SourceConfig, TlsMode},
+    rate_limit::{RateLimits, Rates},
     secret::Secret,
 };
 
@@ -51,6 +53,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
         rules: context.rules(&mut root)?,
         port: context.port(&mut root)?,
         base_path: context.base_path(&mut root)?,
+        trusted_proxies: trusted_proxies(&mut root)?,
         data_dir: context.data_dir(&mut root)?,
         auth,
         auth_settings,
@@ -333,9 +336,46 @@ fn limits(root: &mut Section) -> Result<Limits, ConfigError> {
         checkpoint_interval_min: section
             .number("checkpoint_interval_ms", 0, 60_000)?
             .map_or(defaults.checkpoint_interval_min, Duration::from_millis),
+        rate: rate_limits(section.section("rate")?)?,
     };
     section.finish()?;
     Ok(limits)
+}
+
+fn rate_limits(mut section: Section) -> Result<RateLimits, ConfigError> {
+    let defaults = RateLimits::default();
+    let limits = RateLimits {
+        device: rates(section.section("device")?, &defaults.device)?,
+        user: rates(section.section("user")?, &defaults.user)?,
+        address: rates(section.section("address")?, &defaults.address)?,
+        refused_tokens_per_minute: rate(&mut section, "refused_tokens_per_minute", defaults.refused_tokens_per_minute)?,
+    };
+    section.finish()?;
+    Ok(limits)
+}
+
+fn rates(mut section: Section, defaults: &Rates) -> Result<Rates, ConfigError> {
+    let mut rate = |key, default| rate(&mut section, key, default);
+    let rates = Rates {
+        uploads_per_minute: rate("uploads_per_minute", defaults.uploads_per_minute)?,
+        operations_per_minute: rate("operations_per_minute", defaults.operations_per_minute)?,
+        streams_per_minute: rate("streams_per_minute", defaults.streams_per_minute)?,
+        write_checkpoints_per_minute: rate("write_checkpoints_per_minute", defaults.write_checkpoints_per_minute)?,
+    };
+    section.finish()?;
+    Ok(rates)
+}
+
+/// 0: no bound.
+fn rate(section: &mut Section, key: &'static str, default: u32) -> Result<u32, ConfigError> {
+    let number = section.number(key, 0, u64::from(u32::MAX))?;
+    Ok(number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default))
+}
+
+fn trusted_proxies(root: &mut Section) -> Result<Vec<AddressRange>, ConfigError> {
+    let Some(node) = root.take("trusted_proxies") else { return Ok(Vec::new()) };
+    let invalid = |()| node.invalid("must hold ranges like 10.0.0.0/8, or single addresses");
+    node.clone().into_texts()?.iter().map(|text| text.parse().map_err(invalid)).collect()
 }
 
 fn source_error(place: &Place, error: PgError) -> ConfigError {

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     auth::KeyOrigin,
     postgres::{Failover, TlsMode},
+    rate_limit::Rates,
 };
 
 const MINIMAL: &str = "replication: {connections: [{uri: postgresql://role:secret@db/app}]}
@@ -93,6 +94,27 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     let config = Config::parse(&text, &path, &environment).unwrap();
     assert_eq!(config.write.role.as_deref(), Some("kairos_write"));
     assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn rates_and_trusted_proxies_are_read() {
+    let text = format!(
+        "{MINIMAL}trusted_proxies: [10.0.0.0/8, '::1']
+limits: {{rate: {{user: {{uploads_per_minute: 7}}, address: {{streams_per_minute: 9}}, refused_tokens_per_minute: 0}}}}
+"
+    );
+    let config = parse(&text).unwrap();
+    let defaults = RateLimits::default();
+    let user = Rates { uploads_per_minute: 7, ..defaults.user };
+    let address = Rates { streams_per_minute: 9, ..defaults.address };
+    assert_eq!(config.limits.rate, RateLimits { user, address, refused_tokens_per_minute: 0, ..defaults });
+    let expected = ["10.0.0.0/8", "::1"].map(|range| range.parse().unwrap());
+    assert_eq!(config.trusted_proxies, expected);
+    let (message, code) = error(&format!("{MINIMAL}trusted_proxies: [proxy.example]\n"));
+    assert!(message.contains("`trusted_proxies` must hold ranges like 10.0.0.0/8"), "{message}");
+    assert_eq!(code, "CONF-0105");
+    let (message, _) = error(&format!("{MINIMAL}limits: {{rate: {{user: {{upload_per_minute: 7}}}}}}\n"));
+    assert!(message.contains("limits.rate.user.upload_per_minute"), "{message}");
 }
 
 #[test]

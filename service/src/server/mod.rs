@@ -245,9 +245,11 @@ fn api_state(
         uploads: Arc::new(uploads),
         metrics: Arc::clone(metrics),
         base_path: config.base_path.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         limits: ApiLimits {
             connection_count_max: config.limits.connection_count_max,
             body_bytes_max: config.limits.body_bytes_max,
+            rate: config.limits.rate,
         },
     }))
 }

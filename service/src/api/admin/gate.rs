@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::api::{ApiError, ApiState, ErrorCode};
+use crate::api::{ApiError, ApiState, ErrorCode, client_address::ClientAddress};
 
 /// Requests that run at once, as clients of these endpoints know it from the reference service.
 const RUNNING_MAX: usize = 10;
@@ -34,10 +34,17 @@ impl Default for Gate {
 }
 
 /// Lets those through who show a token for administration, when it is their turn.
-pub(super) async fn pass(State(state): State<ApiState>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn pass(
+    State(state): State<ApiState>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    state.may_try_tokens(address)?;
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     state.parts.api_tokens.check(header).map_err(|error| {
         tracing::info!(code = error.code(), %error, "request for administration refused");
+        state.token_refused(address);
         ApiError::unauthorized(error.code())
     })?;
     // Without a body, as clients know it.

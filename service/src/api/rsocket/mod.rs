@@ -36,8 +36,7 @@ use self::{
     document::DocumentType,
     frame::{ClientFrame, ErrorCode, InvalidFrame, Setup},
 };
-use super::{ApiError, ApiState};
-use crate::auth::Principal;
+use super::{ApiError, ApiState, caller::Caller, client_address::ClientAddress};
 
 /// How long a client may take to send its first frame.
 const SETUP_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,6 +53,7 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// `GET /sync/stream` with an upgrade.
 pub(super) async fn upgrade(
     State(state): State<ApiState>,
+    address: ClientAddress,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return ApiError::method_not_allowed().into_response() };
@@ -64,7 +64,7 @@ pub(super) async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(message_bytes_max)
         .max_frame_size(message_bytes_max)
-        .on_upgrade(move |socket| serve(state, socket))
+        .on_upgrade(move |socket| serve(state, address, socket))
 }
 
 /// Why a connection ends early: a code for SDKs and people, and a message.
@@ -100,8 +100,8 @@ struct SetupMetadata {
     user_agent: Option<String>,
 }
 
-async fn serve(state: ApiState, mut socket: WebSocket) {
-    let refusal = match open(&state, &mut socket).await {
+async fn serve(state: ApiState, address: ClientAddress, mut socket: WebSocket) {
+    let refusal = match open(&state, address, &mut socket).await {
         Ok(connection) => connection.run(&mut socket).await,
         Err(refusal) => Err(refusal),
     };
@@ -115,7 +115,7 @@ async fn serve(state: ApiState, mut socket: WebSocket) {
 }
 
 /// Reads the first frame, and finds out who it is.
-async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Refusal> {
+async fn open(state: &ApiState, address: ClientAddress, socket: &mut WebSocket) -> Result<Connection, Refusal> {
     let rejected = |code, message: &str| Refusal::new(ErrorCode::RejectedSetup, code, message);
     let first = timeout(SETUP_DEADLINE, next_frame(socket)).await;
     let first = first.map_err(|_| rejected("PSYNC_S2001", "No frame came in time"))??;
@@ -129,8 +129,8 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     let metadata = metadata_type.read(&metadata);
     let SetupMetadata { token, user_agent } = metadata
         .map_err(|invalid| rejected("PSYNC_S2001", &format!("The metadata of SETUP cannot be read: {invalid}")))?;
-    let principal = state.authenticate(token.as_deref()).await;
-    let principal = principal.map_err(|error| rejected(error.code(), "Authorization failed"))?;
+    let caller = Caller::authenticate(state, token.as_deref(), address).await;
+    let caller = caller.map_err(|error| rejected(error.code(), error.description()))?;
     if state.streams.available_permits() == 0 {
         return Err(rejected("PSYNC_S2304", "There are too many open connections: try again later"));
     }
@@ -138,7 +138,7 @@ async fn open(state: &ApiState, socket: &mut WebSocket) -> Result<Connection, Re
     let (frames, outgoing) = mpsc::channel(1);
     Ok(Connection {
         state: state.clone(),
-        principal: Arc::new(principal),
+        caller,
         user_agent,
         metadata_type,
         data_type,
@@ -166,7 +166,7 @@ async fn next_frame(socket: &mut WebSocket) -> Result<Option<ClientFrame>, Refus
 /// A client that said who it is.
 struct Connection {
     state: ApiState,
-    principal: Arc<Principal>,
+    caller: Caller,
     user_agent: Option<String>,
     metadata_type: DocumentType,
     data_type: DocumentType,
@@ -266,7 +266,7 @@ impl Connection {
         add_credit(&available, credit);
         let request = stream::Request {
             state: self.state.clone(),
-            principal: Arc::clone(&self.principal),
+            caller: self.caller.clone(),
             user_agent: self.user_agent.clone(),
             document_type: self.data_type,
             body: data,

@@ -11,8 +11,8 @@ use super::{
     frame::{self, ErrorCode},
 };
 use crate::{
-    api::{ApiState, error::log, place::Place},
-    auth::Principal,
+    api::{ApiError, ApiState, caller::Caller, error::log, place::Place},
+    rate_limit::Activity,
     sync::{Carrier, ClientRequest, Compression, DeviceInfo, Line, LineForm, Packaging, Session, Step, SyncError},
 };
 
@@ -26,7 +26,7 @@ const LAST_LINE_TIME: Duration = Duration::from_secs(1);
 /// What a client asked for.
 pub(super) struct Request {
     pub(super) state: ApiState,
-    pub(super) principal: Arc<Principal>,
+    pub(super) caller: Caller,
     pub(super) user_agent: Option<String>,
     pub(super) document_type: DocumentType,
     pub(super) body: Bytes,
@@ -50,6 +50,12 @@ impl From<SyncError> for Failure {
     }
 }
 
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { code: error.code(), message: error.description().to_owned() }
+    }
+}
+
 impl Request {
     /// Sends lines as long as the client wants them.
     pub(super) async fn serve(self) {
@@ -67,6 +73,7 @@ impl Request {
     }
 
     async fn send_lines(self) -> Result<(), Failure> {
+        self.caller.begins(Activity::Stream)?;
         let Some(_place) = Place::take(&self.state) else {
             return Err(Failure {
                 code: "PSYNC_S2304",
@@ -74,7 +81,7 @@ impl Request {
             });
         };
         // The connection may have been opened long ago.
-        if !self.principal.is_confirmed().await {
+        if !self.caller.principal.is_confirmed().await {
             return Err(Failure { code: "PSYNC_S2101", message: "Authorization failed".to_owned() });
         }
         let sync: SyncRequest = self
@@ -82,11 +89,13 @@ impl Request {
             .read(&self.body)
             .map_err(|invalid| Failure { code: "PSYNC_S2001", message: format!("Validation failed: {invalid}") })?;
         drop(self.body);
+        self.caller.device_begins(sync.client_id.as_deref(), Activity::Stream)?;
+        let principal = &self.caller.principal;
         let request = ClientRequest {
-            revoked: self.principal.revoked(),
-            user_id: self.principal.user_id.clone(),
-            claims: self.principal.claims.clone(),
-            expires_at: self.principal.expires_at,
+            revoked: principal.revoked(),
+            user_id: principal.user_id.clone(),
+            claims: principal.claims.clone(),
+            expires_at: principal.expires_at,
             sync,
             device: DeviceInfo { carrier: Carrier::WebSocket, user_agent: self.user_agent },
         };

@@ -254,3 +254,18 @@ async fn a_client_that_asks_for_nothing_holds_nothing_up() {
     }
     assert_eq!(rows, 199, "each once");
 }
+
+#[tokio::test]
+async fn a_stream_too_many_is_refused_and_the_connection_stays() {
+    let mut rate = RateLimits::default();
+    rate.device.streams_per_minute = 1;
+    let service = start_limited(rate).await;
+    service.commit(1, &[]);
+    let mut socket = Socket::set_up(&service, "anna").await;
+    socket.open(1, 1).await;
+    assert!(socket.line().await.get("checkpoint").is_some());
+    socket.open(3, 1).await;
+    let (_, message) = socket.next().await.unwrap().error();
+    assert!(message.starts_with("[SYNC_RATE_LIMITED] Too many streams of this device"), "{message}");
+    socket.echo().await;
+}

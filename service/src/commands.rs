@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    api::openapi,
     client_command::{self, ClientArguments},
     config::{Config, DEFAULT_PORT, ProcessEnvironment},
     copy_bars::CopyBars,
@@ -232,6 +233,13 @@ pub fn explain_rules(file: &Path, json: bool) -> ExitCode {
 pub fn print_rules_schema() -> ExitCode {
     // A reader that went away has seen what it wanted.
     let _ = writeln!(std::io::stdout().lock(), "{:#}", kairos_sync_rules::json_schema());
+    ExitCode::SUCCESS
+}
+
+/// `openapi`: prints what the HTTP API takes and answers, as an OpenAPI document.
+pub fn print_openapi() -> ExitCode {
+    // A reader that went away has seen what it wanted.
+    let _ = writeln!(std::io::stdout().lock(), "{:#}", openapi::document());
     ExitCode::SUCCESS
 }
 

@@ -65,6 +65,8 @@ enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Print what the HTTP API takes and answers, as an OpenAPI document.
+    Openapi,
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
 }
@@ -220,6 +222,7 @@ async fn main() -> ExitCode {
         }
         Command::Rules { command: RulesCommand::Schema } => commands::print_rules_schema(),
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
+        Command::Openapi => commands::print_openapi(),
         Command::Store { command } => {
             start_logging("warn", None);
             tokio::task::spawn_blocking(move || command.run()).await.unwrap_or(ExitCode::FAILURE)

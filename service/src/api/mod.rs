@@ -7,6 +7,7 @@
 //! | `GET /write-checkpoint2.json`, `POST /sync/checkpoint-request` | a write checkpoint |
 //! | `POST /api/sync/data`, `/api/data` | local writes of a client |
 //! | `/api/admin/v1/…`, `/api/sync-rules/v1/…` | for operators who show a token, see [`admin`] |
+//! | `GET /api/openapi.json` | what all of these take and answer, see [`openapi`] |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
 //!
 //! **Invariants**
@@ -22,10 +23,12 @@ mod admin;
 mod body;
 mod caller;
 mod client_address;
+mod endpoint;
 mod error;
 mod idle;
 mod json_bounds;
 mod negotiation;
+pub mod openapi;
 mod place;
 mod probes;
 mod readiness;
@@ -43,11 +46,11 @@ use axum::{
     http::{HeaderName, Method, header},
     middleware::{Next, from_fn_with_state},
     response::Response,
-    routing::{get, post},
 };
 use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
+use self::endpoint::{Access, Answer, Body, Endpoint, routes};
 pub use error::{ApiError, ErrorCode};
 pub(crate) use probes::{Probe, Status};
 pub use serve::serve;
@@ -128,7 +131,7 @@ impl ApiState {
 
 /// All routes of the service.
 pub fn router(state: ApiState) -> Router {
-    let all = routes().merge(admin::routes(&state));
+    let all = routes(endpoints()).merge(admin::routes(&state));
     let routes = match &state.parts.base_path {
         Some(base_path) => Router::new().nest(base_path, all.clone()).merge(all),
         None => all,
@@ -143,22 +146,74 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-fn routes() -> Router<ApiState> {
-    let upload = || post(upload::upload);
-    Router::new()
-        .route("/sync/stream", post(sync_stream::sync_stream).get(rsocket::upgrade))
-        .route("/sync/checkpoint-request", post(write_checkpoint::checkpoint_request))
-        .route("/write-checkpoint2.json", get(write_checkpoint::write_checkpoint))
-        .route("/api/sync/data", upload())
-        .route("/api/sync/data/", upload())
-        .route("/api/data", upload())
-        .route("/api/data/", upload())
-        .route("/probes/startup", get(probes::startup))
-        .route("/probes/liveness", get(probes::liveness))
-        .route("/probes/readiness", get(probes::readiness))
-        .route("/health", get(probes::readiness))
-        .route("/status", get(probes::status))
-        .route("/metrics", get(probes::metrics))
+fn endpoints() -> Vec<Endpoint> {
+    let upload = |path| {
+        let summary = "Take local writes of a device";
+        let endpoint = Endpoint::post(path, upload::upload, Access::User, summary, Answer::Data("UploadResponse"));
+        endpoint.query(&["client_id"]).takes(Body::Json("UploadBatch"))
+    };
+    let readiness = |path| {
+        let summary = "Whether clients can be served, and why not";
+        Endpoint::get(path, probes::readiness, Access::Anybody, summary, Answer::Verdict("Probe"))
+    };
+    let stream = "Open a sync stream";
+    vec![
+        Endpoint::post("/sync/stream", sync_stream::sync_stream, Access::User, stream, Answer::Lines("SyncLine"))
+            .query(&["client_id"])
+            .takes(Body::Json("SyncRequest")),
+        Endpoint::get(
+            "/sync/stream",
+            rsocket::upgrade,
+            Access::Anybody,
+            "Open sync streams over a WebSocket; the token comes in the first frame",
+            Answer::WebSocket,
+        ),
+        Endpoint::post(
+            "/sync/checkpoint-request",
+            write_checkpoint::checkpoint_request,
+            Access::User,
+            "Ask for a write checkpoint with an id of the device's own",
+            Answer::Data("CheckpointRequestResponse"),
+        )
+        .takes(Body::Json("CheckpointRequest")),
+        Endpoint::get(
+            "/write-checkpoint2.json",
+            write_checkpoint::write_checkpoint,
+            Access::User,
+            "Ask for a write checkpoint: the stream reaches it once everything committed before is there",
+            Answer::Data("WriteCheckpoint"),
+        )
+        .query(&["client_id"]),
+        upload("/api/sync/data"),
+        upload("/api/sync/data/"),
+        upload("/api/data"),
+        upload("/api/data/"),
+        Endpoint::get(
+            "/probes/startup",
+            probes::startup,
+            Access::Anybody,
+            "Whether the process has started",
+            Answer::Plain("Probe"),
+        ),
+        Endpoint::get(
+            "/probes/liveness",
+            probes::liveness,
+            Access::Anybody,
+            "Whether the process answers",
+            Answer::Plain("Probe"),
+        ),
+        readiness("/probes/readiness"),
+        readiness("/health"),
+        Endpoint::get("/status", probes::status, Access::Anybody, "How the service is", Answer::Plain("Probe")),
+        Endpoint::get("/metrics", probes::metrics, Access::Anybody, "Metrics for Prometheus", Answer::Text),
+        Endpoint::get(
+            "/api/openapi.json",
+            openapi::openapi,
+            Access::Anybody,
+            "This document",
+            Answer::Plain("OpenApi"),
+        ),
+    ]
 }
 
 async fn count_refused(State(state): State<ApiState>, request: Request, next: Next) -> Response {

@@ -3,6 +3,7 @@
 mod admin;
 mod carriers;
 mod golden;
+mod openapi;
 mod rates;
 mod requests;
 mod rsocket;

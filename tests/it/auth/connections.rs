@@ -162,3 +162,37 @@ async fn t48_a_flood_of_pings_costs_no_memory_and_hinders_nobody() {
     println!("floods of pings: {} KiB more", grown / 1024);
     assert!(grown < 4 << 20, "{grown} bytes more");
 }
+
+/// The head of a request for a WebSocket, and a message that goes on and on: its first frame, and further ones without
+/// content.
+const UPGRADE: &str = "GET /sync/stream HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const FIRST_FRAGMENT: &[u8] = &[0x02, 0x80, 0, 0, 0, 0];
+const NEXT_FRAGMENT: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn t48_a_flood_of_fragments_is_closed_and_hinders_nobody() {
+    let (service, issuer) = service().await;
+    service.warm_up(&issuer.token("anna")).await;
+    let memory = service.memory();
+    let flood = async || {
+        let mut socket = connect(service.port).await;
+        socket.write_all(UPGRADE.as_bytes()).await.expect("takes the head");
+        socket.write_all(FIRST_FRAGMENT).await.expect("takes the first frame");
+        let (fragments, began) = (NEXT_FRAGMENT.repeat(1000), Instant::now());
+        // Until it hangs up.
+        let flooding = async { while socket.write_all(&fragments).await.is_ok() {} };
+        timeout(DEADLINE, flooding).await.expect("closed");
+        began.elapsed()
+    };
+    let others = async {
+        for _ in 0..20 {
+            assert_eq!(service.refusal(&issuer.token("anna")).await, None);
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (first, second, ()) = tokio::join!(flood(), flood(), others);
+    let grown = memory.grown();
+    println!("floods of fragments: closed after {first:?} and {second:?}, {} KiB more", grown / 1024);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+}

@@ -9,6 +9,7 @@ mod gate;
 mod interruptions;
 mod isolation;
 mod priorities;
+mod rates;
 mod streams;
 mod subscriptions;
 mod tokens;

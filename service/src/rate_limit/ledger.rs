@@ -37,8 +37,9 @@ impl Ledger {
         let one = PERIOD / per_minute.get();
         let missing = self.full_at.get(&account).map_or(Duration::ZERO, |full_at| full_at.saturating_sub(now));
         let missing_max = PERIOD.saturating_sub(one);
-        if missing > missing_max {
-            return Err(missing - missing_max);
+        let wait = missing.saturating_sub(missing_max);
+        if wait > Duration::ZERO {
+            return Err(wait);
         }
         if count > 0 {
             self.full_at.insert(account, now + missing + one.saturating_mul(count));

@@ -221,9 +221,9 @@ mod tests {
             [Party::User("ann"), Party::User("bob"), Party::Device("ann", "phone"), Party::Device("ann", "laptop")]
         {
             assert_eq!(limiter.take(party, Activity::Stream, 1), Ok(()), "{party:?}");
-            let limited = limiter.take(party, Activity::Stream, 1).unwrap_err();
-            assert_eq!((limited.activity, limited.party), (Activity::Stream, party.name()));
-            assert!(limited.wait <= Duration::from_mins(1));
+            let told = limiter.take(party, Activity::Stream, 1).unwrap_err();
+            assert_eq!((told.activity, told.party), (Activity::Stream, party.name()));
+            assert!(told.wait <= Duration::from_mins(1));
             assert_eq!(limiter.take(party, Activity::Upload, 1), Ok(()), "0 is no bound");
         }
     }

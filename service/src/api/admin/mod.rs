@@ -10,12 +10,16 @@ mod gate;
 mod powersync;
 mod store;
 
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{Router, handler::Handler, middleware::from_fn_with_state};
 
 pub(super) use self::gate::Gate;
 use super::{
     ApiState,
-    endpoint::{Access, Answer, Body, Endpoint},
+    endpoint::{
+        Access,
+        Answer::{self, Data, List, Plain},
+        Body, Endpoint,
+    },
 };
 
 pub(super) fn routes(state: &ApiState) -> Router<ApiState> {
@@ -23,120 +27,98 @@ pub(super) fn routes(state: &ApiState) -> Router<ApiState> {
 }
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
+    own().into_iter().chain(known_to_tools()).collect()
+}
+
+fn own() -> Vec<Endpoint> {
     vec![
-        Endpoint::get(
+        get(
             "/api/admin/v1/connections",
             connections::connections,
-            Access::Operator,
             "Who is connected, and how far each is",
-            Answer::Data("Connections"),
+            Data("Connections"),
         )
         .query(&["user_id", "after", "limit"]),
-        Endpoint::post(
+        post(
             "/api/admin/v1/explain",
             explain::explain,
-            Access::Operator,
-            "Why a user has these buckets, and why a row is on the user's devices or not",
-            Answer::Data("Explanation"),
+            "Why a user has these buckets, and why a row is on a device or not",
+            Data("Explanation"),
         )
         .takes(Body::Json("Question")),
-        Endpoint::get(
-            "/api/admin/v1/store",
-            store::store,
-            Access::Operator,
-            "What the bucket store holds",
-            Answer::Data("Store"),
-        ),
-        Endpoint::post(
-            "/api/admin/v1/diagnostics",
-            powersync::diagnostics,
-            Access::Operator,
-            "How source, rules and replication are",
-            Answer::Data("Diagnostics"),
-        )
-        .takes(Body::Json("DiagnosticsRequest")),
-        Endpoint::post(
-            "/api/admin/v1/schema",
-            powersync::schema,
-            Access::Operator,
-            "Tables and columns of the source",
-            Answer::Data("Schemas"),
-        ),
-        Endpoint::post(
-            "/api/admin/v1/validate",
-            powersync::validate,
-            Access::Operator,
-            "What rules would find in the source",
-            Answer::Data("RulesReport"),
-        )
-        .takes(Body::Json("ValidateRequest")),
-        Endpoint::post(
-            "/api/admin/v1/execute-sql",
-            powersync::execute_sql,
-            Access::Operator,
-            "Says that SQL is not run here",
-            Answer::Data("SqlResult"),
-        ),
-        Endpoint::post(
-            "/api/admin/v1/reprocess",
-            deploy::reprocess,
-            Access::Operator,
-            "Build everything anew by the rules that are in force",
-            Answer::Data("Reprocessed"),
-        )
-        .takes(Body::Json("Empty")),
-        Endpoint::post(
-            "/api/admin/v1/rules/plan",
-            deploy::plan,
-            Access::Operator,
-            "What a deployment of rules would do",
-            Answer::Data("Preview"),
-        )
-        .takes(Body::Rules),
-        Endpoint::post(
+        get("/api/admin/v1/store", store::store, "What the bucket store holds", Data("Store")),
+        get("/api/admin/v1/store/definitions", deploy::definitions, "Sizes by definition", List("DefinitionStats")),
+        post(
             "/api/admin/v1/store/compact",
             deploy::compact,
-            Access::Operator,
             "Compact the store for at most 30 seconds",
-            Answer::Data("Compacted"),
+            Data("Compacted"),
         ),
-        Endpoint::get(
-            "/api/admin/v1/store/definitions",
-            deploy::definitions,
-            Access::Operator,
-            "Sizes by definition",
-            Answer::List("DefinitionStats"),
-        ),
-        Endpoint::post(
-            "/api/sync-rules/v1/deploy",
-            deploy::deploy,
-            Access::Operator,
-            "Deploy rules, where no file says them",
-            Answer::Data("Deployed"),
+        post("/api/admin/v1/rules/plan", deploy::plan, "What a deployment of rules would do", Data("Preview"))
+            .takes(Body::Rules),
+    ]
+}
+
+/// As the reference service has them.
+fn known_to_tools() -> Vec<Endpoint> {
+    vec![
+        post(
+            "/api/admin/v1/diagnostics",
+            powersync::diagnostics,
+            "How source, rules and replication are",
+            Data("Diagnostics"),
         )
-        .takes(Body::Rules),
-        Endpoint::post(
-            "/api/sync-rules/v1/reprocess",
-            deploy::reprocess_rules,
-            Access::Operator,
-            "The same as /api/admin/v1/reprocess, answered in another form",
-            Answer::Data("Deployed"),
+        .takes(Body::Json("DiagnosticsRequest")),
+        post("/api/admin/v1/schema", powersync::schema, "Tables and columns of the source", Data("Schemas")),
+        post("/api/admin/v1/validate", powersync::validate, "What rules would find in the source", Data("RulesReport"))
+            .takes(Body::Json("ValidateRequest")),
+        post("/api/admin/v1/execute-sql", powersync::execute_sql, "Says that SQL is not run here", Data("SqlResult")),
+        post(
+            "/api/admin/v1/reprocess",
+            deploy::reprocess,
+            "Build everything anew by the rules in force",
+            Data("Reprocessed"),
         )
         .takes(Body::Json("Empty")),
-        Endpoint::post(
+        post("/api/sync-rules/v1/deploy", deploy::deploy, "Deploy rules, where no file says them", Data("Deployed"))
+            .takes(Body::Rules),
+        post(
+            "/api/sync-rules/v1/reprocess",
+            deploy::reprocess_rules,
+            "Build everything anew by the rules in force",
+            Data("Deployed"),
+        )
+        .takes(Body::Json("Empty")),
+        post(
             "/api/sync-rules/v1/validate",
             powersync::validate_rules,
-            Access::Operator,
             "Whether rules can be deployed",
-            Answer::Plain("Validation"),
+            Plain("Validation"),
         )
         .takes(Body::Rules),
-        Endpoint::get(
+        get(
             "/api/sync-rules/v1/current",
             powersync::current_rules,
-            Access::Operator,
-            "The rules that are in force, and those being built",
-            Answer::Data("CurrentRules"),
+            "The rules in force, and those being built",
+            Data("CurrentRules"),
         ),
     ]
+}
+
+fn get<T: 'static>(
+    path: &'static str,
+    handler: impl Handler<T, ApiState>,
+    summary: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    Endpoint::get(path, handler, Access::Operator, summary, answer)
+}
+
+fn post<T: 'static>(
+    path: &'static str,
+    handler: impl Handler<T, ApiState>,
+    summary: &'static str,
+    answer: Answer,
+) -> Endpoint {
+    Endpoint::post(path, handler, Access::Operator, summary, answer)
 }

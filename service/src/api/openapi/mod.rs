@@ -83,16 +83,16 @@ fn content(body: Body) -> Value {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let (status, description, content) = match endpoint.answer {
-        Answer::Data(schema) => ("200", "Done.", json_content(wrapped(&reference(schema)))),
+        Answer::Data(schema) => ("200", "Done.", json_content(&wrapped(&reference(schema)))),
         Answer::List(schema) => {
-            ("200", "Done.", json_content(wrapped(&json!({ "type": "array", "items": reference(schema) }))))
+            ("200", "Done.", json_content(&wrapped(&json!({ "type": "array", "items": reference(schema) }))))
         }
         Answer::Verdict(schema) => {
             let response =
-                |description| json!({ "description": description, "content": json_content(reference(schema)) });
+                |description| json!({ "description": description, "content": json_content(&reference(schema)) });
             return json!({ "200": response("Yes."), "400": response("No."), "default": error() });
         }
-        Answer::Plain(schema) => ("200", "Done.", json_content(reference(schema))),
+        Answer::Plain(schema) => ("200", "Done.", json_content(&reference(schema))),
         Answer::Text => ("200", "Done.", json!({ "text/plain": { "schema": { "type": "string" } } })),
         Answer::Lines(schema) => (
             "200",
@@ -121,6 +121,6 @@ fn wrapped(schema: &Value) -> Value {
     json!({ "type": "object", "required": ["data"], "properties": { "data": schema } })
 }
 
-fn json_content(schema: Value) -> Value {
+fn json_content(schema: &Value) -> Value {
     json!({ "application/json": { "schema": schema } })
 }

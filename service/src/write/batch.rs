@@ -16,6 +16,7 @@ use tokio_postgres::Error;
 use super::{
     catalog::{Catalog, Table},
     ledger::{self, Answer, Key},
+    object_bytes,
     operation::{self, UNKNOWN_COLUMN, Write},
     refusal::{Refusal, Verdict, is_constraint, judge},
     row::RowWrite,
@@ -23,6 +24,9 @@ use super::{
 
 /// Statements kept prepared on a connection. Devices may send any set of columns, so there must be an end.
 const STATEMENTS_MAX: usize = 256;
+/// Bytes of rows that come back with conflicts, in all of an answer. Beyond that conflicts are told without them; the
+/// rows come by the stream anyway.
+const ROW_BYTES_MAX: usize = 4 << 20;
 /// Ends the savepoint of the last operation and begins the next one's, in one message.
 const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT operation; SAVEPOINT operation";
 
@@ -121,15 +125,22 @@ pub(super) async fn run(
     tx.batch_execute("SAVEPOINT operation").await?;
     let mut answers = Vec::with_capacity(upload.entries.len());
     let mut fresh = Vec::new();
+    let mut row_bytes_left = ROW_BYTES_MAX;
     for (entry, key) in upload.entries.iter().zip(keys) {
         if let Some(answer) = key.and_then(|key| known.get(&key)) {
             answers.push(Answered { answer: answer.clone(), is_repeated: true });
             continue;
         }
-        let answer = answer(context, &tx, upload, entry).await?;
+        let mut answer = answer(context, &tx, upload, entry).await?;
+        let row_bytes = answer.row.as_ref().map_or(0, object_bytes);
+        match row_bytes_left.checked_sub(row_bytes) {
+            Some(left) => row_bytes_left = left,
+            None => answer.row = None,
+        }
         if let Some(key) = key {
-            known.insert(key, answer.clone());
-            fresh.push((key, answer.clone()));
+            let remembered = Answer { row: None, ..answer.clone() };
+            known.insert(key, remembered.clone());
+            fresh.push((key, remembered));
         }
         answers.push(Answered { answer, is_repeated: false });
     }

@@ -17,7 +17,7 @@ const AGE_MAX: Duration = Duration::from_mins(1);
 const COLUMNS: &str = "
 SELECT a.attname::text, b.typname::text, t.typcategory = 'A',
        -- As casts name it; without the length, to which a cast would cut.
-       pg_catalog.format_type(a.atttypid, CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit') THEN -1 ELSE a.atttypmod END),
+       pg_catalog.format_type(b.oid, CASE WHEN b.typname IN ('varchar', 'bpchar', 'bit', 'varbit') THEN -1 ELSE b.modifier END),
        a.attgenerated <> '' OR a.attidentity = 'a',
        coalesce(bool_or(i.indisunique), false), coalesce(bool_or(i.indisprimary), false)
 FROM pg_catalog.pg_class c
@@ -27,18 +27,19 @@ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 -- A domain's base, through domains over domains.
 CROSS JOIN LATERAL (
     WITH RECURSIVE base AS (
-        SELECT t.typname, t.typbasetype
+        SELECT t.oid, t.typname, t.typbasetype, CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier
         UNION ALL
-        SELECT p.typname, p.typbasetype FROM base JOIN pg_catalog.pg_type p ON p.oid = base.typbasetype
+        SELECT p.oid, p.typname, p.typbasetype, CASE p.typtype WHEN 'd' THEN p.typtypmod ELSE base.modifier END
+        FROM base JOIN pg_catalog.pg_type p ON p.oid = base.typbasetype
     )
-    SELECT typname FROM base WHERE typbasetype = 0
+    SELECT oid, typname, modifier FROM base WHERE typbasetype = 0
 ) b
 -- Indexes which make this column alone unique, for all rows and at once.
 LEFT JOIN pg_catalog.pg_index i
     ON i.indrelid = c.oid AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
     AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
-GROUP BY a.attnum, a.attname, a.atttypid, a.atttypmod, t.typname, b.typname, t.typcategory, a.attgenerated, a.attidentity
+GROUP BY a.attnum, a.attname, b.oid, b.typname, b.modifier, t.typcategory, a.attgenerated, a.attidentity
 ORDER BY a.attnum";
 
 /// A column.
@@ -46,7 +47,7 @@ ORDER BY a.attnum";
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// The type, as SQL.
+    /// The type, of a domain its base, as SQL.
     pub(super) type_name: String,
     /// Only Postgres sets it.
     pub(super) generated: bool,

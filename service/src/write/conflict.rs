@@ -65,8 +65,8 @@ pub(super) fn decide(strategy: &ConflictStrategy, op: WriteOp, mut fields: Vec<F
             let message = "rows of this table are only added, and this one is there already: use another id";
             Decision::Refuse(Refusal::new("WRITE_APPEND_ONLY", message))
         }
-        ConflictStrategy::Counter { .. } => calculated(fields, |field| field.calculated.clone()),
-        ConflictStrategy::SetUnion { .. } => calculated(fields, |field| Some(union(field))),
+        ConflictStrategy::Counter { .. } => calculated(fields, |field| Ok(field.calculated.clone())),
+        ConflictStrategy::SetUnion { .. } => calculated(fields, |field| union(field).map(Some)),
         ConflictStrategy::ClientWins | ConflictStrategy::LastWriteWins { .. } => {
             Decision::Write(fields.into_iter().map(|field| (field.position, field.sent)).collect(), Outcome::Applied)
         }
@@ -170,14 +170,17 @@ fn merge_objects(
 }
 
 /// Everything is written, what `value` says of the fields which Postgres or the device calculates with.
-fn calculated(fields: Vec<Field>, value: impl Fn(&Field) -> Option<String>) -> Decision {
+fn calculated(fields: Vec<Field>, value: impl Fn(&Field) -> Result<Option<String>, Refusal>) -> Decision {
     let mut outcome = Outcome::Applied;
     let mut values = Vec::new();
     for field in fields {
         if field.base == Base::Unknown {
             return base_missing();
         }
-        let result = value(&field);
+        let result = match value(&field) {
+            Ok(result) => result,
+            Err(refusal) => return Decision::Refuse(refusal),
+        };
         if result != field.sent {
             outcome = Outcome::Merged;
         }
@@ -187,24 +190,25 @@ fn calculated(fields: Vec<Field>, value: impl Fn(&Field) -> Option<String>) -> D
 }
 
 /// The row's elements without those the device took out, and then those it added; a JSON array.
-fn union(field: &Field) -> String {
+fn union(field: &Field) -> Result<String, Refusal> {
     let elements = |text: Option<&str>| match text.map(serde_json::from_str) {
-        Some(Ok(Value::Array(elements))) => elements,
-        _ => Vec::new(),
+        None | Some(Ok(Value::Null)) => Ok(Vec::new()),
+        Some(Ok(Value::Array(elements))) => Ok(elements),
+        Some(_) => Err(Refusal::new("WRITE_VALUE", "a column of `set_union` holds no array")),
     };
-    let base = match &field.base {
-        Base::Seen(seen) => elements(seen.as_deref()),
-        Base::Unknown => Vec::new(),
+    let seen = match &field.base {
+        Base::Seen(seen) => seen.as_deref(),
+        Base::Unknown => None,
     };
-    let sent = elements(field.sent.as_deref());
+    let (base, stored, sent) = (elements(seen)?, elements(field.stored.as_deref())?, elements(field.sent.as_deref())?);
     let mut union: Vec<Value> = Vec::new();
-    let kept = elements(field.stored.as_deref()).into_iter().filter(|one| !base.contains(one) || sent.contains(one));
+    let kept = stored.into_iter().filter(|one| !base.contains(one) || sent.contains(one));
     for element in kept.chain(sent.iter().filter(|one| !base.contains(one)).cloned()) {
         if !union.contains(&element) {
             union.push(element);
         }
     }
-    Value::Array(union).to_string()
+    Ok(Value::Array(union).to_string())
 }
 
 #[cfg(test)]
@@ -293,6 +297,14 @@ mod tests {
                 panic!("{stored}")
             };
             assert_eq!(values, [(1, Some(expected.to_owned()))], "{stored} {base:?} {sent}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_array_is_not_lost_in_one() {
+        let strategy = ConflictStrategy::SetUnion { columns: vec!["tags".to_owned()] };
+        for (stored, sent) in [(r#"{"a":1}"#, "[]"), ("[]", r#""text""#)] {
+            assert!(matches!(patch(&strategy, &[field(1, stored, Some("[]"), sent)]), Decision::Refuse(_)), "{stored}");
         }
     }
 

@@ -41,7 +41,7 @@ use kairos_sync_protocol::{
     upload::{CrudEntry, OpResult, UploadBatch, UploadResponse},
 };
 use kairos_sync_rules::SyncPlan;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_postgres::Error;
 
@@ -281,15 +281,20 @@ fn pause(attempt: u32) -> Duration {
 }
 
 fn entry_bytes(entry: &CrudEntry) -> usize {
-    let columns = entry.data.iter().chain(&entry.old).flatten().map(|(name, value)| name.len() + value_bytes(value));
-    columns.sum::<usize>() + entry.table.len() + entry.id.as_ref().map_or(0, String::len)
+    entry.data.iter().chain(&entry.old).map(object_bytes).sum::<usize>()
+        + entry.table.len()
+        + entry.id.as_ref().map_or(0, String::len)
+}
+
+fn object_bytes(object: &Map<String, Value>) -> usize {
+    object.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
 fn value_bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
         Value::Array(elements) => elements.iter().map(value_bytes).sum(),
-        Value::Object(object) => object.iter().map(|(name, value)| name.len() + value_bytes(value)).sum(),
+        Value::Object(object) => object_bytes(object),
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
 }

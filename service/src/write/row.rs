@@ -112,7 +112,9 @@ impl RowWrite<'_> {
             Ok(taken) => taken,
             Err(kept) => return Ok(kept),
         };
-        if values.iter().all(|(position, _)| self.write.stamped.contains(position)) {
+        let is_stamp = |(position, _): &(usize, Option<String>)| self.write.stamped.contains(position);
+        // A write that changes nothing is not stamped either; a PUT is, which may say just that.
+        if values.is_empty() || (self.write.op == WriteOp::Patch && values.iter().all(is_stamp)) {
             return Ok(outcome.into());
         }
         let sql = statement::update(self.table, self.write.key, &positions(&values));

@@ -60,9 +60,11 @@ pub(super) fn compare(table: &Table, key: usize, columns: &[(usize, Form)]) -> S
     for (index, &(position, form)) in columns.iter().enumerate() {
         let (stored, type_name) = (column(table, position), &table.columns[position].type_name);
         let [seen, wanted] = [2, 3].map(|offset| format!("${}::{type_name}", 2 * index + offset));
-        let print = |value: &str| match form {
-            Form::Json => format!("to_jsonb({value})::text"),
-            Form::Text | Form::Sum | Form::Next => format!("({value})::text"),
+        let print = |value: &str| match (form, table.columns[position].kind) {
+            (Form::Json, Kind::Array | Kind::Json) => format!("to_jsonb({value})::text"),
+            // Text that holds JSON.
+            (Form::Json, _) => format!("({value})::text::jsonb::text"),
+            (Form::Text | Form::Sum | Form::Next, _) => format!("({value})::text"),
         };
         for (array, value) in arrays.iter_mut().zip([&stored, &seen, &wanted]) {
             array.push(print(value));

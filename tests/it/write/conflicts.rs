@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 use super::{Desk, as_write_role};
 
 const NOTES: &str = "
+    CREATE DOMAIN word AS text NOT NULL DEFAULT 'w' CHECK (value <> '');
+    CREATE DOMAIN money_like AS numeric(8, 2);
     CREATE TABLE notes (
         id text PRIMARY KEY, owner text NOT NULL, a text, b text, price numeric(10, 2), doc jsonb, tags text[],
-        list jsonb, n bigint, amount numeric, version int NOT NULL DEFAULT 0, at timestamptz, at_text text, at_ms bigint,
+        list jsonb, text_list text, n bigint, kind word, price_of money_like, amount numeric, version int NOT NULL DEFAULT 0, at timestamptz, at_text text, at_ms bigint,
         hidden text DEFAULT 'planted', stamped text
     );
     SELECT kairos.publish_table('notes', 'INSERT, UPDATE, DELETE')";
@@ -80,6 +82,33 @@ async fn the_row_comes_back_with_a_conflict_in_what_devices_may_write() {
     let result = upload(&desk, "PATCH", json!({ "a": "late" }), json!({ "a": "mine" })).await;
     assert_eq!(outcome(&result), (Outcome::Conflict, "WRITE_CONFLICT"), "others deleted it");
     assert_eq!((desk.written("conflict"), desk.written("refused")), (3, 2));
+}
+
+/// Rows with conflicts come back up to a bound, however many there are.
+#[tokio::test]
+async fn an_answer_is_bounded() {
+    let desk = desk("server_wins").await;
+    let sql = "INSERT INTO notes (id, owner, a, b) SELECT n, 'anna', 'theirs', repeat('x', 1000000) FROM generate_series(1, 8) n";
+    desk.admin.batch_execute(sql).await.expect("rows");
+    let patch =
+        |id: i32| json!({ "op": "PATCH", "table": "notes", "id": id, "data": { "a": "mine" }, "old": { "a": "?" } });
+    let results = desk.upload("anna", (1..9).map(patch).collect()).await;
+    assert!(results.iter().all(|result| result.outcome == Outcome::Conflict));
+    assert_eq!(results.iter().filter(|result| result.row.is_some()).count(), 4, "a megabyte each");
+}
+
+/// Domains that take no NULL, and numbers of which the device has another spelling, are compared as what they are.
+#[tokio::test]
+async fn domains_are_compared_by_their_base() {
+    let desk = desk("merge_fields").await;
+    start(&desk, "price_of", "2").await;
+    let result =
+        upload(&desk, "PATCH", json!({ "kind": "k", "price_of": "3" }), json!({ "kind": "w", "price_of": "2.0" }))
+            .await;
+    assert_eq!(outcome(&result), (Outcome::Applied, ""), "{result:?}");
+    let put = upload(&desk, "PUT", json!({ "kind": "other" }), Value::Null).await;
+    assert_eq!(outcome(&put), (Outcome::Conflict, "WRITE_CONFLICT"), "it had seen no row");
+    assert_eq!((&row(&desk).await["kind"], &row(&desk).await["price_of"]), (&json!("k"), &json!(3.0)));
 }
 
 /// Whoever may not see a row cannot find out what it has by trying values.
@@ -225,6 +254,16 @@ async fn counters_add_and_sets_unite() {
     assert_eq!(outcome(&result), (Outcome::Merged, ""), "{result:?}");
     let united = row(&desk).await;
     assert_eq!((&united["tags"], &united["list"]), (&json!(["green", "blue \"x\""]), &json!([1, 2, 3])));
+
+    let desk = self::desk("{ strategy: set_union, columns: [text_list] }").await;
+    start(&desk, "text_list", "'[1, 2]'").await;
+    let patch =
+        async |sent: &str| upload(&desk, "PATCH", json!({ "text_list": sent }), json!({ "text_list": "[1]" })).await;
+    assert_eq!(patch("[1,3]").await.outcome, Outcome::Merged, "text that holds an array");
+    assert_eq!(row(&desk).await["text_list"], "[1,2,3]");
+    for sent in ["{}", "not JSON"] {
+        assert_eq!(outcome(&patch(sent).await), (Outcome::Refused, "WRITE_VALUE"), "{sent}");
+    }
 }
 
 /// What the model holds of the row; texts, as all values here are small.

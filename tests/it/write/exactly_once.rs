@@ -6,6 +6,7 @@ use std::{
 };
 
 use kairos_sync::write::WriteOptions;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{Desk, as_write_role, batch, codes, habit, principal, rules};
@@ -162,4 +163,80 @@ async fn a_batch_that_loses_a_deadlock_is_run_again() {
     assert_eq!(codes(&answer.results), ["", ""]);
     assert_eq!(desk.value("SELECT string_agg(DISTINCT name, ',') FROM habits").await.as_deref(), Some("ben"));
     assert_eq!(effects(&desk).await, 2 + 2 + 2);
+}
+
+/// A counter tells: each of these writes adds one, however often and in whatever order copies of it arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_copies_out_of_order_and_without_answers_count_once() {
+    let seed: u64 =
+        std::env::var("KAIROS_UPLOAD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("KAIROS_UPLOAD_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let sql = "CREATE TABLE counters (id text PRIMARY KEY, n bigint NOT NULL);
+               INSERT INTO counters VALUES ('a', 0), ('b', 0), ('c', 0);
+               SELECT kairos.publish_table('counters', 'UPDATE')";
+    let rules = "bucket_definitions: {}\nwrite_rules:\n  counters: { allow: [patch], check: true, \
+                 conflict: { strategy: counter, columns: [n] } }\n";
+    let desk = Desk::with(sql, rules, as_write_role()).await;
+    let nodes = [Arc::clone(&desk.writer), desk.another_writer("kairos_service", rules, as_write_role())];
+    // Batches of three devices; each write to one of three rows, which all of them write to.
+    let mut batches: Vec<Vec<Value>> = vec![Vec::new(); 3];
+    let mut expected = [0_i64; 3];
+    for (device, batches) in batches.iter_mut().enumerate() {
+        let mut op_id = 0;
+        for _ in 0..60 {
+            let write = |_| {
+                op_id += 1;
+                let row = random.random_range(0..3);
+                expected[row] += 1;
+                json!({ "op": "PATCH", "table": "counters", "id": (["a", "b", "c"][row]), "op_id": op_id,
+                        "data": { "n": op_id }, "old": { "n": op_id - 1 } })
+            };
+            let entries: Vec<Value> = (0..=device).map(write).collect();
+            batches.push(json!({ "client_id": format!("device-{device}"), "batch": entries }));
+        }
+    }
+    let mut next = [0_usize; 3];
+    let mut under_way = tokio::task::JoinSet::new();
+    let mut copies = 0;
+    while copies < 1_000 || next.iter().any(|&next| next < 60) {
+        copies += 1;
+        let device = random.random_range(0..3);
+        // The next one, or one that was sent before.
+        let number = if next[device] < 60 && random.random_bool(0.25) {
+            next[device]
+        } else {
+            random.random_range(0..=next[device].min(59))
+        };
+        next[device] = next[device].max(number + 1).min(60);
+        let (node, upload) = (Arc::clone(&nodes[random.random_range(0..2)]), batch(batches[device][number].clone()));
+        let lost_after = random.random_bool(0.3).then(|| Duration::from_micros(random.random_range(0..8_000)));
+        under_way.spawn(async move {
+            let anna = principal("anna");
+            let written = node.upload(&anna, upload);
+            let answer = match lost_after {
+                Some(time) => tokio::time::timeout(time, written).await.ok(),
+                None => Some(written.await),
+            };
+            answer.map(|answer| answer.expect("an answer"))
+        });
+        if under_way.len() >= 6 {
+            under_way.join_next().await.expect("some are under way").expect("no panic");
+        }
+    }
+    while let Some(ended) = under_way.join_next().await {
+        ended.expect("no panic");
+    }
+    // The last word: every batch once more, in order, now answered.
+    for batches in &batches {
+        for upload in batches {
+            let results = nodes[0].upload(&principal("anna"), batch(upload.clone())).await.expect("an answer").results;
+            assert!(codes(&results).iter().all(String::is_empty), "seed {seed}: {results:?}");
+        }
+    }
+    for (row, expected) in ["a", "b", "c"].iter().zip(expected) {
+        let found = desk.count(&format!("SELECT n FROM counters WHERE id = '{row}'")).await;
+        assert_eq!(found, expected, "seed {seed}: row {row}");
+    }
+    println!("{copies} copies, {} answered from memory", desk.written("repeated"));
 }

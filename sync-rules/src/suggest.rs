@@ -7,6 +7,15 @@ pub(crate) fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>)
     close.filter(|(distance, _)| *distance <= DISTANCE_MAX).min().map(|(_, candidate)| candidate)
 }
 
+/// Help for a name that is none of the `known`: the one that was probably meant, or all of them. `what` they are, in
+/// the plural.
+pub(crate) fn help_for<'c>(name: &str, what: &str, known: impl Iterator<Item = &'c str> + Clone) -> String {
+    match nearest(name, known.clone()) {
+        Some(similar) => format!("did you mean `{similar}`?"),
+        None => format!("{what} are {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// How many letters must be changed, added or removed; capital letters count like small ones.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.to_lowercase().chars().collect();

@@ -3,7 +3,7 @@
 use crate::{
     conflict::ConflictStrategy,
     keys,
-    suggest::nearest,
+    suggest::help_for,
     yaml::{Content, Node},
 };
 
@@ -56,10 +56,7 @@ pub(super) fn conflict(node: &Node, report: &mut Report<'_>) -> Option<ConflictS
             return None;
         }
         _ => {
-            let help = nearest(name, keys::STRATEGIES.iter().copied()).map_or_else(
-                || format!("strategies are {}", keys::STRATEGIES.join(", ")),
-                |similar| format!("did you mean `{similar}`?"),
-            );
+            let help = help_for(name, "strategies", keys::STRATEGIES.iter().copied());
             report.fatal_with_help("schema_violation", format!("no strategy `{name}`"), help, strategy.span);
             return None;
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnostic::{Severity, Span},
-    suggest::nearest,
+    suggest::help_for,
     yaml::{Content, Node},
 };
 
@@ -128,10 +128,7 @@ impl<'a> Map<'a> {
             if keys.contains(&name.as_str()) {
                 map.entries.push((name, value));
             } else {
-                let help = Some(match nearest(&name, keys.iter().copied()) {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => format!("known keys are {}", keys.join(", ")),
-                });
+                let help = Some(help_for(&name, "known keys", keys.iter().copied()));
                 report.push("schema_violation", unknown, format!("{what} has no key `{name}`"), help, key.span);
             }
         }

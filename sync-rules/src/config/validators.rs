@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     keys,
-    suggest::nearest,
+    suggest::help_for,
     validator::{Pattern, Validator},
     yaml::{Content, Node},
 };
@@ -72,10 +72,7 @@ fn with_value(name: &Node, value: &Node, report: &mut Report<'_>) -> Option<Vali
 
 fn unknown(name: &str, node: &Node, report: &mut Report<'_>) {
     let known = keys::PLAIN_VALIDATORS.iter().chain(keys::VALIDATORS).copied();
-    let help = match nearest(name, known.clone()) {
-        Some(similar) => format!("did you mean `{similar}`?"),
-        None => format!("validators are {}", known.collect::<Vec<_>>().join(", ")),
-    };
+    let help = help_for(name, "validators", known);
     report.fatal_with_help("schema_violation", format!("no validator `{name}` of this form"), help, node.span);
 }
 

@@ -234,7 +234,7 @@ async fn execute(
     if tx.statement_cache.size() > STATEMENTS_MAX {
         tx.statement_cache.clear();
     }
-    RowWrite { tx, table: &table, policy, claims: &upload.claims, write: &write }.run().await
+    RowWrite { tx, table: &table, policy, claims: &upload.claims, write }.run().await
 }
 
 async fn prepare(

@@ -1,5 +1,7 @@
 //! One write on its way to its row: what the row is, whether it may be written, what of the write is taken.
 
+use std::borrow::Cow;
+
 use deadpool_postgres::Transaction;
 use kairos_sync_protocol::upload::Outcome;
 use kairos_sync_rules::{ConflictStrategy, SqlValue, WriteOp, WritePolicy};
@@ -23,7 +25,7 @@ pub(super) struct RowWrite<'a> {
     pub(super) table: &'a Table,
     pub(super) policy: &'a WritePolicy,
     pub(super) claims: &'a Map<String, Value>,
-    pub(super) write: &'a Write,
+    pub(super) write: Write,
 }
 
 type CheckedRow = Vec<(String, SqlValue)>;
@@ -34,14 +36,20 @@ type Values = Vec<(usize, Option<String>)>;
 impl RowWrite<'_> {
     /// The row as it is decides first, then the row as it became, which Postgres returns: after casts, defaults and
     /// triggers. What was written before a refusal is undone with the savepoint.
-    pub(super) async fn run(&self) -> Result<Answer, Stop> {
+    pub(super) async fn run(mut self) -> Result<Answer, Stop> {
         let select = self.tx.prepare_cached(&statement::select(self.table, self.write.key)).await?;
         let old = self.read(&select).await?;
         match (self.write.op, old) {
-            (WriteOp::Put, None) => self.insert(&select).await,
+            (WriteOp::Put, None) => {
+                let values = self.take_values().await?;
+                self.insert(&select, values).await
+            }
             (WriteOp::Patch, None) if self.compares_with_base() => Ok(conflict("the row is gone", None)),
             (WriteOp::Patch | WriteOp::Delete, None) => Ok(Outcome::Applied.into()),
-            (WriteOp::Put | WriteOp::Patch, Some(old)) => self.update(&old, self.values().await?).await,
+            (WriteOp::Put | WriteOp::Patch, Some(old)) => {
+                let values = self.take_values().await?;
+                self.update(&old, values).await
+            }
             (WriteOp::Delete, Some(old)) => self.delete(&old).await,
         }
     }
@@ -54,11 +62,11 @@ impl RowWrite<'_> {
     }
 
     /// What the device wants, with its time as it counts.
-    async fn values(&self) -> Result<Values, Stop> {
-        let write = self.write;
-        let mut values: Values = write.columns.iter().copied().zip(write.values.iter().cloned()).collect();
+    async fn take_values(&mut self) -> Result<Values, Stop> {
+        let sent = std::mem::take(&mut self.write.values);
+        let mut values: Values = self.write.columns.iter().copied().zip(sent).collect();
         if let ConflictStrategy::LastWriteWins { column } = self.policy.conflict()
-            && (write.op == WriteOp::Put || !values.is_empty())
+            && (self.write.op == WriteOp::Put || !values.is_empty())
         {
             let position = self.position(column)?;
             let sent = values.iter().position(|(sent, _)| *sent == position).map(|index| values.remove(index).1);
@@ -80,10 +88,10 @@ impl RowWrite<'_> {
     }
 
     /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
-    async fn insert(&self, select: &Statement) -> Result<Answer, Stop> {
-        let values = self.values().await?;
-        let mut inserted = values.clone();
+    async fn insert(&self, select: &Statement, values: Values) -> Result<Answer, Stop> {
+        let mut inserted = Cow::Borrowed(&values);
         if let ConflictStrategy::Version { column } = self.policy.conflict() {
+            let inserted = inserted.to_mut();
             inserted.push((self.position(column)?, Some("1".to_owned())));
             inserted.sort_unstable();
         }
@@ -234,8 +242,8 @@ impl RowWrite<'_> {
         if outcome != Outcome::Conflict {
             return Ok(outcome.into());
         }
-        let is_shown =
-            |name: &str| self.policy.allows_column(name) || self.policy.conflict().columns().contains(&name.to_owned());
+        let decides = |name: &str| self.policy.conflict().columns().iter().any(|column| column == name);
+        let is_shown = |name: &str| self.policy.allows_column(name) || decides(name);
         let shown = old.iter().filter(|(name, _)| is_shown(name)).map(|(name, value)| (name.clone(), json(value)));
         Ok(conflict("others changed the row since the device saw it", Some(shown.collect())))
     }

@@ -75,8 +75,11 @@ pub struct Metrics {
     pub introspections: IntCounterVec,
     /// Requests of clients that must wait, by whose account is empty and what was asked for.
     pub rate_limited: IntCounterVec,
-    /// Uploaded writes by outcome: `applied`, `refused`, `repeated`.
+    /// Uploaded writes by outcome: `applied`, `merged`, `conflict`, `duplicate`, `refused`, `repeated`.
     pub writes: IntCounterVec,
+    /// Conflicts by table (of a write rule), strategy, and whose values they end with: `open`, `theirs`, `mine`,
+    /// `merged`. One that a person decides counts when it opens and when it ends.
+    pub conflicts: IntCounterVec,
 }
 
 /// A registry that takes constants: names are valid, and each is given once.
@@ -167,6 +170,10 @@ impl Metrics {
                 &["by", "activity"],
             )),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
+            conflicts: register.add(IntCounterVec::new(
+                Opts::new("kairos_conflicts_total", "Writes that met those of others"),
+                &["table", "strategy", "resolution"],
+            )),
             registry: register.0,
         }
     }

@@ -23,7 +23,7 @@ const LOCK: i64 = 0x6b61_6972_6f73;
 /// What to apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Migrations {
-    /// What the service needs in any database: write ledger, roles, publication.
+    /// What the service needs in any database: write ledger, roles, publication, conflicts.
     Service,
     /// As well the tables of the sample app, with their row-level security.
     ServiceAndSample,
@@ -40,7 +40,8 @@ macro_rules! files {
     };
 }
 
-const SERVICE: &[File] = files!["source/0001_write_ledger", "source/0002_roles", "source/0003_publication"];
+const SERVICE: &[File] =
+    files!["source/0001_write_ledger", "source/0002_roles", "source/0003_publication", "source/0004_conflicts"];
 const SAMPLE: &[File] = files!["sample/0001_habits", "sample/0002_row_level_security", "sample/0003_access"];
 
 /// What [`migrate`] did.

@@ -14,6 +14,8 @@ pub enum ConflictStrategy {
     MergeFields,
     /// Rows are only ever added.
     AppendOnly,
+    /// The row, as under `ServerWins`; the write waits for a person to decide, unless its user chose a strategy.
+    Manual,
     /// The later one by a column with the time of the write on the device.
     LastWriteWins {
         /// The time: a timestamp, ISO 8601 text, or an integer of milliseconds since 1970.
@@ -42,7 +44,22 @@ impl ConflictStrategy {
         match self {
             Self::LastWriteWins { column } | Self::Version { column } => std::slice::from_ref(column),
             Self::SetUnion { columns } | Self::Counter { columns } => columns,
-            Self::ClientWins | Self::ServerWins | Self::MergeFields | Self::AppendOnly => &[],
+            Self::ClientWins | Self::ServerWins | Self::MergeFields | Self::AppendOnly | Self::Manual => &[],
+        }
+    }
+
+    /// As in the rules.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ClientWins => "client_wins",
+            Self::ServerWins => "server_wins",
+            Self::MergeFields => "merge_fields",
+            Self::AppendOnly => "append_only",
+            Self::Manual => "manual",
+            Self::LastWriteWins { .. } => "lww",
+            Self::Version { .. } => "version",
+            Self::SetUnion { .. } => "set_union",
+            Self::Counter { .. } => "counter",
         }
     }
 }

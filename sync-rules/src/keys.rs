@@ -48,7 +48,7 @@ pub(crate) const WRITE_CONFLICT: &[&str] = &["strategy", "column", "columns"];
 
 /// Strategies of `conflict`.
 pub(crate) const STRATEGIES: &[&str] =
-    &["client_wins", "server_wins", "lww", "version", "merge_fields", "append_only", "set_union", "counter"];
+    &["client_wins", "server_wins", "lww", "version", "merge_fields", "append_only", "manual", "set_union", "counter"];
 
 /// Validators of a column that need no value.
 pub(crate) const PLAIN_VALIDATORS: &[&str] = &["secrets"];

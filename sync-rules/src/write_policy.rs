@@ -76,6 +76,11 @@ impl WritePolicy {
         Self { table: table.to_owned(), allow, columns, stamps, check, reads_old, conflict, validators }
     }
 
+    /// The table, as the rules have it.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Who wins where others changed the row as well.
     pub fn conflict(&self) -> &ConflictStrategy {
         &self.conflict
@@ -85,6 +90,15 @@ impl WritePolicy {
     pub fn validators(&self, column: &str) -> &[Validator] {
         let found = self.validators.iter().find(|(name, _)| name == column);
         found.map_or(&[], |(_, validators)| validators)
+    }
+
+    /// The values without those that a `secrets` validator finds, for keeping what is not written.
+    pub fn without_secrets(&self, values: &Map<String, Value>) -> Map<String, Value> {
+        let is_secret = |column: &str, value: &Value| {
+            self.validators(column).iter().any(|one| *one == Validator::Secrets && one.fault(value).is_some())
+        };
+        let kept = values.iter().filter(|(column, value)| !is_secret(column, value));
+        kept.map(|(column, value)| (column.clone(), value.clone())).collect()
     }
 
     /// Whether the kind of write is allowed at all.

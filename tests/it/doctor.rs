@@ -38,7 +38,9 @@ const TABLES: &str = "
     CREATE ROLE app LOGIN;
     CREATE ROLE writer NOLOGIN;
     CREATE SCHEMA kairos;
-    CREATE TABLE kairos.write_ledger (id text);";
+    CREATE TABLE kairos.write_ledger (id text);
+    CREATE TABLE kairos.conflicts (id text);
+    CREATE TABLE kairos.conflict_preferences (id text);";
 
 /// What makes the source above healthy.
 const CARE: &str = "
@@ -46,6 +48,7 @@ const CARE: &str = "
     GRANT writer TO app;
     GRANT USAGE ON SCHEMA kairos TO app;
     GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON kairos.conflicts, kairos.conflict_preferences TO app;
     GRANT USAGE ON SCHEMA notes TO app;
     GRANT SELECT ON items, notes.lines TO app;
     CREATE PUBLICATION kairos_sync FOR TABLE items, notes.lines;";
@@ -159,6 +162,7 @@ async fn each_mistake_shows_and_the_sql_beside_it_mends_it() {
         ("REVOKE writer FROM app", "WRITE_ROLE"),
         ("DROP ROLE writer", "WRITE_ROLE"),
         ("REVOKE DELETE ON kairos.write_ledger FROM app", "WRITE_LEDGER"),
+        ("REVOKE UPDATE ON kairos.conflicts FROM app", "WRITE_LEDGER"),
         ("SELECT pg_create_logical_replication_slot('kairos_left', 'pgoutput')", "slot_idle"),
         ("ALTER SYSTEM SET max_slot_wal_keep_size = '100MB'", "slot_wal_small"),
         ("ALTER SYSTEM SET max_slot_wal_keep_size = -1", "slot_wal_unlimited"),

@@ -61,7 +61,7 @@ async fn nodes_that_start_together_take_turns() {
     applied.sort_unstable();
     let files = applied.len();
     applied.dedup();
-    assert_eq!((files, applied.len()), (6, 6), "each file once");
+    assert_eq!((files, applied.len()), (7, 7), "each file once");
 }
 
 #[tokio::test]
@@ -120,7 +120,8 @@ async fn the_service_alone_brings_no_app_tables() {
         .await
         .unwrap();
     client.batch_execute("SELECT kairos.publish_table('todos')").await.expect("repeats");
-    assert_eq!(count(&client, "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'kairos_sync'").await, 1);
+    let published = "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'kairos_sync'";
+    assert_eq!(count(&client, published).await, 2, "the table and kairos.conflicts");
 }
 
 #[tokio::test]
@@ -178,10 +179,14 @@ async fn roles_can_do_what_they_need_and_no_more() {
     assert_eq!(count(&service, "SELECT count(*) FROM kairos.write_ledger").await, 0);
     assert_eq!(sqlstate(&service, "SET ROLE kairos_replication").await, "42501");
     assert_eq!(sqlstate(&service, "UPDATE kairos.write_ledger SET outcome = ''").await, "42501", "answers are final");
+    assert_eq!(count(&service, "SELECT count(*) FROM kairos.conflicts").await, 0);
+    assert_eq!(count(&replication, "SELECT count(*) FROM kairos.conflicts").await, 0);
+    assert_eq!(sqlstate(&replication, "SELECT * FROM kairos.conflict_preferences").await, "42501");
 
     service.batch_execute("SET ROLE kairos_write").await.expect("a member");
     assert_eq!(count(&service, "SELECT count(*) FROM habits").await, 0, "no claims, no rows");
     assert_eq!(sqlstate(&service, "SELECT * FROM kairos.write_ledger").await, "42501");
+    assert_eq!(sqlstate(&service, "SELECT * FROM kairos.conflicts").await, "42501", "not with a user's rights");
     assert_eq!(sqlstate(&service, "INSERT INTO household_members VALUES ('x', 'home', 'eve')").await, "42501");
     assert_eq!(sqlstate(&service, "TRUNCATE habits CASCADE").await, "42501");
     assert_eq!(sqlstate(&service, "CREATE TABLE public.mine ()").await, "42501");

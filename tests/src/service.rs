@@ -197,8 +197,16 @@ impl TestService {
     /// # Panics
     /// When there is no answer in JSON.
     pub async fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_as(ADMIN_TOKEN, path, body).await
+    }
+
+    /// What whoever has the token is answered: the status, and the body.
+    ///
+    /// # Panics
+    /// When there is no answer in JSON.
+    pub async fn ask_as(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
         let request = reqwest::Client::new().post(format!("{}{path}", self.process.endpoint())).json(body);
-        let response = request.bearer_auth(ADMIN_TOKEN).timeout(PATIENCE).send().await.expect("an answer");
+        let response = request.bearer_auth(token).timeout(PATIENCE).send().await.expect("an answer");
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
     }

@@ -14,6 +14,7 @@
 
 pub mod bson;
 pub mod checksum;
+pub mod conflict;
 pub mod ids;
 pub mod line;
 pub mod operation;

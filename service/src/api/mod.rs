@@ -6,6 +6,7 @@
 //! | `GET /sync/stream` with an upgrade | the same as RSocket over a WebSocket |
 //! | `GET /write-checkpoint2.json`, `POST /sync/checkpoint-request` | a write checkpoint |
 //! | `POST /api/sync/data`, `/api/data` | local writes of a client |
+//! | `/api/sync/conflicts…` | writes that were not taken as sent |
 //! | `/api/admin/v1/…`, `/api/sync-rules/v1/…` | for operators who show a token, see [`admin`] |
 //! | `GET /api/openapi.json` | what all of these take and answer, see [`openapi`] |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
@@ -23,6 +24,7 @@ mod admin;
 mod body;
 mod caller;
 mod client_address;
+mod conflicts;
 mod endpoint;
 mod error;
 mod idle;
@@ -51,6 +53,7 @@ use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
 use self::endpoint::{Access, Answer, Body, Endpoint, routes};
+pub use conflicts::Conflicts;
 pub use error::{ApiError, ErrorCode};
 pub(crate) use probes::{Probe, Status};
 pub use serve::serve;
@@ -105,6 +108,8 @@ pub struct ApiParts {
     pub write_checkpoints: WriteCheckpoints,
     /// Takes local writes of clients.
     pub uploads: Arc<dyn Upload>,
+    /// Knows which of them were not taken as sent.
+    pub conflicts: Arc<dyn Conflicts>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Bounds.
@@ -147,14 +152,14 @@ pub fn router(state: ApiState) -> Router {
 }
 
 fn endpoints() -> Vec<Endpoint> {
+    clients().into_iter().chain(conflicts::endpoints()).chain(observers()).collect()
+}
+
+fn clients() -> Vec<Endpoint> {
     let upload = |path| {
         let summary = "Take local writes of a device";
         let endpoint = Endpoint::post(path, upload::upload, Access::User, summary, Answer::Data("UploadResponse"));
         endpoint.query(&["client_id"]).takes(Body::Json("UploadBatch"))
-    };
-    let readiness = |path| {
-        let summary = "Whether clients can be served, and why not";
-        Endpoint::get(path, probes::readiness, Access::Anybody, summary, Answer::Verdict("Probe"))
     };
     let stream = "Open a sync stream";
     vec![
@@ -188,6 +193,15 @@ fn endpoints() -> Vec<Endpoint> {
         upload("/api/sync/data/"),
         upload("/api/data"),
         upload("/api/data/"),
+    ]
+}
+
+fn observers() -> Vec<Endpoint> {
+    let readiness = |path| {
+        let summary = "Whether clients can be served, and why not";
+        Endpoint::get(path, probes::readiness, Access::Anybody, summary, Answer::Verdict("Probe"))
+    };
+    vec![
         Endpoint::get(
             "/probes/startup",
             probes::startup,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod carriers;
+mod conflicts;
 mod golden;
 mod openapi;
 mod rates;
@@ -170,6 +171,7 @@ async fn start_serving(
             || false,
         ),
         uploads: Arc::new(Echo),
+        conflicts: Arc::new(conflicts::OneConflict),
         replication: Arc::default(),
         deployments,
         rules_file: None,

@@ -130,6 +130,10 @@ pub struct WriteConfig {
     pub source: SourceConfig,
     /// The role they run as. `None`: that of the connection, and row-level security may not apply.
     pub role: Option<String>,
+    /// How long answers are remembered, so that a repeated upload has one effect.
+    pub remember_for: Duration,
+    /// How long conflicts are kept that were decided.
+    pub keep_conflicts_for: Duration,
 }
 
 /// Bounds of one service process.

@@ -306,8 +306,14 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
     let mut section = root.section("write")?;
     let uri = section.take("uri");
     let role = section.text("role")?;
+    let mut days = |key, default| -> Result<Duration, ConfigError> {
+        Ok(Duration::from_hours(section.number(key, 1, 3650)?.unwrap_or(default) * 24))
+    };
+    let remember_for = days("remember_days", 7)?;
+    let keep_conflicts_for = days("conflict_history_days", 90)?;
     section.finish()?;
-    let Some(uri) = uri else { return Ok(WriteConfig { source: source.clone(), role }) };
+    let config = WriteConfig { source: source.clone(), role, remember_for, keep_conflicts_for };
+    let Some(uri) = uri else { return Ok(config) };
     let place = uri.place.clone();
     let write = SourceConfig::from_uri(&uri.into_text()?).map_err(|error| source_error(&place, error))?;
     // The same server, as another role: how it is reached is said once.
@@ -317,7 +323,7 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
         tls_server_name: source.tls_server_name.clone(),
         ..write
     };
-    Ok(WriteConfig { source: write, role })
+    Ok(WriteConfig { source: write, ..config })
 }
 
 fn limits(root: &mut Section) -> Result<Limits, ConfigError> {

@@ -127,7 +127,7 @@ pub(super) struct Write {
     pub(super) has_rules: bool,
 }
 
-/// Where answers to uploads are remembered.
+/// Where answers to uploads and conflicts are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ledger {
     Missing,

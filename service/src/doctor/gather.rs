@@ -180,14 +180,19 @@ async fn write(client: &Client, config: &Config, writable: &[&str]) -> Result<Wr
 
 async fn ledger(client: &Client, login: &str) -> Result<Ledger, PgError> {
     let sql = "
-        SELECT has_schema_privilege(l.oid, n.oid, 'USAGE') AND has_table_privilege(l.oid, c.oid, 'SELECT')
-               AND has_table_privilege(l.oid, c.oid, 'INSERT') AND has_table_privilege(l.oid, c.oid, 'DELETE')
+        SELECT count(c.oid) = 3,
+               bool_and(has_schema_privilege(l.oid, n.oid, 'USAGE') AND has_table_privilege(l.oid, c.oid, 'SELECT')
+                        AND has_table_privilege(l.oid, c.oid, 'INSERT') AND has_table_privilege(l.oid, c.oid, 'DELETE')
+                        AND (c.relname = 'write_ledger' OR has_table_privilege(l.oid, c.oid, 'UPDATE')))
           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
           LEFT JOIN pg_catalog.pg_roles l ON l.rolname = $1
-         WHERE n.nspname = 'kairos' AND c.relname = 'write_ledger'";
-    let Some(row) = client.query_opt(sql, &[&login]).await? else { return Ok(Ledger::Missing) };
-    let is_open = row.try_get::<_, Option<bool>>(0)?.unwrap_or(false);
-    Ok(if is_open { Ledger::Open } else { Ledger::Closed })
+         WHERE n.nspname = 'kairos' AND c.relname IN ('write_ledger', 'conflicts', 'conflict_preferences')";
+    let row = client.query_one(sql, &[&login]).await?;
+    Ok(match (row.try_get(0)?, row.try_get::<_, Option<bool>>(1)?) {
+        (false, _) => Ledger::Missing,
+        (true, Some(true)) => Ledger::Open,
+        (true, _) => Ledger::Closed,
+    })
 }
 
 async fn write_role(client: &Client, name: &str, login: &str, writable: &[&str]) -> Result<WriteRole, PgError> {

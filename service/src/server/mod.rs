@@ -206,15 +206,17 @@ fn api_state(
     let options = WriteOptions {
         role: config.write.role.clone(),
         batch_bytes_max: config.limits.body_bytes_max,
+        remember_for: config.write.remember_for,
+        keep_conflicts_for: config.write.keep_conflicts_for,
         ..WriteOptions::default()
     };
-    let uploads = Writer::new(
+    let uploads = Arc::new(Writer::new(
         pool::write_pool(config.write.source.clone()),
         plan,
         options,
         Arc::new(UploadCheckpoints(write_checkpoints.clone())),
         Arc::clone(metrics),
-    );
+    ));
     let limits = SyncLimits {
         bucket_count_max: config.limits.bucket_count_max,
         fetch_concurrency_max: config.limits.fetch_concurrency_max,
@@ -242,7 +244,8 @@ fn api_state(
         authenticator: Authenticator::new(config.auth.clone(), metrics).map_err(ServerError::Auth)?,
         api_tokens: ApiTokens::new(&config.admin_tokens),
         write_checkpoints,
-        uploads: Arc::new(uploads),
+        conflicts: Arc::clone(&uploads) as _,
+        uploads,
         metrics: Arc::clone(metrics),
         base_path: config.base_path.clone(),
         trusted_proxies: config.trusted_proxies.clone(),

@@ -9,15 +9,18 @@ use std::{
 use deadpool_postgres::{Client, Transaction};
 use futures_util::future::join;
 use kairos_sync_protocol::upload::CrudEntry;
-use kairos_sync_rules::{SyncPlan, WritePolicy};
+use kairos_sync_rules::{ConflictStrategy, SyncPlan, WritePolicy};
 use serde_json::{Map, Value};
 use tokio_postgres::Error;
 
 use super::{
+    Work,
     catalog::{Catalog, Table},
+    conflict_log::{self, Judged},
     ledger::{self, Answer, Key},
     object_bytes,
     operation::{self, UNKNOWN_COLUMN, Write},
+    preferences::{self, Preferences},
     refusal::{Refusal, Verdict, is_constraint, judge},
     row::RowWrite,
 };
@@ -82,6 +85,8 @@ impl From<Error> for BatchError {
 pub(super) struct Answered {
     pub(super) answer: Answer,
     pub(super) is_repeated: bool,
+    /// Of the table, or what its user chose; where there is a rule.
+    pub(super) strategy: Option<&'static str>,
 }
 
 /// Why one operation ends.
@@ -106,60 +111,116 @@ impl From<Error> for Stop {
     }
 }
 
-/// Runs the batch once, and commits it.
-pub(super) async fn run(
+impl Work for Upload<'_> {
+    type Done = Vec<Answered>;
+
+    /// Runs the batch once, and commits it.
+    async fn attempt(
+        &self,
+        context: &Context<'_>,
+        client: &mut Client,
+        constraints: Constraints,
+    ) -> Result<Vec<Answered>, BatchError> {
+        let keys: Vec<Option<Key>> =
+            self.entries.iter().map(|entry| ledger::key(self.user_id, self.client_id, entry)).collect();
+        let tx = client.transaction().await?;
+        configure(&tx, context.deadline).await?;
+        let mut known = recall(&tx, self, &keys).await.map_err(BatchError::Ledger)?;
+        let preferences = prefer(context, &tx, self).await.map_err(BatchError::Ledger)?;
+        begin(context, &tx, self, constraints).await?;
+        let mut answers = Vec::with_capacity(self.entries.len());
+        let mut fresh = Vec::new();
+        let mut row_bytes_left = ROW_BYTES_MAX;
+        for (entry, key) in self.entries.iter().zip(keys) {
+            let chosen = preferences.get(&entry.table);
+            let strategy = chosen.or_else(|| Some(context.plan.write_policy(&entry.table)?.conflict()));
+            let strategy = strategy.map(ConflictStrategy::name);
+            if let Some(answer) = key.and_then(|key| known.get(&key)) {
+                answers.push(Answered { answer: answer.clone(), is_repeated: true, strategy });
+                continue;
+            }
+            let mut answer = answer(context, &tx, self, entry, chosen).await?;
+            let row_bytes = answer.theirs.as_ref().map_or(0, object_bytes);
+            match row_bytes_left.checked_sub(row_bytes) {
+                Some(left) => row_bytes_left = left,
+                None => answer.theirs = None,
+            }
+            if let Some(key) = key {
+                let remembered = Answer { theirs: None, ..answer.clone() };
+                known.insert(key, remembered.clone());
+                fresh.push((key, remembered));
+            }
+            answers.push(Answered { answer, is_repeated: false, strategy });
+        }
+        end(context, &tx).await?;
+        if !fresh.is_empty() {
+            ledger::record(&tx, &fresh).await.map_err(BatchError::Ledger)?;
+        }
+        let judged = judged(context, self, &answers, &preferences);
+        conflict_log::record(&tx, self, &judged).await.map_err(BatchError::Ledger)?;
+        tx.commit().await?;
+        Ok(answers)
+    }
+}
+
+/// From here on statements are those of the user, each operation under the savepoint.
+pub(super) async fn begin(
     context: &Context<'_>,
-    client: &mut Client,
+    tx: &Transaction<'_>,
     upload: &Upload<'_>,
     constraints: Constraints,
-) -> Result<Vec<Answered>, BatchError> {
-    let keys: Vec<Option<Key>> =
-        upload.entries.iter().map(|entry| ledger::key(upload.user_id, upload.client_id, entry)).collect();
-    let tx = client.transaction().await?;
-    configure(&tx, context.deadline).await?;
-    let mut known = recall(&tx, upload, &keys).await.map_err(BatchError::Ledger)?;
-    assume_role(&tx, context, upload).await?;
+) -> Result<(), BatchError> {
+    assume_role(tx, context, upload).await?;
     if constraints == Constraints::Immediate {
         tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
     }
-    tx.batch_execute("SAVEPOINT operation").await?;
-    let mut answers = Vec::with_capacity(upload.entries.len());
-    let mut fresh = Vec::new();
-    let mut row_bytes_left = ROW_BYTES_MAX;
-    for (entry, key) in upload.entries.iter().zip(keys) {
-        if let Some(answer) = key.and_then(|key| known.get(&key)) {
-            answers.push(Answered { answer: answer.clone(), is_repeated: true });
-            continue;
-        }
-        let mut answer = answer(context, &tx, upload, entry).await?;
-        let row_bytes = answer.row.as_ref().map_or(0, object_bytes);
-        match row_bytes_left.checked_sub(row_bytes) {
-            Some(left) => row_bytes_left = left,
-            None => answer.row = None,
-        }
-        if let Some(key) = key {
-            let remembered = Answer { row: None, ..answer.clone() };
-            known.insert(key, remembered.clone());
-            fresh.push((key, remembered));
-        }
-        answers.push(Answered { answer, is_repeated: false });
-    }
+    Ok(tx.batch_execute("SAVEPOINT operation").await?)
+}
+
+/// Until here.
+pub(super) async fn end(context: &Context<'_>, tx: &Transaction<'_>) -> Result<(), BatchError> {
     tx.batch_execute("RELEASE SAVEPOINT operation; SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|error| {
         if is_constraint(&error) { BatchError::Deferred(error) } else { BatchError::Postgres(error) }
     })?;
     if context.role.is_some() {
         tx.batch_execute("SET LOCAL ROLE NONE").await?;
     }
-    if !fresh.is_empty() {
-        ledger::record(&tx, &fresh).await.map_err(BatchError::Ledger)?;
+    Ok(())
+}
+
+/// What the user chose for tables of the batch that leave conflicts to people, by table as devices name it.
+async fn prefer(context: &Context<'_>, tx: &Transaction<'_>, upload: &Upload<'_>) -> Result<Preferences, Error> {
+    let is_manual = |table: &str| {
+        let policy = context.plan.write_policy(table);
+        policy.is_some_and(|policy| *policy.conflict() == ConflictStrategy::Manual)
+    };
+    if !upload.entries.iter().any(|entry| is_manual(&entry.table)) {
+        return Ok(Preferences::default());
     }
-    tx.commit().await?;
-    Ok(answers)
+    let mut preferences = preferences::read(tx, upload.user_id).await?;
+    preferences.retain(|table, _| is_manual(table));
+    Ok(preferences)
+}
+
+/// Writes that were answered now.
+fn judged<'a>(
+    context: &Context<'a>,
+    upload: &Upload<'a>,
+    answers: &'a [Answered],
+    preferences: &'a Preferences,
+) -> Vec<Judged<'a>> {
+    let answered = upload.entries.iter().zip(answers).filter(|(_, answered)| !answered.is_repeated);
+    let judged = answered.map(|(entry, Answered { answer, .. })| {
+        let policy = context.plan.write_policy(&entry.table);
+        let strategy = preferences.get(&entry.table).or_else(|| policy.map(WritePolicy::conflict));
+        Judged { entry, answer, policy, strategy }
+    });
+    judged.collect()
 }
 
 /// Postgres itself ends what takes too long, also when this process is gone. Text forms do not depend on the server's
 /// settings; a time without zone, as SQLite's functions print it, is UTC.
-async fn configure(tx: &Transaction<'_>, deadline: Duration) -> Result<(), Error> {
+pub(super) async fn configure(tx: &Transaction<'_>, deadline: Duration) -> Result<(), Error> {
     let sql = "SELECT set_config('statement_timeout', $1, true),
                       set_config('idle_in_transaction_session_timeout', $1, true),
                       set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
@@ -194,14 +255,16 @@ async fn assume_role(tx: &Transaction<'_>, context: &Context<'_>, upload: &Uploa
     Ok(())
 }
 
-async fn answer(
+/// Runs one operation, under another strategy than the table's if one is given.
+pub(super) async fn answer(
     context: &Context<'_>,
     tx: &Transaction<'_>,
     upload: &Upload<'_>,
     entry: &CrudEntry,
+    strategy: Option<&ConflictStrategy>,
 ) -> Result<Answer, Error> {
     // Polled in this order, so the savepoint is sent first; its answer is not waited for.
-    let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, entry)).await;
+    let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, entry, strategy)).await;
     begun?;
     match executed {
         Ok(answer) => Ok(answer),
@@ -218,6 +281,7 @@ async fn execute(
     tx: &Transaction<'_>,
     upload: &Upload<'_>,
     entry: &CrudEntry,
+    strategy: Option<&ConflictStrategy>,
 ) -> Result<Answer, Stop> {
     let policy = context.plan.write_policy(&entry.table).ok_or_else(|| {
         let table = operation::named(&entry.table);
@@ -234,7 +298,8 @@ async fn execute(
     if tx.statement_cache.size() > STATEMENTS_MAX {
         tx.statement_cache.clear();
     }
-    RowWrite { tx, table: &table, policy, claims: &upload.claims, write }.run().await
+    let strategy = strategy.unwrap_or(policy.conflict());
+    RowWrite { tx, table: &table, policy, strategy, claims: &upload.claims, write }.run().await
 }
 
 async fn prepare(

@@ -54,7 +54,7 @@ pub(super) fn decide(strategy: &ConflictStrategy, op: WriteOp, mut fields: Vec<F
         }
     }
     match strategy {
-        ConflictStrategy::ServerWins => all_or_nothing(op, fields),
+        ConflictStrategy::ServerWins | ConflictStrategy::Manual => all_or_nothing(op, fields),
         ConflictStrategy::MergeFields if op == WriteOp::Delete => all_or_nothing(op, fields),
         ConflictStrategy::MergeFields => merge(fields),
         ConflictStrategy::Version { .. } => version(&fields),

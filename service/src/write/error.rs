@@ -44,9 +44,9 @@ pub enum UploadError {
         #[source]
         source: Cause,
     },
-    /// The ledger cannot be used.
+    /// The service's own tables cannot be used.
     #[error(
-        "the table kairos.write_ledger cannot be used: apply the migrations of the service, and let its login use it"
+        "the tables of schema kairos cannot be used: apply the migrations of the service, and let its login use them"
     )]
     Ledger(#[source] Cause),
     /// Any other failure that is not the fault of one operation.
@@ -71,6 +71,40 @@ impl UploadError {
     /// Whether the same upload may succeed later, so that the client should keep it and try again.
     pub const fn is_transient(&self) -> bool {
         !matches!(self, Self::BatchTooLarge { .. })
+    }
+}
+
+/// Why nothing became of a question or a decision about a conflict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConflictError {
+    /// There is none.
+    #[error("the user has no such conflict: it may have been decided long ago, see `GET /api/sync/conflicts`")]
+    Unknown,
+    /// Somebody decided before, and otherwise.
+    #[error("the conflict was resolved before, with another choice")]
+    Resolved,
+    /// Values where none belong, or none where they do.
+    #[error("`data` goes with the choice `merged`, and only with it")]
+    Data,
+    /// The table has no use for a preference.
+    #[error("the table's write rule does not say `conflict: manual`, so there is nothing to choose")]
+    NotManual,
+    /// As with an upload.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+}
+
+impl ConflictError {
+    /// Stable across releases; listed in `docs/errors.md`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "WRITE_CONFLICT_UNKNOWN",
+            Self::Resolved => "WRITE_CONFLICT_RESOLVED",
+            Self::Data => "WRITE_CONFLICT_DATA",
+            Self::NotManual => "WRITE_NOT_MANUAL",
+            Self::Upload(error) => error.code(),
+        }
     }
 }
 

@@ -19,20 +19,20 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) code: Option<String>,
     pub(super) message: Option<String>,
-    /// Is not remembered: the ledger holds no values.
-    pub(super) row: Option<Map<String, Value>>,
+    /// Of a write that met another's, the row as that made it. Is not remembered: the ledger holds no values.
+    pub(super) theirs: Option<Map<String, Value>>,
 }
 
 impl From<Outcome> for Answer {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, code: None, message: None, row: None }
+        Self { outcome, code: None, message: None, theirs: None }
     }
 }
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         let (code, message) = (Some(refusal.code.to_owned()), Some(refusal.message));
-        Self { outcome: Outcome::Refused, code, message, row: None }
+        Self { outcome: Outcome::Refused, code, message, theirs: None }
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn key(user_id: &str, client_id: Option<&str>, entry: &CrudEntry) -> 
 }
 
 /// Lengths go first, so that no two lists of parts run together into the same bytes.
-fn digest(parts: &[&str]) -> Key {
+pub(super) fn digest(parts: &[&str]) -> Key {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
@@ -81,16 +81,10 @@ pub(super) async fn read(tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<(Key,
     let keys: Vec<&[u8]> = keys.iter().map(Key::as_slice).collect();
     let rows = tx.query(&statement, &[&keys]).await?;
     let known = rows.iter().filter_map(|row| {
-        let outcome = match row.get(1) {
-            "applied" => Outcome::Applied,
-            "merged" => Outcome::Merged,
-            "conflict" => Outcome::Conflict,
-            "duplicate" => Outcome::Duplicate,
-            _ => Outcome::Refused,
-        };
+        let outcome = outcome(row.get(1));
         // The table holds keys of 32 bytes only.
         let key = Key::try_from(row.get::<_, &[u8]>(0)).ok()?;
-        Some((key, Answer { outcome, code: row.get(2), message: row.get(3), row: None }))
+        Some((key, Answer { outcome, code: row.get(2), message: row.get(3), theirs: None }))
     });
     Ok(known.collect())
 }
@@ -103,6 +97,17 @@ pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Conflict => "conflict",
         Outcome::Duplicate => "duplicate",
         Outcome::Refused => "refused",
+    }
+}
+
+/// What [`outcome_name`] names so.
+pub(super) fn outcome(name: &str) -> Outcome {
+    match name {
+        "applied" => Outcome::Applied,
+        "merged" => Outcome::Merged,
+        "conflict" => Outcome::Conflict,
+        "duplicate" => Outcome::Duplicate,
+        _ => Outcome::Refused,
     }
 }
 

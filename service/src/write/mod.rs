@@ -3,7 +3,8 @@
 //! ```text
 //! UploadBatch ─► limits ─► one transaction: answers given before (ledger) ─► role and claims
 //!   ─► per operation (batch): write rule (operation) ─► locked read ─► check ─► conflict ─► write ─► check (row)
-//!   ─► answers remembered ─► commit ─► write checkpoint ─► UploadResponse
+//!   ─► answers remembered, what was not taken kept (conflict_log) ─► commit ─► write checkpoint ─► UploadResponse
+//! Resolve ─► one transaction: the conflict, locked ─► the write, as above (resolution) ─► its end ─► commit
 //! ```
 //!
 //! **Invariants**
@@ -20,10 +21,14 @@
 mod batch;
 mod catalog;
 mod conflict;
+mod conflict_log;
+mod conflicts;
 mod error;
 mod ledger;
 mod operation;
+mod preferences;
 mod refusal;
+mod resolution;
 mod row;
 mod statement;
 mod value;
@@ -38,7 +43,7 @@ use deadpool_postgres::{Client, Object, Pool};
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::{
     WriteCheckpointId,
-    upload::{CrudEntry, OpResult, UploadBatch, UploadResponse},
+    upload::{CrudEntry, OpResult, Outcome, UploadBatch, UploadResponse},
 };
 use kairos_sync_rules::SyncPlan;
 use serde_json::{Map, Value};
@@ -48,11 +53,13 @@ use tokio_postgres::Error;
 use self::{
     batch::{Answered, BatchError, Constraints, Context, Upload},
     catalog::Catalog,
+    ledger::Answer,
     refusal::{Verdict, judge},
 };
 use crate::{auth::Principal, metrics::Metrics};
 
-pub use error::{Cause, UploadError};
+pub use conflict_log::ConflictFilter;
+pub use error::{Cause, ConflictError, UploadError};
 
 /// How often a batch is run when it meets others.
 const ATTEMPTS_MAX: u32 = 6;
@@ -78,6 +85,8 @@ pub struct WriteOptions {
     pub value_bytes_max: usize,
     /// How long answers are remembered. A device that was not answered and returns later than this may write twice.
     pub remember_for: Duration,
+    /// How long conflicts are kept that were decided.
+    pub keep_conflicts_for: Duration,
 }
 
 impl Default for WriteOptions {
@@ -90,6 +99,7 @@ impl Default for WriteOptions {
             batch_bytes_max: 16 << 20,
             value_bytes_max: 1 << 20,
             remember_for: Duration::from_hours(7 * 24),
+            keep_conflicts_for: Duration::from_hours(90 * 24),
         }
     }
 }
@@ -98,6 +108,19 @@ impl Default for WriteOptions {
 pub trait WriteCheckpointSource: Send + Sync {
     /// A write checkpoint that covers all that is committed now. `None` where it cannot be made: the client then asks.
     fn create<'a>(&'a self, user_id: &'a str, client_id: Option<&'a str>) -> BoxFuture<'a, Option<WriteCheckpointId>>;
+}
+
+/// What is done in one transaction, and again where that met others.
+trait Work: Sync {
+    type Done: Send;
+
+    /// Tries once; committed if it is done.
+    fn attempt(
+        &self,
+        context: &Context<'_>,
+        client: &mut Client,
+        constraints: Constraints,
+    ) -> impl Future<Output = Result<Self::Done, BatchError>> + Send;
 }
 
 /// What kept a batch from being written, and may not keep the next attempt.
@@ -145,19 +168,12 @@ impl Writer {
     /// [`UploadError`]; the client keeps the batch and may send it again, whatever became of it.
     pub async fn upload(&self, principal: &Principal, batch: UploadBatch) -> Result<UploadResponse, UploadError> {
         self.check_limits(&batch)?;
-        let mut claims = principal.claims.clone();
-        claims.insert("sub".to_owned(), Value::String(principal.user_id.clone()));
-        let upload = Upload {
-            user_id: &principal.user_id,
-            claims,
-            client_id: batch.client_id.as_deref(),
-            entries: &batch.batch,
-            received_at: Instant::now(),
-        };
+        let upload = upload(principal, batch.client_id.as_deref(), &batch.batch);
         let answers = self.write_in_time(&upload).await?;
         let write_checkpoint = self.checkpoints.create(upload.user_id, upload.client_id).await;
-        self.count(&answers);
-        let results = batch.batch.into_iter().zip(answers).map(|(entry, answered)| result(entry, answered)).collect();
+        self.count(&batch.batch, &answers);
+        let results = batch.batch.into_iter().zip(answers);
+        let results = results.map(|(entry, answered)| result(entry, answered.answer)).collect();
         Ok(UploadResponse { write_checkpoint, results })
     }
 
@@ -173,14 +189,14 @@ impl Writer {
         Ok(())
     }
 
-    async fn write_in_time(&self, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
+    async fn write_in_time<W: Work>(&self, work: &W) -> Result<W::Done, UploadError> {
         let until = tokio::time::Instant::now() + self.options.deadline;
         let mut client = None;
-        let written = tokio::time::timeout_at(until, Box::pin(self.write(&mut client, upload))).await;
+        let written = tokio::time::timeout_at(until, Box::pin(self.write(&mut client, work))).await;
         match (written, client) {
-            (Ok(Ok(answers)), Some(client)) => {
+            (Ok(Ok(done)), Some(client)) => {
                 self.prune(&client, until).await;
-                Ok(answers)
+                Ok(done)
             }
             (Ok(written), _) => written,
             (Err(_), client) => {
@@ -191,9 +207,9 @@ impl Writer {
         }
     }
 
-    /// Runs the batch until it meets neither others nor a changed schema. `connection` is where it runs now.
-    async fn write(&self, connection: &mut Option<Client>, upload: &Upload<'_>) -> Result<Vec<Answered>, UploadError> {
-        // The same rules for the whole batch.
+    /// Does the work until it meets neither others nor a changed schema. `connection` is where it is done now.
+    async fn write<W: Work>(&self, connection: &mut Option<Client>, work: &W) -> Result<W::Done, UploadError> {
+        // The same rules for all of it.
         let plan = Arc::clone(&self.plan.borrow());
         let context = Context {
             plan: &plan,
@@ -207,8 +223,8 @@ impl Writer {
         let mut attempts = 1;
         loop {
             let client = connection.insert(self.pool.get().await.map_err(UploadError::Connect)?);
-            let (obstacle, source) = match batch::run(&context, client, upload, constraints).await {
-                Ok(answers) => return Ok(answers),
+            let (obstacle, source) = match work.attempt(&context, client, constraints).await {
+                Ok(done) => return Ok(done),
                 Err(error) => self.obstacle(error)?,
             };
             if attempts == ATTEMPTS_MAX {
@@ -259,18 +275,31 @@ impl Writer {
             }
             *last = Some(Instant::now());
         }
-        match tokio::time::timeout_at(until, ledger::prune(client, self.options.remember_for)).await {
-            Ok(Ok(pruned)) => tracing::debug!(pruned, "forgot old write answers"),
-            Ok(Err(error)) => tracing::warn!(error = %Cause::from(error), "cannot prune kairos.write_ledger"),
-            Err(_) => tracing::warn!("pruning kairos.write_ledger takes too long"),
+        let prune = async {
+            let answers = ledger::prune(client, self.options.remember_for).await?;
+            Ok::<_, Error>((answers, conflict_log::prune(client, self.options.keep_conflicts_for).await?))
+        };
+        match tokio::time::timeout_at(until, prune).await {
+            Ok(Ok((answers, conflicts))) => tracing::debug!(answers, conflicts, "forgot old answers and conflicts"),
+            Ok(Err(error)) => tracing::warn!(error = %Cause::from(error), "cannot prune the tables of schema kairos"),
+            Err(_) => tracing::warn!("pruning the tables of schema kairos takes too long"),
         }
     }
 
-    fn count(&self, answers: &[Answered]) {
-        for answered in answers {
-            let name = ledger::outcome_name(answered.answer.outcome);
-            let outcome = if answered.is_repeated { "repeated" } else { name };
+    fn count(&self, entries: &[CrudEntry], answers: &[Answered]) {
+        for (entry, Answered { answer, is_repeated, strategy }) in entries.iter().zip(answers) {
+            let outcome = if *is_repeated { "repeated" } else { ledger::outcome_name(answer.outcome) };
             self.metrics.writes.with_label_values(&[outcome]).inc();
+            let resolution = match (answer.outcome, strategy) {
+                (Outcome::Conflict, Some("manual")) => "open",
+                (Outcome::Conflict, _) => "theirs",
+                (Outcome::Merged, _) => "merged",
+                _ => continue,
+            };
+            // Only tables with a rule come so far: the rules bound the labels.
+            if let Some(strategy) = strategy.filter(|_| !is_repeated) {
+                self.metrics.conflicts.with_label_values(&[&entry.table, strategy, resolution]).inc();
+            }
         }
     }
 }
@@ -299,14 +328,20 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-fn result(entry: CrudEntry, answered: Answered) -> OpResult {
-    let answer = answered.answer;
+fn upload<'a>(principal: &'a Principal, client_id: Option<&'a str>, entries: &'a [CrudEntry]) -> Upload<'a> {
+    let mut claims = principal.claims.clone();
+    claims.insert("sub".to_owned(), Value::String(principal.user_id.clone()));
+    Upload { user_id: &principal.user_id, claims, client_id, entries, received_at: Instant::now() }
+}
+
+fn result(entry: CrudEntry, answer: Answer) -> OpResult {
+    let row = if answer.outcome == Outcome::Conflict { answer.theirs } else { None };
     OpResult {
         op_id: entry.op_id,
         table: entry.table,
         id: entry.id,
         outcome: answer.outcome,
-        row: answer.row,
+        row,
         code: answer.code,
         message: answer.message,
     }

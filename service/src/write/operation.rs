@@ -123,7 +123,8 @@ fn base(
     }
 }
 
-fn row_id(entry: &CrudEntry) -> Result<String, Refusal> {
+/// The row it is about.
+pub(super) fn row_id(entry: &CrudEntry) -> Result<String, Refusal> {
     let in_data = || match entry.data.as_ref()?.get("id")? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

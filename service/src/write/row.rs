@@ -24,6 +24,8 @@ pub(super) struct RowWrite<'a> {
     pub(super) tx: &'a Transaction<'a>,
     pub(super) table: &'a Table,
     pub(super) policy: &'a WritePolicy,
+    /// The policy's, unless somebody chose another.
+    pub(super) strategy: &'a ConflictStrategy,
     pub(super) claims: &'a Map<String, Value>,
     pub(super) write: Write,
 }
@@ -56,8 +58,11 @@ impl RowWrite<'_> {
 
     fn compares_with_base(&self) -> bool {
         matches!(
-            self.policy.conflict(),
-            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::Version { .. }
+            self.strategy,
+            ConflictStrategy::ServerWins
+                | ConflictStrategy::MergeFields
+                | ConflictStrategy::Manual
+                | ConflictStrategy::Version { .. }
         )
     }
 
@@ -65,7 +70,7 @@ impl RowWrite<'_> {
     async fn take_values(&mut self) -> Result<Values, Stop> {
         let sent = std::mem::take(&mut self.write.values);
         let mut values: Values = self.write.columns.iter().copied().zip(sent).collect();
-        if let ConflictStrategy::LastWriteWins { column } = self.policy.conflict()
+        if let ConflictStrategy::LastWriteWins { column } = self.strategy
             && (self.write.op == WriteOp::Put || !values.is_empty())
         {
             let position = self.position(column)?;
@@ -90,7 +95,7 @@ impl RowWrite<'_> {
     /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
     async fn insert(&self, select: &Statement, values: Values) -> Result<Answer, Stop> {
         let mut inserted = Cow::Borrowed(&values);
-        if let ConflictStrategy::Version { column } = self.policy.conflict() {
+        if let ConflictStrategy::Version { column } = self.strategy {
             let inserted = inserted.to_mut();
             inserted.push((self.position(column)?, Some("1".to_owned())));
             inserted.sort_unstable();
@@ -131,7 +136,8 @@ impl RowWrite<'_> {
         if let Some(new) = self.query(&update, &values).await? {
             self.check(Some(&self.checked_row(&new)), Some(old))?;
         }
-        Ok(outcome.into())
+        let is_lossy = outcome == Outcome::Merged && *self.strategy == ConflictStrategy::MergeFields;
+        Ok(Answer { theirs: is_lossy.then(|| self.shown(old)), ..outcome.into() })
     }
 
     async fn delete(&self, old: &CheckedRow) -> Result<Answer, Stop> {
@@ -148,7 +154,7 @@ impl RowWrite<'_> {
 
     /// What to write, or the answer if the row stays.
     async fn decide(&self, old: &CheckedRow, mut values: Values) -> Result<Result<(Values, Outcome), Answer>, Stop> {
-        let strategy = self.policy.conflict();
+        let strategy = self.strategy;
         if let ConflictStrategy::LastWriteWins { column } = strategy {
             let position = self.position(column)?;
             let time = values.iter().filter(|(sent, _)| *sent == position).cloned().collect::<Values>();
@@ -185,14 +191,17 @@ impl RowWrite<'_> {
             let named = columns.iter().map(|column| self.position(column)).collect::<Result<Vec<_>, _>>()?;
             Ok(sent.clone().filter(|sent| named.contains(sent)).map(|position| (position, form)).collect())
         };
-        match self.policy.conflict() {
+        match self.strategy {
             ConflictStrategy::ClientWins | ConflictStrategy::LastWriteWins { .. } => Ok(Vec::new()),
-            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields if self.write.op == WriteOp::Delete => {
+            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::Manual
+                if self.write.op == WriteOp::Delete =>
+            {
                 Ok(seen.map(|position| (position, Form::Text)).collect())
             }
-            ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::AppendOnly => {
-                Ok(sent.map(|position| (position, Form::Text)).collect())
-            }
+            ConflictStrategy::ServerWins
+            | ConflictStrategy::MergeFields
+            | ConflictStrategy::Manual
+            | ConflictStrategy::AppendOnly => Ok(sent.map(|position| (position, Form::Text)).collect()),
             ConflictStrategy::Version { column } => Ok(vec![(self.position(column)?, Form::Next)]),
             ConflictStrategy::SetUnion { columns } => of(columns, Form::Json),
             ConflictStrategy::Counter { columns } => of(columns, Form::Sum),
@@ -242,10 +251,14 @@ impl RowWrite<'_> {
         if outcome != Outcome::Conflict {
             return Ok(outcome.into());
         }
-        let decides = |name: &str| self.policy.conflict().columns().iter().any(|column| column == name);
+        Ok(conflict("others changed the row since the device saw it", Some(self.shown(old))))
+    }
+
+    /// Of a row what devices may write, and what decides.
+    fn shown(&self, row: &CheckedRow) -> Map<String, Value> {
+        let decides = |name: &str| self.strategy.columns().iter().any(|column| column == name);
         let is_shown = |name: &str| self.policy.allows_column(name) || decides(name);
-        let shown = old.iter().filter(|(name, _)| is_shown(name)).map(|(name, value)| (name.clone(), json(value)));
-        Ok(conflict("others changed the row since the device saw it", Some(shown.collect())))
+        row.iter().filter(|(name, _)| is_shown(name)).map(|(name, value)| (name.clone(), json(value))).collect()
     }
 
     fn check(&self, new: Option<&CheckedRow>, old: Option<&CheckedRow>) -> Result<(), Stop> {
@@ -292,7 +305,7 @@ fn positions(values: &[(usize, Option<String>)]) -> Vec<usize> {
     values.iter().map(|(position, _)| *position).collect()
 }
 
-fn conflict(message: &str, row: Option<Map<String, Value>>) -> Answer {
+fn conflict(message: &str, theirs: Option<Map<String, Value>>) -> Answer {
     let (code, message) = (Some("WRITE_CONFLICT".to_owned()), Some(message.to_owned()));
-    Answer { outcome: Outcome::Conflict, code, message, row }
+    Answer { outcome: Outcome::Conflict, code, message, theirs }
 }

@@ -51,10 +51,7 @@ pub(super) fn conflict(node: &Node, report: &mut Report<'_>) -> Option<ConflictS
         "version" => ConflictStrategy::Version { column: column("column")? },
         "set_union" => ConflictStrategy::SetUnion { columns: names(map.get("columns")?, "`columns`", report) },
         "counter" => ConflictStrategy::Counter { columns: names(map.get("columns")?, "`columns`", report) },
-        "manual" => {
-            report.fatal("not_supported_yet", "`manual` is not available in this release yet", strategy.span);
-            return None;
-        }
+        "manual" => ConflictStrategy::Manual,
         _ => {
             let help = help_for(name, "strategies", keys::STRATEGIES.iter().copied());
             report.fatal_with_help("schema_violation", format!("no strategy `{name}`"), help, strategy.span);

@@ -91,7 +91,7 @@ fn what_a_rule_cannot_say_is_refused() {
         ("{ check: true }", "schema_violation"),
         ("{ allow: [insert], check: true }", "schema_violation"),
         ("{ allow: put, check: true }", "yaml_structure"),
-        ("{ allow: [put], check: true, conflict: manual }", "not_supported_yet"),
+        ("{ allow: [put], check: true, conflict: { strategy: manual, column: a } }", "schema_violation"),
         ("{ allow: [put], check: true, conflict: client_win }", "schema_violation"),
         ("{ allow: [put], check: true, conflict: lww }", "schema_violation"),
         ("{ allow: [put], check: true, conflict: { strategy: lww, columns: [a] } }", "schema_violation"),

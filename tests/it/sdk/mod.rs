@@ -1,5 +1,6 @@
 //! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
+mod attention;
 mod basics;
 mod compaction;
 mod conflicts;

@@ -1,5 +1,6 @@
 //! Uploads into a real Postgres.
 
+mod attention;
 mod conflicts;
 mod exactly_once;
 mod limits;

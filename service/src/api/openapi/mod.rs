@@ -46,9 +46,11 @@ fn operation(endpoint: &Endpoint) -> Value {
         "security": security(endpoint.access),
         "responses": responses(endpoint),
     });
-    if !endpoint.query.is_empty() {
-        let parameter = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
-        operation["parameters"] = endpoint.query.iter().map(parameter).collect();
+    let in_path = endpoint.path.split(['{', '}']).skip(1).step_by(2);
+    let parameter = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });
+    let parameters: Vec<Value> = in_path.chain(endpoint.query.iter().copied()).map(parameter).collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
     }
     if let Some(body) = endpoint.body {
         operation["requestBody"] = json!({ "required": true, "content": content(body) });

@@ -125,6 +125,15 @@ fn is_of(value: &Value, kind: &Value) -> bool {
     }
 }
 
+/// The path with the examples of its parameters in it.
+fn with_examples(document: &Document, path: &str, operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let in_path = parameters.map(|one| document.resolve(one)).filter(|one| one["in"] == "path");
+    in_path.fold(path.to_owned(), |path, one| {
+        path.replace(&format!("{{{}}}", one["name"].as_str().unwrap()), one["example"].as_str().unwrap())
+    })
+}
+
 /// The token that an operation asks for.
 fn proof(operation: &Value) -> Option<String> {
     let [security] = &operation["security"].as_array().unwrap()[..] else { return None };
@@ -168,7 +177,8 @@ async fn every_operation_is_there_and_answers_as_described() {
         for (kind, body) in document.bodies(operation) {
             let service = start().await;
             service.commit(1, &[("ann", "a1")]);
-            let mut request = request(&service, path, method, &kind, &body);
+            let path = with_examples(&document, path, operation);
+            let mut request = request(&service, &path, method, &kind, &body);
             if let Some(proof) = proof(operation) {
                 request = request.header("authorization", proof);
             }
@@ -188,7 +198,7 @@ async fn every_operation_is_there_and_answers_as_described() {
                 response.json().await.unwrap()
             };
             let schema = &document.resolve(described.unwrap_or(&responses["default"]))["content"][&kind]["schema"];
-            assert_eq!(document.faults(schema, &answer, path), [""; 0], "{method} {path}: {answer}");
+            assert_eq!(document.faults(schema, &answer, &path), [""; 0], "{method} {path}: {answer}");
         }
     }
     assert!(done_count >= 20, "{done_count} operations were done");
@@ -204,7 +214,8 @@ async fn who_may_is_as_described() {
     let service = start().await;
     let document = Document::of(&service).await;
     for (path, method, operation) in document.operations() {
-        let request = request(&service, path, method, "application/json", "{}");
+        let path = with_examples(&document, path, operation);
+        let request = request(&service, &path, method, "application/json", "{}");
         // Also asks for the WebSocket where there is one.
         let request = request.header("connection", "upgrade").header("upgrade", "websocket");
         let request =

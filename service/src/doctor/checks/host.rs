@@ -48,20 +48,26 @@ fn no_write_role(login: &str) -> Check {
     Check::warn("write_role", "write_role_unset", message).help(help).run(sql)
 }
 
-/// Without it no upload is taken, since a repeated one could have two effects.
+/// Without the ledger no upload is taken, since a repeated one could have two effects; without the tables of conflicts
+/// none that has one.
 fn ledger(ledger: Ledger, login: &str) -> Check {
     match ledger {
-        Ledger::Open => Check::pass("write_ledger", format!("{login} may use kairos.write_ledger")),
-        Ledger::Missing => Check::fail("write_ledger", "WRITE_LEDGER", "there is no table kairos.write_ledger")
+        Ledger::Open => Check::pass("write_ledger", format!("{login} may use the tables of schema kairos")),
+        Ledger::Missing => Check::fail("write_ledger", "WRITE_LEDGER", "the tables of schema kairos are not all there")
             .help("run `kairos-sync migrate` with a role that may create roles"),
-        Ledger::Closed => {
-            Check::fail("write_ledger", "WRITE_LEDGER", format!("{login} may not use kairos.write_ledger"))
-                .run([
-                    format!("GRANT USAGE ON SCHEMA kairos TO {login};"),
-                    format!("GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO {login};"),
-                ])
-                .safe()
-        }
+        Ledger::Closed => Check::fail(
+            "write_ledger",
+            "WRITE_LEDGER",
+            format!("{login} may not use the tables of schema kairos"),
+        )
+        .run([
+            format!("GRANT USAGE ON SCHEMA kairos TO {login};"),
+            format!("GRANT SELECT, INSERT, DELETE ON kairos.write_ledger TO {login};"),
+            format!(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON kairos.conflicts, kairos.conflict_preferences TO {login};"
+            ),
+        ])
+        .safe(),
     }
 }
 

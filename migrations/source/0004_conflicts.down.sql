@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS kairos.conflict_preferences;
+DROP TABLE IF EXISTS kairos.conflicts;

@@ -1,13 +1,17 @@
 //! The façade.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use kairos_sync_protocol::request::{StreamSubscriptions, SyncRequest};
+use kairos_sync_protocol::{
+    conflict::Choice,
+    request::{StreamSubscriptions, SyncRequest},
+};
 use rusqlite::{Connection, Params, Row, Transaction};
 use serde_json::{Map, Value};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
@@ -17,10 +21,11 @@ use crate::{
     connector::Connector,
     download,
     engine::{Counters, Engine, Session, Signals, Statistics},
+    live::LiveQuery,
     observer::Observer,
     schema::Schema,
     status::{Facts, Status, StatusBoard, SyncState},
-    store::{self, RejectedWrite, Store, StoreError, Verification, crud},
+    store::{self, RejectedWrite, Store, StoreError, Verification, attention, identity},
     transport::{HttpOptions, HttpTransport, Transport, TransportError},
     upload,
 };
@@ -129,7 +134,7 @@ impl Client {
     ) -> Result<Self, ClientError> {
         let store = Store::open(path.into(), schema).await?;
         let local = store.local_state();
-        let client_id = store.read(crud::client_id).await?;
+        let client_id = store.read(identity::client_id).await?;
         let transport = match &options.transport {
             Some(transport) => Arc::clone(transport),
             None => Arc::new(HttpTransport::new(HttpOptions::default())?),
@@ -206,11 +211,15 @@ impl Client {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ClientError> {
         let value = self.engine.store.write(move |tx| Ok::<_, StoreError>(work(tx)?)).await?;
+        self.note_written();
+        Ok(value)
+    }
+
+    fn note_written(&self) {
         self.engine.note_local_state();
         if self.engine.store.local_state().pending > 0 {
             self.engine.signals.written.notify_one();
         }
-        Ok(value)
     }
 
     /// Runs a query. Reads never wait for writes or downloads.
@@ -236,6 +245,24 @@ impl Client {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ClientError> {
         Ok(self.engine.store.read(move |connection| Ok::<_, StoreError>(work(connection)?)).await?)
+    }
+
+    /// A query whose result follows the data: it comes again whenever a change makes it another one, whoever made it.
+    /// Which tables matter SQLite says.
+    ///
+    /// # Errors
+    /// SQLite refuses the query.
+    pub async fn live<T: PartialEq + Clone + Send + 'static>(
+        &self,
+        sql: impl Into<String>,
+        params: impl Params + Clone + Send + Sync + 'static,
+        map: impl Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
+    ) -> Result<LiveQuery<T>, ClientError> {
+        LiveQuery::open(self.clone(), sql.into(), params, map).await
+    }
+
+    pub(crate) async fn tables_read_by(&self, sql: String) -> Result<BTreeSet<String>, ClientError> {
+        Ok(self.engine.store.tables_read_by(sql).await?)
     }
 
     /// Waits for changes of these tables, whoever makes them.
@@ -274,12 +301,12 @@ impl Client {
         let _ = self.engine.board.subscribe().wait_for(is_reached).await;
     }
 
-    /// Local writes the service refused, oldest first. They stay until the app forgets them.
+    /// Local writes the service did not take, oldest first. They stay until the app resolves or forgets them.
     ///
     /// # Errors
     /// The database cannot be read.
     pub async fn rejected_writes(&self) -> Result<Vec<RejectedWrite>, ClientError> {
-        Ok(self.engine.store.read(crud::rejected_writes).await?)
+        Ok(self.engine.store.read(attention::list).await?)
     }
 
     /// Takes a write off [`rejected_writes`](Self::rejected_writes).
@@ -287,7 +314,24 @@ impl Client {
     /// # Errors
     /// The database cannot be written.
     pub async fn forget_rejected_write(&self, id: i64) -> Result<(), ClientError> {
-        Ok(self.engine.store.write(move |tx| crud::forget_rejected_write(tx, id)).await?)
+        Ok(self.engine.store.write(move |tx| attention::forget(tx, id)).await?)
+    }
+
+    /// Ends one of [`rejected_writes`](Self::rejected_writes) as its user chose. `Theirs` leaves the row as the service
+    /// has it. `Mine` writes the same again, and `Merged` the columns in `merged`, as a new local write of somebody who
+    /// knows what others made of the row; a row that is gone comes back. False where it is not on the list any more.
+    ///
+    /// # Errors
+    /// The database cannot be written, or the table is not declared any more.
+    pub async fn resolve_rejected_write(
+        &self,
+        id: i64,
+        choice: Choice,
+        merged: Option<Map<String, Value>>,
+    ) -> Result<bool, ClientError> {
+        let resolved = self.engine.store.write(move |tx| attention::resolve(tx, id, choice, merged)).await?;
+        self.note_written();
+        Ok(resolved)
     }
 
     /// Recomputes everything, as [`LocalDatabase::verify`](crate::LocalDatabase::verify) does, and drops what differs:

@@ -40,6 +40,7 @@ pub mod connector;
 pub mod core;
 mod download;
 mod engine;
+pub mod live;
 pub mod local_database;
 pub mod observer;
 pub mod schema;
@@ -57,6 +58,7 @@ pub use crate::{
     connector::{Connector, Credentials, CredentialsReason, StaticConnector},
     core::Progress,
     engine::{Statistics, SyncError},
+    live::{LiveQuery, LiveRows, RowDifferences},
     local_database::LocalDatabase,
     observer::{Observer, PublishedCheckpoint},
     schema::{Schema, SchemaError, Table},

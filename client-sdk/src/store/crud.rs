@@ -6,11 +6,11 @@ use kairos_sync_protocol::{
     WriteCheckpointId,
     upload::{CrudEntry, CrudOp, OpResult, UploadBatch},
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Map, Value};
 
 use super::{
-    StoreError,
+    StoreError, attention, identity,
     oplog::{sql_id, unsigned},
 };
 
@@ -42,31 +42,6 @@ pub(crate) struct LocalState {
     pub(crate) last_synced_at: Option<SystemTime>,
 }
 
-/// A local write the service refused. The row goes back to what the service has.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RejectedWrite {
-    /// Position in the list; see [`Client::forget_rejected_write`](crate::Client::forget_rejected_write).
-    pub id: i64,
-    /// What the write did.
-    pub op: CrudOp,
-    /// The table.
-    pub table: String,
-    /// The row.
-    pub row_id: String,
-    /// The values written, for the app to offer them again.
-    pub data: Option<Map<String, Value>>,
-    /// Stable code of the reason.
-    pub code: Option<String>,
-    /// The reason, for people.
-    pub message: Option<String>,
-    /// When the answer arrived.
-    pub rejected_at: SystemTime,
-}
-
-pub(crate) fn client_id(connection: &Connection) -> Result<String, StoreError> {
-    Ok(connection.query_row("SELECT value FROM kairos_kv WHERE key = 'client_id'", [], |row| row.get(0))?)
-}
-
 pub(crate) fn local_state(connection: &Connection) -> Result<LocalState, StoreError> {
     let sql = "SELECT (SELECT count(*) FROM kairos_crud), target IS NOT NULL,
         (SELECT value FROM kairos_kv WHERE key = 'last_synced_at') FROM kairos_gate";
@@ -96,7 +71,16 @@ pub(crate) fn next_upload(connection: &Connection) -> Result<Option<UploadSlice>
         .prepare_cached("SELECT id, tx_id, op, row_type, row_id, data, old FROM kairos_crud ORDER BY id LIMIT ?1")?;
     let mut rows = statement.query([sql_id(UPLOAD_ENTRIES_MAX as u64 + 1)])?;
     let (mut entries, mut bytes, mut is_cut) = (Vec::new(), 0, false);
+    let mut identity = None;
     while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let (_, last_of_id) = match &identity {
+            Some(identity) => identity,
+            None => identity.insert(identity::of_entry(connection, id)?),
+        };
+        if last_of_id.is_some_and(|last| id > last) {
+            break;
+        }
         let length = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null()?.map_or(0, str::len));
         bytes += length(5)? + length(6)?;
         if !entries.is_empty() && (bytes > UPLOAD_BYTES_MAX || entries.len() == UPLOAD_ENTRIES_MAX) {
@@ -104,14 +88,14 @@ pub(crate) fn next_upload(connection: &Connection) -> Result<Option<UploadSlice>
             is_cut = entries.last().is_some_and(|(_, tx_id, _)| *tx_id == next_tx);
             break;
         }
-        entries.push((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, entry(row)?));
+        entries.push((id, row.get::<_, i64>(1)?, entry(row)?));
     }
     if is_cut {
         keep_whole_transactions(&mut entries);
     }
-    let Some(&(last_id, ..)) = entries.last() else { return Ok(None) };
+    let (Some(&(last_id, ..)), Some((client_id, _))) = (entries.last(), identity) else { return Ok(None) };
     let batch = entries.into_iter().map(|(_, _, entry)| entry).collect();
-    Ok(Some(UploadSlice { batch: UploadBatch { client_id: Some(client_id(connection)?), batch }, last_id }))
+    Ok(Some(UploadSlice { batch: UploadBatch { client_id: Some(client_id), batch }, last_id }))
 }
 
 /// Leaves the last transaction, which is not complete, for the next upload, unless there is nothing else.
@@ -136,7 +120,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<CrudEntry> {
     })
 }
 
-fn op(row: &Row<'_>, column: usize) -> rusqlite::Result<CrudOp> {
+pub(super) fn op(row: &Row<'_>, column: usize) -> rusqlite::Result<CrudOp> {
     match row.get_ref(column)?.as_str()? {
         "PUT" => Ok(CrudOp::Put),
         "PATCH" => Ok(CrudOp::Patch),
@@ -145,7 +129,7 @@ fn op(row: &Row<'_>, column: usize) -> rusqlite::Result<CrudOp> {
     }
 }
 
-fn object(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Map<String, Value>>> {
+pub(super) fn object(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Map<String, Value>>> {
     let parse = |text| serde_json::from_str(text);
     row.get_ref(column)?.as_str_or_null()?.map(parse).transpose().map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
@@ -161,15 +145,9 @@ pub(crate) fn acknowledge(
     results: &[OpResult],
     write_checkpoint: Option<WriteCheckpointId>,
 ) -> Result<(), StoreError> {
-    for result in results.iter().filter(|result| result.outcome.needs_attention()) {
-        let Some(id) = result.op_id.as_deref().and_then(|id| id.parse::<i64>().ok()) else { continue };
-        tx.prepare_cached(
-            "INSERT INTO kairos_rejected_write (op, row_type, row_id, data, code, message, rejected_at)
-             SELECT op, row_type, row_id, data, ?3, ?4, unixepoch() FROM kairos_crud WHERE id = ?1 AND id <= ?2",
-        )?
-        .execute(params![id, last_id, result.code, result.message])?;
-    }
+    attention::record(tx, last_id, results)?;
     tx.prepare_cached("DELETE FROM kairos_crud WHERE id <= ?1")?.execute([last_id])?;
+    identity::forget_former(tx, last_id)?;
     match write_checkpoint {
         Some(id) => await_write_checkpoint(tx, id),
         None => Ok(()),
@@ -193,30 +171,7 @@ pub(crate) fn lacks_write_checkpoint(connection: &Connection) -> Result<bool, St
     Ok(target == Some(NOT_UPLOADED))
 }
 
-pub(crate) fn rejected_writes(connection: &Connection) -> Result<Vec<RejectedWrite>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, code, op, row_type, row_id, data, message, rejected_at FROM kairos_rejected_write ORDER BY id",
-    )?;
-    let writes = statement.query_map([], |row| {
-        Ok(RejectedWrite {
-            id: row.get(0)?,
-            op: op(row, 2)?,
-            table: row.get(3)?,
-            row_id: row.get(4)?,
-            data: object(row, 5)?,
-            code: row.get(1)?,
-            message: row.get(6)?,
-            rejected_at: time(row.get(7)?),
-        })
-    })?;
-    Ok(writes.collect::<Result<_, _>>()?)
-}
-
-pub(crate) fn forget_rejected_write(tx: &Connection, id: i64) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM kairos_rejected_write WHERE id = ?1", [id])?;
-    Ok(())
-}
-
-fn time(seconds: i64) -> SystemTime {
+/// A moment as it is stored.
+pub(super) fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
 }

@@ -40,7 +40,7 @@ impl WriteContext {
     pub(super) fn watch_changes(self: &Arc<Self>, connection: &mut Connection) -> Result<(), StoreError> {
         let context = Arc::clone(self);
         connection.update_hook(Some(move |_: Action, _: &str, table: &str, _| {
-            let Some(table) = table.strip_prefix(views::DATA_PREFIX) else { return };
+            let Some(table) = views::app_table(table) else { return };
             let mut changed = context.changed.lock().unwrap_or_else(PoisonError::into_inner);
             if !changed.contains(table) {
                 changed.insert(table.to_owned());

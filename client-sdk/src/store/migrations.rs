@@ -5,8 +5,11 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Released migrations are never edited, only followed by new ones.
-const MIGRATIONS: &[(u32, &str)] =
-    &[(1, include_str!("migrations/0001_init.sql")), (2, include_str!("migrations/0002_verification.sql"))];
+const MIGRATIONS: &[(u32, &str)] = &[
+    (1, include_str!("migrations/0001_init.sql")),
+    (2, include_str!("migrations/0002_verification.sql")),
+    (3, include_str!("migrations/0003_attention.sql")),
+];
 
 /// Marks a database as ours (`KAIR`), so that another app's file is not taken for one.
 const APPLICATION_ID: i32 = 0x4B41_4952;

@@ -16,19 +16,23 @@
 //!
 //! Start reading at [`Store`], then [`publish`].
 
+pub(crate) mod attention;
 pub(crate) mod crud;
 mod functions;
+pub(crate) mod identity;
 mod inspect;
 mod learn;
 mod migrations;
 mod oplog;
 mod publish;
+mod query_tables;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod views;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
@@ -37,18 +41,18 @@ use std::{
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use self::functions::WriteContext;
+pub use self::{
+    attention::RejectedWrite,
+    inspect::{LocalBucket, LocalTable},
+    publish::RowChanges,
+    verify::{BucketVerification, TableVerification, Verification},
+};
 pub(crate) use self::{
     crud::LocalState,
     inspect::{buckets, tables},
     migrations::check_version,
     publish::Outcome,
     verify::{repair, verify},
-};
-pub use self::{
-    crud::RejectedWrite,
-    inspect::{LocalBucket, LocalTable},
-    publish::RowChanges,
-    verify::{BucketVerification, TableVerification, Verification},
 };
 use crate::{
     changes::TableChanges,
@@ -93,6 +97,12 @@ pub enum StoreError {
     /// A learned schema for a database with a declared one.
     #[error("the tables of this database are declared by an app; choose another path to learn them from what arrives")]
     Declared,
+    /// A write to a table that is not declared any more.
+    #[error("the table `{table}` is not declared any more; forget the write, or declare the table again")]
+    TableGone {
+        /// Its name.
+        table: String,
+    },
     /// The async runtime shuts down.
     #[error("the database call was cancelled because the async runtime is shutting down")]
     ShuttingDown,
@@ -109,6 +119,7 @@ impl StoreError {
             Self::ShuttingDown => "CLIENT-0105",
             Self::Older { .. } => "CLIENT-0106",
             Self::Declared => "CLIENT-0107",
+            Self::TableGone { .. } => "CLIENT-0108",
         }
     }
 }
@@ -151,6 +162,7 @@ impl Store {
         migrations::run(&mut writer)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         views::install(&tx, schema)?;
+        identity::settle(&tx, path)?;
         context.resume_tx_ids(&tx)?;
         let local = crud::local_state(&tx)?;
         tx.commit()?;
@@ -190,6 +202,12 @@ impl Store {
     {
         let reader = Arc::clone(&self.reader);
         blocking(move || work(&lock(&reader))).await
+    }
+
+    /// The app's tables that a query reads.
+    pub(crate) async fn tables_read_by(&self, sql: String) -> Result<BTreeSet<String>, StoreError> {
+        let reader = Arc::clone(&self.reader);
+        blocking(move || query_tables::read_by(&mut lock(&reader), &sql)).await
     }
 
     /// Runs `work` in one transaction, synced to disk before this returns. All of it happens or nothing.

@@ -24,6 +24,7 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
         return Err(StoreError::Declared);
     }
     let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only")?;
+    let local_before = names(tx, "SELECT name FROM kairos_table WHERE local_only")?;
     drop_views(tx)?;
     tx.execute_batch(&definitions)?;
     for table in &schema.tables {
@@ -31,8 +32,12 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
             "INSERT INTO kairos_table (name, local_only) VALUES (?1, ?2)",
             params![table.name, table.local_only],
         )?;
-        if !table.local_only && !before.contains(&table.name) {
-            touch_rows(tx, table)?;
+        if table.local_only || before.contains(&table.name) {
+            continue;
+        }
+        touch_rows(tx, table)?;
+        if local_before.contains(&table.name) {
+            queue_rows(tx, table)?;
         }
     }
     tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('schema', ?1)", [definitions])?;
@@ -43,6 +48,11 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
 pub(super) fn is_synced(connection: &Connection, table: &str) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM kairos_table WHERE name = ?1 AND NOT local_only)";
     Ok(connection.prepare_cached(sql)?.query_row([table], |row| row.get(0))?)
+}
+
+/// The app's table whose rows are in this one of SQLite.
+pub(super) fn app_table(sqlite_table: &str) -> Option<&str> {
+    sqlite_table.strip_prefix(DATA_PREFIX)
 }
 
 /// The quoted name of the table that has the rows of `table`.
@@ -81,6 +91,17 @@ fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
     )?;
     let data = data_table(&table.name);
     tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM {data}"), [&table.name])?;
+    Ok(())
+}
+
+/// What was on this device alone is now to be everywhere: its rows are uploaded as if they were written now.
+fn queue_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
+    let data = data_table(&table.name);
+    let sql = format!(
+        "INSERT INTO kairos_crud (tx_id, op, row_type, row_id, data)
+         SELECT (SELECT coalesce(max(tx_id), 0) + 1 FROM kairos_crud), 'PUT', ?1, id, data FROM {data} ORDER BY id"
+    );
+    tx.execute(&sql, [&table.name])?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kairos_sync_rules::{Diagnostic, Severity, compile};
+use kairos_sync_rules::{Severity, compile};
 
 use crate::{
     database::{Database, Read, Visible},
@@ -80,13 +80,7 @@ enum Outcome {
         telling: usize,
     },
     Refused(&'static str),
-    NotSupportedYet,
     Differed(String),
-}
-
-/// The one place that lets rules pass which this release does not compile.
-fn is_not_supported_yet(findings: &[&Diagnostic]) -> bool {
-    findings.iter().any(|finding| finding.code == "not_supported_yet")
 }
 
 impl Case {
@@ -107,9 +101,6 @@ impl Case {
         let findings: Vec<_> =
             compiled.diagnostics.iter().filter(|finding| finding.severity == Severity::Fatal).collect();
         let Some(plan) = compiled.plan else {
-            if is_not_supported_yet(&findings) {
-                return Outcome::NotSupportedYet;
-            }
             let unexpected = findings.iter().find(|finding| !family.expected_refusals.contains(&finding.code));
             return match (unexpected, findings.first()) {
                 (None, Some(finding)) => Outcome::Refused(finding.code),
@@ -225,7 +216,6 @@ pub(crate) fn check(family: &Family) {
     while count.map_or_else(|| start.elapsed() < TIME_DEFAULT, |count| cases < count) {
         let case = Case::random(seed + cases, family);
         match case.run(family) {
-            Outcome::NotSupportedYet => return report(&format!("{}: not run, not supported yet", family.name)),
             Outcome::Refused(code) => *refusals.entry(code).or_default() += 1,
             Outcome::Agreed { checks, telling } => {
                 accepted += 1;

@@ -190,11 +190,11 @@ async fn refused_writes_are_listed_and_their_rows_go_back() {
     assert_eq!(bench.perform([service.full()]).await, Some(PUBLISHED));
     assert_eq!(bench.habits().await, ["h1|Read"]);
 
-    let rejected = bench.store.read(crud::rejected_writes).await.unwrap();
+    let rejected = bench.store.read(attention::list).await.unwrap();
     assert_eq!(rejected.len(), 2);
     assert_eq!((rejected[0].op, rejected[0].row_id.as_str()), (CrudOp::Patch, "h1"));
     assert_eq!(rejected[0].code.as_deref(), Some("WRITE_CHECK"));
     let id = rejected[0].id;
-    bench.store.write(move |tx| crud::forget_rejected_write(tx, id)).await.unwrap();
-    assert_eq!(bench.store.read(crud::rejected_writes).await.unwrap().len(), 1);
+    bench.store.write(move |tx| attention::forget(tx, id)).await.unwrap();
+    assert_eq!(bench.store.read(attention::list).await.unwrap().len(), 1);
 }

@@ -1,9 +1,11 @@
 //! The store against real files, without a network.
 
 mod convergence;
+mod copies;
 mod learning;
 mod local_writes;
 mod publishing;
+mod rejected;
 mod schema_changes;
 mod verifying;
 
@@ -16,7 +18,7 @@ use kairos_sync_protocol::{
 };
 use tempfile::TempDir;
 
-use super::{Outcome, RowChanges, Store, StoreError, crud};
+use super::{Outcome, RowChanges, Store, StoreError, attention, crud, identity};
 use crate::{
     core::{Completion, Scope, StoreStep, Target},
     schema::{Schema, Table},

@@ -43,9 +43,9 @@ async fn synced_rows_do_not_reach_a_table_kept_on_the_device() {
 #[tokio::test]
 async fn a_database_keeps_its_client_id() {
     let bench = Bench::new().await;
-    let before = bench.store.read(crud::client_id).await.unwrap();
+    let before = bench.store.read(identity::client_id).await.unwrap();
     let bench = bench.reopen(schema()).await;
-    assert_eq!(bench.store.read(crud::client_id).await.unwrap(), before);
+    assert_eq!(bench.store.read(identity::client_id).await.unwrap(), before);
     assert_eq!(before.len(), 36);
 }
 
@@ -74,4 +74,21 @@ async fn files_of_others_and_of_later_versions_are_left_alone() {
     let text = folder.path().join("text.db");
     std::fs::write(&text, "not a database, but long enough to be looked at as one").unwrap();
     assert_eq!(Store::open(text, schema()).await.unwrap_err().code(), "CLIENT-0101");
+}
+
+/// Rows that were on this device alone are not lost when their table is synced: they are uploaded, and no checkpoint
+/// takes them away before.
+#[tokio::test]
+async fn a_table_that_becomes_synced_uploads_the_rows_it_has() {
+    let (bench, mut service) = (Bench::new().await, Service::default());
+    bench.execute("INSERT INTO drafts (id, body) VALUES ('d1', 'one'), ('d2', 'two')").await.unwrap();
+    assert!(bench.queue().await.is_empty());
+    let drafts = || Schema::new([Table::new("drafts").text("body")]);
+    let bench = bench.reopen(drafts()).await;
+    assert_eq!(bench.queue().await, [r#"PUT|drafts|d1|{"body":"one"}"#, r#"PUT|drafts|d2|{"body":"two"}"#]);
+    let other = service.put("a", "h1", "Read");
+    assert_eq!(bench.perform([other, service.full()]).await, Some(Outcome::Withheld));
+    assert_eq!(bench.rows("SELECT body FROM drafts ORDER BY id").await, ["one", "two"]);
+    let bench = bench.reopen(drafts()).await;
+    assert_eq!(bench.queue().await.len(), 2, "once");
 }

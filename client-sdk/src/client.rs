@@ -3,29 +3,38 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use kairos_sync_protocol::{
     conflict::Choice,
-    request::{StreamSubscriptions, SyncRequest},
+    request::{StreamSubscription, StreamSubscriptions, SyncRequest},
 };
 use rusqlite::{Connection, Params, Row, Transaction};
 use serde_json::{Map, Value};
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, mpsc, watch},
+    task::JoinSet,
+};
+use uuid::Uuid;
 
 use crate::{
     changes::TableWatch,
     connector::Connector,
     download,
     engine::{Counters, Engine, Session, Signals, Statistics},
+    events::{self, Command, Events, LoggedEvent, SyncEvent},
     live::LiveQuery,
     observer::Observer,
     schema::Schema,
     status::{Facts, Status, StatusBoard, SyncState},
-    store::{self, RejectedWrite, Store, StoreError, Verification, attention, identity},
+    store::{
+        self, RejectedWrite, Store, StoreError, Verification, account, archive, attention, identity, subscriptions,
+    },
+    subscription::{Subscription, SubscriptionOptions},
     transport::{HttpOptions, HttpTransport, Transport, TransportError},
     upload,
 };
@@ -40,6 +49,23 @@ pub enum ClientError {
     /// The transport could not be set up.
     #[error("set up the transport")]
     Transport(#[from] TransportError),
+    /// Local writes would be lost.
+    #[error("{pending} local writes are not uploaded yet: sync first, keep the data, or delete those too")]
+    Unsent {
+        /// How many.
+        pending: u64,
+    },
+}
+
+/// What becomes of the data on this device when its user signs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SignOut {
+    /// It stays, and waits for the same user.
+    KeepData,
+    /// It is deleted, unless there are local writes that were not uploaded.
+    DeleteData,
+    /// It is deleted, whatever is lost with it.
+    DeleteUnsentToo,
 }
 
 impl ClientError {
@@ -48,6 +74,7 @@ impl ClientError {
         match self {
             Self::Store(error) => error.code(),
             Self::Transport(error) => error.code(),
+            Self::Unsent { .. } => "CLIENT-0112",
         }
     }
 }
@@ -100,6 +127,40 @@ pub struct Client {
     runtime: Handle,
     /// Aborted when dropped.
     loops: Arc<Mutex<JoinSet<()>>>,
+}
+
+/// A [`Client`] that does not keep the sync going.
+pub(crate) struct WeakClient {
+    engine: Weak<Engine>,
+    runtime: Handle,
+    loops: Weak<Mutex<JoinSet<()>>>,
+}
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        let (engine, loops) = (self.engine.upgrade()?, self.loops.upgrade()?);
+        Some(Client { engine, runtime: self.runtime.clone(), loops })
+    }
+
+    pub(crate) const fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+/// Where the database of a user of a server is, in a folder that has one for each: another user on the device gets
+/// another. The name does not tell who it is.
+pub fn database_of(folder: &Path, endpoint: &str, user_id: &str) -> PathBuf {
+    let server = Uuid::new_v5(&Uuid::NAMESPACE_URL, endpoint.trim_end_matches('/').as_bytes());
+    folder.join(format!("kairos-{}.db", Uuid::new_v5(&server, user_id.as_bytes()).simple()))
+}
+
+/// Makes a database of what [`Client::export`] wrote. Opened, it is a device of its own; what was queued in both is
+/// taken by the service once. Blocks on the disk.
+///
+/// # Errors
+/// There is a file at `database` already, or `archive` is damaged or none.
+pub fn import(archive: &Path, database: &Path) -> Result<(), ClientError> {
+    Ok(archive::import(archive, database)?)
 }
 
 impl fmt::Debug for Client {
@@ -158,6 +219,7 @@ impl Client {
             options,
             template,
             signals: Signals::default(),
+            events: Events::default(),
         };
         Ok(Self { engine: Arc::new(engine), runtime: Handle::current(), loops: Arc::default() })
     }
@@ -183,10 +245,101 @@ impl Client {
             .note(|facts| *facts = Facts { configured: facts.configured, local: facts.local, ..Facts::default() });
     }
 
+    /// The app was opened, or came back to the front: syncs at once, and from now on.
+    pub fn on_foreground(&self) {
+        self.connect();
+    }
+
+    /// The app goes to the background: uploads what waits, for at most `budget`, then stops. The system may end the
+    /// process at any moment meanwhile.
+    pub async fn on_background(&self, budget: Duration) {
+        self.sync_now();
+        // What is not up by then stays in the queue.
+        let _ = tokio::time::timeout(budget, self.wait_for(|status| status.pending == 0)).await;
+        self.disconnect().await;
+    }
+
+    /// The user signs out: the sync stops, and the credentials are asked for anew before it goes on. The data of a user
+    /// is never synced as another's, kept or not: open a [`database_of`] each where several use one device.
+    ///
+    /// # Errors
+    /// [`ClientError::Unsent`], when nothing was deleted; or the database cannot be written.
+    pub async fn sign_out(&self, data: SignOut) -> Result<(), ClientError> {
+        self.disconnect().await;
+        let pending = self.engine.store.local_state().pending;
+        match data {
+            SignOut::DeleteData if pending > 0 => return Err(ClientError::Unsent { pending }),
+            SignOut::DeleteData | SignOut::DeleteUnsentToo => {
+                self.engine.store.write(|tx| account::clear(tx)).await?;
+                self.engine.note_local_state();
+            }
+            SignOut::KeepData => {}
+        }
+        self.engine.session.forget().await;
+        self.engine.board.note(|facts| facts.configured = false);
+        Ok(())
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<SyncEvent> {
+        self.engine.events.subscribe()
+    }
+
+    pub(crate) fn logged_events(&self) -> Vec<LoggedEvent> {
+        self.engine.events.logged()
+    }
+
+    /// Where commands can be sent instead of calling methods. They are performed in order; the sender does not keep the
+    /// client alive.
+    pub fn commands(&self) -> mpsc::Sender<Command> {
+        events::commands(self.downgrade())
+    }
+
+    /// Writes the whole database, queued writes included, to a new file. Nothing waits for that.
+    ///
+    /// # Errors
+    /// There is a file already, or it cannot be written.
+    pub async fn export(&self, archive: impl Into<PathBuf>) -> Result<(), ClientError> {
+        Ok(self.engine.store.export(archive.into()).await?)
+    }
+
     /// Does not wait for the next attempt, for example because the network is back.
     pub fn sync_now(&self) {
         self.engine.signals.retry.notify_one();
         self.engine.signals.online.notify_one();
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient {
+            engine: Arc::downgrade(&self.engine),
+            runtime: self.runtime.clone(),
+            loops: Arc::downgrade(&self.loops),
+        }
+    }
+
+    /// Asks for a stream, besides those of the options, for as long as the [`Subscription`] lives and its time after
+    /// that, also when the app is started again meanwhile.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn subscribe(
+        &self,
+        stream: impl Into<String>,
+        parameters: Option<Map<String, Value>>,
+        options: SubscriptionOptions,
+    ) -> Result<Subscription, ClientError> {
+        let wanted =
+            StreamSubscription { stream: stream.into(), parameters, override_priority: options.override_priority };
+        let held = wanted.clone();
+        if self.engine.store.write(move |tx| subscriptions::hold(tx, &held, options.ttl)).await? {
+            self.engine.signals.resubscribe.notify_one();
+        }
+        Ok(Subscription::new(self.downgrade(), wanted))
+    }
+
+    pub(crate) async fn release(&self, subscription: StreamSubscription) -> Result<(), ClientError> {
+        let StreamSubscription { stream, parameters, .. } = subscription;
+        Ok(self.engine.store.write(move |tx| subscriptions::release(tx, &stream, parameters.as_ref())).await?)
     }
 
     /// Runs a statement that writes. The write is on disk, and queued for upload, when this returns.
@@ -259,6 +412,13 @@ impl Client {
         map: impl Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
     ) -> Result<LiveQuery<T>, ClientError> {
         LiveQuery::open(self.clone(), sql.into(), params, map).await
+    }
+
+    pub(crate) async fn read_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        Ok(self.engine.store.read(work).await?)
     }
 
     pub(crate) async fn tables_read_by(&self, sql: String) -> Result<BTreeSet<String>, ClientError> {

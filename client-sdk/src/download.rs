@@ -3,21 +3,27 @@
 //! A reader task receives and parses lines while SQLite applies earlier ones; a bounded channel between them passes
 //! SQLite's pace on to the socket, and with it to the service.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use kairos_sync_protocol::line::SyncLine;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
     connector::Credentials,
     core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine},
     engine::{Counters, Engine, SyncError},
+    events::SyncEvent,
     observer::PublishedCheckpoint,
-    store::{Outcome, RowChanges},
+    store::{Outcome, RowChanges, subscriptions},
+    token::TokenClaims,
     transport::{LineStream, TransportError},
 };
 
@@ -54,6 +60,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 fn note_end(engine: &Engine, result: &Result<(), SyncError>) {
     if let Err(error) = result {
         tracing::info!(code = error.code(), error = error as &dyn std::error::Error, "sync stream ended");
+        engine.events.send(SyncEvent::SyncError { code: error.code(), problem: error.problem() });
     }
     engine.board.note(|facts| {
         facts.current = false;
@@ -67,13 +74,16 @@ fn note_end(engine: &Engine, result: &Result<(), SyncError>) {
 
 /// One stream, from its request to its end.
 async fn stream(engine: &Arc<Engine>) -> Result<(), SyncError> {
+    let mut template = engine.template.clone();
+    template.streams.subscriptions.extend(engine.store.write(|tx| subscriptions::wanted(tx)).await?);
     let mut host = Host {
         engine,
-        machine: SyncMachine::new(engine.template.clone()),
+        machine: SyncMachine::new(template),
         steps: Vec::new(),
         lines: None,
         tasks: JoinSet::new(),
         renewals: mpsc::channel(1),
+        token_ages_at: None,
     };
     let result = host.run().await;
     host.flush().await?; // what arrived before an error is not downloaded again
@@ -90,6 +100,7 @@ struct Host<'engine> {
     /// The reader and a renewal of credentials; aborted when the stream ends.
     tasks: JoinSet<()>,
     renewals: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    token_ages_at: Option<Instant>,
 }
 
 impl Host<'_> {
@@ -118,6 +129,14 @@ impl Host<'_> {
             received = lines.recv() => received.map(|received| self.received(received)).transpose(),
             () = self.engine.signals.drained.notified() => Ok(Some(Event::UploadsDrained)),
             Some(()) = self.renewals.1.recv() => Ok(Some(Event::TokenRefreshed)),
+            () = moment(self.token_ages_at) => {
+                self.token_ages_at = None;
+                Ok(Some(Event::TokenAging))
+            }
+            () = self.engine.signals.resubscribe.notified() => {
+                self.engine.signals.retry.notify_one();
+                Ok(None)
+            }
         }
     }
 
@@ -161,6 +180,8 @@ impl Host<'_> {
                 Counters::add(&engine.statistics.streams, 1);
                 let (sender, receiver) = mpsc::channel(LINES_AHEAD);
                 self.tasks.spawn(read_lines(stream, sender));
+                let ages_in = TokenClaims::read(&credentials.token).replace_in(SystemTime::now());
+                self.token_ages_at = ages_in.and_then(|wait| Instant::now().checked_add(wait));
                 self.lines = Some((credentials, receiver));
             }
             Instruction::Upload => {
@@ -214,8 +235,12 @@ impl Host<'_> {
 
     async fn note_published(&self, completion: Completion, rows: BTreeMap<String, RowChanges>) {
         let Completion { target, scope } = completion;
+        if !rows.is_empty() {
+            self.engine.events.send(SyncEvent::EntitiesUpdated { tables: rows.keys().cloned().collect() });
+        }
         if scope == Scope::Full {
             Counters::add(&self.engine.statistics.checkpoints, 1);
+            self.engine.events.send(SyncEvent::SyncCompleted);
         }
         if let Some(observer) = &self.engine.options.observer {
             let statistics = self.engine.statistics.totals();
@@ -226,6 +251,13 @@ impl Host<'_> {
     fn note_progress(&self) {
         let (progress, current) = (self.machine.progress(), self.machine.is_current());
         self.engine.board.note(|facts| (facts.progress, facts.current) = (progress, current));
+    }
+}
+
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

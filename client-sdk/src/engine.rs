@@ -10,14 +10,17 @@ use std::{
 };
 
 use kairos_sync_protocol::request::SyncRequest;
+use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
     client::ClientOptions,
     connector::{Connector, Credentials, CredentialsReason},
     core::{CloseReason, ProtocolError},
+    events::Events,
     status::{Problem, StatusBoard},
-    store::{Store, StoreError},
+    store::{Store, StoreError, account},
+    token::TokenClaims,
     transport::{Transport, TransportError, backoff::Backoff},
 };
 
@@ -35,6 +38,7 @@ pub(crate) struct Engine {
     /// What all sync requests have in common.
     pub(crate) template: SyncRequest,
     pub(crate) signals: Signals,
+    pub(crate) events: Events,
 }
 
 /// How the loops wake each other. A `Notify` remembers one signal, which is all each of them needs.
@@ -48,6 +52,8 @@ pub(crate) struct Signals {
     pub(crate) drained: Notify,
     /// The app does not want to wait for the next attempt.
     pub(crate) retry: Notify,
+    /// Other streams are wanted.
+    pub(crate) resubscribe: Notify,
 }
 
 /// Why a stream ended, or could not be opened.
@@ -66,6 +72,9 @@ pub enum SyncError {
     /// The service broke the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// The token is of another user than the one whose data this is.
+    #[error("this database is another user's; sign out, or open a database for this user")]
+    OtherUser,
     /// Buckets whose operations do not add up to what the service announced.
     #[error("the buckets {0:?} did not add up; they are downloaded again")]
     Damaged(Vec<String>),
@@ -80,6 +89,7 @@ impl SyncError {
             Self::Store(error) => error.code(),
             Self::Protocol(_) => "CLIENT-0301",
             Self::Damaged(_) => "CLIENT-0302",
+            Self::OtherUser => "CLIENT-0303",
         }
     }
 
@@ -90,6 +100,7 @@ impl SyncError {
             Self::Transport(error) => Some(error.into()),
             Self::Store(_) => Some(Problem::LocalDatabase),
             Self::Protocol(_) | Self::Damaged(_) => Some(Problem::Unavailable),
+            Self::OtherUser => Some(Problem::OtherUser),
         }
     }
 }
@@ -110,11 +121,11 @@ impl Engine {
     where
         F: Future<Output = Result<T, TransportError>>,
     {
-        let credentials = self.session.credentials().await?;
+        let credentials = self.credentials().await?;
         match call(credentials.clone()).await {
             Err(refused @ TransportError::Unauthorized(_)) => {
                 self.session.expire(&credentials).await;
-                let renewed = self.session.credentials().await?;
+                let renewed = self.credentials().await?;
                 if renewed == credentials {
                     self.session.expire(&credentials).await;
                     return Err(refused.into());
@@ -123,6 +134,20 @@ impl Engine {
             }
             result => Ok(result?),
         }
+    }
+
+    /// The credentials, if they are of the user whose data this is: nobody's writes go up under another name.
+    async fn credentials(&self) -> Result<Credentials, SyncError> {
+        let credentials = self.session.credentials().await?;
+        let Some(user) = TokenClaims::read(&credentials.token).sub else { return Ok(credentials) };
+        if *self.session.user.lock().await != Some(user.clone()) {
+            let claimed = user.clone();
+            if !self.store.write(move |tx| account::belongs_to(tx, &claimed)).await? {
+                return Err(SyncError::OtherUser);
+            }
+            *self.session.user.lock().await = Some(user);
+        }
+        Ok(credentials)
     }
 
     /// Shows what became of local writes. Looked up while noting, so that an older state never replaces a newer one.
@@ -139,6 +164,8 @@ impl Engine {
 pub(crate) struct Session {
     connector: Arc<dyn Connector>,
     cached: Mutex<Cached>,
+    /// Whose data this is, once that was looked up.
+    user: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -149,7 +176,7 @@ struct Cached {
 
 impl Session {
     pub(crate) fn new(connector: Arc<dyn Connector>) -> Self {
-        Self { connector, cached: Mutex::default() }
+        Self { connector, cached: Mutex::default(), user: Mutex::default() }
     }
 
     pub(crate) fn connector(&self) -> &dyn Connector {
@@ -181,6 +208,12 @@ impl Session {
         }
     }
 
+    /// Nobody is signed in.
+    pub(crate) async fn forget(&self) {
+        *self.cached.lock().await = Cached::default();
+        *self.user.lock().await = None;
+    }
+
     async fn fetch(&self, cached: &mut Cached, reason: CredentialsReason) -> Result<Credentials, SyncError> {
         let fetched = tokio::time::timeout(CREDENTIALS_TIMEOUT, self.connector.credentials(reason)).await;
         let credentials = fetched.map_err(|elapsed| TransportError::Unreachable(elapsed.into()))??;
@@ -194,7 +227,7 @@ impl Session {
 }
 
 /// Totals since the client was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Statistics {
     /// Streams opened.
     pub streams: u64,

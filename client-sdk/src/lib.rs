@@ -38,14 +38,18 @@ pub mod changes;
 pub mod client;
 pub mod connector;
 pub mod core;
+pub mod diagnostics;
 mod download;
 mod engine;
+pub mod events;
 pub mod live;
 pub mod local_database;
 pub mod observer;
 pub mod schema;
 pub mod status;
 mod store;
+pub mod subscription;
+mod token;
 pub mod transport;
 mod upload;
 
@@ -54,10 +58,12 @@ pub use rusqlite;
 
 pub use crate::{
     changes::TableWatch,
-    client::{Client, ClientError, ClientOptions},
+    client::{Client, ClientError, ClientOptions, SignOut, database_of, import},
     connector::{Connector, Credentials, CredentialsReason, StaticConnector},
     core::Progress,
+    diagnostics::Diagnostics,
     engine::{Statistics, SyncError},
+    events::{Command, SyncEvent},
     live::{LiveQuery, LiveRows, RowDifferences},
     local_database::LocalDatabase,
     observer::{Observer, PublishedCheckpoint},
@@ -67,5 +73,6 @@ pub use crate::{
         BucketVerification, LocalBucket, LocalTable, RejectedWrite, RowChanges, StoreError, TableVerification,
         Verification,
     },
+    subscription::{Subscription, SubscriptionOptions},
     transport::{HttpOptions, HttpTransport, Refusal, Transport, TransportError},
 };

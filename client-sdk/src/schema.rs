@@ -56,6 +56,7 @@ pub struct Table {
     pub(crate) indexes: Vec<Vec<String>>,
     pub(crate) local_only: bool,
     pub(crate) track_previous: bool,
+    pub(crate) insert_only: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +85,14 @@ impl ColumnKind {
 impl Table {
     /// A table with this name, as in the sync rules.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), columns: Vec::new(), indexes: Vec::new(), local_only: false, track_previous: false }
+        Self {
+            name: name.into(),
+            columns: Vec::new(),
+            indexes: Vec::new(),
+            local_only: false,
+            track_previous: false,
+            insert_only: false,
+        }
     }
 
     /// Adds a text column; also for dates, UUIDs, JSON and numbers with arbitrary precision.
@@ -131,7 +139,18 @@ impl Table {
         self
     }
 
+    /// New rows are uploaded and not kept here, unless they come back from the service; nothing is changed or deleted.
+    /// For logs and measurements.
+    #[must_use]
+    pub fn insert_only(mut self) -> Self {
+        self.insert_only = true;
+        self
+    }
+
     fn validate(&self) -> Result<(), SchemaError> {
+        if self.insert_only && self.local_only {
+            return Err(SchemaError::KeptNowhere { table: self.name.clone() });
+        }
         let mut names = BTreeSet::from(["id".to_owned()]);
         for column in &self.columns {
             if column.name.is_empty() || column.name.contains(['"', '\0', '\\']) {
@@ -201,6 +220,12 @@ pub enum SchemaError {
         /// The column.
         column: String,
     },
+    /// Rows that are neither uploaded nor kept.
+    #[error("table `{table}` is both local-only and insert-only: its rows would be nowhere")]
+    KeptNowhere {
+        /// Its name.
+        table: String,
+    },
     /// An index over nothing.
     #[error("an index of table `{table}` has no columns")]
     EmptyIndex {
@@ -221,6 +246,8 @@ mod tests {
         assert!(matches!(check(Table::new("t").text("a\"b")), Err(SchemaError::ColumnName { .. })));
         assert!(matches!(check(Table::new("t").text("a").index(["b"])), Err(SchemaError::IndexColumn { .. })));
         assert!(matches!(check(Table::new("t").index::<&str>([])), Err(SchemaError::EmptyIndex { .. })));
+        let nowhere = Table::new("t").insert_only().local_only();
+        assert!(matches!(check(nowhere), Err(SchemaError::KeptNowhere { .. })));
         let twice = Schema::new([Table::new("t"), Table::new("T")]);
         assert!(matches!(twice.validate(), Err(SchemaError::DuplicateTable { .. })));
         assert_eq!(check(Table::new("t").text("a").integer("B").index(["A", "id"])), Ok(()));

@@ -54,6 +54,8 @@ pub enum Problem {
     ServerNotFound,
     /// The local database cannot be written, for example because the disk is full.
     LocalDatabase,
+    /// The data on this device is of another user than the one who is signed in.
+    OtherUser,
 }
 
 impl Problem {
@@ -65,6 +67,7 @@ impl Problem {
             Self::Unavailable => "Sync temporarily unavailable",
             Self::ServerNotFound => "Server not found at this address",
             Self::LocalDatabase => "Can't write to this device's storage",
+            Self::OtherUser => "This device has another account's data",
         }
     }
 
@@ -72,7 +75,7 @@ impl Problem {
     pub const fn recovery(self) -> Recovery {
         match self {
             Self::Unreachable | Self::Unavailable | Self::LocalDatabase => Recovery::RetriesByItself,
-            Self::SignInAgain => Recovery::SignIn,
+            Self::SignInAgain | Self::OtherUser => Recovery::SignIn,
             Self::ServerNotFound => Recovery::CheckAddress,
         }
     }

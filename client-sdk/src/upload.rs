@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     engine::{Counters, Engine, SyncError},
+    events::SyncEvent,
     store::crud::{self, UploadSlice},
 };
 
@@ -76,8 +77,12 @@ async fn upload(engine: &Engine, slice: UploadSlice) -> Result<(), SyncError> {
             engine.session.connector().upload(engine.transport.as_ref(), &credentials, batch).await
         })
         .await?;
+    let rejected = response.results.iter().filter(|result| result.outcome.needs_attention()).count();
     engine.store.write(move |tx| crud::acknowledge(tx, last_id, &response.results, response.write_checkpoint)).await?;
     Counters::add(&engine.statistics.writes_uploaded, writes);
+    if rejected > 0 {
+        engine.events.send(SyncEvent::WritesRejected { count: rejected });
+    }
     engine.note_local_state();
     Ok(())
 }

@@ -17,6 +17,8 @@ pub enum Event {
     Line(SyncLine),
     /// The upload queue is empty and the write checkpoint to wait for is in the store.
     UploadsDrained,
+    /// Most of the token's life is over.
+    TokenAging,
     /// New credentials are at hand.
     TokenRefreshed,
     /// The answer to [`StoreStep::Complete`]: the app sees the checkpoint now.

@@ -107,6 +107,7 @@ impl Stream {
             }
             Event::UploadsDrained if self.phase == Phase::Withheld => self.complete(Scope::Full),
             Event::Start(_) | Event::UploadsDrained => Vec::new(),
+            Event::TokenAging => self.prefetch(),
             Event::TokenRefreshed => vec![Instruction::CloseStream(CloseReason::TokenRefreshed)],
             Event::Published => {
                 self.published();
@@ -207,10 +208,12 @@ impl Stream {
         if seconds <= 0 {
             return vec![Instruction::DropCredentials, Instruction::CloseStream(CloseReason::TokenExpired)];
         }
-        if seconds <= TOKEN_PREFETCH_SECONDS && !std::mem::replace(&mut self.prefetching, true) {
-            return vec![Instruction::PrefetchCredentials];
-        }
-        Vec::new()
+        if seconds <= TOKEN_PREFETCH_SECONDS { self.prefetch() } else { Vec::new() }
+    }
+
+    /// Once for a stream.
+    fn prefetch(&mut self) -> Vec<Instruction> {
+        if std::mem::replace(&mut self.prefetching, true) { Vec::new() } else { vec![Instruction::PrefetchCredentials] }
     }
 
     fn target(&self, line: &'static str) -> Result<&Arc<Target>, ProtocolError> {

@@ -65,3 +65,27 @@ pub(crate) fn tables(connection: &Connection) -> Result<Vec<LocalTable>, StoreEr
     };
     names.into_iter().map(table).collect()
 }
+
+/// Sizes, without a value.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) tables: Vec<LocalTable>,
+    pub(crate) rejected: Vec<(String, u64)>,
+    pub(crate) bucket_count: u64,
+    pub(crate) operation_count: u64,
+    pub(crate) database_bytes: u64,
+}
+
+pub(crate) fn facts(connection: &Connection) -> Result<Facts, StoreError> {
+    let count = |sql: &str| connection.query_row(sql, [], |row| unsigned(row, 0));
+    let rejected = "SELECT coalesce(code, ''), count(*) FROM kairos_rejected_write GROUP BY 1 ORDER BY 1";
+    let mut rejected = connection.prepare_cached(rejected)?;
+    let rejected = rejected.query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?;
+    Ok(Facts {
+        tables: tables(connection)?,
+        rejected: rejected.collect::<Result<_, _>>()?,
+        bucket_count: count("SELECT count(*) FROM kairos_bucket")?,
+        operation_count: count("SELECT count(*) FROM kairos_oplog")?,
+        database_bytes: count("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
+    })
+}

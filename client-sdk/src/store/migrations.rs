@@ -8,7 +8,7 @@ use super::StoreError;
 const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("migrations/0001_init.sql")),
     (2, include_str!("migrations/0002_verification.sql")),
-    (3, include_str!("migrations/0003_attention.sql")),
+    (3, include_str!("migrations/0003_app_side.sql")),
 ];
 
 /// Marks a database as ours (`KAIR`), so that another app's file is not taken for one.

@@ -16,6 +16,8 @@
 //!
 //! Start reading at [`Store`], then [`publish`].
 
+pub(crate) mod account;
+pub(crate) mod archive;
 pub(crate) mod attention;
 pub(crate) mod crud;
 mod functions;
@@ -26,6 +28,7 @@ mod migrations;
 mod oplog;
 mod publish;
 mod query_tables;
+pub(crate) mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -49,7 +52,7 @@ pub use self::{
 };
 pub(crate) use self::{
     crud::LocalState,
-    inspect::{buckets, tables},
+    inspect::{buckets, facts, tables},
     migrations::check_version,
     publish::Outcome,
     verify::{repair, verify},
@@ -103,6 +106,15 @@ pub enum StoreError {
         /// Its name.
         table: String,
     },
+    /// Something is there where a file is to be made.
+    #[error("there is a file at this path already; choose another, or remove it")]
+    Exists,
+    /// SQLite takes paths in Unicode only.
+    #[error("the path is not Unicode; choose another")]
+    Path,
+    /// An archive that is damaged.
+    #[error("the archive is damaged; use another one")]
+    Damaged,
     /// The async runtime shuts down.
     #[error("the database call was cancelled because the async runtime is shutting down")]
     ShuttingDown,
@@ -120,6 +132,9 @@ impl StoreError {
             Self::Older { .. } => "CLIENT-0106",
             Self::Declared => "CLIENT-0107",
             Self::TableGone { .. } => "CLIENT-0108",
+            Self::Exists => "CLIENT-0109",
+            Self::Path => "CLIENT-0110",
+            Self::Damaged => "CLIENT-0111",
         }
     }
 }
@@ -127,6 +142,7 @@ impl StoreError {
 /// The database. Calls block on SQLite and therefore run on the runtime's blocking threads.
 #[derive(Debug)]
 pub(crate) struct Store {
+    path: PathBuf,
     /// A mutex, not a channel: whoever waits is on a blocking thread anyway.
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
@@ -163,6 +179,7 @@ impl Store {
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         views::install(&tx, schema)?;
         identity::settle(&tx, path)?;
+        subscriptions::resume(&tx)?;
         context.resume_tx_ids(&tx)?;
         let local = crud::local_state(&tx)?;
         tx.commit()?;
@@ -173,6 +190,7 @@ impl Store {
         functions::register(&reader)?;
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self {
+            path: path.to_path_buf(),
             writer: Arc::new(Mutex::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             context,
@@ -202,6 +220,12 @@ impl Store {
     {
         let reader = Arc::clone(&self.reader);
         blocking(move || work(&lock(&reader))).await
+    }
+
+    /// Writes all of it to a new file.
+    pub(crate) async fn export(&self, archive: PathBuf) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        blocking(move || archive::export(&path, &archive)).await
     }
 
     /// The app's tables that a query reads.

@@ -123,11 +123,17 @@ fn definition(table: &Table) -> String {
         "SELECT RAISE(ABORT, {}) WHERE NEW.id IS NOT OLD.id;",
         literal(&format!("{name}.id cannot change; delete the row and insert another"))
     );
+    let made = format!(
+        "{}\nCREATE VIEW {view} AS SELECT {} FROM {data};\n{indexes}",
+        data_table_sql(name),
+        columns.join(", ")
+    );
+    if table.insert_only {
+        return made + &insert_only_triggers(table, &id_must_be_text);
+    }
     let changes = changes_sql(table, "OLD", "NEW");
     format!(
-        "{table}
-CREATE VIEW {view} AS SELECT {columns} FROM {data};
-{indexes}CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
+        "{made}CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
     {id_must_be_text}
     INSERT INTO {data} (id, data) VALUES (NEW.id, {new_row});
     {queue_put}
@@ -142,8 +148,6 @@ CREATE TRIGGER {delete} INSTEAD OF DELETE ON {view} BEGIN
     {queue_delete}
 END;
 ",
-        table = data_table_sql(name),
-        columns = columns.join(", "),
         insert = trigger("INSERT"),
         update = trigger("UPDATE"),
         delete = trigger("DELETE"),
@@ -151,6 +155,29 @@ END;
         queue_put = queue_sql(table, "PUT", "NEW", &row_sql(table, "NEW"), "NULL"),
         queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &changes_sql(table, "NEW", "OLD")),
         queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &row_sql(table, "OLD")),
+    )
+}
+
+/// New rows go to the queue alone.
+fn insert_only_triggers(table: &Table, id_must_be_text: &str) -> String {
+    let view = identifier(&table.name);
+    let refusal = literal(&format!("{} takes new rows only", table.name));
+    let refused = |event: &str| {
+        let trigger = identifier(&format!("kairos_{}__{}", event.to_lowercase(), table.name));
+        format!("CREATE TRIGGER {trigger} INSTEAD OF {event} ON {view} BEGIN SELECT RAISE(ABORT, {refusal}); END;\n")
+    };
+    format!(
+        "CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
+    {id_must_be_text}
+    INSERT INTO kairos_crud (tx_id, op, row_type, row_id, data)
+    VALUES (kairos_tx_id(), 'PUT', {name}, NEW.id, {row});
+END;
+{update}{delete}",
+        insert = identifier(&format!("kairos_insert__{}", table.name)),
+        name = literal(&table.name),
+        row = row_sql(table, "NEW"),
+        update = refused("UPDATE"),
+        delete = refused("DELETE"),
     )
 }
 

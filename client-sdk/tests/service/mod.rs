@@ -41,6 +41,7 @@ struct Shared {
 /// What tests look at and change.
 pub(crate) struct State {
     pub(crate) token: String,
+    pub(crate) accepts_any_token: bool,
     pub(crate) buckets: BTreeMap<String, Vec<Operation>>,
     /// Requests for streams, in order.
     pub(crate) requests: Vec<SyncRequest>,
@@ -148,6 +149,7 @@ impl FakeService {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let state = State {
             token: "token".to_owned(),
+            accepts_any_token: false,
             buckets: BTreeMap::from([(HOME.to_owned(), Vec::new())]),
             requests: Vec::new(),
             uploads: Vec::new(),
@@ -192,12 +194,12 @@ async fn serve(socket: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let (path, token, body) = read_request(read).await?;
     let (status, expected) = {
         let state = shared.state.lock().unwrap();
-        (state.status, format!("Bearer {}", state.token))
+        (state.status, (!state.accepts_any_token).then(|| format!("Bearer {}", state.token)))
     };
     if let Some(status) = status {
         return answer(&mut write, status, "<html>proxy</html>").await;
     }
-    if token != expected {
+    if expected.is_some_and(|expected| token != expected) {
         let body = r#"{"error":{"code":"PSYNC_S2103","status":401,"description":"JWT has expired"}}"#;
         return answer(&mut write, 401, body).await;
     }

@@ -198,3 +198,21 @@ async fn refused_writes_are_listed_and_their_rows_go_back() {
     bench.store.write(move |tx| attention::forget(tx, id)).await.unwrap();
     assert_eq!(bench.store.read(attention::list).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn an_insert_only_table_uploads_rows_and_keeps_none() {
+    let log = Table::new("events").text("what").insert_only();
+    let bench = Bench::new().await.reopen(Schema::new([log])).await;
+    bench.execute("INSERT INTO events (id, what) VALUES ('e1', 'opened'), ('e2', NULL)").await.unwrap();
+    assert!(bench.rows("SELECT * FROM events").await.is_empty());
+    assert_eq!(bench.queue().await, [r#"PUT|events|e1|{"what":"opened"}"#, "PUT|events|e2|{}"]);
+    bench.upload(5).await;
+    let mut service = Service { write_checkpoint: Some(5), ..Service::default() };
+    let back = service.operation("a", OpKind::Put, Some(("events", "e1")), Some(r#"{"what":"opened"}"#.to_owned()));
+    assert_eq!(bench.perform([back, service.full()]).await, Some(PUBLISHED));
+    assert_eq!(bench.rows("SELECT * FROM events").await, ["e1|opened"], "what comes back is there");
+    for sql in ["UPDATE events SET what = 'x'", "DELETE FROM events", "INSERT INTO events (id) VALUES ('')"] {
+        assert_eq!(bench.execute(sql).await.unwrap_err().code(), "CLIENT-0101", "{sql}");
+    }
+    assert!(bench.queue().await.is_empty());
+}

@@ -145,7 +145,7 @@ async fn a_database_of_the_first_version_is_taken_over() {
             .execute_batch(
                 "DROP TABLE kairos_column; ALTER TABLE kairos_oplog DROP COLUMN checksum;
                  ALTER TABLE kairos_bucket DROP COLUMN retired_checksum;
-                 ALTER TABLE kairos_bucket DROP COLUMN announced_checksum; DROP TABLE kairos_former_client;
+                 ALTER TABLE kairos_bucket DROP COLUMN announced_checksum; DROP TABLE kairos_former_client; DROP TABLE kairos_subscription;
                  ALTER TABLE kairos_rejected_write DROP COLUMN outcome;
                  ALTER TABLE kairos_rejected_write DROP COLUMN base;
                  ALTER TABLE kairos_rejected_write DROP COLUMN theirs; PRAGMA user_version = 1;",

@@ -1,0 +1,36 @@
+//! Whose data this is.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{StoreError, views};
+
+/// Notes the user at the first sync; says later whether it is the same one.
+pub(crate) fn belongs_to(tx: &Connection, user: &str) -> Result<bool, StoreError> {
+    let owner: Option<String> = tx
+        .prepare_cached("SELECT value FROM kairos_kv WHERE key = 'user'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if let Some(owner) = owner {
+        return Ok(owner == user);
+    }
+    tx.execute("INSERT INTO kairos_kv (key, value) VALUES ('user', ?1)", params![user])?;
+    Ok(true)
+}
+
+/// Takes all rows, queued writes and whatever else is of the user out of the database; what it is keeps it as new.
+pub(crate) fn clear(tx: &Connection) -> Result<(), StoreError> {
+    for table in views::names(tx, "SELECT name FROM kairos_table")? {
+        tx.execute(&format!("DELETE FROM {}", views::data_table(&table)), [])?;
+    }
+    tx.execute_batch(
+        "DELETE FROM kairos_crud;
+         DELETE FROM kairos_rejected_write;
+         DELETE FROM kairos_former_client;
+         DELETE FROM kairos_oplog;
+         DELETE FROM kairos_bucket;
+         DELETE FROM kairos_touched_row;
+         DELETE FROM kairos_kv WHERE key IN ('user', 'last_synced_at');
+         UPDATE kairos_gate SET target = NULL;",
+    )?;
+    Ok(())
+}

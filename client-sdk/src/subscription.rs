@@ -1,0 +1,67 @@
+//! Streams that a part of an app asks for while it needs them.
+
+use std::{fmt, time::Duration};
+
+use kairos_sync_protocol::request::StreamSubscription;
+
+use crate::client::{ClientError, WeakClient};
+
+/// How a stream is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    /// How long it stays wanted after the [`Subscription`] is gone. Default a day: who comes back soon finds the rows
+    /// there. Whole seconds count.
+    pub ttl: Duration,
+    /// Another priority than the stream's, 0 to 3.
+    pub override_priority: Option<u8>,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self { ttl: Duration::from_hours(24), override_priority: None }
+    }
+}
+
+/// A stream that is wanted. When it is dropped, its time runs; rows go with the first stream that is opened after that.
+pub struct Subscription {
+    client: WeakClient,
+    /// `None` once it was given up.
+    wanted: Option<StreamSubscription>,
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    pub(crate) const fn new(client: WeakClient, wanted: StreamSubscription) -> Self {
+        Self { client, wanted: Some(wanted) }
+    }
+
+    /// Gives the stream up, as dropping does, and waits until that is on disk.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn unsubscribe(mut self) -> Result<(), ClientError> {
+        match (self.wanted.take(), self.client.upgrade()) {
+            (Some(wanted), Some(client)) => client.release(wanted).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let (Some(wanted), Some(client)) = (self.wanted.take(), self.client.upgrade()) else { return };
+        self.client.runtime().spawn(async move {
+            if let Err(error) = client.release(wanted).await {
+                tracing::info!(
+                    code = error.code(),
+                    "a stream could not be given up; it stays until the app starts again"
+                );
+            }
+        });
+    }
+}

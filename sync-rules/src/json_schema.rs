@@ -46,6 +46,7 @@ fn definitions() -> Value {
             object("What clients may write to this table.", keys::WRITE_RULE, write_rule),
         ),
         "write_columns": write_columns_object(),
+        "write_limits": object("How much devices may write to this table.", keys::WRITE_LIMITS, write_limits),
         "write_conflict": required(
             &["strategy"],
             object("Who wins, and by which columns.", keys::WRITE_CONFLICT, write_conflict),
@@ -298,6 +299,12 @@ fn write_rule(key: &str) -> Value {
             "description": "Who wins where others changed the row since the device saw it. `client_wins` by default.",
             "anyOf": [{ "enum": keys::STRATEGIES }, { "$ref": "#/$defs/write_conflict" }],
         }),
+        "limits" => json!({ "$ref": "#/$defs/write_limits", "description": "How much devices may write." }),
+        "soft_delete" => json!({
+            "description": "The column that a delete sets instead: a boolean, or a time. NULL or false: not deleted.",
+            "type": "string",
+            "examples": ["deleted_at"],
+        }),
         "validators" => map_of(
             "What values from devices must be like, by column.",
             &json!({ "anyOf": [
@@ -305,6 +312,16 @@ fn write_rule(key: &str) -> Value {
                 { "type": "array", "items": { "$ref": "#/$defs/validator" } },
             ] }),
         ),
+        _ => undescribed(),
+    }
+}
+
+fn write_limits(key: &str) -> Value {
+    let number = |description: &str| json!({ "description": description, "type": "integer", "minimum": 1 });
+    match key {
+        "row_bytes" => number("Bytes of a row, all its values as text."),
+        "operations_per_batch" => number("Writes to the table in one upload; those after are refused."),
+        "operations_per_minute" => number("Writes of a user to the table; an upload that is too early has to wait."),
         _ => undescribed(),
     }
 }
@@ -332,6 +349,10 @@ fn validator(key: &str) -> Value {
         "min" => json!({ "description": "The smallest number.", "type": "number" }),
         "max" => json!({ "description": "The largest number.", "type": "number" }),
         "pattern" => json!({ "description": "A regular expression that is found in the text.", "type": "string" }),
+        "json_schema" => json!({
+            "description": "A JSON Schema, draft 2020-12, that documents satisfy. It stands alone.",
+            "type": ["object", "boolean"],
+        }),
         "one_of" => json!({
             "description": "The values there are.",
             "type": "array",

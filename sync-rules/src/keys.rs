@@ -41,7 +41,11 @@ pub(crate) const STREAM: &[&str] = &[
 pub(crate) const EVENT: &[&str] = &["payloads"];
 
 /// A write rule.
-pub(crate) const WRITE_RULE: &[&str] = &["allow", "columns", "check", "conflict", "validators"];
+pub(crate) const WRITE_RULE: &[&str] =
+    &["allow", "columns", "check", "conflict", "validators", "soft_delete", "limits"];
+
+/// `limits` of a write rule.
+pub(crate) const WRITE_LIMITS: &[&str] = &["row_bytes", "operations_per_batch", "operations_per_minute"];
 
 /// `conflict` of a write rule, where more than its strategy is to be said.
 pub(crate) const WRITE_CONFLICT: &[&str] = &["strategy", "column", "columns"];
@@ -54,7 +58,7 @@ pub(crate) const STRATEGIES: &[&str] =
 pub(crate) const PLAIN_VALIDATORS: &[&str] = &["secrets"];
 
 /// Validators of a column that need a value.
-pub(crate) const VALIDATORS: &[&str] = &["min_length", "max_length", "min", "max", "pattern", "one_of"];
+pub(crate) const VALIDATORS: &[&str] = &["min_length", "max_length", "min", "max", "pattern", "one_of", "json_schema"];
 
 /// `columns` of a write rule.
 pub(crate) const WRITE_COLUMNS: &[&str] = &["allow", "deny", "stamp"];

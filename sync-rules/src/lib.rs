@@ -53,6 +53,7 @@ mod syntax;
 mod table_query;
 pub mod validator;
 pub mod value;
+pub mod write_limits;
 pub mod write_policy;
 mod yaml;
 
@@ -76,4 +77,5 @@ pub use scratch::Scratch;
 pub use survey::TableReads;
 pub use validator::Validator;
 pub use value::SqlValue;
-pub use write_policy::{WriteOp, WritePolicy};
+pub use write_limits::WriteLimits;
+pub use write_policy::{WriteOp, WriteOrigin, WritePolicy};

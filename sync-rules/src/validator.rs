@@ -1,10 +1,14 @@
 //! What a value from a device must be like.
 
+mod document;
+
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder, RegexSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+
+pub use self::document::DocumentSchema;
 
 /// Bytes a compiled pattern may take; above that it is refused when the rules are compiled.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -26,6 +30,8 @@ pub enum Validator {
     Pattern(Pattern),
     /// One of these.
     OneOf(Vec<Value>),
+    /// JSON, as the schema says.
+    JsonSchema(DocumentSchema),
 }
 
 impl Validator {
@@ -42,6 +48,7 @@ impl Validator {
             Self::Max(max) => number(value).is_some_and(|number| number <= *max),
             Self::Pattern(pattern) => pattern.0.is_match(&text(value)),
             Self::OneOf(values) => values.iter().any(|one| is_same(one, value)),
+            Self::JsonSchema(schema) => return schema.fault(value),
         };
         (!holds).then(|| self.demand())
     }
@@ -58,6 +65,7 @@ impl Validator {
                 let values: Vec<_> = values.iter().map(Value::to_string).collect();
                 format!("it must be one of {}", values.join(", "))
             }
+            Self::JsonSchema(_) => "it must satisfy a JSON Schema".to_owned(),
         }
     }
 }

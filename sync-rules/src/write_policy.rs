@@ -13,6 +13,7 @@ use crate::{
     request::RequestContext,
     validator::Validator,
     value::{Failure, SqlValue},
+    write_limits::WriteLimits,
 };
 
 /// A kind of write.
@@ -32,18 +33,22 @@ pub type CheckRow<'a> = &'a [(String, SqlValue)];
 /// What clients may write to one table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WritePolicy {
-    table: String,
-    allow: Vec<WriteOp>,
-    columns: Columns,
-    stamps: Vec<(String, Expression<CheckInput>)>,
-    check: Expression<CheckInput>,
+    pub(crate) table: String,
+    pub(crate) allow: Vec<WriteOp>,
+    pub(crate) columns: Columns,
+    pub(crate) stamps: Vec<(String, Expression<CheckInput>)>,
+    pub(crate) check: Expression<CheckInput>,
     /// Whether the check itself speaks of the stored row.
-    reads_old: bool,
+    pub(crate) reads_old: bool,
     #[serde(default)]
-    conflict: ConflictStrategy,
+    pub(crate) conflict: ConflictStrategy,
     /// By column.
     #[serde(default)]
-    validators: Vec<(String, Vec<Validator>)>,
+    pub(crate) validators: Vec<(String, Vec<Validator>)>,
+    #[serde(default)]
+    pub(crate) soft_delete: Option<String>,
+    #[serde(default)]
+    pub(crate) limits: WriteLimits,
 }
 
 /// Columns clients may set.
@@ -58,24 +63,55 @@ pub(crate) enum Columns {
 pub(crate) enum CheckInput {
     Row(String),
     Old(String),
+    Upload(UploadInput),
     Request(RequestInput),
 }
 
-impl WritePolicy {
-    pub(crate) fn new(
-        table: &str,
-        allow: Vec<WriteOp>,
-        columns: Columns,
-        stamps: Vec<(String, Expression<CheckInput>)>,
-        check: Expression<CheckInput>,
-        conflict: ConflictStrategy,
-        validators: Vec<(String, Vec<Validator>)>,
-    ) -> Self {
-        let mut reads_old = false;
-        check.visit_inputs(&mut |input| reads_old |= matches!(input, CheckInput::Old(_)));
-        Self { table: table.to_owned(), allow, columns, stamps, check, reads_old, conflict, validators }
+/// What an expression can read of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UploadInput {
+    /// `upload.received_at()`
+    ReceivedAt,
+    /// `upload.client_id()`
+    ClientId,
+}
+
+/// Where writes come from: what checks and stamps know besides rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOrigin {
+    request: RequestContext,
+    client_id: SqlValue,
+    received_at: String,
+}
+
+impl WriteOrigin {
+    /// `token` is the payload of the verified token. The device names itself by `client_id`, which nobody vouches for.
+    /// `received_at` is the service's time, ISO 8601 in UTC with microseconds: one moment for a whole batch.
+    pub fn new(token: Map<String, Value>, client_id: Option<&str>, received_at: String) -> Self {
+        let client_id = client_id.map_or(SqlValue::Null, |id| SqlValue::Text(id.to_owned()));
+        let request = RequestContext { token, ..RequestContext::default() };
+        Self { request, client_id, received_at }
     }
 
+    /// Payload of the verified token.
+    pub fn token(&self) -> &Map<String, Value> {
+        &self.request.token
+    }
+
+    /// When the service received the upload: ISO 8601 in UTC with microseconds.
+    pub fn received_at(&self) -> &str {
+        &self.received_at
+    }
+
+    fn read(&self, input: UploadInput) -> Cow<'_, SqlValue> {
+        match input {
+            UploadInput::ReceivedAt => Cow::Owned(SqlValue::Text(self.received_at.clone())),
+            UploadInput::ClientId => Cow::Borrowed(&self.client_id),
+        }
+    }
+}
+
+impl WritePolicy {
     /// The table, as the rules have it.
     pub fn table(&self) -> &str {
         &self.table
@@ -84,6 +120,16 @@ impl WritePolicy {
     /// Who wins where others changed the row as well.
     pub fn conflict(&self) -> &ConflictStrategy {
         &self.conflict
+    }
+
+    /// The column that a DELETE sets instead of deleting the row. A row in which it is set is no row to devices.
+    pub fn soft_delete(&self) -> Option<&str> {
+        self.soft_delete.as_deref()
+    }
+
+    /// How much may be written.
+    pub fn limits(&self) -> WriteLimits {
+        self.limits
     }
 
     /// What a column's value from a device must be like.
@@ -114,7 +160,7 @@ impl WritePolicy {
         let listed = listed.iter().chain(self.conflict.columns()).map(String::as_str);
         let stamped = self.stamps.iter().map(|(name, _)| name.as_str());
         let validated = self.validators.iter().map(|(name, _)| name.as_str());
-        let mut named: BTreeSet<&str> = listed.chain(stamped).chain(validated).collect();
+        let mut named: BTreeSet<&str> = listed.chain(stamped).chain(validated).chain(self.soft_delete()).collect();
         self.check.visit_inputs(&mut |input| {
             if let CheckInput::Row(name) | CheckInput::Old(name) = input {
                 named.insert(name);
@@ -130,9 +176,10 @@ impl WritePolicy {
         }
         let is_named = |names: &[String]| names.iter().any(|name| name == column);
         let is_stamped = self.stamps.iter().any(|(name, _)| name == column);
+        let is_servers = is_stamped || self.soft_delete() == Some(column);
         match &self.columns {
-            Columns::Only(names) => is_named(names) && !is_stamped,
-            Columns::AllBut(names) => !is_named(names) && !is_stamped,
+            Columns::Only(names) => is_named(names) && !is_servers,
+            Columns::AllBut(names) => !is_named(names) && !is_servers,
         }
     }
 
@@ -140,11 +187,10 @@ impl WritePolicy {
     ///
     /// # Errors
     /// When an expression fails.
-    pub fn stamps(&self, token: &Map<String, Value>) -> Result<Vec<(String, SqlValue)>, EvaluationError> {
-        let request = writer(token);
+    pub fn stamps(&self, origin: &WriteOrigin) -> Result<Vec<(String, SqlValue)>, EvaluationError> {
         self.stamps
             .iter()
-            .map(|(column, value)| Ok((column.clone(), evaluate(value, &request, &[], &[])?.into_owned())))
+            .map(|(column, value)| Ok((column.clone(), evaluate(value, origin, &[], &[])?.into_owned())))
             .collect::<Result<_, _>>()
             .map_err(|failure| EvaluationError::new(&self.table, "stamp", ErrorKind::Write, failure))
     }
@@ -165,13 +211,12 @@ impl WritePolicy {
     /// When the expression fails.
     pub fn check(
         &self,
-        token: &Map<String, Value>,
+        origin: &WriteOrigin,
         new: Option<CheckRow<'_>>,
         old: Option<CheckRow<'_>>,
     ) -> Result<bool, EvaluationError> {
-        let request = writer(token);
         let holds = |row: CheckRow<'_>| -> Result<bool, Failure> {
-            Ok(evaluate(&self.check, &request, row, old.unwrap_or_default())?.truth())
+            Ok(evaluate(&self.check, origin, row, old.unwrap_or_default())?.truth())
         };
         let verdict = match (new, old) {
             (None, None) => Ok(false),
@@ -183,13 +228,9 @@ impl WritePolicy {
     }
 }
 
-fn writer(token: &Map<String, Value>) -> RequestContext {
-    RequestContext { token: token.clone(), ..RequestContext::default() }
-}
-
 fn evaluate<'a>(
     expression: &'a Expression<CheckInput>,
-    request: &'a RequestContext,
+    origin: &'a WriteOrigin,
     row: CheckRow<'a>,
     old: CheckRow<'a>,
 ) -> Result<Cow<'a, SqlValue>, Failure> {
@@ -200,6 +241,7 @@ fn evaluate<'a>(
     expression.evaluate(&move |input| match input {
         CheckInput::Row(name) => column(row, name),
         CheckInput::Old(name) => column(old, name),
-        CheckInput::Request(input) => Cow::Owned(input.read(request, None)),
+        CheckInput::Upload(input) => origin.read(*input),
+        CheckInput::Request(input) => Cow::Owned(input.read(&origin.request, None)),
     })
 }

@@ -9,7 +9,12 @@ use axum::{
 };
 use kairos_sync_protocol::request::{ErrorBody, ErrorDetail};
 
-use crate::{auth::AuthError, rate_limit::RateLimited, sync::SyncError, write::UploadError};
+use crate::{
+    auth::AuthError,
+    rate_limit::{RateLimited, TableLimited},
+    sync::SyncError,
+    write::UploadError,
+};
 
 /// The code of a failed request, for counting. Found in the extensions of its response.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +115,11 @@ impl From<SyncError> for ApiError {
 
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
+        if let UploadError::RateLimited(TableLimited { table, wait }) = &error {
+            let setting = format!("write_rules.{table}.limits.operations_per_minute");
+            let told = Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string());
+            return Self { retry_after: Some(*wait), ..told.with_details(setting) };
+        }
         let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::PAYLOAD_TOO_LARGE };
         log(error.code(), &error);
         Self::new(status, error.code(), error.to_string())

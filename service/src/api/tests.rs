@@ -38,6 +38,7 @@ use crate::{
     deployment::{Deployments, Rules, RulesState},
     lsn::Lsn,
     postgres::SourceConfig,
+    rate_limit::TableLimited,
     secret::Secret,
     storage::{Batch, BucketStore, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore},
     sync::{HeadUnavailable, SourceHead, SyncLimits},
@@ -80,7 +81,7 @@ impl SourceHead for FixedHead {
     }
 }
 
-/// Answers with what it was given; fails for tables named `down`.
+/// Answers with what it was given; fails for tables named `down`, and `busy` takes no more.
 struct Echo;
 
 impl Upload for Echo {
@@ -102,6 +103,10 @@ impl Upload for Echo {
             let results: Vec<OpResult> = batch.batch.into_iter().map(result).collect();
             if results.iter().any(|result| result.table == "down") {
                 return Err(UploadError::Deadline(Duration::from_secs(1)));
+            }
+            if results.iter().any(|result| result.table == "busy") {
+                let limited = TableLimited { table: "busy".to_owned(), wait: Duration::from_secs(7) };
+                return Err(UploadError::RateLimited(limited));
             }
             Ok(UploadResponse { write_checkpoint: None, results })
         })

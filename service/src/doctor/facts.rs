@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) write: Option<Write>,
     /// The store's folder, where the configuration is known.
     pub(super) store: Option<Store>,
+    /// `base_path`, which is for proxies, where no `trusted_proxies` go with it.
+    pub(super) unknown_proxy: Option<String>,
 }
 
 /// How the server is reached.

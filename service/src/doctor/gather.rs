@@ -37,7 +37,9 @@ pub(super) async fn facts(target: &Target) -> Result<Facts, PgError> {
     let store = target.config.as_ref().map(|config| host::store(&config.data_dir));
     let wal_bytes_per_second = wal_rate(&client, began).await?;
     let server = Server { wal_bytes_per_second, ..server(&client).await? };
-    Ok(Facts { connection, server, clock, slots, source, write, store })
+    let unknown_proxy = target.config.as_ref().filter(|config| config.trusted_proxies.is_empty());
+    let unknown_proxy = unknown_proxy.and_then(|config| config.base_path.clone());
+    Ok(Facts { connection, server, clock, slots, source, write, store, unknown_proxy })
 }
 
 async fn connection(client: &Client, source: &SourceConfig) -> Result<Connection, PgError> {

@@ -7,11 +7,13 @@
 //! **Invariants**
 //!
 //! - Memory is bounded: accounts that are full again are forgotten, and there are only so many others.
-//! - Strangers cannot displace the accounts of users: addresses have a ledger of their own.
+//! - Strangers cannot displace the accounts of users: addresses have a ledger of their own. So have tables, of which
+//!   write rules say how much a user may write ([`TableRates`]).
 //!
 //! Start reading at [`RateLimiter::take`].
 
 mod ledger;
+mod tables;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -22,6 +24,8 @@ use std::{
 };
 
 use self::ledger::Ledger;
+
+pub use self::tables::{TableLimited, TableRates, TableWrites};
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,8 +9,8 @@ use std::{
 use deadpool_postgres::{Client, Transaction};
 use futures_util::future::join;
 use kairos_sync_protocol::upload::CrudEntry;
-use kairos_sync_rules::{ConflictStrategy, SyncPlan, WritePolicy};
-use serde_json::{Map, Value};
+use kairos_sync_rules::{ConflictStrategy, SyncPlan, WriteOrigin, WritePolicy};
+use serde_json::Value;
 use tokio_postgres::Error;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     catalog::{Catalog, Table},
     conflict_log::{self, Judged},
     ledger::{self, Answer, Key},
-    object_bytes,
+    limits, object_bytes,
     operation::{self, UNKNOWN_COLUMN, Write},
     preferences::{self, Preferences},
     refusal::{Refusal, Verdict, is_constraint, judge},
@@ -48,8 +48,8 @@ pub(super) struct Context<'a> {
 #[derive(Debug)]
 pub(super) struct Upload<'a> {
     pub(super) user_id: &'a str,
-    /// The token's payload; `sub` is `user_id`.
-    pub(super) claims: Map<String, Value>,
+    /// What the rules know of it; the token's `sub` is `user_id`.
+    pub(super) origin: WriteOrigin,
     pub(super) client_id: Option<&'a str>,
     pub(super) entries: &'a [CrudEntry],
     pub(super) received_at: Instant,
@@ -131,7 +131,8 @@ impl Work for Upload<'_> {
         let mut answers = Vec::with_capacity(self.entries.len());
         let mut fresh = Vec::new();
         let mut row_bytes_left = ROW_BYTES_MAX;
-        for (entry, key) in self.entries.iter().zip(keys) {
+        let beyond = limits::beyond(context.plan, self.entries);
+        for (position, (entry, key)) in self.entries.iter().zip(keys).enumerate() {
             let chosen = preferences.get(&entry.table);
             let strategy = chosen.or_else(|| Some(context.plan.write_policy(&entry.table)?.conflict()));
             let strategy = strategy.map(ConflictStrategy::name);
@@ -139,7 +140,11 @@ impl Work for Upload<'_> {
                 answers.push(Answered { answer: answer.clone(), is_repeated: true, strategy });
                 continue;
             }
-            let mut answer = answer(context, &tx, self, entry, chosen).await?;
+            let mut answer = if beyond.contains(&position) {
+                limits::too_many().into()
+            } else {
+                answer(context, &tx, self, entry, chosen).await?
+            };
             let row_bytes = answer.theirs.as_ref().map_or(0, object_bytes);
             match row_bytes_left.checked_sub(row_bytes) {
                 Some(left) => row_bytes_left = left,
@@ -245,7 +250,7 @@ async fn recall(
 
 /// Claims and role, until the end of the transaction.
 async fn assume_role(tx: &Transaction<'_>, context: &Context<'_>, upload: &Upload<'_>) -> Result<(), BatchError> {
-    let claims = Value::Object(upload.claims.clone()).to_string();
+    let claims = Value::Object(upload.origin.token().clone()).to_string();
     let statement = tx.prepare_cached("SELECT set_config('request.jwt.claims', $1, true)").await?;
     tx.query_one(&statement, &[&claims]).await?;
     if let Some(role) = context.role {
@@ -299,7 +304,8 @@ async fn execute(
         tx.statement_cache.clear();
     }
     let strategy = strategy.unwrap_or(policy.conflict());
-    RowWrite { tx, table: &table, policy, strategy, claims: &upload.claims, write }.run().await
+    let fraction_digits = context.plan.compatibility().timestamp_fraction_digits_max;
+    RowWrite { tx, table: &table, policy, strategy, origin: &upload.origin, fraction_digits, write }.run().await
 }
 
 async fn prepare(
@@ -315,6 +321,6 @@ async fn prepare(
         let message = format!("Postgres has no table {}: see the write rules", operation::named(&entry.table));
         Refusal::new("WRITE_UNKNOWN_TABLE", message)
     })?;
-    let write = operation::prepare(entry, policy, &table, &upload.claims, context.value_bytes_max)?;
+    let write = operation::prepare(entry, policy, &table, &upload.origin, context.value_bytes_max)?;
     Ok((table, write))
 }

@@ -66,7 +66,7 @@ pub(super) fn decide(strategy: &ConflictStrategy, op: WriteOp, mut fields: Vec<F
             Decision::Refuse(Refusal::new("WRITE_APPEND_ONLY", message))
         }
         ConflictStrategy::Counter { .. } => calculated(fields, |field| Ok(field.calculated.clone())),
-        ConflictStrategy::SetUnion { .. } => calculated(fields, |field| union(field).map(Some)),
+        ConflictStrategy::SetUnion { .. } => calculated(fields, union),
         ConflictStrategy::ClientWins | ConflictStrategy::LastWriteWins { .. } => {
             Decision::Write(fields.into_iter().map(|field| (field.position, field.sent)).collect(), Outcome::Applied)
         }
@@ -189,8 +189,9 @@ fn calculated(fields: Vec<Field>, value: impl Fn(&Field) -> Result<Option<String
     Decision::Write(values, outcome)
 }
 
-/// The row's elements without those the device took out, and then those it added; a JSON array.
-fn union(field: &Field) -> Result<String, Refusal> {
+/// The row's elements without those the device took out, and then those it added; a JSON array. Where they are the
+/// device's own, they are as it sent them: order and spelling mean nothing in a set.
+fn union(field: &Field) -> Result<Option<String>, Refusal> {
     let elements = |text: Option<&str>| match text.map(serde_json::from_str) {
         None | Some(Ok(Value::Null)) => Ok(Vec::new()),
         Some(Ok(Value::Array(elements))) => Ok(elements),
@@ -208,7 +209,10 @@ fn union(field: &Field) -> Result<String, Refusal> {
             union.push(element);
         }
     }
-    Ok(Value::Array(union).to_string())
+    if union.len() == sent.len() && sent.iter().all(|one| union.contains(one)) {
+        return Ok(field.sent.clone());
+    }
+    Ok(Some(Value::Array(union).to_string()))
 }
 
 #[cfg(test)]
@@ -291,7 +295,8 @@ mod tests {
             (r#"["a","b"]"#, Some(r#"["a"]"#), r#"["a","c"]"#, r#"["a","b","c"]"#),
             (r#"["a","b"]"#, Some(r#"["a"]"#), "[]", r#"["b"]"#),
             (r#"["a"]"#, Some("-"), r#"["a","a"]"#, r#"["a"]"#),
-            ("-", Some("-"), r#"[{"k": 1}]"#, r#"[{"k":1}]"#),
+            ("-", Some("-"), r#"[{"k": 1}]"#, r#"[{"k": 1}]"#),
+            (r#"["b", "a"]"#, Some(r#"["a"]"#), r#"["a", "b"]"#, r#"["a", "b"]"#),
         ] {
             let Decision::Write(values, _) = patch(&strategy, &[field(1, stored, base, sent)]) else {
                 panic!("{stored}")

@@ -5,6 +5,8 @@ use std::time::Duration;
 use deadpool_postgres::PoolError;
 use tokio_postgres::{Error, error::DbError};
 
+use crate::rate_limit::TableLimited;
+
 /// Why nothing of an upload was written, as far as known: after a lost connection or a missed deadline it may have
 /// been. Sending it again is right either way.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,9 @@ pub enum UploadError {
         /// The limit.
         max: usize,
     },
+    /// The user writes more to a table than its write rule says.
+    #[error("too many writes of this user to `{}`: try again later", .0.table)]
+    RateLimited(TableLimited),
     /// No connection.
     #[error("no connection to Postgres for the upload: see that it runs, and that its connections are not used up")]
     Connect(#[source] PoolError),
@@ -59,6 +64,7 @@ impl UploadError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::BatchTooLarge { .. } => "WRITE_BATCH_TOO_LARGE",
+            Self::RateLimited(_) => "SYNC_RATE_LIMITED",
             Self::Connect(_) => "WRITE_UNAVAILABLE",
             Self::Deadline(_) => "WRITE_DEADLINE",
             Self::Contention { .. } => "WRITE_CONTENTION",

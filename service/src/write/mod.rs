@@ -1,7 +1,7 @@
 //! Local writes of devices into Postgres.
 //!
 //! ```text
-//! UploadBatch ─► limits ─► one transaction: answers given before (ledger) ─► role and claims
+//! UploadBatch ─► limits, rates ─► one transaction: answers given before (ledger) ─► role and claims
 //!   ─► per operation (batch): write rule (operation) ─► locked read ─► check ─► conflict ─► write ─► check (row)
 //!   ─► answers remembered, what was not taken kept (conflict_log) ─► commit ─► write checkpoint ─► UploadResponse
 //! Resolve ─► one transaction: the conflict, locked ─► the write, as above (resolution) ─► its end ─► commit
@@ -25,6 +25,7 @@ mod conflict_log;
 mod conflicts;
 mod error;
 mod ledger;
+mod limits;
 mod operation;
 mod preferences;
 mod refusal;
@@ -36,7 +37,7 @@ mod value;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use deadpool_postgres::{Client, Object, Pool};
@@ -45,7 +46,7 @@ use kairos_sync_protocol::{
     WriteCheckpointId,
     upload::{CrudEntry, OpResult, Outcome, UploadBatch, UploadResponse},
 };
-use kairos_sync_rules::SyncPlan;
+use kairos_sync_rules::{SyncPlan, WriteOrigin};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_postgres::Error;
@@ -56,7 +57,7 @@ use self::{
     ledger::Answer,
     refusal::{Verdict, judge},
 };
-use crate::{auth::Principal, metrics::Metrics};
+use crate::{auth::Principal, iso8601::iso8601_microseconds, metrics::Metrics, rate_limit::TableRates};
 
 pub use conflict_log::ConflictFilter;
 pub use error::{Cause, ConflictError, UploadError};
@@ -140,6 +141,7 @@ pub struct Writer {
     checkpoints: Arc<dyn WriteCheckpointSource>,
     metrics: Arc<Metrics>,
     catalog: Catalog,
+    rates: TableRates,
     last_pruned: Mutex<Option<Instant>>,
 }
 
@@ -158,8 +160,8 @@ impl Writer {
         checkpoints: Arc<dyn WriteCheckpointSource>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (catalog, last_pruned) = (Catalog::default(), Mutex::new(None));
-        Self { pool, plan, options, checkpoints, metrics, catalog, last_pruned }
+        let (catalog, rates, last_pruned) = (Catalog::default(), TableRates::new(), Mutex::new(None));
+        Self { pool, plan, options, checkpoints, metrics, catalog, rates, last_pruned }
     }
 
     /// Takes a batch: all of it or, on an error, nothing. Operations that are refused are answered so.
@@ -168,6 +170,7 @@ impl Writer {
     /// [`UploadError`]; the client keeps the batch and may send it again, whatever became of it.
     pub async fn upload(&self, principal: &Principal, batch: UploadBatch) -> Result<UploadResponse, UploadError> {
         self.check_limits(&batch)?;
+        self.check_rates(&principal.user_id, &batch)?;
         let upload = upload(principal, batch.client_id.as_deref(), &batch.batch);
         let answers = self.write_in_time(&upload).await?;
         let write_checkpoint = self.checkpoints.create(upload.user_id, upload.client_id).await;
@@ -187,6 +190,15 @@ impl Writer {
             return Err(UploadError::BatchTooLarge { count, unit: "bytes", max });
         }
         Ok(())
+    }
+
+    /// Before anything is written, so that the device may send the same again.
+    fn check_rates(&self, user_id: &str, batch: &UploadBatch) -> Result<(), UploadError> {
+        let rated = limits::rated(&self.plan.borrow(), &batch.batch);
+        self.rates.take(user_id, &rated).map_err(|limited| {
+            self.metrics.rate_limited.with_label_values(&["user", "table_operations"]).inc();
+            UploadError::RateLimited(limited)
+        })
     }
 
     async fn write_in_time<W: Work>(&self, work: &W) -> Result<W::Done, UploadError> {
@@ -331,7 +343,8 @@ fn value_bytes(value: &Value) -> usize {
 fn upload<'a>(principal: &'a Principal, client_id: Option<&'a str>, entries: &'a [CrudEntry]) -> Upload<'a> {
     let mut claims = principal.claims.clone();
     claims.insert("sub".to_owned(), Value::String(principal.user_id.clone()));
-    Upload { user_id: &principal.user_id, claims, client_id, entries, received_at: Instant::now() }
+    let origin = WriteOrigin::new(claims, client_id, iso8601_microseconds(SystemTime::now()));
+    Upload { user_id: &principal.user_id, origin, client_id, entries, received_at: Instant::now() }
 }
 
 fn result(entry: CrudEntry, answer: Answer) -> OpResult {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kairos_sync_protocol::upload::{CrudEntry, CrudOp};
-use kairos_sync_rules::{ConflictStrategy, Validator, WriteOp, WritePolicy};
-use serde_json::{Map, Value};
+use kairos_sync_rules::{ConflictStrategy, SqlValue, Validator, WriteOp, WriteOrigin, WritePolicy};
+use serde_json::Value;
 
 use super::{catalog::Table, refusal::Refusal, value::stamp_text};
 
@@ -51,12 +51,12 @@ pub(super) fn allow(entry: &CrudEntry, policy: &WritePolicy) -> Result<(), Refus
     Err(Refusal::new("WRITE_OP", message))
 }
 
-/// Prepares a write. `claims` are the writer's.
+/// Prepares a write.
 pub(super) fn prepare(
     entry: &CrudEntry,
     policy: &WritePolicy,
     table: &Table,
-    claims: &Map<String, Value>,
+    origin: &WriteOrigin,
     value_bytes_max: usize,
 ) -> Result<Write, Refusal> {
     let key = table.key.ok_or_else(|| {
@@ -72,35 +72,47 @@ pub(super) fn prepare(
         ConflictStrategy::Version { column } => Some(column),
         _ => None,
     };
+    let stamps = stamps(op, policy, origin)?;
     let (mut values, mut stamped) = (Vec::new(), Vec::new());
-    if let Some(data) = entry.data.as_ref().filter(|_| op != WriteOp::Delete) {
-        let stamps = policy.stamps(claims).map_err(|error| {
-            let message = format!("a `stamp` of the write rule failed: {}", error.message);
-            Refusal::new("WRITE_STAMP", message)
-        })?;
-        for (name, value) in data {
-            // The server's own value takes the place of whatever the device has there.
-            if stamps.iter().any(|(stamped, _)| stamped == name)
-                || Some(name) == version
-                || is_key(table, key, name, value, &id)?
-            {
-                continue;
-            }
-            values.push(column(policy, table, name, value, value_bytes_max)?);
+    for (name, value) in entry.data.iter().flatten().filter(|_| op != WriteOp::Delete) {
+        // The server's own value takes the place of whatever the device has there.
+        if stamps.iter().any(|(stamped, _)| stamped == name)
+            || Some(name) == version
+            || is_no_deletion(policy, name, value)
+            || is_key(table, key, name, value, &id)?
+        {
+            continue;
         }
-        // A write that changes nothing is not stamped either.
-        if op == WriteOp::Put || !values.is_empty() {
-            for (name, value) in &stamps {
-                let position = table.position(name).ok_or_else(|| unknown_column(name))?;
-                values.push((position, stamp_text(value)));
-                stamped.push(position);
-            }
+        values.push(column(policy, table, name, value, value_bytes_max)?);
+    }
+    // A PATCH that changes nothing is not stamped either.
+    if op != WriteOp::Patch || !values.is_empty() {
+        for (name, value) in &stamps {
+            let position = table.position(name).ok_or_else(|| unknown_column(name))?;
+            values.push((position, stamp_text(value)));
+            stamped.push(position);
         }
     }
     values.sort_unstable_by_key(|(position, _)| *position);
     let (columns, values) = values.into_iter().unzip();
     let base = base(entry, policy, table, version);
     Ok(Write { op, key, id, columns, values, stamped, base })
+}
+
+/// What the server sets. A row that is deleted for good bears nothing.
+fn stamps(op: WriteOp, policy: &WritePolicy, origin: &WriteOrigin) -> Result<Vec<(String, SqlValue)>, Refusal> {
+    if op == WriteOp::Delete && policy.soft_delete().is_none() {
+        return Ok(Vec::new());
+    }
+    policy.stamps(origin).map_err(|error| {
+        let message = format!("a `stamp` of the write rule failed: {}", error.message);
+        Refusal::new("WRITE_STAMP", message)
+    })
+}
+
+/// Whether a column only says that the row is not deleted, which devices need not leave out.
+fn is_no_deletion(policy: &WritePolicy, name: &str, value: &Value) -> bool {
+    policy.soft_delete() == Some(name) && (value.is_null() || *value == false || value.as_f64() == Some(0.0))
 }
 
 /// What the device saw. A version may come with the write itself, for devices that keep no old values.
@@ -163,12 +175,6 @@ fn column(
         return Err(Refusal::new("WRITE_COLUMN", message));
     }
     let position = table.position(name).ok_or_else(|| unknown_column(name))?;
-    for validator in policy.validators(name) {
-        if let Some(demand) = validator.fault(value) {
-            let code = if *validator == Validator::Secrets { "WRITE_SECRET" } else { "WRITE_VALIDATOR" };
-            return Err(Refusal::new(code, format!("the value of column `{name}` is refused: {demand}")));
-        }
-    }
     let column = &table.columns[position];
     if column.generated {
         return Err(generated(&column.name));
@@ -177,6 +183,12 @@ fn column(
     if text.as_ref().is_some_and(|text| text.len() > value_bytes_max) {
         let message = format!("the value of column `{name}` is larger than {value_bytes_max} bytes");
         return Err(Refusal::new("WRITE_VALUE_TOO_LARGE", message));
+    }
+    for validator in policy.validators(name) {
+        if let Some(demand) = validator.fault(value) {
+            let code = if *validator == Validator::Secrets { "WRITE_SECRET" } else { "WRITE_VALIDATOR" };
+            return Err(Refusal::new(code, format!("the value of column `{name}` is refused: {demand}")));
+        }
     }
     Ok((position, text))
 }

@@ -1,10 +1,12 @@
 //! One write on its way to its row: what the row is, whether it may be written, what of the write is taken.
 
+mod soft_delete;
+
 use std::borrow::Cow;
 
 use deadpool_postgres::Transaction;
 use kairos_sync_protocol::upload::Outcome;
-use kairos_sync_rules::{ConflictStrategy, SqlValue, WriteOp, WritePolicy};
+use kairos_sync_rules::{ConflictStrategy, SqlValue, WriteOp, WriteOrigin, WritePolicy};
 use serde_json::{Map, Value};
 use tokio_postgres::{Error, Row, Statement, types::ToSql};
 
@@ -16,7 +18,7 @@ use super::{
     operation::{Write, unknown_column},
     refusal::{Refusal, Verdict, judge},
     statement::{self, Form},
-    value::{TextParameter, json},
+    value::{Kind, TextParameter, json},
 };
 
 /// One write on its way to its row.
@@ -26,7 +28,9 @@ pub(super) struct RowWrite<'a> {
     pub(super) policy: &'a WritePolicy,
     /// The policy's, unless somebody chose another.
     pub(super) strategy: &'a ConflictStrategy,
-    pub(super) claims: &'a Map<String, Value>,
+    pub(super) origin: &'a WriteOrigin,
+    /// Fraction digits of the times that devices get; `None`: all.
+    pub(super) fraction_digits: Option<u8>,
     pub(super) write: Write,
 }
 
@@ -48,6 +52,7 @@ impl RowWrite<'_> {
             }
             (WriteOp::Patch, None) if self.compares_with_base() => Ok(conflict("the row is gone", None)),
             (WriteOp::Patch | WriteOp::Delete, None) => Ok(Outcome::Applied.into()),
+            (WriteOp::Patch | WriteOp::Delete, Some(old)) if self.is_deleted(&old)? => self.leave(&old),
             (WriteOp::Put | WriteOp::Patch, Some(old)) => {
                 let values = self.take_values().await?;
                 self.update(&old, values).await
@@ -104,7 +109,7 @@ impl RowWrite<'_> {
         let insert = self.tx.prepare_cached(&sql).await?;
         let refusal = match self.query(&insert, &inserted).await {
             Ok(new) => {
-                new.map_or(Ok(()), |new| self.check(Some(&self.checked_row(&new)), None))?;
+                new.map_or(Ok(()), |new| self.accept(&new, None))?;
                 return Ok(Outcome::Applied.into());
             }
             Err(Stop::Refused(refusal)) => refusal,
@@ -118,8 +123,15 @@ impl RowWrite<'_> {
     }
 
     async fn update(&self, old: &CheckedRow, values: Values) -> Result<Answer, Stop> {
+        if self.is_deleted(old)? {
+            return self.revive(old, values).await;
+        }
         if !self.policy.compares_with_old() {
             self.check(None, Some(old))?;
+        }
+        // There is nothing to compare, and nothing that counts.
+        if self.write.op == WriteOp::Patch && values.is_empty() {
+            return Ok(Outcome::Applied.into());
         }
         let (values, outcome) = match self.decide(old, values).await? {
             Ok(taken) => taken,
@@ -130,22 +142,31 @@ impl RowWrite<'_> {
         if values.is_empty() || (self.write.op == WriteOp::Patch && values.iter().all(is_stamp)) {
             return Ok(outcome.into());
         }
-        let sql = statement::update(self.table, self.write.key, &positions(&values));
-        let update = self.tx.prepare_cached(&sql).await?;
-        // No row: a trigger of the app took the write elsewhere.
-        if let Some(new) = self.query(&update, &values).await? {
-            self.check(Some(&self.checked_row(&new)), Some(old))?;
+        if let Some(new) = self.set(&values).await? {
+            self.accept(&new, Some(old))?;
         }
         let is_lossy = outcome == Outcome::Merged && *self.strategy == ConflictStrategy::MergeFields;
         Ok(Answer { theirs: is_lossy.then(|| self.shown(old)), ..outcome.into() })
     }
 
+    /// Sets columns. No row comes back where a trigger of the app took the write elsewhere.
+    async fn set(&self, values: &Values) -> Result<Option<Row>, Stop> {
+        let sql = statement::update(self.table, self.write.key, &positions(values));
+        let update = self.tx.prepare_cached(&sql).await?;
+        self.query(&update, values).await
+    }
+
     async fn delete(&self, old: &CheckedRow) -> Result<Answer, Stop> {
         self.check(None, Some(old))?;
-        if self.compares_with_base()
-            && let Err(kept) = self.decide(old, Vec::new()).await?
-        {
-            return Ok(kept);
+        let mut decided = Values::new();
+        if self.compares_with_base() {
+            match self.decide(old, Values::new()).await? {
+                Ok((values, _)) => decided = values,
+                Err(kept) => return Ok(kept),
+            }
+        }
+        if let Some(column) = self.policy.soft_delete() {
+            return self.mark_deleted(column, decided).await;
         }
         let delete = self.tx.prepare_cached(&statement::delete(self.table, self.write.key)).await?;
         self.query(&delete, &[]).await?;
@@ -165,14 +186,25 @@ impl RowWrite<'_> {
         }
         let compared = self.compared(&values)?;
         let fields = self.compare(&compared, &values).await?;
-        values.retain(|(position, _)| !compared.iter().any(|(compared, _)| compared == position));
+        let sent: Values =
+            values.extract_if(.., |(position, _)| compared.iter().any(|(compared, _)| compared == position)).collect();
         match decide(strategy, self.write.op, fields) {
             Decision::Write(decided, outcome) => {
-                // What was decided as JSON is bound as the column has it.
                 let bound = |(position, value): (usize, Option<String>)| {
-                    let is_json = compared.contains(&(position, Form::Json));
-                    let kind = self.table.columns[position].kind;
-                    (position, if is_json { value.and_then(|json| kind.text(&Value::String(json))) } else { value })
+                    let form = compared.iter().find(|(compared, _)| *compared == position).map(|(_, form)| *form);
+                    let value = match form {
+                        // What was decided as JSON is bound as the column has it.
+                        Some(Form::Json) => {
+                            let kind = self.table.columns[position].kind;
+                            value.and_then(|json| kind.text(&Value::String(json)))
+                        }
+                        // A time was cut to be compared.
+                        Some(Form::Cut(_)) => {
+                            sent.iter().find(|(sent, _)| *sent == position).and_then(|sent| sent.1.clone())
+                        }
+                        _ => value,
+                    };
+                    (position, value)
                 };
                 values.extend(decided.into_iter().map(bound));
                 values.sort_unstable();
@@ -196,15 +228,24 @@ impl RowWrite<'_> {
             ConflictStrategy::ServerWins | ConflictStrategy::MergeFields | ConflictStrategy::Manual
                 if self.write.op == WriteOp::Delete =>
             {
-                Ok(seen.map(|position| (position, Form::Text)).collect())
+                Ok(seen.map(|position| (position, self.form(position))).collect())
             }
             ConflictStrategy::ServerWins
             | ConflictStrategy::MergeFields
             | ConflictStrategy::Manual
-            | ConflictStrategy::AppendOnly => Ok(sent.map(|position| (position, Form::Text)).collect()),
+            | ConflictStrategy::AppendOnly => Ok(sent.map(|position| (position, self.form(position))).collect()),
             ConflictStrategy::Version { column } => Ok(vec![(self.position(column)?, Form::Next)]),
             ConflictStrategy::SetUnion { columns } => of(columns, Form::Json),
             ConflictStrategy::Counter { columns } => of(columns, Form::Sum),
+        }
+    }
+
+    /// Times are compared as far as devices know them.
+    fn form(&self, position: usize) -> Form {
+        match (self.table.columns[position].kind, self.fraction_digits) {
+            (Kind::TimestampTz | Kind::LocalTime, Some(0)) => Form::Cut("second"),
+            (Kind::TimestampTz | Kind::LocalTime, Some(3)) => Form::Cut("milliseconds"),
+            _ => Form::Text,
         }
     }
 
@@ -261,8 +302,18 @@ impl RowWrite<'_> {
         row.iter().filter(|(name, _)| is_shown(name)).map(|(name, value)| (name.clone(), json(value))).collect()
     }
 
+    /// The row as it became.
+    fn accept(&self, new: &Row, old: Option<&CheckedRow>) -> Result<(), Stop> {
+        let bytes: usize = (0..new.len()).map(|index| new.get::<_, Option<&str>>(index).map_or(0, str::len)).sum();
+        if let Some(max) = self.policy.limits().row_bytes.filter(|max| bytes > max.get() as usize) {
+            let message = format!("the row would have {bytes} bytes, of which {max} are allowed in this table");
+            return Err(Refusal::new("WRITE_ROW_TOO_LARGE", message).into());
+        }
+        self.check(Some(&self.checked_row(new)), old)
+    }
+
     fn check(&self, new: Option<&CheckedRow>, old: Option<&CheckedRow>) -> Result<(), Stop> {
-        match self.policy.check(self.claims, new.map(Vec::as_slice), old.map(Vec::as_slice)) {
+        match self.policy.check(self.origin, new.map(Vec::as_slice), old.map(Vec::as_slice)) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 Err(Refusal::new("WRITE_CHECK", "the `check` of the table's write rule refuses the row").into())

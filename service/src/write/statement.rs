@@ -45,6 +45,8 @@ pub(super) fn delete(table: &Table, key: usize) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Text,
+    /// Text of a time, cut to this unit of `date_trunc`.
+    Cut(&'static str),
     /// As JSON, whatever array it is.
     Json,
     /// Text; calculated: what is stored, and what the device added to what it saw.
@@ -64,13 +66,14 @@ pub(super) fn compare(table: &Table, key: usize, columns: &[(usize, Form)]) -> S
             (Form::Json, Kind::Array | Kind::Json) => format!("to_jsonb({value})::text"),
             // Text that holds JSON.
             (Form::Json, _) => format!("({value})::text::jsonb::text"),
+            (Form::Cut(unit), _) => format!("date_trunc('{unit}', {value})::text"),
             (Form::Text | Form::Sum | Form::Next, _) => format!("({value})::text"),
         };
         for (array, value) in arrays.iter_mut().zip([&stored, &seen, &wanted]) {
             array.push(print(value));
         }
         arrays[3].push(match form {
-            Form::Text | Form::Json => "NULL".to_owned(),
+            Form::Text | Form::Cut(_) | Form::Json => "NULL".to_owned(),
             Form::Sum => format!("(coalesce({stored}, 0) + (coalesce({wanted}, 0) - coalesce({seen}, 0)))::text"),
             Form::Next => format!("(coalesce({stored}, 0) + 1)::text"),
         });

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Array,
     Bytes,
     TimestampTz,
+    /// A timestamp or time of day without zone.
+    LocalTime,
     /// Text, and all types which devices have as their text.
     Other,
 }
@@ -38,6 +40,7 @@ impl Kind {
             "json" | "jsonb" => Self::Json,
             "bytea" => Self::Bytes,
             "timestamptz" => Self::TimestampTz,
+            "timestamp" | "time" => Self::LocalTime,
             _ => Self::Other,
         }
     }
@@ -75,7 +78,7 @@ impl Kind {
             Self::Bytes => text.strip_prefix("\\x").and_then(from_hex).map(SqlValue::Blob),
             // The session's time zone is UTC.
             Self::TimestampTz => text.strip_suffix("+00").map(|utc| SqlValue::Text(format!("{utc}Z"))),
-            Self::Numeric | Self::Json | Self::Array | Self::Other => None,
+            Self::Numeric | Self::Json | Self::Array | Self::LocalTime | Self::Other => None,
         };
         parsed.unwrap_or_else(|| SqlValue::Text(text.to_owned()))
     }

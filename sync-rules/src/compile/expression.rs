@@ -11,6 +11,7 @@ use crate::{
     suggest::nearest,
     syntax::{Expr, ExprKind, Member, Name, Position, SUBSTRING_FROM},
     value::SqlValue,
+    write_policy::UploadInput,
 };
 
 /// What an expression can read in bucket definitions, edition 2 streams and checks.
@@ -20,6 +21,8 @@ pub(super) enum Leaf {
     Row(RowInput),
     /// In checks: a column of the stored row.
     Old(String),
+    /// In checks and stamps: of the upload.
+    Upload(UploadInput),
     /// A value of the request.
     Request(RequestInput),
     /// A bucket parameter.
@@ -352,7 +355,7 @@ fn unknown_function(name: &str, language: Language, at: Position) -> Problem {
 }
 
 fn unknown_request_function(schema: &str, name: &str, at: Position) -> Problem {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 14] = [
         "auth.user_id",
         "auth.parameter",
         "auth.parameters",
@@ -364,6 +367,8 @@ fn unknown_request_function(schema: &str, name: &str, at: Position) -> Problem {
         "request.jwt",
         "request.parameter",
         "request.parameters",
+        "upload.received_at",
+        "upload.client_id",
         "auth.jwt",
     ];
     let called = format!("{schema}.{name}");
@@ -371,8 +376,10 @@ fn unknown_request_function(schema: &str, name: &str, at: Position) -> Problem {
     match nearest(&called, KNOWN.into_iter().filter(|known| *known != called)) {
         Some("auth.jwt") => problem.help("write auth.parameters()"),
         Some(similar) => problem.help(format!("did you mean {similar}()?")),
-        None => problem
-            .help("bucket definitions have request.…(), streams have auth.…(), connection.…() and subscription.…()"),
+        None => problem.help(
+            "bucket definitions have request.…(), streams have auth.…(), connection.…() and subscription.…(), write \
+             rules have auth.…() and upload.…()",
+        ),
     }
 }
 
@@ -444,7 +451,7 @@ impl Dependencies {
         let mut found = Self::default();
         expression.visit_inputs(&mut |leaf| match leaf {
             Leaf::Row(_) | Leaf::Old(_) => found.row = true,
-            Leaf::Request(_) | Leaf::Element(_) => found.request = true,
+            Leaf::Request(_) | Leaf::Upload(_) | Leaf::Element(_) => found.request = true,
             Leaf::Bucket(_) => found.bucket = true,
         });
         found

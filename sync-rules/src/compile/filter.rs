@@ -103,7 +103,7 @@ pub(super) fn row_expression(expression: &Expression<Leaf>, at: Position) -> Res
             "a bucket parameter can only be compared with a column",
             at,
         )),
-        Leaf::Old(_) | Leaf::Request(_) | Leaf::Element(_) => {
+        Leaf::Old(_) | Leaf::Upload(_) | Leaf::Request(_) | Leaf::Element(_) => {
             Err(Problem::new("mixed_dependencies", "only columns of the row can be used here", at))
         }
     })

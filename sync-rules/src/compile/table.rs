@@ -5,7 +5,7 @@ use crate::{
     definition::{RowInput, TablePart},
     diagnostic::Problem,
     plan::TablePattern,
-    suggest::nearest,
+    schema::Missing,
     syntax::{Expr, ExprKind, FromItem, Item, Name, Position, Select, Source},
     yaml::Node,
 };
@@ -13,7 +13,7 @@ use crate::{
 use super::Context;
 
 /// Connection of tables that name none.
-const CONNECTION_DEFAULT: &str = "default";
+pub(super) const CONNECTION_DEFAULT: &str = "default";
 /// Column of wildcard tables: what `%` stands for.
 const SUFFIX_COLUMN: &str = "_table_suffix";
 
@@ -33,14 +33,10 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
     let pattern =
         TablePattern { connection: connection.to_owned(), schema: schema.to_owned(), name: name.text.clone() };
     context.note_name(&pattern, None, name.position);
-    let is_missing = context.schema.is_some_and(|schema| schema.matching(&pattern).next().is_none());
-    if is_missing {
-        let message = format!("the database has no table {}.{}", pattern.schema, pattern.name);
+    if let Some(Missing { message, similar }) = context.schema.and_then(|schema| schema.missing_table(&pattern)) {
+        let help = "create it, or correct the name; names in double quotes keep their capital letters";
         let problem = Problem::new("table_not_found", message, name.position);
-        context.warn(match similar_table(&pattern, context) {
-            Some(similar) => problem.help(format!("there is a table {similar}")),
-            None => problem.help("create it, or correct the name; names in double quotes keep their capital letters"),
-        });
+        context.warn(problem.help(similar.unwrap_or_else(|| help.to_owned())));
     }
     Ok(pattern)
 }
@@ -48,29 +44,12 @@ pub(super) fn pattern(schema: Option<&Name>, name: &Name, context: &Context<'_>)
 /// Warns if the source has the table, but not the column.
 pub(super) fn check_column(pattern: &TablePattern, name: &Name, context: &Context<'_>) {
     context.note_name(pattern, Some(name), name.position);
-    let Some(schema) = context.schema else { return };
-    let mut tables = schema.matching(pattern).peekable();
-    if tables.peek().is_none() || tables.any(|table| table.columns.contains(&name.text)) {
-        return;
+    let missing = context.schema.and_then(|schema| schema.missing_column(pattern, &name.text));
+    if let Some(Missing { message, similar }) = missing {
+        let help = "correct the name; names in double quotes keep their capital letters";
+        let problem = Problem::new("column_not_found", message, name.position);
+        context.warn(problem.help(similar.unwrap_or_else(|| help.to_owned())));
     }
-    let message = format!("the table {}.{} has no column {}", pattern.schema, pattern.name, name.text);
-    let problem = Problem::new("column_not_found", message, name.position);
-    let columns = schema.matching(pattern).flat_map(|table| table.columns.iter().map(String::as_str));
-    context.warn(match nearest(&name.text, columns) {
-        Some(similar) => problem.help(format!("there is a column {similar}")),
-        None => problem.help("correct the name; names in double quotes keep their capital letters"),
-    });
-}
-
-fn similar_table(pattern: &TablePattern, context: &Context<'_>) -> Option<String> {
-    let tables = || context.schema.into_iter().flat_map(|schema| &schema.tables);
-    let elsewhere = tables().find(|table| table.name == pattern.name);
-    if let Some(table) = elsewhere {
-        return Some(format!("{}.{}", table.schema, table.name));
-    }
-    let in_schema = tables().filter(|table| table.schema == pattern.schema);
-    let name = nearest(&pattern.name, in_schema.map(|table| table.name.as_str()))?;
-    Some(format!("{}.{name}", pattern.schema))
 }
 
 /// The table of a query that reads one.

@@ -6,30 +6,47 @@ use crate::{
     diagnostic::{Problem, Severity},
     expression::Expression,
     functions::json::JsonPath,
-    schema::SourceSchema,
-    suggest::nearest,
+    plan::TablePattern,
+    schema::{Missing, SourceSchema},
     syntax::{Name, Position, parse_expression},
     value::SqlValue,
-    write_policy::{CheckInput, Columns, WritePolicy},
+    write_policy::{CheckInput, Columns, UploadInput, WritePolicy},
     yaml::{Content, Node},
 };
 
-use super::expression::{Language, Leaf, RequestCall, Scope, finish_static, lower};
+use super::{
+    expression::{Language, Leaf, RequestCall, Scope, finish_static, lower},
+    table::CONNECTION_DEFAULT,
+};
 
 /// Compiles what clients may write to a table; `None` if something is wrong with it.
 pub(super) fn compile_rule(rule: &WriteRuleConfig<'_>, report: &mut Report<'_>) -> Option<WritePolicy> {
     let check = expression(rule.check, CheckScope { has_row: true }, report);
     let mut stamps = Vec::new();
-    for (column, node) in &rule.stamp {
-        let value = expression(node, CheckScope { has_row: false }, report)?;
-        stamps.push((column.clone(), value));
+    for (column, node) in &rule.columns.stamp {
+        let value = expression(node, CheckScope { has_row: false }, report);
+        stamps.push(value.map(|value| (column.clone(), value)));
     }
-    let columns = match &rule.columns_allow {
+    let stamps = stamps.into_iter().collect::<Option<Vec<_>>>()?;
+    let columns = match &rule.columns.allow {
         Some(names) => Columns::Only(names.clone()),
-        None => Columns::AllBut(rule.columns_deny.clone()),
+        None => Columns::AllBut(rule.columns.deny.clone()),
     };
-    let (conflict, validators) = (rule.conflict.clone(), rule.validators.clone());
-    Some(WritePolicy::new(rule.table, rule.allow.clone(), columns, stamps, check?, conflict, validators))
+    let check = check?;
+    let mut reads_old = false;
+    check.visit_inputs(&mut |input| reads_old |= matches!(input, CheckInput::Old(_)));
+    Some(WritePolicy {
+        table: rule.table.to_owned(),
+        allow: rule.allow.clone(),
+        columns,
+        stamps,
+        check,
+        reads_old,
+        conflict: rule.conflict.clone(),
+        validators: rule.validators.clone(),
+        soft_delete: rule.soft_delete.map(str::to_owned),
+        limits: rule.limits,
+    })
 }
 
 /// Warns of a table that the source does not have, and of columns that it does not have.
@@ -41,22 +58,17 @@ pub(super) fn compare_with_source(
     report: &mut Report<'_>,
 ) {
     let (schema, name) = rule.table.split_once('.').unwrap_or((default_schema, rule.table));
-    let mut warn = |code, message, help| report.push(code, Severity::Warning, message, Some(help), rule.span);
-    let Some(table) = source.tables.iter().find(|table| table.schema == schema && table.name == name) else {
-        let tables = source.tables.iter().filter(|table| table.schema == schema).map(|table| table.name.as_str());
-        let help = match nearest(name, tables) {
-            Some(similar) => format!("there is a table {schema}.{similar}"),
-            None => "create it, or correct the name".to_owned(),
-        };
-        return warn("table_not_found", format!("the database has no table {schema}.{name}"), help);
-    };
-    for column in policy.named_columns().into_iter().filter(|named| !table.columns.iter().any(|column| column == named))
-    {
-        let help = match nearest(column, table.columns.iter().map(String::as_str)) {
-            Some(similar) => format!("there is a column {similar}"),
-            None => "correct the name in the write rule".to_owned(),
-        };
-        warn("column_not_found", format!("the table {schema}.{name} has no column {column}"), help);
+    let table =
+        TablePattern { connection: CONNECTION_DEFAULT.to_owned(), schema: schema.to_owned(), name: name.to_owned() };
+    if let Some(Missing { message, similar }) = source.missing_table(&table) {
+        let help = similar.unwrap_or_else(|| "create it, or correct the name".to_owned());
+        return report.push("table_not_found", Severity::Warning, message, Some(help), rule.span);
+    }
+    for column in policy.named_columns() {
+        if let Some(Missing { message, similar }) = source.missing_column(&table, column) {
+            let help = similar.unwrap_or_else(|| "correct the name in the write rule".to_owned());
+            report.push("column_not_found", Severity::Warning, message, Some(help), rule.span);
+        }
     }
 }
 
@@ -91,11 +103,19 @@ fn check_input(leaf: &Leaf, at: Position) -> Result<CheckInput, Problem> {
     match leaf {
         Leaf::Row(RowInput::Column(column)) => Ok(CheckInput::Row(column.clone())),
         Leaf::Old(column) => Ok(CheckInput::Old(column.clone())),
+        Leaf::Upload(input) => Ok(CheckInput::Upload(*input)),
         Leaf::Request(input) => Ok(CheckInput::Request(input.clone())),
         Leaf::Row(_) | Leaf::Bucket(_) | Leaf::Element(_) => {
-            Err(Problem::new("undefined_reference", "a check knows rows and the token only", at))
+            Err(Problem::new("undefined_reference", "a check knows rows, the upload and the token only", at))
         }
     }
+}
+
+fn upload(call: &RequestCall<'_>, input: UploadInput) -> Result<Expression<Leaf>, Problem> {
+    if call.arguments.is_empty() {
+        return Ok(Expression::Input(Leaf::Upload(input)));
+    }
+    Err(Problem::new("argument_count", format!("upload.{}() takes no arguments", call.name), call.at))
 }
 
 /// Names in a check, or in the expression of a stamped column.
@@ -115,24 +135,24 @@ impl Scope for CheckScope {
                 Err(Problem::new("undefined_reference", format!("`{}` stands alone", name.text), name.position)
                     .help("write row.column for the row as it would become, old.column for the stored one"))
             }
-            _ => Err(Problem::new("undefined_reference", "a stamped column knows no row", name.position)
-                .help("write auth.user_id(), auth.parameter('claim') or a literal")),
+            _ => Err(Problem::new("undefined_reference", "a stamped column knows no row", name.position).help(
+                "write auth.user_id(), auth.parameter('claim'), upload.received_at(), upload.client_id() or a literal",
+            )),
         }
     }
 
     fn request_call(&self, call: &RequestCall<'_>) -> Option<Result<Expression<Leaf>, Problem>> {
-        if call.schema != "auth" {
-            return None;
-        }
-        Some(match call.name {
+        Some(match (call.schema, call.name) {
             // As a converted value: an integral number in `sub` is an integer.
-            "user_id" => call.without_arguments(RequestInput::TokenParameter("user_id".to_owned())),
-            "parameters" => call.without_arguments(RequestInput::Token),
-            "parameter" => call.text_argument().map(|path| Expression::JsonMember {
+            ("auth", "user_id") => call.without_arguments(RequestInput::TokenParameter("user_id".to_owned())),
+            ("auth", "parameters") => call.without_arguments(RequestInput::Token),
+            ("auth", "parameter") => call.text_argument().map(|path| Expression::JsonMember {
                 document: Box::new(Expression::Input(Leaf::Request(RequestInput::Token))),
                 path: JsonPath::new(path, true),
                 as_value: true,
             }),
+            ("upload", "received_at") => upload(call, UploadInput::ReceivedAt),
+            ("upload", "client_id") => upload(call, UploadInput::ClientId),
             _ => return None,
         })
     }

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod conflict;
+mod limits;
 mod nodes;
 mod options;
 mod report;
@@ -23,6 +24,7 @@ use crate::{
     keys,
     plan::Compatibility,
     validator::Validator,
+    write_limits::WriteLimits,
     write_policy::WriteOp,
     yaml::{Content, Node},
 };
@@ -112,13 +114,22 @@ pub(crate) struct WriteRuleConfig<'a> {
     /// Where its name is.
     pub span: Span,
     pub allow: Vec<WriteOp>,
-    pub columns_allow: Option<Vec<String>>,
-    pub columns_deny: Vec<String>,
-    pub stamp: Vec<(String, &'a Node)>,
+    pub columns: WriteColumnsConfig<'a>,
     pub check: &'a Node,
     pub conflict: ConflictStrategy,
+    /// The column that a DELETE sets.
+    pub soft_delete: Option<&'a str>,
+    pub limits: WriteLimits,
     /// By column.
     pub validators: Vec<(String, Vec<Validator>)>,
+}
+
+/// Columns in a write rule.
+#[derive(Debug, Default)]
+pub(crate) struct WriteColumnsConfig<'a> {
+    pub allow: Option<Vec<String>>,
+    pub deny: Vec<String>,
+    pub stamp: Vec<(String, &'a Node)>,
 }
 
 /// Reads the tree of a file.

@@ -1,5 +1,7 @@
 //! Nodes of the tree as the kinds of values that are expected.
 
+use serde_json::Value;
+
 use crate::{
     diagnostic::{Severity, Span},
     suggest::help_for,
@@ -99,6 +101,23 @@ pub(super) fn entries<'a>(node: &'a Node, what: &str, report: &mut Report<'_>) -
     }
     report.fatal("yaml_structure", format!("{what} is a map, not {}", node.kind()), node.span);
     Vec::new()
+}
+
+/// Any node as JSON. A number of more digits than JSON's readers keep is one near it.
+pub(super) fn json(node: &Node, report: &mut Report<'_>) -> Option<Value> {
+    #[expect(clippy::cast_precision_loss, reason = "what is larger than 64 bits is near enough")]
+    Some(match &node.content {
+        Content::Null => Value::Null,
+        Content::Bool(flag) => (*flag).into(),
+        Content::Integer(number) => i64::try_from(*number).map_or_else(|_| (*number as f64).into(), Value::from),
+        Content::Number(number) => (*number).into(),
+        Content::Text(text) => text.clone().into(),
+        Content::Sequence(items) => items.iter().map(|item| json(item, report)).collect::<Option<_>>()?,
+        Content::Map(entries) => {
+            let member = |(key, value): &(Node, Node)| Some((key_text(key, report)?, json(value, report)?));
+            entries.iter().map(member).collect::<Option<serde_json::Map<_, _>>>()?.into()
+        }
+    })
 }
 
 /// A map whose keys are known.

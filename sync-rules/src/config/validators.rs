@@ -5,13 +5,13 @@ use serde_json::Value;
 use crate::{
     keys,
     suggest::help_for,
-    validator::{Pattern, Validator},
+    validator::{DocumentSchema, Pattern, Validator},
     yaml::{Content, Node},
 };
 
 use super::{
     Report,
-    nodes::{entries, key_text, scalar_text, sequence},
+    nodes::{entries, json, key_text, scalar_text, sequence},
 };
 
 pub(super) fn validators(node: &Node, report: &mut Report<'_>) -> Vec<(String, Vec<Validator>)> {
@@ -59,6 +59,13 @@ fn with_value(name: &Node, value: &Node, report: &mut Report<'_>) -> Option<Vali
                 None
             }
         },
+        "json_schema" => match DocumentSchema::new(json(value, report)?) {
+            Ok(schema) => Some(Validator::JsonSchema(schema)),
+            Err(problem) => {
+                report.fatal("json_schema_invalid", format!("the schema cannot be used: {problem}"), value.span);
+                None
+            }
+        },
         "one_of" => {
             let values = sequence(value, "`one_of`", report)?;
             Some(Validator::OneOf(values.into_iter().filter_map(|value| scalar(value, report)).collect()))
@@ -99,13 +106,10 @@ fn number(node: &Node, report: &mut Report<'_>) -> Option<f64> {
 
 fn scalar(node: &Node, report: &mut Report<'_>) -> Option<Value> {
     match &node.content {
-        Content::Text(text) => Some(text.clone().into()),
-        Content::Bool(flag) => Some((*flag).into()),
-        Content::Integer(number) => i64::try_from(*number).ok().map(Value::from),
-        Content::Number(number) => Some((*number).into()),
         Content::Null | Content::Sequence(_) | Content::Map(_) => {
             report.fatal("yaml_structure", format!("`one_of` lists values, not {}", node.kind()), node.span);
             None
         }
+        _ => json(node, report),
     }
 }

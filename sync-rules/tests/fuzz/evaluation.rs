@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kairos_sync_rules::{RequestContext, SourceTable, SqlValue, Subscription, SyncPlan, compile};
+use kairos_sync_rules::{RequestContext, SourceTable, SqlValue, Subscription, SyncPlan, WriteOrigin, compile};
 use serde_json::{Map, Number, Value};
 
 use crate::{corpus, explanation, harness::run, index::Index, mutate::mutated, random::Random};
@@ -136,7 +136,8 @@ fn evaluate(plan: &SyncPlan, rules: &str, random: &mut Random, texts: &[String])
                 let policy = plan.write_policy(name).expect("a writable table has a policy");
                 let row: Vec<_> = columns.iter().cloned().zip(row.iter().cloned()).collect();
                 let token = members(random, &columns, 1);
-                let _ = (policy.stamps(&token), policy.check(&token, Some(&row), Some(&row)));
+                let origin = WriteOrigin::new(token, Some("device"), "2026-01-31T08:15:00.000000Z".to_owned());
+                let _ = (policy.stamps(&origin), policy.check(&origin, Some(&row), Some(&row)));
             }
         }
     }

@@ -37,7 +37,9 @@ event_definitions:
   changed: { payloads: [SELECT id FROM items] }
 write_rules:
   items: { allow: [put], columns: { deny: [a], stamp: { by: auth.user_id(), n: 1 } }, check: true }
-  lists: { allow: [], columns: { allow: [a] }, check: row.owner = auth.user_id() }
+  lists: { allow: [delete], columns: { allow: [a] }, check: row.owner = auth.user_id(), soft_delete: deleted_at,
+           limits: { row_bytes: 65536, operations_per_batch: 100, operations_per_minute: 60 },
+           validators: { doc: { json_schema: { type: object, properties: { a: { minimum: 1 } } } } } }
 ";
 
 fn value(yaml: &str) -> Value {
@@ -101,6 +103,10 @@ fn what_breaks_the_structure_is_neither_valid_nor_deployed() {
         rule("{ allow: put, check: true }"),
         rule("{ allow: [put], check: [true] }"),
         rule("{ allow: [put], check: true, conflict: last }"),
+        rule("{ allow: [delete], check: true, soft_delete: true }"),
+        rule("{ allow: [put], check: true, limits: { row_bytes: 64kB } }"),
+        rule("{ allow: [put], check: true, limits: { rows: 1 } }"),
+        rule("{ allow: [put], check: true, validators: { a: { json_schema: [] } } }"),
         rule("{ allow: [put], check: true, columns: { allow: [a], deny: [b] } }"),
     ];
     let schema = json_schema();

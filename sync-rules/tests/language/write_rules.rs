@@ -1,9 +1,11 @@
 //! What clients may write.
 
+use std::num::NonZeroU32;
+
 use kairos_sync_rules::{
-    CompileOptions, SchemaTable, SourceSchema, SqlValue, WriteOp, WritePolicy, compile, compile_with,
+    CompileOptions, SchemaTable, SourceSchema, SqlValue, WriteOp, WriteOrigin, WritePolicy, compile, compile_with,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::fixture::{service, sql};
 
@@ -15,8 +17,9 @@ fn policy(rule: &str) -> WritePolicy {
     service.plan.write_policy("habits").expect("a rule").clone()
 }
 
-fn token() -> Map<String, Value> {
-    json!({"sub": "u1", "role": "admin", "team": 5}).as_object().expect("an object").clone()
+fn origin() -> WriteOrigin {
+    let token = json!({"sub": "u1", "role": "admin", "team": 5}).as_object().expect("an object").clone();
+    WriteOrigin::new(token, Some("phone"), "2026-01-31T08:15:00.000001Z".to_owned())
 }
 
 fn row(value: &Value) -> Vec<(String, SqlValue)> {
@@ -27,7 +30,7 @@ fn row(value: &Value) -> Vec<(String, SqlValue)> {
 fn verdict(check: &str, new: Option<Value>, old: Option<Value>) -> bool {
     let policy = policy(&format!("{{ allow: [put], check: \"{check}\" }}"));
     let (new, old) = (new.map(|new| row(&new)), old.map(|old| row(&old)));
-    policy.check(&token(), new.as_deref(), old.as_deref()).expect("the check does not fail")
+    policy.check(&origin(), new.as_deref(), old.as_deref()).expect("the check does not fail")
 }
 
 #[test]
@@ -39,7 +42,7 @@ fn operations_and_columns_are_allowed_by_name() {
     assert!(policy.allows_column("name") && policy.allows_column("id"));
     assert!(!policy.allows_column("created_at"));
     assert!(!policy.allows_column("updated_by"), "the server sets it");
-    let stamps = policy.stamps(&token()).unwrap();
+    let stamps = policy.stamps(&origin()).unwrap();
     assert_eq!(stamps[0], ("updated_by".to_owned(), SqlValue::Text("u1".to_owned())));
     assert_eq!(
         stamps[1..],
@@ -48,9 +51,64 @@ fn operations_and_columns_are_allowed_by_name() {
 }
 
 #[test]
+fn stamps_know_when_a_write_came_and_from_which_device() {
+    let policy = policy(
+        "{ allow: [put], columns: { stamp: { at: upload.received_at(), s: unixepoch(upload.received_at()), by: upload.client_id() } }, check: true }",
+    );
+    let text = |text: &str| SqlValue::Text(text.to_owned());
+    let stamps: Vec<_> = policy.stamps(&origin()).unwrap().into_iter().map(|(_, value)| value).collect();
+    assert_eq!(stamps, [text("2026-01-31T08:15:00.000001Z"), SqlValue::Integer(1_769_847_300), text("phone")]);
+    let nameless = WriteOrigin::new(origin().token().clone(), None, "2026-01-31T08:15:00.000001Z".to_owned());
+    assert_eq!(policy.stamps(&nameless).unwrap()[2].1, SqlValue::Null);
+    assert!(verdict("row.device = upload.client_id()", Some(json!({"device": "phone"})), None));
+    assert!(verdict("row.at <= unixepoch(upload.received_at())", Some(json!({"at": 5})), None));
+}
+
+#[test]
+fn only_write_rules_know_of_an_upload() {
+    for rules in [
+        "bucket_definitions: { a: { parameters: SELECT upload.client_id() AS c, data: [SELECT * FROM b WHERE d = bucket.c] } }",
+        "config: { edition: 3 }\nstreams: { a: { query: SELECT * FROM b WHERE d = upload.client_id() } }",
+        "bucket_definitions: {}\nwrite_rules: { a: { allow: [put], check: row.a = upload.device_id() } }",
+    ] {
+        let compiled = compile(rules, "public");
+        let [finding] = compiled.diagnostics.as_slice() else { panic!("{:?}", compiled.diagnostics) };
+        assert_eq!(finding.code, "unknown_function", "{rules}");
+        let help = finding.help.as_deref().unwrap_or_default();
+        assert!(help.contains("write rules have") || help.contains("upload.client_id()"), "{help}");
+    }
+}
+
+#[test]
 fn a_list_of_columns_excludes_the_others() {
     let policy = policy("{ allow: [put], columns: { allow: [name] }, check: true }");
     assert!(policy.allows_column("name") && policy.allows_column("id") && !policy.allows_column("other"));
+}
+
+#[test]
+fn a_column_that_marks_deleted_rows_is_the_servers() {
+    let policy = policy("{ allow: [put, delete], soft_delete: deleted_at, check: true }");
+    assert_eq!(policy.soft_delete(), Some("deleted_at"));
+    assert!(policy.allows_column("name") && !policy.allows_column("deleted_at"));
+}
+
+#[test]
+fn limits_and_schemas_are_stored_with_the_rule() {
+    let policy = policy(
+        "{ allow: [put], check: true, limits: { row_bytes: 65536, operations_per_batch: 10 },
+           validators: { doc: { json_schema: { type: object, required: [a], $comment: 'x' } } } }",
+    );
+    let limits = policy.limits();
+    assert_eq!(limits.row_bytes.map(NonZeroU32::get), Some(65_536));
+    assert_eq!(limits.operations_per_batch.map(NonZeroU32::get), Some(10));
+    assert_eq!(limits.operations_per_minute, None);
+    let stored = serde_json::to_string(&policy).expect("JSON");
+    let read: WritePolicy = serde_json::from_str(&stored).expect("a policy");
+    assert_eq!(read, policy);
+    let [validator] = read.validators("doc") else { panic!("one validator") };
+    assert_eq!(validator.fault(&json!("{\"a\": 1}")), None);
+    let fault = validator.fault(&json!("{\"secret\": 1}")).expect("a fault");
+    assert!(fault.contains("`/required`") && !fault.contains("secret"), "{fault}");
 }
 
 #[test]
@@ -80,7 +138,7 @@ fn a_row_of_another_user_cannot_be_taken_over() {
 #[test]
 fn a_failing_check_says_nothing_of_values() {
     let policy = policy("{ allow: [put], check: \"row.doc ->> 'a' = 'b'\" }");
-    let error = policy.check(&token(), Some(&row(&json!({"doc": "secret"}))), None).unwrap_err();
+    let error = policy.check(&origin(), Some(&row(&json!({"doc": "secret"}))), None).unwrap_err();
     assert_eq!(error.to_string(), "habits: check: the text is not valid JSON");
 }
 
@@ -102,6 +160,23 @@ fn what_a_rule_cannot_say_is_refused() {
             "{ allow: [put], check: true, columns: { stamp: { v: 1 } }, conflict: { strategy: version, column: v } }",
             "schema_violation",
         ),
+        ("{ allow: [put], check: true, limits: { row_bytes: 0 } }", "schema_violation"),
+        ("{ allow: [put], check: true, limits: { operations_per_minute: 5000000000 } }", "schema_violation"),
+        ("{ allow: [put], check: true, limits: { bytes: 1 } }", "schema_violation"),
+        ("{ allow: [put], check: true, limits: 5 }", "yaml_structure"),
+        ("{ allow: [put], check: true, validators: { a: { json_schema: { type: nope } } } }", "json_schema_invalid"),
+        (
+            "{ allow: [put], check: true, validators: { a: { json_schema: { $ref: 'https://example.com/a' } } } }",
+            "json_schema_invalid",
+        ),
+        ("{ allow: [put], check: true, soft_delete: d }", "schema_violation"),
+        ("{ allow: [delete], check: true, soft_delete: [d] }", "yaml_structure"),
+        ("{ allow: [delete], check: true, soft_delete: d, columns: { stamp: { d: 1 } } }", "schema_violation"),
+        ("{ allow: [delete], check: true, soft_delete: d, columns: { allow: [d] } }", "schema_violation"),
+        (
+            "{ allow: [delete], check: true, soft_delete: d, conflict: { strategy: lww, column: d } }",
+            "schema_violation",
+        ),
         ("{ allow: [put], check: true, validators: { a: secret } }", "schema_violation"),
         ("{ allow: [put], check: true, validators: { a: max_length } }", "schema_violation"),
         ("{ allow: [put], check: true, validators: { a: { max_length: -1 } } }", "schema_violation"),
@@ -116,11 +191,34 @@ fn what_a_rule_cannot_say_is_refused() {
         ("{ allow: [put], check: \"row.h = :user_id\" }", "sql_syntax"),
         ("{ allow: [put], check: true, columns: { stamp: { a: row.b } } }", "undefined_reference"),
         ("{ allow: [put], check: true, columns: { stamp: { a: auth.user_id(1) } } }", "argument_count"),
+        ("{ allow: [put], check: true, columns: { stamp: { a: upload.client_id(1) } } }", "argument_count"),
     ] {
         let compiled = compile(&format!("bucket_definitions: {{}}\nwrite_rules:\n  habits: {rule}\n"), "public");
         let codes: Vec<_> = compiled.diagnostics.iter().map(|finding| finding.code).collect();
         assert_eq!(codes, [code], "{rule}");
     }
+}
+
+#[test]
+fn each_mistake_of_a_rule_is_told() {
+    let rules = "bucket_definitions: {}
+write_rules:
+  habits:
+    allow: [insert]
+    columns: { stamp: { a: row.b, c: nobody() } }
+    conflict: last
+    validators: { a: secret, b: { max_length: x } }
+  habit%: { allow: [put], check: true }
+";
+    let compiled = compile(rules, "public");
+    let lines: Vec<_> = compiled.diagnostics.iter().map(|finding| finding.span.expect("a place").line).collect();
+    assert_eq!(lines, [3, 4, 6, 7, 7, 8], "{:?}", compiled.diagnostics);
+    let stamps = rules
+        .replace("allow: [insert]", "allow: [put]\n    check: true")
+        .replace("conflict: last", "")
+        .replace("validators: { a: secret, b: { max_length: x } }", "")
+        .replace("  habit%: { allow: [put], check: true }", "");
+    assert_eq!(compile(&stamps, "public").diagnostics.len(), 2, "both stamps");
 }
 
 #[test]
@@ -133,11 +231,12 @@ fn names_that_the_source_does_not_have_are_found() {
     };
     let source = SourceSchema { tables: vec![table("habits", &["id", "user_id", "name", "updated_at"])] };
     let options = CompileOptions { default_schema: "public", schema: Some(&source) };
-    let rule = "{ allow: [put], check: row.user_id = auth.user_id() AND old.owner = 1,
+    let rule = "{ allow: [put, delete], check: row.user_id = auth.user_id() AND old.owner = 1,
                   columns: { deny: [created], stamp: { changed_by: auth.user_id() } },
-                  conflict: { strategy: lww, column: update_at }, validators: { name: secrets, nam: secrets } }";
+                  conflict: { strategy: lww, column: update_at }, validators: { name: secrets, nam: secrets },
+                  soft_delete: deleted_at }";
     for (rules, expected) in [
-        (format!("habits: {rule}"), vec!["changed_by", "created", "nam", "owner", "update_at"]),
+        (format!("habits: {rule}"), vec!["changed_by", "created", "deleted_at", "nam", "owner", "update_at"]),
         ("habit: { allow: [put], check: row.user_id = auth.user_id() }".to_owned(), vec!["public.habit"]),
         ("public.habits: { allow: [put], check: row.user_id = auth.user_id() }".to_owned(), vec![]),
         ("other.habits: { allow: [put], check: true }".to_owned(), vec!["other.habits"]),

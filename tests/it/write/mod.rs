@@ -1,11 +1,15 @@
 //! Uploads into a real Postgres.
 
 mod attention;
+mod conflict_model;
 mod conflicts;
 mod exactly_once;
 mod limits;
 mod outcomes;
 mod ownership;
+mod soft_delete;
+mod stamps;
+mod table_limits;
 mod validators;
 mod values;
 

@@ -42,3 +42,42 @@ write_rules:
         "the second write set all to NULL"
     );
 }
+
+#[tokio::test]
+async fn documents_satisfy_the_schema_of_their_column() {
+    let sql = "CREATE TABLE settings (id text PRIMARY KEY, doc jsonb, list text);
+               SELECT kairos.publish_table('settings', 'INSERT, UPDATE')";
+    let rules = "bucket_definitions: {}
+write_rules:
+  settings:
+    allow: [put]
+    check: true
+    validators:
+      doc:
+        json_schema:
+          type: object
+          required: [theme]
+          properties: { theme: { enum: [dark, light] }, size: { $ref: '#/$defs/size' } }
+          additionalProperties: false
+          $defs: { size: { type: integer, minimum: 8 } }
+      list: { json_schema: { type: array, items: { type: string, pattern: '^[a-z]+$' } } }
+";
+    let desk = Desk::with(sql, rules, as_write_role()).await;
+    for (data, place) in [
+        (json!({ "doc": r#"{"theme":"dark","size":9}"#, "list": "[\"a\"]" }), ""),
+        (json!({ "doc": { "theme": "light" } }), ""),
+        (json!({ "doc": null }), ""),
+        (json!({ "doc": { "theme": "hunter2" } }), "/properties/theme/enum"),
+        (json!({ "doc": r#"{"theme":"dark","hunter2":1}"# }), "/additionalProperties"),
+        (json!({ "doc": r#"{"theme":"dark","size":7}"# }), "/$defs/size/minimum"),
+        (json!({ "doc": "hunter2" }), "JSON"),
+        (json!({ "list": r#"["hunter2"]"# }), "/items/pattern"),
+    ] {
+        let operation = json!({ "op": "PUT", "table": "settings", "id": "s", "data": data });
+        let result = desk.upload("anna", operation).await.remove(0);
+        let message = result.message.unwrap_or_default();
+        let code = if place.is_empty() { "" } else { "WRITE_VALIDATOR" };
+        assert_eq!(result.code.as_deref().unwrap_or_default(), code, "{data}: {message}");
+        assert!(message.contains(place) && !message.contains("hunter2"), "{message}");
+    }
+}

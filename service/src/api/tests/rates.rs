@@ -61,6 +61,17 @@ async fn uploads_of_a_user_are_limited_with_a_time_to_wait() {
 }
 
 #[tokio::test]
+async fn a_table_that_takes_no_more_says_when_and_which_rule_says_so() {
+    let service = start_limited(UNLIMITED).await;
+    let body = json!({"batch": [{"op": "PUT", "table": "busy", "id": "l1", "data": {}}]});
+    let refused = service.post("/api/data", "anna", &body).send().await.unwrap();
+    assert_eq!(refused.headers()[RETRY_AFTER], "8", "in whole seconds, and not too early");
+    let (status, body) = (refused.status().as_u16(), refused.json::<Value>().await.unwrap());
+    assert_eq!((status, body["error"]["code"].as_str()), (LIMITED.0, Some(LIMITED.1)));
+    assert_eq!(body["error"]["details"], json!("write_rules.busy.limits.operations_per_minute"));
+}
+
+#[tokio::test]
 async fn operations_of_a_device_are_counted_and_its_other_devices_go_on() {
     let device = Rates { operations_per_minute: 10, ..FREE };
     let service = start_limited(RateLimits { device, ..UNLIMITED }).await;

@@ -1,4 +1,4 @@
-//! What is beside the source: the clock, the role of uploads, the store's folder.
+//! What is beside the source: the clock, the role of uploads, the store's folder, a proxy.
 
 use std::time::Duration;
 
@@ -97,6 +97,14 @@ fn write_role(role: &WriteRole, login: &str) -> Vec<Check> {
         checks.push(Check::pass("write_role", format!("uploads run as {name}, which row-level security binds")));
     }
     checks
+}
+
+/// To limits of addresses all who come through it are one.
+pub(super) fn proxy(base_path: &str) -> Check {
+    let message = format!(
+        "`base_path: {base_path}` is for a proxy, and no `trusted_proxies` are set: all clients have its address"
+    );
+    Check::warn("proxy", "proxy_not_trusted", message).help("set `trusted_proxies` to the proxy's addresses")
 }
 
 pub(super) fn store(store: &Store) -> Check {

@@ -17,6 +17,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.push(host::clock(facts.clock));
     checks.extend(facts.write.iter().flat_map(host::write));
     checks.extend(facts.store.iter().map(host::store));
+    checks.extend(facts.unknown_proxy.as_deref().map(host::proxy));
     checks
 }
 

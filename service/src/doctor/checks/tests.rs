@@ -50,6 +50,7 @@ fn healthy() -> Facts {
         },
         write: Some(Write { has_rules: false, ..write(None) }),
         store: Some(Store { folder: "data".into(), refusal: None, free_bytes: Some(10 << 30) }),
+        unknown_proxy: None,
     }
 }
 
@@ -212,6 +213,12 @@ fn the_store_needs_a_folder_and_room() {
         facts.store = Some(Store { folder: "data".into(), refusal, free_bytes: Some(1 << 40) });
     };
     assert_eq!(only(refused), (Status::Fail, "STORE-0101"));
+}
+
+#[test]
+fn a_proxy_is_known() {
+    let behind = |facts: &mut Facts| facts.unknown_proxy = Some("/sync".to_owned());
+    assert_eq!(only(behind), (Status::Warn, "proxy_not_trusted"));
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::{error::Error, fs, path::PathBuf};
 
-use kairos_sync::demo::{
-    cluster::{PgCluster, free_port},
-    process::ServiceProcess,
-    setup::ServiceSetup,
-    token::TokenMint,
+use kairos_sync::{
+    demo::{
+        cluster::{PgCluster, free_port},
+        process::ServiceProcess,
+        setup::ServiceSetup,
+        token::TokenMint,
+    },
+    migrate::{Migrations, migrate},
 };
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
@@ -72,6 +75,20 @@ impl BenchSource {
     /// With tables and rules of another kind, of `row_count` rows.
     pub(crate) async fn with(schema: &str, rules_text: &str, row_count: u64) -> Result<Self, Box<dyn Error>> {
         let cluster = PgCluster::start(None)?;
+        Self::on(cluster, schema, rules_text, row_count).await
+    }
+
+    /// A database that takes uploads, as it is prepared for production: written to as the role for uploads.
+    pub(crate) async fn for_writing(schema: &str, rules_text: &str) -> Result<Self, Box<dyn Error>> {
+        let cluster = PgCluster::start(None)?;
+        migrate(&mut connect(&cluster).await?, Migrations::Service).await?;
+        let mut source = Self::on(cluster, schema, rules_text, 0).await?;
+        source.setup.write_uri = Some(source.cluster.uri("kairos_service", "postgres"));
+        source.setup.write_role = Some("kairos_write".to_owned());
+        Ok(source)
+    }
+
+    async fn on(cluster: PgCluster, schema: &str, rules_text: &str, row_count: u64) -> Result<Self, Box<dyn Error>> {
         let sql = connect(&cluster).await?;
         sql.batch_execute(schema).await?;
         let folder = tempfile::Builder::new().prefix("kairos-bench-").tempdir()?;

@@ -12,6 +12,7 @@ mod replication;
 mod serving;
 mod store;
 mod swarm;
+mod uploads;
 
 use std::{error::Error, io::Write};
 
@@ -71,6 +72,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let row_count = arguments.next().map_or(Ok(ROW_COUNT), |text| text.parse())?;
         print_header()?;
         return store::measure(row_count, print_figure).await;
+    }
+    if arguments.next_if(|argument| argument == "uploads").is_some() {
+        return uploads::measure(arguments.next().map_or(Ok(uploads::SECONDS), |text| text.parse())?).await;
     }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();

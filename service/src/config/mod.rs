@@ -33,6 +33,7 @@ use crate::{
     postgres::SourceConfig,
     rate_limit::RateLimits,
     secret::Secret,
+    write::TransactionPolicy,
 };
 
 /// Port of the service where none is configured.
@@ -134,6 +135,8 @@ pub struct WriteConfig {
     pub remember_for: Duration,
     /// How long conflicts are kept that were decided.
     pub keep_conflicts_for: Duration,
+    /// What of a batch is committed at once.
+    pub transaction: TransactionPolicy,
 }
 
 /// Bounds of one service process.

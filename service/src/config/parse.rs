@@ -21,6 +21,7 @@ use crate::{
     postgres::{Failover, PgError, SourceConfig, TlsMode},
     rate_limit::{RateLimits, Rates},
     secret::Secret,
+    write::TransactionPolicy,
 };
 
 /// What is served before anything is deployed over HTTP.
@@ -311,8 +312,9 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
     };
     let remember_for = days("remember_days", 7)?;
     let keep_conflicts_for = days("conflict_history_days", 90)?;
+    let transaction = section.take("transaction").as_ref().map_or(Ok(TransactionPolicy::default()), transaction)?;
     section.finish()?;
-    let config = WriteConfig { source: source.clone(), role, remember_for, keep_conflicts_for };
+    let config = WriteConfig { source: source.clone(), role, transaction, remember_for, keep_conflicts_for };
     let Some(uri) = uri else { return Ok(config) };
     let place = uri.place.clone();
     let write = SourceConfig::from_uri(&uri.into_text()?).map_err(|error| source_error(&place, error))?;
@@ -324,6 +326,14 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
         ..write
     };
     Ok(WriteConfig { source: write, ..config })
+}
+
+fn transaction(node: &Node) -> Result<TransactionPolicy, ConfigError> {
+    match &node.value {
+        Value::Text(text) if text == "batch" => Ok(TransactionPolicy::Batch),
+        Value::Text(text) if text == "tx_id" => Ok(TransactionPolicy::TxId),
+        _ => Err(node.invalid("must be batch or tx_id")),
+    }
 }
 
 fn limits(root: &mut Section) -> Result<Limits, ConfigError> {

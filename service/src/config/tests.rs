@@ -34,6 +34,7 @@ fn defaults_hold_where_nothing_is_said() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.rules.text, "bucket_definitions: {}");
     assert_eq!((config.write.role, config.write.source.user), (None, "role".to_owned()));
+    assert_eq!(config.write.transaction, TransactionPolicy::Batch);
     assert_eq!(config.warnings, [""; 0]);
 }
 
@@ -94,6 +95,15 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     let config = Config::parse(&text, &path, &environment).unwrap();
     assert_eq!(config.write.role.as_deref(), Some("kairos_write"));
     assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn what_uploads_commit_at_once_is_read() {
+    let config = |transaction: &str| parse(&format!("{MINIMAL}write: {{transaction: {transaction}}}\n"));
+    assert_eq!(config("tx_id").unwrap().write.transaction, TransactionPolicy::TxId);
+    assert_eq!(config("batch").unwrap().write.transaction, TransactionPolicy::Batch);
+    let error = config("operation").err().unwrap().to_string();
+    assert!(error.contains("`write.transaction`") && error.contains("must be batch or tx_id"), "{error}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl WriteHead {
     /// The insert position, not the written one: it also lies behind commits that did not wait for the disk
     /// (`synchronous_commit = off`).
     async fn read_position(&self) -> Result<Lsn, PgError> {
-        let row = self.client().await?.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+        let row = self.client().await?.query_typed_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
         let text: String = row.try_get(0)?;
         text.parse().map_err(|_| PgError::Protocol("pg_current_wal_insert_lsn"))
     }
@@ -37,7 +37,7 @@ impl WriteHead {
     /// it replication, at once; any other message waits for `wal_writer_delay`.
     async fn write_message(&self) -> Result<(), PgError> {
         let statement = "SELECT pg_logical_emit_message(true, 'kairos', 'ping')";
-        self.client().await?.execute(statement, &[]).await?;
+        self.client().await?.execute_typed(statement, &[]).await?;
         Ok(())
     }
 

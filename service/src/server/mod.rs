@@ -205,6 +205,7 @@ fn api_state(
     }
     let options = WriteOptions {
         role: config.write.role.clone(),
+        transaction: config.write.transaction,
         batch_bytes_max: config.limits.body_bytes_max,
         remember_for: config.write.remember_for,
         keep_conflicts_for: config.write.keep_conflicts_for,

@@ -1,13 +1,17 @@
-//! A batch as one Postgres transaction: each operation under a savepoint, so that a refused one undoes only itself.
+//! A batch as one Postgres transaction: each operation under a savepoint, or several together (group), so that a refused
+//! one undoes only itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Client, Transaction};
-use futures_util::future::join;
+use futures_util::{
+    TryFutureExt,
+    future::{join, try_join, try_join3},
+};
 use kairos_sync_protocol::upload::CrudEntry;
 use kairos_sync_rules::{ConflictStrategy, SyncPlan, WriteOrigin, WritePolicy};
 use serde_json::Value;
@@ -17,21 +21,24 @@ use super::{
     Work,
     catalog::{Catalog, Table},
     conflict_log::{self, Judged},
+    group::{self, Pace},
     ledger::{self, Answer, Key},
     limits, object_bytes,
     operation::{self, UNKNOWN_COLUMN, Write},
     preferences::{self, Preferences},
     refusal::{Refusal, Verdict, is_constraint, judge},
-    row::RowWrite,
+    row::{self, RowWrite},
+    script::{Stage, Values},
 };
 
 /// Statements kept prepared on a connection. Devices may send any set of columns, so there must be an end.
 const STATEMENTS_MAX: usize = 256;
-/// Bytes of rows that come back with conflicts, in all of an answer. Beyond that conflicts are told without them; the
-/// rows come by the stream anyway.
-const ROW_BYTES_MAX: usize = 4 << 20;
 /// Ends the savepoint of the last operation and begins the next one's, in one message.
-const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT operation; SAVEPOINT operation";
+pub(super) const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT operation; SAVEPOINT operation";
+
+/// Until the end of the transaction.
+const CLAIMS: &str = "SELECT set_config('request.jwt.claims', $1, true)";
+const ROLE: &str = "SELECT set_config('role', $1, true)";
 
 /// What every batch of a writer needs.
 #[derive(Debug)]
@@ -42,16 +49,19 @@ pub(super) struct Context<'a> {
     pub(super) schema: &'a str,
     pub(super) deadline: Duration,
     pub(super) value_bytes_max: usize,
+    pub(super) group_size_max: usize,
 }
 
-/// A user's upload.
-#[derive(Debug)]
+/// A user's upload, or a part of it that is committed by itself.
+#[derive(Debug, Clone)]
 pub(super) struct Upload<'a> {
     pub(super) user_id: &'a str,
     /// What the rules know of it; the token's `sub` is `user_id`.
     pub(super) origin: WriteOrigin,
     pub(super) client_id: Option<&'a str>,
     pub(super) entries: &'a [CrudEntry],
+    /// Bytes of rows that may come back with conflicts.
+    pub(super) row_bytes_max: usize,
     pub(super) received_at: Instant,
 }
 
@@ -89,11 +99,29 @@ pub(super) struct Answered {
     pub(super) strategy: Option<&'static str>,
 }
 
+impl Answered {
+    /// Of the row that comes with it.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.answer.theirs.as_ref().map_or(0, object_bytes)
+    }
+}
+
+/// An operation, and another strategy than the table's if one was chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operation<'a> {
+    pub(super) entry: &'a CrudEntry,
+    pub(super) strategy: Option<&'a ConflictStrategy>,
+    /// It is more than its table takes at a time.
+    pub(super) is_beyond: bool,
+}
+
 /// Why one operation ends.
 pub(super) enum Stop {
     Refused(Refusal),
     /// Not this operation's fault: the batch ends.
     Failed(Error),
+    /// It cannot be told from what was sent already. Never where each statement is sent when it is asked for.
+    Unknown,
 }
 
 impl From<Refusal> for Stop {
@@ -124,48 +152,88 @@ impl Work for Upload<'_> {
         let keys: Vec<Option<Key>> =
             self.entries.iter().map(|entry| ledger::key(self.user_id, self.client_id, entry)).collect();
         let tx = client.transaction().await?;
-        configure(&tx, context.deadline).await?;
-        let mut known = recall(&tx, self, &keys).await.map_err(BatchError::Ledger)?;
+        let configured = configure(&tx, context.deadline).map_err(BatchError::Postgres);
+        let recalled = recall(&tx, self, &keys).map_err(BatchError::Ledger);
+        let ((), mut known) = try_join(configured, recalled).await?;
         let preferences = prefer(context, &tx, self).await.map_err(BatchError::Ledger)?;
         begin(context, &tx, self, constraints).await?;
-        let mut answers = Vec::with_capacity(self.entries.len());
-        let mut fresh = Vec::new();
-        let mut row_bytes_left = ROW_BYTES_MAX;
-        let beyond = limits::beyond(context.plan, self.entries);
-        for (position, (entry, key)) in self.entries.iter().zip(keys).enumerate() {
-            let chosen = preferences.get(&entry.table);
-            let strategy = chosen.or_else(|| Some(context.plan.write_policy(&entry.table)?.conflict()));
-            let strategy = strategy.map(ConflictStrategy::name);
-            if let Some(answer) = key.and_then(|key| known.get(&key)) {
-                answers.push(Answered { answer: answer.clone(), is_repeated: true, strategy });
-                continue;
-            }
-            let mut answer = if beyond.contains(&position) {
-                limits::too_many().into()
-            } else {
-                answer(context, &tx, self, entry, chosen).await?
-            };
-            let row_bytes = answer.theirs.as_ref().map_or(0, object_bytes);
-            match row_bytes_left.checked_sub(row_bytes) {
-                Some(left) => row_bytes_left = left,
-                None => answer.theirs = None,
-            }
-            if let Some(key) = key {
-                let remembered = Answer { theirs: None, ..answer.clone() };
-                known.insert(key, remembered.clone());
-                fresh.push((key, remembered));
-            }
-            answers.push(Answered { answer, is_repeated: false, strategy });
-        }
-        end(context, &tx).await?;
-        if !fresh.is_empty() {
-            ledger::record(&tx, &fresh).await.map_err(BatchError::Ledger)?;
-        }
+        let places = unanswered(&keys, &known);
+        let taken = take(context, &tx, self, &places, &preferences).await?;
+        let remembered = |index: usize| Some((keys[index]?, Answer { theirs: None, ..taken.get(&index)?.clone() }));
+        let fresh: Vec<(Key, Answer)> = places.into_iter().filter_map(remembered).collect();
+        // Sent in this order, without waiting in between: the ledger is not the write role's.
+        try_join(end(context, &tx), remember(&tx, &fresh).map_err(BatchError::Ledger)).await?;
+        known.extend(fresh);
+        let answers = assemble(context, self, &keys, taken, &known, &preferences);
         let judged = judged(context, self, &answers, &preferences);
         conflict_log::record(&tx, self, &judged).await.map_err(BatchError::Ledger)?;
         tx.commit().await?;
         Ok(answers)
     }
+}
+
+/// Places of the operations that have no answer yet; of one that comes several times, the first.
+fn unanswered(keys: &[Option<Key>], known: &HashMap<Key, Answer>) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let mut is_new = |key: Option<Key>| key.is_none_or(|key| !known.contains_key(&key) && seen.insert(key));
+    (0..keys.len()).filter(|&index| is_new(keys[index])).collect()
+}
+
+/// Takes the operations at these places, in their order. Answers by place.
+async fn take(
+    context: &Context<'_>,
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    places: &[usize],
+    preferences: &Preferences,
+) -> Result<HashMap<usize, Answer>, Error> {
+    let mut taken = HashMap::with_capacity(places.len());
+    let mut row_bytes_left = upload.row_bytes_max;
+    let mut pace = Pace::new(context.group_size_max);
+    let beyond = limits::beyond(context.plan, upload.entries);
+    while let Some(left) = places.get(taken.len()..).filter(|left| !left.is_empty()) {
+        let operation = |&index: &usize| {
+            let entry = &upload.entries[index];
+            Operation { entry, strategy: preferences.get(&entry.table), is_beyond: beyond.contains(&index) }
+        };
+        let operations: Vec<_> = left.iter().take(context.group_size_max).map(operation).collect();
+        let answers = group::take(context, tx, upload, &operations, &mut pace).await?;
+        for (&index, mut answer) in left.iter().zip(answers) {
+            let row_bytes = answer.theirs.as_ref().map_or(0, object_bytes);
+            match row_bytes_left.checked_sub(row_bytes) {
+                Some(left) => row_bytes_left = left,
+                None => answer.theirs = None,
+            }
+            taken.insert(index, answer);
+        }
+    }
+    Ok(taken)
+}
+
+async fn remember(tx: &Transaction<'_>, fresh: &[(Key, Answer)]) -> Result<(), Error> {
+    if fresh.is_empty() { Ok(()) } else { ledger::record(tx, fresh).await }
+}
+
+/// The answers in the order of the batch: those of now, and those given before.
+fn assemble(
+    context: &Context<'_>,
+    upload: &Upload<'_>,
+    keys: &[Option<Key>],
+    mut taken: HashMap<usize, Answer>,
+    known: &HashMap<Key, Answer>,
+    preferences: &Preferences,
+) -> Vec<Answered> {
+    let answered = |(index, entry): (usize, &CrudEntry)| {
+        let policy = context.plan.write_policy(&entry.table);
+        let strategy = preferences.get(&entry.table).or_else(|| policy.map(WritePolicy::conflict));
+        let strategy = strategy.map(ConflictStrategy::name);
+        let (answer, is_repeated) = match taken.remove(&index) {
+            Some(answer) => (answer, false),
+            None => (known.get(keys[index].as_ref()?)?.clone(), true),
+        };
+        Some(Answered { answer, is_repeated, strategy })
+    };
+    upload.entries.iter().enumerate().filter_map(answered).collect()
 }
 
 /// From here on statements are those of the user, each operation under the savepoint.
@@ -175,21 +243,32 @@ pub(super) async fn begin(
     upload: &Upload<'_>,
     constraints: Constraints,
 ) -> Result<(), BatchError> {
-    assume_role(tx, context, upload).await?;
-    if constraints == Constraints::Immediate {
-        tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
-    }
-    Ok(tx.batch_execute("SAVEPOINT operation").await?)
+    let (set_claims, set_role) = (tx.prepare_cached(CLAIMS).await?, tx.prepare_cached(ROLE).await?);
+    let claims = Value::Object(upload.origin.token().clone()).to_string();
+    let claims = async { tx.query_one(&set_claims, &[&claims]).await.map_err(BatchError::Postgres) };
+    let role = async {
+        match context.role {
+            Some(role) => tx.query_one(&set_role, &[&role]).await.map(drop).map_err(BatchError::Role),
+            None => Ok(()),
+        }
+    };
+    let savepoint = tx.batch_execute(match constraints {
+        Constraints::AsDeclared => "SAVEPOINT operation",
+        Constraints::Immediate => "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT operation",
+    });
+    // Sent in this order, without waiting in between.
+    try_join3(claims, role, savepoint.map_err(BatchError::Postgres)).await?;
+    Ok(())
 }
 
 /// Until here.
 pub(super) async fn end(context: &Context<'_>, tx: &Transaction<'_>) -> Result<(), BatchError> {
-    tx.batch_execute("RELEASE SAVEPOINT operation; SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|error| {
-        if is_constraint(&error) { BatchError::Deferred(error) } else { BatchError::Postgres(error) }
-    })?;
-    if context.role.is_some() {
-        tx.batch_execute("SET LOCAL ROLE NONE").await?;
-    }
+    let constraints = tx.batch_execute("RELEASE SAVEPOINT operation; SET CONSTRAINTS ALL IMMEDIATE");
+    let constraints = constraints
+        .map_err(|error| if is_constraint(&error) { BatchError::Deferred(error) } else { BatchError::Postgres(error) });
+    let role = async { if context.role.is_some() { tx.batch_execute("SET LOCAL ROLE NONE").await } else { Ok(()) } };
+    // Sent in this order, without waiting in between.
+    try_join(constraints, role.map_err(BatchError::Postgres)).await?;
     Ok(())
 }
 
@@ -243,33 +322,24 @@ async fn recall(
 ) -> Result<HashMap<Key, Answer>, Error> {
     let keys: Vec<Key> = keys.iter().flatten().copied().collect();
     let Some(client_id) = upload.client_id.filter(|_| !keys.is_empty()) else { return Ok(HashMap::new()) };
-    ledger::lock(tx, upload.user_id, client_id).await?;
-    // A statement of its own, after the lock: it sees what the one before committed.
-    Ok(ledger::read(tx, &keys).await?.into_iter().collect())
-}
-
-/// Claims and role, until the end of the transaction.
-async fn assume_role(tx: &Transaction<'_>, context: &Context<'_>, upload: &Upload<'_>) -> Result<(), BatchError> {
-    let claims = Value::Object(upload.origin.token().clone()).to_string();
-    let statement = tx.prepare_cached("SELECT set_config('request.jwt.claims', $1, true)").await?;
-    tx.query_one(&statement, &[&claims]).await?;
-    if let Some(role) = context.role {
-        let statement = tx.prepare_cached("SELECT set_config('role', $1, true)").await?;
-        tx.query_one(&statement, &[&role]).await.map_err(BatchError::Role)?;
+    for sql in [ledger::LOCK, ledger::READ] {
+        tx.prepare_cached(sql).await?;
     }
-    Ok(())
+    // What is prepared is sent when it is first polled, hence in this order. The reading is a statement of its own after
+    // the lock: it sees what the upload before committed.
+    let ((), known) = try_join(ledger::lock(tx, upload.user_id, client_id), ledger::read(tx, &keys)).await?;
+    Ok(known.into_iter().collect())
 }
 
-/// Runs one operation, under another strategy than the table's if one is given.
+/// Takes one operation by itself.
 pub(super) async fn answer(
     context: &Context<'_>,
     tx: &Transaction<'_>,
     upload: &Upload<'_>,
-    entry: &CrudEntry,
-    strategy: Option<&ConflictStrategy>,
+    operation: Operation<'_>,
 ) -> Result<Answer, Error> {
     // Polled in this order, so the savepoint is sent first; its answer is not waited for.
-    let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, entry, strategy)).await;
+    let (begun, executed) = join(tx.batch_execute(NEXT_SAVEPOINT), execute(context, tx, upload, operation)).await;
     begun?;
     match executed {
         Ok(answer) => Ok(answer),
@@ -278,6 +348,7 @@ pub(super) async fn answer(
             Ok(refusal.into())
         }
         Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::Unknown) => unreachable!("each statement is sent when it is asked for"),
     }
 }
 
@@ -285,9 +356,49 @@ async fn execute(
     context: &Context<'_>,
     tx: &Transaction<'_>,
     upload: &Upload<'_>,
-    entry: &CrudEntry,
-    strategy: Option<&ConflictStrategy>,
+    operation: Operation<'_>,
 ) -> Result<Answer, Stop> {
+    plan(context, tx, upload, operation).await?.run(&Stage::Live(tx), &upload.origin).await
+}
+
+/// An operation that may go to Postgres.
+#[derive(Debug, Clone)]
+pub(super) struct Planned<'a> {
+    table: Arc<Table>,
+    policy: &'a WritePolicy,
+    strategy: &'a ConflictStrategy,
+    fraction_digits: Option<u8>,
+    pub(super) write: Write,
+}
+
+impl Planned<'_> {
+    /// What it does to the row, where that does not depend on how the row is.
+    pub(super) fn foreseen(&self) -> Option<[(String, Values); 2]> {
+        row::foreseen(&self.table, self.policy, self.strategy, &self.write)
+    }
+
+    pub(super) async fn run(self, stage: &Stage<'_>, origin: &WriteOrigin) -> Result<Answer, Stop> {
+        let Self { table, policy, strategy, fraction_digits, write } = self;
+        RowWrite { stage, table: &table, policy, strategy, origin, fraction_digits, write }.run().await
+    }
+}
+
+/// Whether what the operation writes depends on how the row is.
+pub(super) fn asks_for_row(context: &Context<'_>, Operation { entry, strategy, .. }: Operation<'_>) -> bool {
+    let strategy = strategy.or_else(|| Some(context.plan.write_policy(&entry.table)?.conflict()));
+    strategy.is_some_and(|strategy| row::asks_for_row(strategy, operation::write_op(entry.op)))
+}
+
+/// What to do, as rules and description of the table allow it.
+pub(super) async fn plan<'a>(
+    context: &Context<'a>,
+    tx: &Transaction<'_>,
+    upload: &Upload<'_>,
+    Operation { entry, strategy, is_beyond }: Operation<'a>,
+) -> Result<Planned<'a>, Stop> {
+    if is_beyond {
+        return Err(limits::too_many().into());
+    }
     let policy = context.plan.write_policy(&entry.table).ok_or_else(|| {
         let table = operation::named(&entry.table);
         Refusal::new("WRITE_NO_RULE", format!("no write rule for table {table}: add it under `write_rules`"))
@@ -305,7 +416,7 @@ async fn execute(
     }
     let strategy = strategy.unwrap_or(policy.conflict());
     let fraction_digits = context.plan.compatibility().timestamp_fraction_digits_max;
-    RowWrite { tx, table: &table, policy, strategy, origin: &upload.origin, fraction_digits, write }.run().await
+    Ok(Planned { table, policy, strategy, fraction_digits, write })
 }
 
 async fn prepare(

@@ -13,6 +13,9 @@ use super::refusal::Refusal;
 /// Rows one pruning deletes at most, so that it stays short.
 const PRUNE_MAX: i64 = 10_000;
 
+pub(super) const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock($1)";
+pub(super) const READ: &str = "SELECT key, outcome, code, message FROM kairos.write_ledger WHERE key = ANY ($1)";
+
 /// What became of a write: the part of its result that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -69,15 +72,17 @@ pub(super) fn digest(parts: &[&str]) -> Key {
 pub(super) async fn lock(tx: &Transaction<'_>, user_id: &str, client_id: &str) -> Result<(), Error> {
     let digest = digest(&[user_id, client_id]);
     let number = digest.iter().take(8).fold(0_i64, |number, &byte| number << 8 | i64::from(byte));
-    let statement = tx.prepare_cached("SELECT pg_catalog.pg_advisory_xact_lock($1)").await?;
+    let statement = tx.prepare_cached(LOCK).await?;
     tx.execute(&statement, &[&number]).await?;
     Ok(())
 }
 
-/// The answers given before.
+/// The answers given before. A statement of its own, after the lock: it sees what the upload before committed.
 pub(super) async fn read(tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<(Key, Answer)>, Error> {
-    let sql = "SELECT key, outcome, code, message FROM kairos.write_ledger WHERE key = ANY ($1)";
-    let statement = tx.prepare_cached(sql).await?;
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = tx.prepare_cached(READ).await?;
     let keys: Vec<&[u8]> = keys.iter().map(Key::as_slice).collect();
     let rows = tx.query(&statement, &[&keys]).await?;
     let known = rows.iter().filter_map(|row| {

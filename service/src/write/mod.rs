@@ -1,8 +1,9 @@
 //! Local writes of devices into Postgres.
 //!
 //! ```text
-//! UploadBatch ─► limits, rates ─► one transaction: answers given before (ledger) ─► role and claims
-//!   ─► per operation (batch): write rule (operation) ─► locked read ─► check ─► conflict ─► write ─► check (row)
+//! UploadBatch ─► limits, rates ─► parts (transaction) ─► for each one transaction: answers given before (ledger) ─► role and claims
+//!   ─► per operation (batch, or several at once: group): write rule (operation) ─► locked read ─► check ─► conflict
+//!      ─► write ─► check (row)
 //!   ─► answers remembered, what was not taken kept (conflict_log) ─► commit ─► write checkpoint ─► UploadResponse
 //! Resolve ─► one transaction: the conflict, locked ─► the write, as above (resolution) ─► its end ─► commit
 //! ```
@@ -12,8 +13,10 @@
 //! - No rule, no write. A write rule decides, and row-level security decides as well where `write.role` is set.
 //! - The check holds for the row as it is and for the row as it became; in between the row is locked.
 //! - One upload has one effect, however often, in parallel, and on however many nodes it arrives; it gets one answer.
+//! - Operations have the outcomes they have one by one, in their order, also where they are sent together.
 //! - A refused operation is an answer, not an error: it never keeps the writes behind it from being taken.
-//! - What is not an operation's fault is an error of the whole upload: nothing is written, the client keeps it.
+//! - What is not an operation's fault is an error of the whole upload: nothing of the transaction is written, the client
+//!   keeps the batch and sends it again.
 //! - Names are quoted, values are parameters. No value is in a message, an error or a log.
 //!
 //! Start reading at [`Writer::upload`], then `batch`.
@@ -24,6 +27,7 @@ mod conflict;
 mod conflict_log;
 mod conflicts;
 mod error;
+mod group;
 mod ledger;
 mod limits;
 mod operation;
@@ -31,7 +35,9 @@ mod preferences;
 mod refusal;
 mod resolution;
 mod row;
+mod script;
 mod statement;
+mod transaction;
 mod value;
 
 use std::{
@@ -61,7 +67,13 @@ use crate::{auth::Principal, iso8601::iso8601_microseconds, metrics::Metrics, ra
 
 pub use conflict_log::ConflictFilter;
 pub use error::{Cause, ConflictError, UploadError};
+pub use transaction::TransactionPolicy;
 
+/// Bytes of rows that come back with conflicts, in all of an answer. Beyond that conflicts are told without them; the
+/// rows come by the stream anyway.
+const ROW_BYTES_MAX: usize = 4 << 20;
+/// More would save little: by then few round trips are left.
+const GROUP_SIZE_MAX: usize = 64;
 /// How often a batch is run when it meets others.
 const ATTEMPTS_MAX: u32 = 6;
 /// Doubled with each attempt; the sixth begins after half a second.
@@ -76,6 +88,8 @@ pub struct WriteOptions {
     pub role: Option<String>,
     /// Schema of table names without one.
     pub schema: String,
+    /// What is committed at once.
+    pub transaction: TransactionPolicy,
     /// For a whole upload, waiting for a connection included.
     pub deadline: Duration,
     /// Operations in a batch.
@@ -84,6 +98,8 @@ pub struct WriteOptions {
     pub batch_bytes_max: usize,
     /// Bytes of one value.
     pub value_bytes_max: usize,
+    /// Operations sent together; 1: each waits for the one before.
+    pub group_size_max: usize,
     /// How long answers are remembered. A device that was not answered and returns later than this may write twice.
     pub remember_for: Duration,
     /// How long conflicts are kept that were decided.
@@ -95,10 +111,12 @@ impl Default for WriteOptions {
         Self {
             role: None,
             schema: "public".to_owned(),
+            transaction: TransactionPolicy::default(),
             deadline: Duration::from_secs(30),
             operations_max: 10_000,
             batch_bytes_max: 16 << 20,
             value_bytes_max: 1 << 20,
+            group_size_max: GROUP_SIZE_MAX,
             remember_for: Duration::from_hours(7 * 24),
             keep_conflicts_for: Duration::from_hours(90 * 24),
         }
@@ -164,7 +182,8 @@ impl Writer {
         Self { pool, plan, options, checkpoints, metrics, catalog, rates, last_pruned }
     }
 
-    /// Takes a batch: all of it or, on an error, nothing. Operations that are refused are answered so.
+    /// Takes a batch: all of it or, on an error, nothing, or the parts before the one that failed, as
+    /// [`TransactionPolicy`] says. Operations that are refused are answered so.
     ///
     /// # Errors
     /// [`UploadError`]; the client keeps the batch and may send it again, whatever became of it.
@@ -172,9 +191,17 @@ impl Writer {
         self.check_limits(&batch)?;
         self.check_rates(&principal.user_id, &batch)?;
         let upload = upload(principal, batch.client_id.as_deref(), &batch.batch);
-        let answers = self.write_in_time(&upload).await?;
+        let until = self.deadline();
+        let mut answers = Vec::with_capacity(batch.batch.len());
+        let mut row_bytes_max = upload.row_bytes_max;
+        for entries in self.options.transaction.divide(&upload) {
+            let part = Upload { entries, row_bytes_max, ..upload.clone() };
+            let taken = self.write_until(until, &part).await?;
+            self.count(entries, &taken);
+            row_bytes_max -= taken.iter().map(Answered::row_bytes).sum::<usize>();
+            answers.extend(taken);
+        }
         let write_checkpoint = self.checkpoints.create(upload.user_id, upload.client_id).await;
-        self.count(&batch.batch, &answers);
         let results = batch.batch.into_iter().zip(answers);
         let results = results.map(|(entry, answered)| result(entry, answered.answer)).collect();
         Ok(UploadResponse { write_checkpoint, results })
@@ -202,7 +229,14 @@ impl Writer {
     }
 
     async fn write_in_time<W: Work>(&self, work: &W) -> Result<W::Done, UploadError> {
-        let until = tokio::time::Instant::now() + self.options.deadline;
+        self.write_until(self.deadline(), work).await
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.options.deadline
+    }
+
+    async fn write_until<W: Work>(&self, until: tokio::time::Instant, work: &W) -> Result<W::Done, UploadError> {
         let mut client = None;
         let written = tokio::time::timeout_at(until, Box::pin(self.write(&mut client, work))).await;
         match (written, client) {
@@ -230,6 +264,7 @@ impl Writer {
             schema: &self.options.schema,
             deadline: self.options.deadline,
             value_bytes_max: self.options.value_bytes_max,
+            group_size_max: self.options.group_size_max.max(1),
         };
         let mut constraints = Constraints::AsDeclared;
         let mut attempts = 1;
@@ -344,7 +379,8 @@ fn upload<'a>(principal: &'a Principal, client_id: Option<&'a str>, entries: &'a
     let mut claims = principal.claims.clone();
     claims.insert("sub".to_owned(), Value::String(principal.user_id.clone()));
     let origin = WriteOrigin::new(claims, client_id, iso8601_microseconds(SystemTime::now()));
-    Upload { user_id: &principal.user_id, origin, client_id, entries, received_at: Instant::now() }
+    let row_bytes_max = ROW_BYTES_MAX;
+    Upload { user_id: &principal.user_id, origin, client_id, entries, row_bytes_max, received_at: Instant::now() }
 }
 
 fn result(entry: CrudEntry, answer: Answer) -> OpResult {

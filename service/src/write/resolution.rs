@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Work,
-    batch::{self, BatchError, Constraints, Context, Upload},
+    batch::{self, BatchError, Constraints, Context, Operation, Upload},
     conflict_log,
     error::ConflictError,
     ledger::Answer,
@@ -79,8 +79,9 @@ impl Resolution<'_> {
     ) -> Result<(CrudEntry, Answer), BatchError> {
         let entry = entry(conflict, self.wanted, policy);
         let strategy = strategy(conflict, policy);
+        let operation = Operation { entry: &entry, strategy: strategy.as_ref(), is_beyond: false };
         batch::begin(context, tx, &self.upload, constraints).await?;
-        let answer = batch::answer(context, tx, &self.upload, &entry, strategy.as_ref()).await?;
+        let answer = batch::answer(context, tx, &self.upload, operation).await?;
         batch::end(context, tx).await?;
         Ok((entry, answer))
     }

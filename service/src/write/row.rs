@@ -4,11 +4,10 @@ mod soft_delete;
 
 use std::borrow::Cow;
 
-use deadpool_postgres::Transaction;
 use kairos_sync_protocol::upload::Outcome;
 use kairos_sync_rules::{ConflictStrategy, SqlValue, WriteOp, WriteOrigin, WritePolicy};
 use serde_json::{Map, Value};
-use tokio_postgres::{Error, Row, Statement, types::ToSql};
+use tokio_postgres::Row;
 
 use super::{
     batch::Stop,
@@ -17,13 +16,14 @@ use super::{
     ledger::Answer,
     operation::{Write, unknown_column},
     refusal::{Refusal, Verdict, judge},
+    script::{Effect, NoResult, Stage, Values},
     statement::{self, Form},
-    value::{Kind, TextParameter, json},
+    value::{Kind, json},
 };
 
 /// One write on its way to its row.
 pub(super) struct RowWrite<'a> {
-    pub(super) tx: &'a Transaction<'a>,
+    pub(super) stage: &'a Stage<'a>,
     pub(super) table: &'a Table,
     pub(super) policy: &'a WritePolicy,
     /// The policy's, unless somebody chose another.
@@ -36,19 +36,15 @@ pub(super) struct RowWrite<'a> {
 
 type CheckedRow = Vec<(String, SqlValue)>;
 
-/// Columns to set, ascending, and their values as text.
-type Values = Vec<(usize, Option<String>)>;
-
 impl RowWrite<'_> {
     /// The row as it is decides first, then the row as it became, which Postgres returns: after casts, defaults and
     /// triggers. What was written before a refusal is undone with the savepoint.
     pub(super) async fn run(mut self) -> Result<Answer, Stop> {
-        let select = self.tx.prepare_cached(&statement::select(self.table, self.write.key)).await?;
-        let old = self.read(&select).await?;
+        let old = self.read().await?;
         match (self.write.op, old) {
             (WriteOp::Put, None) => {
                 let values = self.take_values().await?;
-                self.insert(&select, values).await
+                self.insert(values).await
             }
             (WriteOp::Patch, None) if self.compares_with_base() => Ok(conflict("the row is gone", None)),
             (WriteOp::Patch | WriteOp::Delete, None) => Ok(Outcome::Applied.into()),
@@ -80,12 +76,12 @@ impl RowWrite<'_> {
         {
             let position = self.position(column)?;
             let sent = values.iter().position(|(sent, _)| *sent == position).map(|index| values.remove(index).1);
-            let clamp = self.tx.prepare_cached(&statement::clamp(self.table, position)).await?;
-            let clamped = self.query(&clamp, &[(position, sent.flatten())]).await.map_err(|stop| match stop {
+            let clamp = statement::clamp(self.table, position);
+            let clamped = self.query(clamp, &vec![(position, sent.flatten())]).await.map_err(|stop| match stop {
                 Stop::Refused(_) => {
                     Refusal::new("WRITE_VALUE", format!("the value of column `{column}` is no moment in time")).into()
                 }
-                failed @ Stop::Failed(_) => failed,
+                other @ (Stop::Failed(_) | Stop::Unknown) => other,
             })?;
             values.push((position, clamped.and_then(|row| row.get(0))));
             values.sort_unstable();
@@ -98,7 +94,7 @@ impl RowWrite<'_> {
     }
 
     /// A plain INSERT: `ON CONFLICT DO UPDATE` would change a row that appeared since it was looked for, unchecked.
-    async fn insert(&self, select: &Statement, values: Values) -> Result<Answer, Stop> {
+    async fn insert(&self, values: Values) -> Result<Answer, Stop> {
         let mut inserted = Cow::Borrowed(&values);
         if let ConflictStrategy::Version { column } = self.strategy {
             let inserted = inserted.to_mut();
@@ -106,8 +102,7 @@ impl RowWrite<'_> {
             inserted.sort_unstable();
         }
         let sql = statement::insert(self.table, self.write.key, &positions(&inserted));
-        let insert = self.tx.prepare_cached(&sql).await?;
-        let refusal = match self.query(&insert, &inserted).await {
+        let refusal = match self.perform(sql, &inserted).await {
             Ok(new) => {
                 new.map_or(Ok(()), |new| self.accept(&new, None))?;
                 return Ok(Outcome::Applied.into());
@@ -115,8 +110,8 @@ impl RowWrite<'_> {
             Err(Stop::Refused(refusal)) => refusal,
             Err(stop) => return Err(stop),
         };
-        self.tx.batch_execute("ROLLBACK TO SAVEPOINT operation").await?;
-        match self.read(select).await? {
+        self.stage.undo().await.map_err(|no_result| self.stop(no_result, &Values::new()))?;
+        match self.read().await? {
             Some(old) => self.update(&old, values).await,
             None => Err(refusal.into()),
         }
@@ -152,8 +147,7 @@ impl RowWrite<'_> {
     /// Sets columns. No row comes back where a trigger of the app took the write elsewhere.
     async fn set(&self, values: &Values) -> Result<Option<Row>, Stop> {
         let sql = statement::update(self.table, self.write.key, &positions(values));
-        let update = self.tx.prepare_cached(&sql).await?;
-        self.query(&update, values).await
+        self.perform(sql, values).await
     }
 
     async fn delete(&self, old: &CheckedRow) -> Result<Answer, Stop> {
@@ -168,8 +162,7 @@ impl RowWrite<'_> {
         if let Some(column) = self.policy.soft_delete() {
             return self.mark_deleted(column, decided).await;
         }
-        let delete = self.tx.prepare_cached(&statement::delete(self.table, self.write.key)).await?;
-        self.query(&delete, &[]).await?;
+        self.perform(statement::delete(self.table, self.write.key), &Values::new()).await?;
         Ok(Outcome::Applied.into())
     }
 
@@ -261,8 +254,7 @@ impl RowWrite<'_> {
             .flat_map(|&(position, _)| [(position, base(position).flatten()), (position, sent(position))])
             .collect();
         let sql = statement::compare(self.table, self.write.key, compared);
-        let statement = self.tx.prepare_cached(&sql).await?;
-        let Some(row) = self.query(&statement, &parameters).await? else { return Ok(Vec::new()) };
+        let Some(row) = self.query(sql, &parameters).await? else { return Ok(Vec::new()) };
         let [stored, seen, wanted, calculated]: [Vec<Option<String>>; 4] =
             [row.get(0), row.get(1), row.get(2), row.get(3)];
         let printed = stored.into_iter().zip(seen).zip(wanted).zip(calculated);
@@ -276,10 +268,8 @@ impl RowWrite<'_> {
         Ok(fields.collect())
     }
 
-    async fn is_later(&self, position: usize, time: &[(usize, Option<String>)]) -> Result<bool, Stop> {
-        let sql = statement::is_later(self.table, self.write.key, position);
-        let statement = self.tx.prepare_cached(&sql).await?;
-        let row = self.query(&statement, time).await?;
+    async fn is_later(&self, position: usize, time: &Values) -> Result<bool, Stop> {
+        let row = self.query(statement::is_later(self.table, self.write.key, position), time).await?;
         Ok(row.is_some_and(|row| row.get::<_, Option<&str>>(0) == Some("true")))
     }
 
@@ -325,17 +315,19 @@ impl RowWrite<'_> {
         }
     }
 
-    async fn read(&self, select: &Statement) -> Result<Option<CheckedRow>, Stop> {
-        Ok(self.query(select, &[]).await?.map(|row| self.checked_row(&row)))
+    async fn read(&self) -> Result<Option<CheckedRow>, Stop> {
+        let row = self.query(statement::select(self.table, self.write.key), &Values::new()).await?;
+        Ok(row.map(|row| self.checked_row(&row)))
     }
 
-    /// Runs a statement of the row's id and `values`.
-    async fn query(&self, statement: &Statement, values: &[(usize, Option<String>)]) -> Result<Option<Row>, Stop> {
-        let texts: Vec<TextParameter<'_>> = std::iter::once(TextParameter(Some(&self.write.id)))
-            .chain(values.iter().map(|(_, value)| TextParameter(value.as_deref())))
-            .collect();
-        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
-        self.tx.query_opt(statement, &parameters).await.map_err(|error| self.stop(error, values))
+    async fn query(&self, sql: String, values: &Values) -> Result<Option<Row>, Stop> {
+        let result = self.stage.ask(sql, &self.write.id, values, Effect::Read).await;
+        result.map_err(|no_result| self.stop(no_result, values))
+    }
+
+    async fn perform(&self, sql: String, values: &Values) -> Result<Option<Row>, Stop> {
+        let result = self.stage.ask(sql, &self.write.id, values, Effect::Write).await;
+        result.map_err(|no_result| self.stop(no_result, values))
     }
 
     fn checked_row(&self, row: &Row) -> CheckedRow {
@@ -343,7 +335,8 @@ impl RowWrite<'_> {
         columns.map(|(index, column)| (column.name.clone(), column.kind.parse(row.get(index)))).collect()
     }
 
-    fn stop(&self, error: Error, values: &[(usize, Option<String>)]) -> Stop {
+    fn stop(&self, no_result: NoResult, values: &Values) -> Stop {
+        let NoResult::Postgres(error) = no_result else { return Stop::Unknown };
         let names: Vec<&str> = values.iter().map(|&(position, _)| self.table.columns[position].name.as_str()).collect();
         match judge(&error, &names) {
             Verdict::Refuse(refusal) => Stop::Refused(refusal),
@@ -352,7 +345,35 @@ impl RowWrite<'_> {
     }
 }
 
-fn positions(values: &[(usize, Option<String>)]) -> Vec<usize> {
+/// Whether what is written depends on how the row is. (Whether it is written always does.)
+pub(super) fn asks_for_row(strategy: &ConflictStrategy, op: WriteOp) -> bool {
+    op == WriteOp::Put || *strategy != ConflictStrategy::ClientWins
+}
+
+/// The locked read and the write of an operation that writes the same whatever the row has, if the row is there.
+pub(super) fn foreseen(
+    table: &Table,
+    policy: &WritePolicy,
+    strategy: &ConflictStrategy,
+    write: &Write,
+) -> Option<[(String, Values); 2]> {
+    // Where rows are only marked, the mark decides.
+    if asks_for_row(strategy, write.op) || policy.soft_delete().is_some() {
+        return None;
+    }
+    let read = (statement::select(table, write.key), Values::new());
+    match write.op {
+        WriteOp::Put => None,
+        WriteOp::Patch => {
+            let changes = write.columns.iter().any(|position| !write.stamped.contains(position));
+            let values = || write.columns.iter().copied().zip(write.values.iter().cloned()).collect();
+            changes.then(|| [read, (statement::update(table, write.key, &write.columns), values())])
+        }
+        WriteOp::Delete => Some([read, (statement::delete(table, write.key), Values::new())]),
+    }
+}
+
+fn positions(values: &Values) -> Vec<usize> {
     values.iter().map(|(position, _)| *position).collect()
 }
 

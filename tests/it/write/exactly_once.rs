@@ -13,7 +13,7 @@ use super::{Desk, as_write_role, batch, codes, habit, principal, rules};
 use crate::migrations::connect_to;
 
 /// Every write to a habit is counted by a trigger, so that a second effect shows.
-const COUNTED: &str = "
+pub(super) const COUNTED: &str = "
     CREATE TABLE effects (habit text);
     GRANT INSERT ON effects TO kairos_write;
     CREATE FUNCTION count_effect() RETURNS trigger LANGUAGE plpgsql AS

@@ -4,12 +4,14 @@ mod attention;
 mod conflict_model;
 mod conflicts;
 mod exactly_once;
+mod groups;
 mod limits;
 mod outcomes;
 mod ownership;
 mod soft_delete;
 mod stamps;
 mod table_limits;
+mod transactions;
 mod validators;
 mod values;
 

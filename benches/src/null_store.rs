@@ -134,13 +134,16 @@ impl BucketStore for NullStore {
         Ok(())
     }
 
-    fn put_write_checkpoint(
+    fn put_write_checkpoints(
         &self,
-        _key: &WriteCheckpointKey,
+        wanted: &[(WriteCheckpointKey, Option<WriteCheckpointId>)],
         head: Lsn,
-        requested: Option<WriteCheckpointId>,
-    ) -> Result<WriteCheckpoint, StorageError> {
-        Ok(WriteCheckpoint { id: requested.unwrap_or_default(), lsn: head })
+    ) -> Result<Vec<WriteCheckpoint>, StorageError> {
+        let put = |(_, requested): &(_, Option<WriteCheckpointId>)| WriteCheckpoint {
+            id: requested.unwrap_or_default(),
+            lsn: head,
+        };
+        Ok(wanted.iter().map(put).collect())
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

@@ -181,7 +181,7 @@ async fn rules_that_cannot_be_read_cost_a_copy_and_keep_no_upload_waiting() {
     replica.catch_up(&client).await;
     let key = WriteCheckpointKey("ann".to_owned());
     // A position of a history which the server has left, far ahead of where it is now.
-    replica.store.put_write_checkpoint(&key, Lsn::new(u64::MAX), None).expect("stores it");
+    replica.store.put_write_checkpoints(&[(key.clone(), None)], Lsn::new(u64::MAX)).expect("stores it");
     let prefix = replica.store.bucket_prefix().expect("a prefix");
     let stopped = replica.stop().await;
     let unreadable = StoredRules { serving: DeploymentNumber(0), state: b"of another release".as_slice().into() };

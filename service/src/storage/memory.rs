@@ -357,13 +357,13 @@ impl BucketStore for MemoryStore {
         Ok(())
     }
 
-    fn put_write_checkpoint(
+    fn put_write_checkpoints(
         &self,
-        key: &WriteCheckpointKey,
+        wanted: &[(WriteCheckpointKey, Option<WriteCheckpointId>)],
         head: Lsn,
-        requested: Option<WriteCheckpointId>,
-    ) -> Result<WriteCheckpoint, StorageError> {
-        Ok(self.change(|state| state.put_write_checkpoint(key, head, requested)))
+    ) -> Result<Vec<WriteCheckpoint>, StorageError> {
+        let put = |state: &mut State, (key, requested): &(_, _)| state.put_write_checkpoint(key, head, *requested);
+        Ok(self.change(|state| wanted.iter().map(|one| put(state, one)).collect()))
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

@@ -262,7 +262,7 @@ pub struct WriteCheckpoint {
 }
 
 impl WriteCheckpoint {
-    /// What is recorded once `head` is waited for, where `known` was. See [`BucketStore::put_write_checkpoint`].
+    /// What is recorded once `head` is waited for, where `known` was. See [`BucketStore::put_write_checkpoints`].
     fn after(known: Option<Self>, head: Lsn, requested: Option<WriteCheckpointId>) -> Self {
         let newest = known.map_or(WriteCheckpointId::ZERO, |known| known.id);
         match (known, requested) {
@@ -457,14 +457,25 @@ pub trait BucketStore: Send + Sync + 'static {
         Ok(self.view()?.bucket_prefix())
     }
 
-    /// Records that `key` waits for replication to pass `head`, durably, and returns what is recorded then. Without a
-    /// `requested` id the id grows by one. With one, what is recorded stays where its id is as large or larger.
+    /// Records that each key waits for replication to pass `head`, durably, and returns what is recorded then; all of
+    /// them or none. Without a requested id the id grows by one. With one, what is recorded stays where its id is as
+    /// large or larger.
+    fn put_write_checkpoints(
+        &self,
+        wanted: &[(WriteCheckpointKey, Option<WriteCheckpointId>)],
+        head: Lsn,
+    ) -> Result<Vec<WriteCheckpoint>, StorageError>;
+
+    /// One of [`put_write_checkpoints`](Self::put_write_checkpoints).
+    #[cfg(test)]
     fn put_write_checkpoint(
         &self,
         key: &WriteCheckpointKey,
         head: Lsn,
         requested: Option<WriteCheckpointId>,
-    ) -> Result<WriteCheckpoint, StorageError>;
+    ) -> Result<WriteCheckpoint, StorageError> {
+        self.put_write_checkpoints(&[(key.clone(), requested)], head).map(|stored| stored[0])
+    }
 
     /// Write checkpoints recorded so far count as reached: the positions they wait for are those of another source.
     fn release_write_checkpoints(&self) -> Result<(), StorageError>;

@@ -1,8 +1,9 @@
 //! Write checkpoints: how a client learns that its own upload has come back.
 //!
-//! A request reads the head of the source, stores it under the client's key, and then writes a message to the source,
-//! so that replication passes the head even where nobody else writes. Requests that come together share one reading:
-//! a batch reads the head only after all its requests have arrived, hence after their uploads were committed.
+//! A request reads the head of the source, stores it under the client's key, and is answered. Then a message is written
+//! to the source, so that replication passes the head even where nobody else writes; it is tried again until it is.
+//! Requests that come together share one reading, one commit and one message: a batch reads the head only after all its
+//! requests have arrived, hence after their uploads were committed.
 
 use std::{
     error::Error,
@@ -21,11 +22,13 @@ use tokio::{
 use super::{Hub, SyncError};
 use crate::{
     lsn::Lsn,
-    storage::{BucketStore, StorageError, WriteCheckpointKey},
+    storage::{BucketStore, StorageError, WriteCheckpoint, WriteCheckpointKey},
 };
 
 /// How long the source may take to tell its position, or to take a message.
 const SOURCE_DEADLINE: Duration = Duration::from_secs(5);
+/// Before the source is told again to pass its position.
+const NUDGE_PAUSE: Duration = Duration::from_secs(1);
 /// Batches under way at once; more would only cost connections to the source.
 const BATCHES_MAX: usize = 3;
 /// Requests that may wait for their batch.
@@ -160,30 +163,45 @@ impl Shared {
             Ok(ids) => ids.into_iter().map(|id| id.map_err(SyncError::from)).collect(),
             Err(error) => replies.iter().map(|_| Err(SyncError::from(error.again()))).collect::<Vec<_>>(),
         };
+        let is_any_stored = answers.iter().any(Result::is_ok);
         for (reply, answer) in replies.into_iter().zip(answers) {
             // Who gave up waiting needs no answer.
             let _ = reply.send(answer);
         }
+        // Within its turn, so that requests gather meanwhile.
+        if is_any_stored && let Err(error) = within_deadline(self.source.nudge()).await {
+            tracing::warn!(error = &error as &dyn Error, "clients wait for the source to be written to; trying again");
+            tokio::spawn(Arc::clone(&self).nudge_again());
+        }
     }
 
-    /// The message is written after the checkpoints are durable: whoever sees it pass finds them.
+    async fn nudge_again(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(NUDGE_PAUSE).await;
+            if within_deadline(self.source.nudge()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// All are durable when this returns: whoever sees the message pass finds them.
     async fn record_all(
         self: &Arc<Self>,
         wanted: Vec<(WriteCheckpointKey, Option<WriteCheckpointId>)>,
     ) -> Result<Vec<Result<WriteCheckpointId, StorageError>>, HeadUnavailable> {
         let head = within_deadline(self.source.head()).await?;
         let shared = Arc::clone(self);
-        let ids = task::spawn_blocking(move || {
-            let record = |(key, requested)| {
-                let stored = shared.store.put_write_checkpoint(&key, head, requested)?;
-                shared.hub.write_checkpoint_created(&key, stored);
-                Ok(stored.id)
-            };
-            wanted.into_iter().map(record).collect()
+        let ids = task::spawn_blocking(move || match shared.store.put_write_checkpoints(&wanted, head) {
+            Ok(stored) => {
+                let created = |((key, _), stored): (&(_, _), WriteCheckpoint)| {
+                    shared.hub.write_checkpoint_created(key, stored);
+                    Ok(stored.id)
+                };
+                wanted.iter().zip(stored).map(created).collect()
+            }
+            Err(error) => wanted.iter().map(|_| Err(StorageError::Engine(error.to_string()))).collect(),
         });
-        let ids = ids.await.map_err(HeadUnavailable::new)?;
-        within_deadline(self.source.nudge()).await?;
-        Ok(ids)
+        ids.await.map_err(HeadUnavailable::new)
     }
 }
 
@@ -206,6 +224,19 @@ mod tests {
         head: AtomicU64,
         nudges: AtomicU64,
         fails: bool,
+        /// So many nudges fail first.
+        lost_nudges: u64,
+    }
+
+    impl Source {
+        /// Waits until there were so many, and a moment for more.
+        async fn nudged(&self, count: u64) {
+            while self.nudges.load(SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(self.nudges.load(SeqCst), count);
+        }
     }
 
     impl SourceHead for Source {
@@ -220,8 +251,10 @@ mod tests {
         }
 
         fn nudge(&self) -> BoxFuture<'_, Result<(), HeadUnavailable>> {
-            self.nudges.fetch_add(1, SeqCst);
-            Box::pin(async { Ok(()) })
+            let is_lost = self.nudges.fetch_add(1, SeqCst) < self.lost_nudges;
+            Box::pin(
+                async move { if is_lost { Err(HeadUnavailable::new(std::io::Error::other("lost"))) } else { Ok(()) } },
+            )
         }
     }
 
@@ -241,7 +274,7 @@ mod tests {
         let key = WriteCheckpointKey::of("anna", Some("phone"));
         let stored = store.write_checkpoint(&key).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (2, Lsn::new(2)));
-        assert_eq!(source.nudges.load(SeqCst), 3, "the source is nudged after each");
+        source.nudged(3).await;
     }
 
     #[tokio::test]
@@ -266,7 +299,8 @@ mod tests {
         assert_eq!([request(7).await, request(7).await, request(3).await], [7, 7, 7]);
         let stored = store.write_checkpoint(&WriteCheckpointKey::of("anna", Some("phone"))).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (7, Lsn::new(1)), "it keeps the position of the first request");
-        assert_eq!(source.nudges.load(SeqCst), 3, "also for what is known: the first nudge may have been lost");
+        // Also for what is known: the first nudge may have been lost.
+        source.nudged(3).await;
     }
 
     #[tokio::test]
@@ -288,5 +322,13 @@ mod tests {
         let error = checkpoints.create("anna", None).await.unwrap_err();
         assert_eq!(error.code(), "SYNC-0201");
         assert_eq!(store.write_checkpoint(&WriteCheckpointKey::of("anna", None)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_was_not_told_to_pass_is_told_again() {
+        let source = Arc::new(Source { lost_nudges: 3, ..Source::default() });
+        let (checkpoints, _store) = service(&source);
+        assert_eq!(checkpoints.create("anna", None).await.unwrap().get(), 1, "it is durable, so it is answered");
+        source.nudged(4).await;
     }
 }

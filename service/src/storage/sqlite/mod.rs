@@ -450,13 +450,12 @@ impl BucketStore for SqliteStore {
         self.inner.reset()
     }
 
-    fn put_write_checkpoint(
+    fn put_write_checkpoints(
         &self,
-        key: &WriteCheckpointKey,
+        wanted: &[(WriteCheckpointKey, Option<WriteCheckpointId>)],
         head: Lsn,
-        requested: Option<WriteCheckpointId>,
-    ) -> Result<WriteCheckpoint, StorageError> {
-        self.inner.put_write_checkpoint(key, head, requested)
+    ) -> Result<Vec<WriteCheckpoint>, StorageError> {
+        self.inner.put_write_checkpoints(wanted, head)
     }
 
     fn release_write_checkpoints(&self) -> Result<(), StorageError> {

@@ -20,21 +20,21 @@ pub(super) struct WriteCheckpointQueue(Mutex<Vec<Arc<Request>>>);
 
 #[derive(Debug)]
 struct Request {
-    key: WriteCheckpointKey,
+    wanted: Vec<(WriteCheckpointKey, Option<WriteCheckpointId>)>,
     head: Lsn,
-    requested: Option<WriteCheckpointId>,
     /// Set by whoever commits the group. The error is its text, since each of the group gets one.
-    result: Mutex<Option<Result<WriteCheckpoint, String>>>,
+    result: Mutex<Option<Stored>>,
 }
 
+type Stored = Result<Vec<WriteCheckpoint>, String>;
+
 impl Inner {
-    pub(super) fn put_write_checkpoint(
+    pub(super) fn put_write_checkpoints(
         &self,
-        key: &WriteCheckpointKey,
+        wanted: &[(WriteCheckpointKey, Option<WriteCheckpointId>)],
         head: Lsn,
-        requested: Option<WriteCheckpointId>,
-    ) -> Result<WriteCheckpoint, StorageError> {
-        let request = Arc::new(Request { key: key.clone(), head, requested, result: Mutex::default() });
+    ) -> Result<Vec<WriteCheckpoint>, StorageError> {
+        let request = Arc::new(Request { wanted: wanted.to_vec(), head, result: Mutex::default() });
         self.write_checkpoints.queue().push(Arc::clone(&request));
         // Whoever gets the writer first commits all that wait; the others find their result when their turn comes.
         let mut writer = self.writer();
@@ -65,14 +65,17 @@ impl WriteCheckpointQueue {
 }
 
 impl Request {
-    fn result(&self) -> std::sync::MutexGuard<'_, Option<Result<WriteCheckpoint, String>>> {
+    fn result(&self) -> std::sync::MutexGuard<'_, Option<Stored>> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
     let stored = writer.transaction(Durability::Synced, |change| {
-        let put = |request: &Arc<Request>| put(change.tx, &request.key, request.head, request.requested);
+        let put = |request: &Arc<Request>| {
+            let put = |(key, requested): &(_, _)| put(change.tx, key, request.head, *requested);
+            request.wanted.iter().map(put).collect::<Result<Vec<_>, _>>()
+        };
         group.iter().map(put).collect::<Result<Vec<_>, _>>()
     });
     match stored {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{
     demo::{self, DemoOptions},
     doctor::{self, DoctorOptions},
     explain::ExplainArguments,
-    migrate::{self, Migrations},
+    migrate_command::MigrateArguments,
     replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
     rules_explain,
@@ -64,9 +64,25 @@ async fn draw_copies(mut bars: CopyBars, status: Arc<ReplicationStatus>) {
     }
 }
 
+/// What `status` is to say, and of which service.
+#[derive(Debug)]
+pub struct StatusCommand {
+    /// Where the service answers; `None`: on this host, at the configured port.
+    pub url: Option<String>,
+    /// The configuration file; `None`: as the service finds it.
+    pub config: Option<PathBuf>,
+    /// Print the answer as JSON.
+    pub json: bool,
+    /// Go on until all tables are copied.
+    pub watch: bool,
+    /// Whether clients can sync decides on the exit code.
+    pub ready: bool,
+}
+
 /// `status`: prints how a running service is. Exits with 0 if replication reports no error, 1 if it does, 2 if the
-/// service does not answer. Without a URL, it is asked on this host, at the configured port.
-pub async fn status(url: Option<String>, config: Option<&Path>, json: bool, watch: bool) -> ExitCode {
+/// service does not answer.
+pub async fn status(StatusCommand { url, config, json, watch, ready }: StatusCommand) -> ExitCode {
+    let config = config.as_deref();
     let url = match url {
         Some(url) => url,
         None => match Config::load(config, &ProcessEnvironment) {
@@ -79,7 +95,7 @@ pub async fn status(url: Option<String>, config: Option<&Path>, json: bool, watc
             }
         },
     };
-    match service_status::run(&StatusOptions { url, json, watch }).await {
+    match service_status::run(&StatusOptions { url, json, watch, ready }).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -124,24 +140,10 @@ fn load_config(path: Option<&Path>) -> Option<Config> {
     }
 }
 
-/// `migrate`: prepares the source database through the configured replication connection.
-pub async fn migrate(config: Option<&Path>) -> ExitCode {
-    let Some(config) = load_config(config) else { return ExitCode::FAILURE };
-    let mut client = match config.source.connect().await {
-        Ok(client) => client,
-        Err(error) => return finish(Err((error.code(), server::chain(&error)))),
-    };
-    match migrate::migrate(&mut client, Migrations::Service).await {
-        Ok(applied) if applied.files.is_empty() => {
-            println!("nothing to do: the database is prepared");
-            ExitCode::SUCCESS
-        }
-        Ok(applied) => {
-            println!("applied: {}", applied.files.join(", "));
-            ExitCode::SUCCESS
-        }
-        Err(error) => finish(Err((error.code(), server::chain(&error)))),
-    }
+/// `migrate`: prepares the source database.
+pub async fn migrate(arguments: &MigrateArguments) -> ExitCode {
+    let said = arguments.run().await.map(|said| print!("{said}"));
+    finish(said.map_err(|error| (error.code(), server::chain(&error))))
 }
 
 /// `rules check`: prints what is wrong in a rules file, and in the database it is meant for. Exits with 0 if the rules

@@ -39,6 +39,7 @@ mod iso8601;
 pub mod lsn;
 pub mod metrics;
 pub mod migrate;
+pub mod migrate_command;
 pub mod postgres;
 pub mod rate_limit;
 pub mod replication;

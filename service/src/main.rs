@@ -12,11 +12,12 @@ use kairos_sync::{
     admin_client::AdminArguments,
     auth_check::AuthCommand,
     client_command::ClientArguments,
-    commands,
+    commands::{self, StatusCommand},
     copy_bars::CopyBars,
     demo::DemoOptions,
     doctor::DoctorOptions,
     explain::ExplainArguments,
+    migrate_command::MigrateArguments,
     rules_check::CheckOptions,
     rules_plan::{self, DeployArguments, PlanArguments},
     store_command::StoreCommand,
@@ -44,7 +45,7 @@ enum Command {
     /// if it does, 2 if the service does not answer.
     Status(StatusArguments),
     /// Prepare the source database: write ledger, roles and publication. Safe to repeat.
-    Migrate(ConfigArguments),
+    Migrate(MigrateArguments),
     /// Check everything the service needs of its source and its host, and say with which SQL to mend it. Exits with 0
     /// if the service can run, 1 if not, 2 if that could not be found out.
     Doctor(DoctorArguments),
@@ -100,6 +101,10 @@ struct StatusArguments {
     /// Go on until all tables are copied; with progress bars in a terminal.
     #[arg(long)]
     watch: bool,
+    /// Exit with 0 if clients can sync, 1 if not, for checks of a container's health. A service that lost its source goes
+    /// on serving what it has, and is ready.
+    #[arg(long)]
+    ready: bool,
 }
 
 #[derive(Args)]
@@ -195,12 +200,12 @@ async fn main() -> ExitCode {
             start_logging("info", bars.as_ref().map(CopyBars::screen));
             commands::serve(options.config.config.as_deref(), bars).await
         }
-        Command::Status(StatusArguments { url, config, json, watch }) => {
-            commands::status(url, config.config.as_deref(), json, watch).await
+        Command::Status(StatusArguments { url, config, json, watch, ready }) => {
+            commands::status(StatusCommand { url, config: config.config, json, watch, ready }).await
         }
-        Command::Migrate(options) => {
+        Command::Migrate(arguments) => {
             start_logging("warn", None);
-            commands::migrate(options.config.as_deref()).await
+            commands::migrate(&arguments).await
         }
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await

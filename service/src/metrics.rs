@@ -7,6 +7,9 @@ use prometheus::{
     core::Collector,
 };
 
+/// Buckets of latencies, in seconds: from what a user does not notice to what is out of order.
+const LATENCY_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
 /// The metrics of one service. Cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -59,8 +62,18 @@ pub struct Metrics {
     pub store_operations: IntGauge,
     /// Rows of the source that are kept.
     pub store_rows: IntGauge,
+    /// Bytes that are free on the store's disk; 0 where that is not known.
+    pub store_free_bytes: IntGauge,
     /// Open sync streams.
     pub connections: IntGauge,
+    /// Open sync streams by what carries them.
+    pub connections_by_carrier: IntGaugeVec,
+    /// Seconds from a commit in the source until it is stored here.
+    pub replication_delay_seconds: Histogram,
+    /// Seconds from a change being visible until a client that it concerns was sent all of its checkpoint.
+    pub delivery_seconds: Histogram,
+    /// Seconds an upload takes, taken or not.
+    pub upload_seconds: Histogram,
     /// Operations sent to clients.
     pub operations_synced: IntCounter,
     /// Bytes sent to clients before compression.
@@ -111,11 +124,12 @@ impl Metrics {
         let (counter, gauge) = (|name, help| register.counter(name, help), |name, help| register.gauge(name, help));
         let counters = |name, help, label| register.add(IntCounterVec::new(Opts::new(name, help), &[label]));
         let gauges = |name, help, label| register.add(IntGaugeVec::new(Opts::new(name, help), &[label]));
-        let commit_seconds = register.add(Histogram::with_opts(
-            HistogramOpts::new("kairos_store_commit_seconds", "Time of a store commit, fsync included")
-                .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
-        ));
-        Self {
+        let seconds = |name, help, bounds: &[f64]| {
+            register.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
+        };
+        let version = gauges("kairos_build_info", "1, with the version of the service", "version");
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
             rows_replicated: counter("powersync_rows_replicated_total", "Rows read from the source"),
             deployment: gauge(
                 "kairos_rules_deployment",
@@ -153,12 +167,29 @@ impl Metrics {
             ),
             comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
-            commit_seconds,
+            commit_seconds: seconds(
+                "kairos_store_commit_seconds",
+                "Time of a store commit, fsync included",
+                &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
+            ),
             store_bytes: gauge("kairos_store_bytes", "Size of the bucket store on disk"),
             store_buckets: gauge("kairos_store_buckets", "Buckets that have operations"),
             store_operations: gauge("kairos_store_operations", "Operations in all buckets"),
             store_rows: gauge("kairos_store_rows", "Rows of the source that the store keeps"),
+            store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
+            connections_by_carrier: gauges("kairos_connections", "Open sync streams", "carrier"),
+            replication_delay_seconds: seconds(
+                "kairos_replication_delay_seconds",
+                "Time from a commit in the source until it is stored",
+                LATENCY_BOUNDS,
+            ),
+            delivery_seconds: seconds(
+                "kairos_delivery_seconds",
+                "Time from a change being stored until a client that it concerns was sent all of its checkpoint",
+                LATENCY_BOUNDS,
+            ),
+            upload_seconds: seconds("kairos_upload_seconds", "Time an upload takes, taken or not", LATENCY_BOUNDS),
             operations_synced: counter("powersync_operations_synced_total", "Operations sent to clients"),
             bytes_synced: counter("powersync_data_synced_bytes_total", "Bytes sent to clients before compression"),
             bytes_sent: counter("powersync_data_sent_bytes_total", "Bytes sent to clients"),
@@ -175,6 +206,22 @@ impl Metrics {
                 &["table", "strategy", "resolution"],
             )),
             registry: register.0,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// Makes counters with few known labels appear before anything is counted: what appears with 1 has not increased, as
+    /// Prometheus sees it.
+    fn begin_at_zero(&self) {
+        for outcome in ["applied", "merged", "conflict", "duplicate", "refused", "repeated"] {
+            self.writes.with_label_values(&[outcome]);
+        }
+        for result in ["confirmed", "refused", "unanswered"] {
+            self.introspections.with_label_values(&[result]);
+        }
+        for carrier in ["http", "websocket"] {
+            self.connections_by_carrier.with_label_values(&[carrier]);
         }
     }
 

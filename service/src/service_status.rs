@@ -34,6 +34,8 @@ pub struct StatusOptions {
     pub json: bool,
     /// Go on until all tables are copied.
     pub watch: bool,
+    /// Judge whether clients can sync, not whether replication reports an error.
+    pub ready: bool,
 }
 
 /// Why there is no status to show.
@@ -85,7 +87,8 @@ fn is_busy(Probe { replication, rules, .. }: &Probe) -> bool {
     replication.phase != "streaming" || !replication.copies.is_empty() || rules.building.is_some()
 }
 
-/// Prints the status, once or until everything is copied. `true` if replication reports no error.
+/// Prints the status, once or until everything is copied. `true` if replication reports no error; with `ready`, if
+/// clients can sync.
 ///
 /// # Errors
 /// [`StatusError`] if the service does not answer, or not as expected; while it is watched it may be away for a moment.
@@ -123,7 +126,7 @@ pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
             print(&text_of(&place.shown, &version, &probe));
         }
         if !goes_on {
-            return Ok(replication.error.is_none());
+            return Ok(if options.ready { probe.ready } else { replication.error.is_none() });
         }
         sleep(if is_drawn { BARS_INTERVAL } else { TEXT_INTERVAL }).await;
     }

@@ -165,6 +165,7 @@ fn show_store(metrics: &Metrics, stats: &StoreStats) {
     metrics.store_buckets.set(whole(stats.bucket_count));
     metrics.store_operations.set(whole(stats.operation_count));
     metrics.store_rows.set(whole(stats.row_count));
+    metrics.store_free_bytes.set(whole(stats.free_bytes.unwrap_or_default()));
 }
 
 fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &StatusSnapshot) {

@@ -41,7 +41,7 @@ pub(super) async fn sync_stream(
     body: Body,
 ) -> Result<Response, ApiError> {
     caller.begins(Activity::Stream)?;
-    let Some(place) = Place::take(&state) else {
+    let Some(place) = Place::take(&state, Carrier::Http) else {
         return Ok(ApiError::too_many_streams());
     };
     let mut sync: SyncRequest = read_json(&headers, body, state.parts.limits.body_bytes_max).await?;

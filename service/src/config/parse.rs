@@ -319,13 +319,7 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
     let place = uri.place.clone();
     let write = SourceConfig::from_uri(&uri.into_text()?).map_err(|error| source_error(&place, error))?;
     // The same server, as another role: how it is reached is said once.
-    let write = SourceConfig {
-        tls: source.tls,
-        ca_certificate: source.ca_certificate.clone(),
-        tls_server_name: source.tls_server_name.clone(),
-        ..write
-    };
-    Ok(WriteConfig { source: write, ..config })
+    Ok(WriteConfig { source: write.reached_like(source), ..config })
 }
 
 fn transaction(node: &Node) -> Result<TransactionPolicy, ConfigError> {

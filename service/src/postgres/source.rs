@@ -78,6 +78,19 @@ pub struct SourceConfig {
     pub snapshot: SnapshotOptions,
 }
 
+impl SourceConfig {
+    /// The same role and database, on a server that is reached as `other` says: it is the same one.
+    #[must_use]
+    pub fn reached_like(self, other: &Self) -> Self {
+        Self {
+            tls: other.tls,
+            ca_certificate: other.ca_certificate.clone(),
+            tls_server_name: other.tls_server_name.clone(),
+            ..self
+        }
+    }
+}
+
 /// How tables are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotOptions {

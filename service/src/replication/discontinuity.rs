@@ -47,6 +47,9 @@ pub enum Discontinuity {
 }
 
 impl Discontinuity {
+    /// The codes that are its own: all but those of a contradiction.
+    pub(crate) const CODES: [&str; 6] = ["REPL-0201", "REPL-0202", "REPL-0203", "REPL-0204", "REPL-0205", "REPL-0206"];
+
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -108,6 +108,10 @@ impl Replicator {
         on_commit: OnCommit,
         progress: Arc<ReplicationStatus>,
     ) -> Self {
+        // Prometheus sees no increase in a counter that appears with 1.
+        for code in Discontinuity::CODES {
+            metrics.comparisons.with_label_values(&[code]);
+        }
         Self {
             source,
             deployments,

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     mem,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -159,6 +159,8 @@ struct Group<'r> {
     /// Whether the position alone is worth a commit: somebody may wait for it.
     is_awaited: bool,
     transaction_count: u64,
+    /// When the first of its transactions was committed in the source.
+    committed_at: Option<SystemTime>,
 }
 
 /// Where in the stream of transactions we are.
@@ -240,6 +242,7 @@ impl<'r> Follower<'r> {
             position: None,
             is_awaited: false,
             transaction_count: 0,
+            committed_at: None,
         };
         self.handle(&mut group, first)?;
         loop {
@@ -331,6 +334,7 @@ impl<'r> Follower<'r> {
     fn end(&mut self, group: &mut Group<'r>, commit: &Commit) {
         if group.transaction != Transaction::Skipping {
             group.transaction_count += 1;
+            group.committed_at = group.committed_at.or(Some(commit.committed_at));
             group.is_awaited = true;
             self.state.partial = None;
         }
@@ -461,6 +465,11 @@ impl<'r> Follower<'r> {
         self.store(group.applier, position)?;
         self.idle_since = Instant::now();
         self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
+        if let Some(committed_at) = group.committed_at {
+            // A clock that is behind that of the source shows no delay.
+            let delay = committed_at.elapsed().unwrap_or_default();
+            self.replicator.metrics.replication_delay_seconds.observe(delay.as_secs_f64());
+        }
         let (desk, mut work) = self.desk();
         desk.begin_due(&mut work)
     }

@@ -386,6 +386,7 @@ impl BucketStore for MemoryStore {
             operation_count: state.buckets.values().map(|bucket| bucket.totals.count).sum(),
             row_count: state.rows.len() as u64,
             size_bytes: state.size_bytes(),
+            free_bytes: None,
         })
     }
 }

@@ -284,6 +284,8 @@ pub struct StoreStats {
     pub row_count: u64,
     /// Bytes on disk, or in memory for an engine without files.
     pub size_bytes: u64,
+    /// Bytes that are free where its files are, if it has any and the system tells.
+    pub free_bytes: Option<u64>,
 }
 
 /// How much the buckets of one definition hold.

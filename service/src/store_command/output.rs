@@ -34,7 +34,7 @@ pub(super) fn verification(found: &Verification, as_json: bool) -> String {
 
 /// A table of the definitions, then the sums.
 pub(super) fn stats(stats: StoreStats, definitions: &[DefinitionStats], as_json: bool) -> String {
-    let StoreStats { bucket_count, operation_count, row_count, size_bytes } = stats;
+    let StoreStats { bucket_count, operation_count, row_count, size_bytes, .. } = stats;
     if as_json {
         let object = json!({
             "bucket_count": bucket_count, "operation_count": operation_count, "row_count": row_count,
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn sizes_stand_in_columns() {
-        let all = StoreStats { bucket_count: 2, operation_count: 1_000, row_count: 900, size_bytes: 3 << 20 };
+        let all = StoreStats { bucket_count: 2, operation_count: 1_000, row_count: 900, size_bytes: 3 << 20, free_bytes: None };
         let todos = DefinitionStats {
             definition: "todos".to_owned(),
             bucket_count: 2,

@@ -15,6 +15,7 @@ use std::{
     hash::Hash,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use kairos_sync_protocol::{BucketName, WriteCheckpointId};
@@ -60,6 +61,8 @@ struct Connection {
     /// Its newest write checkpoint, while the source has not passed it.
     awaiting: Option<WriteCheckpoint>,
     changes: Changes,
+    /// When the first of these changes was published.
+    changed_at: Option<Instant>,
     wake: Arc<Notify>,
 }
 
@@ -130,6 +133,7 @@ impl Hub {
             lookups: HashSet::new(),
             awaiting: None,
             changes: Changes::everything(),
+            changed_at: None,
             wake: Arc::clone(&wake),
         };
         state.connections.insert(id, connection);
@@ -246,6 +250,9 @@ impl State {
 
 impl Connection {
     fn mark(&mut self, change: impl FnOnce(&mut Changes)) {
+        if self.changes.is_empty() {
+            self.changed_at = Some(Instant::now());
+        }
         change(&mut self.changes);
         self.wake.notify_one();
     }
@@ -314,11 +321,19 @@ impl Registration {
         self.hub.lock().connections.get(&self.id).is_some_and(|connection| !connection.changes.is_empty())
     }
 
+    /// When the first of the changes that are there now was published; not for those a new connection begins with.
+    pub fn changed_at(&self) -> Option<Instant> {
+        self.hub.lock().connections.get(&self.id)?.changed_at
+    }
+
     /// Takes the changes, with the published state as of which they are complete.
     pub fn take(&self) -> (Changes, Option<Checkpoint>) {
         let mut state = self.hub.lock();
         let published = state.published;
-        let changes = state.connections.get_mut(&self.id).map(|connection| mem::take(&mut connection.changes));
+        let changes = state.connections.get_mut(&self.id).map(|connection| {
+            connection.changed_at = None;
+            mem::take(&mut connection.changes)
+        });
         (changes.unwrap_or_default(), published)
     }
 

@@ -180,6 +180,8 @@ pub struct Session {
     write_checkpoint: Option<WriteCheckpointId>,
     /// Operations sent for the checkpoint that is being sent.
     sent_count: usize,
+    /// Since when the client does not have all that it is to have; not known while it gets its first state.
+    behind_since: Option<std::time::Instant>,
     /// When the state may be looked at again.
     next_refresh: Instant,
     ended: bool,
@@ -231,6 +233,7 @@ impl Session {
             packaging,
             write_checkpoint: None,
             sent_count: 0,
+            behind_since: None,
             next_refresh: now,
             ended: false,
             ahead: None,
@@ -319,7 +322,9 @@ impl Session {
 
     /// Takes what changed, and announces the new state if that is another one for this client.
     async fn refresh(&mut self) -> Result<Option<Line>, SyncError> {
-        let (changes, published) = self.observer.registration.take();
+        let registration = &self.observer.registration;
+        self.behind_since = self.behind_since.or_else(|| registration.changed_at());
+        let (changes, published) = registration.take();
         let builds = self.state.is_announced()
             && !changes.everything
             && !changes.resolve
@@ -380,7 +385,14 @@ impl Session {
 
     async fn perform(&mut self, step: NextStep) -> Result<Option<Line>, SyncError> {
         match step {
-            NextStep::Line(line) => Ok(Some(self.line(&line))),
+            NextStep::Line(line) => {
+                if matches!(line, SyncLine::CheckpointComplete(_))
+                    && let Some(since) = self.behind_since.take()
+                {
+                    self.context.metrics.delivery_seconds.observe(since.elapsed().as_secs_f64());
+                }
+                Ok(Some(self.line(&line)))
+            }
             NextStep::Fetch(range) => {
                 let BucketRange { bucket, upto, .. } = range.clone();
                 let data = self.fetch(range).await?;

@@ -74,7 +74,7 @@ impl Request {
 
     async fn send_lines(self) -> Result<(), Failure> {
         self.caller.begins(Activity::Stream)?;
-        let Some(_place) = Place::take(&self.state) else {
+        let Some(_place) = Place::take(&self.state, Carrier::WebSocket) else {
             return Err(Failure {
                 code: "PSYNC_S2304",
                 message: "There are too many open connections: try again later".to_owned(),

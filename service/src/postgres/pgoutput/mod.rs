@@ -28,6 +28,8 @@ pub use relation::{IdentitySetting, Relation, RelationColumn};
 pub use row::{Delete, Insert, OldTuple, Truncate, Tuple, TupleValue, Update};
 pub use streamed::{PartStart, StreamAbort, StreamCommit, StreamedChange};
 pub use transaction::{Begin, Commit, LogicalMessage};
+#[cfg(test)]
+pub(crate) use transaction::time_of;
 
 use crate::lsn::Lsn;
 

@@ -1,5 +1,7 @@
 //! Begin, Commit and logical messages.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 
 use super::reader::{Malformed, Reader};
@@ -23,6 +25,9 @@ impl Begin {
     }
 }
 
+/// From the epoch of Unix to that of Postgres, the first of January 2000.
+const TO_POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
+
 /// A transaction is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -30,15 +35,22 @@ pub struct Commit {
     pub commit_lsn: Lsn,
     /// Where its commit record ends: once this is confirmed, the server does not send the transaction again.
     pub end_lsn: Lsn,
+    /// When it was committed, by the server's clock.
+    pub committed_at: SystemTime,
 }
 
 impl Commit {
     pub(super) fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         let _flags = reader.u8()?;
         let (commit_lsn, end_lsn) = (reader.lsn()?, reader.lsn()?);
-        let _committed_at = reader.i64()?;
-        Ok(Self { commit_lsn, end_lsn })
+        Ok(Self { commit_lsn, end_lsn, committed_at: time_of(reader.i64()?) })
     }
+}
+
+/// The time so many microseconds after the epoch of Postgres.
+pub(crate) fn time_of(microseconds: i64) -> SystemTime {
+    let (epoch, distance) = (UNIX_EPOCH + TO_POSTGRES_EPOCH, Duration::from_micros(microseconds.unsigned_abs()));
+    if microseconds < 0 { epoch - distance } else { epoch + distance }
 }
 
 /// Something written by `pg_logical_emit_message`.
@@ -63,5 +75,17 @@ impl LogicalMessage {
             prefix: reader.text()?,
             content: reader.sized()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_counted_from_the_year_2000_and_none_is_too_large() {
+        assert_eq!(time_of(0), UNIX_EPOCH + TO_POSTGRES_EPOCH);
+        assert_eq!(time_of(-946_684_800_000_000), UNIX_EPOCH);
+        assert!(time_of(i64::MIN) < time_of(i64::MAX));
     }
 }

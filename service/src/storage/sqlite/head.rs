@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row};
 
 use super::{
     super::{Checkpoint, DeploymentNumber, StorageError, StoreStats},
+    schema::StoreFolder,
     sum::Sum,
 };
 use crate::lsn::Lsn;
@@ -125,9 +126,10 @@ impl Head {
     }
 
     /// What it says of the size of the store.
-    pub(super) fn stats(&self, size_bytes: u64) -> StoreStats {
+    pub(super) fn stats(&self, folder: &StoreFolder) -> StoreStats {
         let Self { bucket_count, operation_count, row_count, .. } = *self;
-        StoreStats { bucket_count, operation_count, row_count, size_bytes }
+        let (size_bytes, free_bytes) = (folder.size_bytes(), folder.free_bytes());
+        StoreStats { bucket_count, operation_count, row_count, size_bytes, free_bytes }
     }
 
     /// Writes it where there is none.

@@ -472,6 +472,6 @@ impl BucketStore for SqliteStore {
 
     fn stats(&self) -> Result<StoreStats, StorageError> {
         let reader = self.inner.reader()?;
-        Ok(Head::read(reader.conn())?.stats(self.inner.folder.size_bytes()))
+        Ok(Head::read(reader.conn())?.stats(&self.inner.folder))
     }
 }

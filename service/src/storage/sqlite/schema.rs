@@ -208,6 +208,12 @@ impl StoreFolder {
         bytes(&self.file) + bytes(&self.log_file())
     }
 
+    /// Bytes that are free where it is, where the system tells.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let status = rustix::fs::statvfs(self.file.parent()?).ok()?;
+        Some(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
     fn log_file(&self) -> PathBuf {
         let mut name = self.file.clone().into_os_string();
         name.push("-wal");

@@ -45,7 +45,7 @@ pub(super) fn of_folder(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStat
             if tail.rows.is_there(&key).is_none() { definitions.count_row(state) } else { Ok(()) }
         },
     )?;
-    Ok((head.stats(folder.size_bytes()), definitions.finish()))
+    Ok((head.stats(&folder), definitions.finish()))
 }
 
 impl Inner {

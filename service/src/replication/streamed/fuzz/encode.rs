@@ -7,7 +7,7 @@ use crate::postgres::pgoutput::{
 };
 
 /// Microseconds since 2000: nobody reads it.
-const CLOCK: i64 = 846_000_000_000_000;
+pub(super) const CLOCK: i64 = 846_000_000_000_000;
 
 /// A message of the wire protocol.
 pub(super) fn frame(tag: u8, body: &[u8]) -> Vec<u8> {

@@ -20,7 +20,7 @@ use crate::{
     lsn::Lsn,
     metrics::Metrics,
     postgres::{
-        pgoutput::{Commit, Message, PartStart, Relation, StreamCommit},
+        pgoutput::{Commit, Message, PartStart, Relation, StreamCommit, time_of},
         wal_stream::{StreamLimits, WalStream, read_socket},
     },
     replication::status::ReplicationStatus,
@@ -192,7 +192,8 @@ fn thinned(payloads: &[Vec<u8>]) -> Vec<Sent> {
 
 #[test]
 fn the_commit_of_a_transaction_of_which_nothing_came_is_refused() {
-    let commit = |at| Commit { commit_lsn: Lsn::new(at), end_lsn: Lsn::new(at + 8) };
+    let commit =
+        |at| Commit { commit_lsn: Lsn::new(at), end_lsn: Lsn::new(at + 8), committed_at: time_of(encode::CLOCK) };
     let messages = [
         Message::PartStart(PartStart { xid: 9 }),
         Message::PartStop,

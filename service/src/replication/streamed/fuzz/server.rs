@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{content, encode};
+use super::{
+    content,
+    encode::{self, CLOCK},
+};
 use crate::{
     fuzz::Random,
     lsn::Lsn,
-    postgres::pgoutput::{Begin, Commit, Message, PartStart, Relation, StreamAbort, StreamCommit},
+    postgres::pgoutput::{Begin, Commit, Message, PartStart, Relation, StreamAbort, StreamCommit, time_of},
 };
 
 /// Transactions that are streamed at a time.
@@ -154,7 +157,8 @@ impl Server<'_> {
 
     fn next_commit(&mut self) -> Commit {
         self.lsn += 64;
-        Commit { commit_lsn: Lsn::new(self.lsn), end_lsn: Lsn::new(self.lsn + 48) }
+        let (commit_lsn, end_lsn) = (Lsn::new(self.lsn), Lsn::new(self.lsn + 48));
+        Commit { commit_lsn, end_lsn, committed_at: time_of(CLOCK) }
     }
 
     /// The transaction itself, a subtransaction of it, or a new one.

@@ -7,6 +7,7 @@ mod connections;
 mod copies;
 mod custom_write_checkpoints;
 mod demo;
+mod deploy;
 mod deployments;
 mod doctor;
 mod explain;

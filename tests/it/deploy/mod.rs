@@ -1,0 +1,11 @@
+//! The deployment kit in `deploy/`: its files by the tools they are for, and all of it at work, without containers but with
+//! the same programs and the same files.
+
+mod compose;
+mod dashboards;
+mod files;
+mod monitoring;
+mod programs;
+mod proxies;
+mod stack;
+mod story;

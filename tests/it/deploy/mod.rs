@@ -5,6 +5,7 @@ mod compose;
 mod dashboards;
 mod files;
 mod monitoring;
+mod mqtt;
 mod programs;
 mod proxies;
 mod stack;

@@ -111,10 +111,10 @@ async fn start_postgres(compose: &Compose) -> (Arc<PgCluster>, Client) {
 }
 
 /// What stands for the machine that the containers run on.
-struct Host<'a> {
-    compose: &'a Compose,
-    ports: Ports,
-    folder: &'a Path,
+pub(super) struct Host<'a> {
+    pub(super) compose: &'a Compose,
+    pub(super) ports: Ports,
+    pub(super) folder: &'a Path,
 }
 
 impl Host<'_> {
@@ -137,7 +137,7 @@ impl Host<'_> {
     }
 
     /// A script, which is what stands below `entrypoint: [/bin/sh, -euc]`.
-    fn script(&self, service: &str, here: impl Fn(&str) -> String) -> Command {
+    pub(super) fn script(&self, service: &str, here: impl Fn(&str) -> String) -> Command {
         assert_eq!(self.compose.words(service, "entrypoint"), ["/bin/sh", "-euc"]);
         let mut command = self.confine(Command::new("/bin/sh"), service);
         command.arg("-euc").arg(here(&self.compose.words(service, "command")[0]));

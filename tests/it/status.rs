@@ -142,6 +142,8 @@ async fn copies_are_shown_wherever_an_operator_looks() {
     let text = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert_eq!(printed.status.code(), Some(0), "{text}");
     assert!(text.contains("not ready, copying\n") && text.contains("of about 30,000 rows"), "{text}");
+    let judged = site.status(&["--config", "kairos.yaml", "--ready"]).await;
+    assert_eq!(judged.status.code(), Some(1), "clients cannot sync yet: {judged:?}");
 
     // A copy does not end while the stream stands still.
     let client = connect(&site.cluster.uri("postgres", "postgres")).await;
@@ -160,8 +162,10 @@ async fn copies_are_shown_wherever_an_operator_looks() {
     assert_eq!(site.answer(|_| true).await["replication"]["copies"], serde_json::json!([]));
     let metrics = reqwest::get(format!("{}/metrics", site.url)).await.expect("an answer").text().await.expect("text");
     assert!(!metrics.contains("kairos_copy_bytes_left{"), "nothing is left of a copy that is over");
+    assert_eq!(site.status(&["--config", "kairos.yaml", "--ready"]).await.status.code(), Some(0));
 
     drop(service);
+    assert_eq!(site.status(&["--config", "kairos.yaml", "--ready"]).await.status.code(), Some(2), "it is gone");
     let terminal = site.read("terminal");
     assert!(terminal.contains("%  public.items: ") && terminal.contains("%  2 tables, "), "{terminal}");
     assert!(terminal.contains("copying a table"), "the log is there, too: {terminal}");

@@ -402,6 +402,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_several_changes_says_since_when_a_connection_is_behind() {
+        let hub = hub();
+        let anna = watching(&hub, "anna", &["a"], &[]);
+        assert_eq!(anna.changed_at(), None);
+        hub.publish(&commit(1, &["a"], &[]));
+        let first = anna.changed_at();
+        assert!(first.is_some());
+        hub.publish(&commit(2, &["a"], &[]));
+        assert_eq!(anna.changed_at(), first);
+        anna.take();
+        assert_eq!(anna.changed_at(), None);
+    }
+
+    #[test]
     fn a_commit_concerns_only_those_who_hold_something_of_it() {
         let hub = hub();
         let anna = watching(&hub, "anna", &["a", "shared"], &["x"]);

@@ -8,6 +8,7 @@ use super::{
     compose::{Compose, filled_in, refusal},
     programs::{kit, program, run},
 };
+use crate::tidy::{root, rust_files};
 
 #[test]
 fn a_variable_that_is_not_set_is_named_with_what_to_do() {
@@ -104,4 +105,33 @@ fn the_unit_is_confined() {
     let level = last.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a level");
     assert!(level.parse::<f64>().expect("a number") < 2.0, "{last}");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("Unknown"), "{output:?}");
+}
+
+/// Whether `.dockerignore` lets a path into the build of the image: what it names after `!`, and what lies below.
+fn is_in_context(path: &std::path::Path) -> bool {
+    let text = fs::read_to_string(root().join(".dockerignore")).expect("readable");
+    let relative = path.strip_prefix(root()).expect("in the repository");
+    text.lines().filter_map(|line| line.strip_prefix('!')).any(|kept| relative.starts_with(kept))
+}
+
+#[test]
+fn the_image_is_built_from_all_that_it_needs() {
+    for folder in ["service", "service/protocol", "sync-rules", "client-sdk"] {
+        for file in rust_files(&root().join(folder).join("src")) {
+            let text = fs::read_to_string(&file).expect("readable");
+            let included = text.split("include_str!(\"").skip(1).chain(text.split("include_bytes!(\"").skip(1));
+            for name in included.filter_map(|rest| rest.split('"').next()) {
+                let path = file.parent().expect("a folder").join(name).canonicalize().expect("it is there");
+                assert!(is_in_context(&path), "{} includes {name}, which .dockerignore leaves out", file.display());
+            }
+        }
+    }
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("readable");
+    let members = manifest.lines().find(|line| line.starts_with("members")).expect("members");
+    for member in members.split('"').skip(1).step_by(2) {
+        assert!(is_in_context(&root().join(member).join("Cargo.toml")), "{member} is left out");
+    }
+    for copied in ["Cargo.lock", "rust-toolchain.toml", "LICENSE", "migrations", "tests/pocketbase/requirements.txt"] {
+        assert!(is_in_context(&root().join(copied)), "{copied} is left out");
+    }
 }

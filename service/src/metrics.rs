@@ -52,8 +52,6 @@ pub struct Metrics {
     pub comparisons: IntCounterVec,
     /// 1 while the stream is open, 0 while reconnecting.
     pub replication_connected: IntGauge,
-    /// Seconds of a store commit, fsync included.
-    pub commit_seconds: Histogram,
     /// Bytes of the bucket store on disk.
     pub store_bytes: IntGauge,
     /// Buckets that have operations.
@@ -68,12 +66,6 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Open sync streams by what carries them.
     pub connections_by_carrier: IntGaugeVec,
-    /// Seconds from a commit in the source until it is stored here.
-    pub replication_delay_seconds: Histogram,
-    /// Seconds from a change being visible until a client that it concerns was sent all of its checkpoint.
-    pub delivery_seconds: Histogram,
-    /// Seconds an upload takes, taken or not.
-    pub upload_seconds: Histogram,
     /// Operations sent to clients.
     pub operations_synced: IntCounter,
     /// Bytes sent to clients before compression.
@@ -93,6 +85,44 @@ pub struct Metrics {
     /// Conflicts by table (of a write rule), strategy, and whose values they end with: `open`, `theirs`, `mine`,
     /// `merged`. One that a person decides counts when it opens and when it ends.
     pub conflicts: IntCounterVec,
+    /// How long things take.
+    pub latencies: Latencies,
+}
+
+/// How long things take, in seconds.
+#[derive(Debug)]
+pub struct Latencies {
+    /// A store commit, fsync included.
+    pub store_commit: Histogram,
+    /// From a commit in the source until it is stored here.
+    pub replication: Histogram,
+    /// From a change being visible until a client that it concerns was sent all of its checkpoint.
+    pub delivery: Histogram,
+    /// An upload, taken or not.
+    pub upload: Histogram,
+}
+
+impl Latencies {
+    fn new(register: &Register) -> Self {
+        Self {
+            store_commit: register.seconds(
+                "kairos_store_commit_seconds",
+                "Time of a store commit, fsync included",
+                &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
+            ),
+            replication: register.seconds(
+                "kairos_replication_delay_seconds",
+                "Time from a commit in the source until it is stored",
+                LATENCY_BOUNDS,
+            ),
+            delivery: register.seconds(
+                "kairos_delivery_seconds",
+                "Time from a change being visible until a client that it concerns was sent all of its checkpoint",
+                LATENCY_BOUNDS,
+            ),
+            upload: register.seconds("kairos_upload_seconds", "Time an upload takes, taken or not", LATENCY_BOUNDS),
+        }
+    }
 }
 
 /// A registry that takes constants: names are valid, and each is given once.
@@ -112,6 +142,10 @@ impl Register {
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::new(name, help))
     }
+
+    fn seconds(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
+    }
 }
 
 impl Metrics {
@@ -124,9 +158,6 @@ impl Metrics {
         let (counter, gauge) = (|name, help| register.counter(name, help), |name, help| register.gauge(name, help));
         let counters = |name, help, label| register.add(IntCounterVec::new(Opts::new(name, help), &[label]));
         let gauges = |name, help, label| register.add(IntGaugeVec::new(Opts::new(name, help), &[label]));
-        let seconds = |name, help, bounds: &[f64]| {
-            register.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
-        };
         let version = gauges("kairos_build_info", "1, with the version of the service", "version");
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
@@ -167,11 +198,6 @@ impl Metrics {
             ),
             comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
-            commit_seconds: seconds(
-                "kairos_store_commit_seconds",
-                "Time of a store commit, fsync included",
-                &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
-            ),
             store_bytes: gauge("kairos_store_bytes", "Size of the bucket store on disk"),
             store_buckets: gauge("kairos_store_buckets", "Buckets that have operations"),
             store_operations: gauge("kairos_store_operations", "Operations in all buckets"),
@@ -179,17 +205,6 @@ impl Metrics {
             store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             connections_by_carrier: gauges("kairos_connections", "Open sync streams", "carrier"),
-            replication_delay_seconds: seconds(
-                "kairos_replication_delay_seconds",
-                "Time from a commit in the source until it is stored",
-                LATENCY_BOUNDS,
-            ),
-            delivery_seconds: seconds(
-                "kairos_delivery_seconds",
-                "Time from a change being stored until a client that it concerns was sent all of its checkpoint",
-                LATENCY_BOUNDS,
-            ),
-            upload_seconds: seconds("kairos_upload_seconds", "Time an upload takes, taken or not", LATENCY_BOUNDS),
             operations_synced: counter("powersync_operations_synced_total", "Operations sent to clients"),
             bytes_synced: counter("powersync_data_synced_bytes_total", "Bytes sent to clients before compression"),
             bytes_sent: counter("powersync_data_sent_bytes_total", "Bytes sent to clients"),
@@ -205,6 +220,7 @@ impl Metrics {
                 Opts::new("kairos_conflicts_total", "Writes that met those of others"),
                 &["table", "strategy", "resolution"],
             )),
+            latencies: Latencies::new(&register),
             registry: register.0,
         };
         metrics.begin_at_zero();

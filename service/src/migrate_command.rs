@@ -74,7 +74,7 @@ impl MigrateArguments {
             for login in [&config.source, &config.write.source] {
                 if let Some(password) = login.password.as_ref().filter(|_| LOGIN_ROLES.contains(&login.user.as_str())) {
                     migrate::set_password(&client, &login.user, password).await?;
-                    said += &format!("{} has the password of the configuration\n", login.user);
+                    said = said + &login.user + " has the password of the configuration\n";
                 }
             }
         }

@@ -20,8 +20,7 @@ impl Place {
     pub(super) fn take(state: &ApiState, carrier: Carrier) -> Option<Self> {
         let permit = Arc::clone(&state.streams).try_acquire_owned().ok()?;
         let metrics = &state.parts.metrics;
-        let gauges =
-            [metrics.connections.clone(), metrics.connections_by_carrier.with_label_values(&[carrier.name()])];
+        let gauges = [metrics.connections.clone(), metrics.connections_by_carrier.with_label_values(&[carrier.name()])];
         gauges.iter().for_each(IntGauge::inc);
         Some(Self { gauges, _permit: permit })
     }

@@ -47,7 +47,7 @@ pub(super) async fn upload(
     let client_id = batch.client_id.as_deref();
     caller.device_begins(client_id, Activity::Upload)?;
     caller.writes(client_id, batch.batch.len())?;
-    let _timer = state.parts.metrics.upload_seconds.start_timer();
+    let _timer = state.parts.metrics.latencies.upload.start_timer();
     let data = state.parts.uploads.upload(&caller.principal, batch).await?;
     Ok(Json(Wrapped { data }))
 }

@@ -286,7 +286,7 @@ impl Replicator {
 
     /// Commits a batch and tells who waits for it.
     pub(super) fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let timer = self.metrics.commit_seconds.start_timer();
+        let timer = self.metrics.latencies.store_commit.start_timer();
         let is_visible = batch.visible_at.is_some();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();

@@ -468,7 +468,7 @@ impl<'r> Follower<'r> {
         if let Some(committed_at) = group.committed_at {
             // A clock that is behind that of the source shows no delay.
             let delay = committed_at.elapsed().unwrap_or_default();
-            self.replicator.metrics.replication_delay_seconds.observe(delay.as_secs_f64());
+            self.replicator.metrics.latencies.replication.observe(delay.as_secs_f64());
         }
         let (desk, mut work) = self.desk();
         desk.begin_due(&mut work)

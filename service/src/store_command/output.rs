@@ -104,7 +104,13 @@ mod tests {
 
     #[test]
     fn sizes_stand_in_columns() {
-        let all = StoreStats { bucket_count: 2, operation_count: 1_000, row_count: 900, size_bytes: 3 << 20, free_bytes: None };
+        let all = StoreStats {
+            bucket_count: 2,
+            operation_count: 1_000,
+            row_count: 900,
+            size_bytes: 3 << 20,
+            free_bytes: None,
+        };
         let todos = DefinitionStats {
             definition: "todos".to_owned(),
             bucket_count: 2,

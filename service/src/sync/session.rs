@@ -389,7 +389,7 @@ impl Session {
                 if matches!(line, SyncLine::CheckpointComplete(_))
                     && let Some(since) = self.behind_since.take()
                 {
-                    self.context.metrics.delivery_seconds.observe(since.elapsed().as_secs_f64());
+                    self.context.metrics.latencies.delivery.observe(since.elapsed().as_secs_f64());
                 }
                 Ok(Some(self.line(&line)))
             }

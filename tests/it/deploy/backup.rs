@@ -38,7 +38,8 @@ async fn a_restored_backup_is_a_source_as_before() {
     restore.args(["--quiet", "--dbname", &other.uri("postgres", "postgres"), "--file"]).arg(&file);
     let complaints = run(&mut restore);
     let complaints: Vec<&str> = complaints.lines().filter(|line| line.contains("ERROR")).collect();
-    let known = [r#"role "postgres" already exists"#.to_owned(), format!("database \"{}\" already exists", service.database)];
+    let known =
+        [r#"role "postgres" already exists"#.to_owned(), format!("database \"{}\" already exists", service.database)];
     let is_known = complaints.iter().zip(&known).all(|(line, known)| line.contains(known));
     assert!(complaints.len() == known.len() && is_known, "{complaints:?}");
 

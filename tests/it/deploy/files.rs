@@ -91,7 +91,8 @@ fn the_configurations_of_the_proxies_are_formatted_and_valid() {
 #[test]
 fn the_unit_is_confined() {
     let unit = kit().join("systemd/kairos-sync.service");
-    let Ok(output) = std::process::Command::new("systemd-analyze").args(["security", "--offline=true"]).arg(&unit).output()
+    let Ok(output) =
+        std::process::Command::new("systemd-analyze").args(["security", "--offline=true"]).arg(&unit).output()
     else {
         println!("skipped: there is no systemd-analyze");
         return;

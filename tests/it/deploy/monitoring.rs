@@ -14,12 +14,8 @@ use super::{
 use crate::tidy::root;
 
 /// They appear with their first label.
-const APPEAR_LATER: [&str; 4] = [
-    "kairos_copy_bytes_left",
-    "kairos_copy_rows_done",
-    "kairos_rate_limited_total",
-    "kairos_requests_refused_total",
-];
+const APPEAR_LATER: [&str; 4] =
+    ["kairos_copy_bytes_left", "kairos_copy_rows_done", "kairos_rate_limited_total", "kairos_requests_refused_total"];
 
 const SCHEMA: &str = "
     CREATE TABLE notes (id text PRIMARY KEY, owner text NOT NULL, body text);
@@ -61,9 +57,10 @@ fn registered() -> BTreeSet<String> {
 /// The first cell of each row of the tables in docs/metrics.md.
 fn documented() -> BTreeSet<String> {
     let docs = read("docs/metrics.md");
-    docs.lines().filter_map(|line| line.strip_prefix("| `")).flat_map(|line| {
-        metrics_in(line.split(" | ").next().unwrap_or_default())
-    }).collect()
+    docs.lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .flat_map(|line| metrics_in(line.split(" | ").next().unwrap_or_default()))
+        .collect()
 }
 
 #[test]
@@ -85,7 +82,8 @@ fn every_alert_has_a_section_in_the_runbook_and_no_other() {
     let expected: BTreeSet<&str> = names.iter().map(|name| name.trim_start_matches("Kairos")).collect();
     assert_eq!(sections, expected);
     let urls: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
-    let anchors: Vec<&str> = urls.iter().filter_map(|url| url.split_once("docs/runbook.md#")).map(|url| url.1).collect();
+    let anchors: Vec<&str> =
+        urls.iter().filter_map(|url| url.split_once("docs/runbook.md#")).map(|url| url.1).collect();
     assert_eq!(anchors, names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>());
     for section in runbook.split("\n## ").skip(1) {
         let name = section.lines().next().unwrap_or_default();
@@ -111,7 +109,7 @@ fn prometheus_accepts_its_files_and_alerts_fire_when_they_should() {
 }
 
 /// A Prometheus with the kit's files, which asks this service every second.
-async fn prometheus(service: &TestService, folder: &TempDir) -> (Running, String) {
+fn prometheus(service: &TestService, folder: &TempDir) -> (Running, String) {
     let config = read("deploy/prometheus/prometheus.yaml");
     let address = service.process.endpoint().trim_start_matches("http://");
     let here = config.replace("kairos-sync:8080", address).replace("interval: 15s", "interval: 1s");
@@ -159,7 +157,7 @@ async fn a_running_prometheus_gets_an_answer_to_everything_that_is_asked() {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
     let folder = TempDir::new().expect("a folder");
-    let (_process, prometheus) = prometheus(&service, &folder).await;
+    let (_process, prometheus) = prometheus(&service, &folder);
     live_a_little(&service).await;
     let scrape = service.process.get("/metrics").await.expect("answers");
     let shown = metrics_in(&scrape);

@@ -28,10 +28,9 @@ async fn devices_publish_their_topics_by_password_and_nothing_else() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let configuration = fs::read_to_string(kit().join("mosquitto/mosquitto.conf")).expect("readable");
     let here = |text: &str| {
-        text.replace("/run/mosquitto", &path("")).replace("/mosquitto/data", &path("")).replace(
-            "/mosquitto/config/access.conf",
-            &kit().join("mosquitto/access.conf").display().to_string(),
-        )
+        text.replace("/run/mosquitto", &path(""))
+            .replace("/mosquitto/data", &path(""))
+            .replace("/mosquitto/config/access.conf", &kit().join("mosquitto/access.conf").display().to_string())
     };
     let configuration = here(&configuration).replace("listener 1883", &format!("listener {port} 127.0.0.1"));
     // As root it would become a user that no package has made here.

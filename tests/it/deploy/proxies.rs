@@ -1,5 +1,5 @@
-//! The examples for reverse proxies in front of a running service: streams pass at once, uploads whole, WebSockets too, and
-//! the service knows who asks.
+//! The examples for reverse proxies in front of a running service: streams pass at once, uploads whole, WebSocket
+//! upgrades too, and the service knows who asks.
 
 use std::{
     fs,
@@ -55,7 +55,8 @@ async fn service() -> TestService {
 impl Site {
     /// nginx with `nginx.conf`, in which names, ports and certificates are those of this host.
     async fn nginx() -> Self {
-        let (service, folder, port) = (service().await, TempDir::new().expect("a folder"), free_port().expect("a port"));
+        let (service, folder, port) =
+            (service().await, TempDir::new().expect("a folder"), free_port().expect("a port"));
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).expect("made");
         let path = |name: &str| folder.path().join(name).display().to_string();
         fs::write(path("fullchain.pem"), cert.pem()).expect("writable");
@@ -69,8 +70,7 @@ impl Site {
             .replace("listen 443 ", &format!("listen 127.0.0.1:{port} "))
             .replace("listen 80;", &format!("listen 127.0.0.1:{};", free_port().expect("a port")));
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let temporary: String =
-            temporary.iter().map(|kind| format!("{kind}_temp_path {};\n", path(kind))).collect();
+        let temporary = temporary.map(|kind| format!("{kind}_temp_path {};\n", path(kind))).concat();
         let whole = format!(
             "daemon off;\nmaster_process off;\npid {};\nerror_log stderr;\nevents {{ worker_connections 256; }}\n\
              http {{\naccess_log off;\n{temporary}{here}}}\n",
@@ -90,7 +90,8 @@ impl Site {
 
     /// Caddy with `Caddyfile` and a certificate that it makes itself.
     async fn caddy() -> Self {
-        let (service, folder, port) = (service().await, TempDir::new().expect("a folder"), free_port().expect("a port"));
+        let (service, folder, port) =
+            (service().await, TempDir::new().expect("a folder"), free_port().expect("a port"));
         let mut command = program("caddy");
         command.args(["run", "--config"]).arg(kit().join("proxy/Caddyfile"));
         let url = format!("https://localhost:{port}");

@@ -24,7 +24,7 @@ pub(super) struct Ports {
 
 impl Ports {
     /// Text in which hosts of the network are ports of this host.
-    pub(super) fn here(&self, text: &str) -> String {
+    pub(super) fn here(self, text: &str) -> String {
         text.replace("postgres:5432", &format!("127.0.0.1:{}", self.postgres))
             .replace("pocketbase:8090", &format!("127.0.0.1:{}", self.pocketbase))
             .replace("kairos-sync:8080", &format!("127.0.0.1:{}", self.sync))
@@ -78,7 +78,17 @@ impl Stack {
         eventually(Some(0), is_healthy).await;
         let caddy = host.start_caddy();
         eventually(true, || answers(format!("http://127.0.0.1:{}/api/health", ports.caddy))).await;
-        Self { ports, sql, http, compose, _caddy: caddy, _sync: sync, _pocketbase: pocketbase, _postgres: postgres, folder }
+        Self {
+            ports,
+            sql,
+            http,
+            compose,
+            _caddy: caddy,
+            _sync: sync,
+            _pocketbase: pocketbase,
+            _postgres: postgres,
+            folder,
+        }
     }
 
     /// What a user enters in the app.
@@ -92,7 +102,8 @@ async fn start_postgres(compose: &Compose) -> (Arc<PgCluster>, Client) {
     let command = compose.words("postgres", "command");
     let settings: Vec<(&str, &str)> = command.iter().filter_map(|word| word.split_once('=')).collect();
     assert!(settings.contains(&("wal_level", "logical")), "{settings:?}");
-    let cluster = Arc::new(PgCluster::start_with(None, &settings).expect("PostgreSQL is installed: run `./kairos test`"));
+    let cluster =
+        Arc::new(PgCluster::start_with(None, &settings).expect("PostgreSQL is installed: run `./kairos test`"));
     let variable = |name| compose.variable("postgres", name);
     let (user, database) = (variable("POSTGRES_USER"), variable("POSTGRES_DB"));
     let root = connect(&cluster.uri("postgres", "postgres")).await;

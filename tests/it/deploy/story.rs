@@ -80,7 +80,8 @@ async fn a_household_is_in_sync_on_its_first_evening() {
     phone.connect();
     timeout(PATIENCE, phone.wait_until_synced()).await.expect("it is uploaded");
     assert_eq!(phone.rejected_writes().await.expect("readable"), []);
-    let rows = stack.sql.query("SELECT h.user_id, c.id FROM habits h JOIN completions c ON c.habit_id = h.id", &[]).await;
+    let rows =
+        stack.sql.query("SELECT h.user_id, c.id FROM habits h JOIN completions c ON c.habit_id = h.id", &[]).await;
     let rows = rows.expect("readable");
     let stored: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(stored, [(ann.id.clone(), "one".to_owned())]);

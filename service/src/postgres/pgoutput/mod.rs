@@ -27,9 +27,9 @@ use reader::Reader;
 pub use relation::{IdentitySetting, Relation, RelationColumn};
 pub use row::{Delete, Insert, OldTuple, Truncate, Tuple, TupleValue, Update};
 pub use streamed::{PartStart, StreamAbort, StreamCommit, StreamedChange};
-pub use transaction::{Begin, Commit, LogicalMessage};
 #[cfg(test)]
 pub(crate) use transaction::time_of;
+pub use transaction::{Begin, Commit, LogicalMessage};
 
 use crate::lsn::Lsn;
 

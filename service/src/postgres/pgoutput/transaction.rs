@@ -25,8 +25,8 @@ impl Begin {
     }
 }
 
-/// From the epoch of Unix to that of Postgres, the first of January 2000.
-const TO_POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
+/// From the epoch of Unix to that of Postgres: 30 years with 7 leap days.
+const TO_POSTGRES_EPOCH: Duration = Duration::from_hours((30 * 365 + 7) * 24);
 
 /// A transaction is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]

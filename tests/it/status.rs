@@ -138,11 +138,12 @@ async fn copies_are_shown_wherever_an_operator_looks() {
 
     let metrics = reqwest::get(format!("{}/metrics", site.url)).await.expect("an answer").text().await.expect("text");
     assert!(metrics.contains("kairos_copy_bytes_left{table=\"public.notes\"}"), "{metrics}");
-    let printed = site.status(&["--config", "kairos.yaml"]).await;
+    // At once: the copy goes on.
+    let (printed, judged) =
+        tokio::join!(site.status(&["--config", "kairos.yaml"]), site.status(&["--config", "kairos.yaml", "--ready"]));
     let text = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert_eq!(printed.status.code(), Some(0), "{text}");
     assert!(text.contains("not ready, copying\n") && text.contains("of about 30,000 rows"), "{text}");
-    let judged = site.status(&["--config", "kairos.yaml", "--ready"]).await;
     assert_eq!(judged.status.code(), Some(1), "clients cannot sync yet: {judged:?}");
 
     // A copy does not end while the stream stands still.

@@ -136,3 +136,27 @@ fn the_image_is_built_from_all_that_it_needs() {
         assert!(is_in_context(&root().join(copied)), "{copied} is left out");
     }
 }
+
+/// As GitHub names a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(|char: char| !(char.is_alphanumeric() || " -_".contains(char)), "");
+    kept.trim().replace(' ', "-")
+}
+
+#[test]
+fn links_in_the_guides_lead_somewhere() {
+    for guide in ["deploy.md", "metrics.md", "runbook.md"] {
+        let text = fs::read_to_string(root().join("docs").join(guide)).expect("readable");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            let path = root().join("docs").join(if file.is_empty() { guide } else { file });
+            assert!(path.exists(), "{guide}: {link}");
+            if !section.is_empty() {
+                let target = fs::read_to_string(&path).expect("readable");
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|line| anchor(line.trim_start_matches('#')) == section), "{guide}: {link}");
+            }
+        }
+    }
+}

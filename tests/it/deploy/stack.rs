@@ -166,7 +166,9 @@ impl Host<'_> {
         let mut command = self.confine(program("caddy"), "caddy");
         command.args(["run", "--config"]).arg(kit().join("proxy/Caddyfile"));
         command.env("KAIROS_SITE", format!(":{}", self.ports.caddy));
-        command.env("XDG_DATA_HOME", self.folder.join("caddy-data")).env("HOME", self.folder);
+        // Its volumes.
+        let data = self.folder.join("caddy-data");
+        command.env("XDG_DATA_HOME", &data).env("XDG_CONFIG_HOME", &data).env("HOME", self.folder);
         Running::start(command, self.folder, "caddy")
     }
 }

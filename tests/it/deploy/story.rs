@@ -115,6 +115,15 @@ async fn a_household_is_in_sync_on_its_first_evening() {
     timeout(PATIENCE, bens.wait_until_synced()).await.expect("the row is taken back");
     assert_eq!((count(&bens, "completions").await, count(&phone, "completions").await), (0, 2));
 
+    // Only volumes are written to: what an administrator changed is noted there as well.
+    let data = stack.folder.path().join("pb_data");
+    assert!(data.join("migrations").read_dir().expect("it is there").next().is_some());
+    let beside = stack.folder.path().read_dir().expect("readable").filter_map(Result::ok);
+    let folders = beside.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+    let mut folders: Vec<_> = folders.collect();
+    folders.sort();
+    assert_eq!(folders, ["caddy-data", "pb_data", "store"]);
+
     // Operators are on the machine itself.
     for path in ["metrics", "status", "api/admin/v1/diagnostics"] {
         let answer = stack.http.get(format!("{site}/sync-api/{path}")).send().await.expect("answers");

@@ -14,8 +14,13 @@ use super::{
 use crate::tidy::root;
 
 /// They appear with their first label.
-const APPEAR_LATER: [&str; 4] =
-    ["kairos_copy_bytes_left", "kairos_copy_rows_done", "kairos_rate_limited_total", "kairos_requests_refused_total"];
+const APPEAR_LATER: [&str; 5] = [
+    "kairos_conflicts_total",
+    "kairos_copy_bytes_left",
+    "kairos_copy_rows_done",
+    "kairos_rate_limited_total",
+    "kairos_requests_refused_total",
+];
 
 const SCHEMA: &str = "
     CREATE TABLE notes (id text PRIMARY KEY, owner text NOT NULL, body text);

@@ -143,6 +143,20 @@ impl Register {
         self.add(IntGauge::new(name, help))
     }
 
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), &[label]))
+    }
+
+    /// The release, as Prometheus is told of releases: in a label of what is always 1.
+    fn version(&self) {
+        let version = self.gauges("kairos_build_info", "1, with the version of the service", "version");
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    }
+
     fn seconds(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
         self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
     }
@@ -156,26 +170,16 @@ impl Metrics {
     pub fn new() -> Self {
         let register = Register(Registry::new());
         let (counter, gauge) = (|name, help| register.counter(name, help), |name, help| register.gauge(name, help));
-        let counters = |name, help, label| register.add(IntCounterVec::new(Opts::new(name, help), &[label]));
-        let gauges = |name, help, label| register.add(IntGaugeVec::new(Opts::new(name, help), &[label]));
-        let version = gauges("kairos_build_info", "1, with the version of the service", "version");
-        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let counters = |name, help, label| register.counters(name, help, &[label]);
+        let gauges = |name, help, label| register.gauges(name, help, label);
+        register.version();
         let metrics = Self {
             rows_replicated: counter("powersync_rows_replicated_total", "Rows read from the source"),
-            deployment: gauge(
-                "kairos_rules_deployment",
-                "Number of the deployment of rules that clients are served by",
-            ),
+            deployment: gauge("kairos_rules_deployment", "Number of the deployment of rules that is served"),
             deployment_refused: gauge("kairos_rules_refused", "Whether rules are wanted that cannot be deployed"),
-            rebuild_rows_left: gauge(
-                "kairos_rebuild_rows_left",
-                "Rows to be evaluated for rules being built; 0: none are",
-            ),
+            rebuild_rows_left: gauge("kairos_rebuild_rows_left", "Rows left for rules being built; 0: none are"),
             rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
-            transactions_replicated: counter(
-                "powersync_transactions_replicated_total",
-                "Transactions read from the source",
-            ),
+            transactions_replicated: counter("powersync_transactions_replicated_total", "Transactions read"),
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
             replication_lag_bytes: gauge("kairos_replication_lag_bytes", "WAL bytes not yet durable in the store"),
@@ -211,15 +215,17 @@ impl Metrics {
             shared_lines: counter("kairos_shared_lines_total", "Data lines that were made for another client before"),
             requests_refused: counters("kairos_requests_refused_total", "Refused requests", "code"),
             introspections: counters("kairos_introspections_total", "Questions to issuers about tokens", "result"),
-            rate_limited: register.add(IntCounterVec::new(
-                Opts::new("kairos_rate_limited_total", "Requests of clients that must wait"),
+            rate_limited: register.counters(
+                "kairos_rate_limited_total",
+                "Requests of clients that must wait",
                 &["by", "activity"],
-            )),
+            ),
             writes: counters("kairos_writes_total", "Uploaded writes", "outcome"),
-            conflicts: register.add(IntCounterVec::new(
-                Opts::new("kairos_conflicts_total", "Writes that met those of others"),
+            conflicts: register.counters(
+                "kairos_conflicts_total",
+                "Writes that met those of others",
                 &["table", "strategy", "resolution"],
-            )),
+            ),
             latencies: Latencies::new(&register),
             registry: register.0,
         };

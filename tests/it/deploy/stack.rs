@@ -76,6 +76,9 @@ impl Stack {
             async { check.await.expect("it runs") }
         };
         eventually(Some(0), is_healthy).await;
+        let mut doctor = host.kairos_sync("kairos-sync", &["doctor".to_owned()]);
+        let findings = tokio::task::spawn_blocking(move || run(&mut doctor)).await.expect("it runs");
+        assert!(findings.contains("0 warned, 0 failed"), "{findings}");
         let caddy = host.start_caddy();
         eventually(true, || answers(format!("http://127.0.0.1:{}/api/health", ports.caddy))).await;
         Self {

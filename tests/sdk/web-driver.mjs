@@ -99,7 +99,7 @@ const commands = {
   async follow({ device, encoding, ...options }) {
     const page = pages.get(device);
     const session = await sessionOf(page);
-    await session.send('Network.setAcceptedEncodings', { encodings: encoding === 'identity' ? [] : [encoding] });
+    await session.send('Network.setExtraHTTPHeaders', { headers: { 'Accept-Encoding': encoding } });
     const response = page.waitForResponse((each) => each.url().endsWith('/sync/stream') && each.request().method() === 'POST');
     const answer = await ask(page, { device, encoding, ...options });
     return { ...answer, ok: await (await response).headerValue('content-encoding') };

@@ -134,14 +134,9 @@ fn write_again(tx: &Connection, write: &RejectedWrite, op: CrudOp, columns: Opti
     };
     let old = write.theirs.as_ref().or(write.base.as_ref()).filter(|_| is_there);
     let text = |columns: &Columns| Value::Object(columns.clone()).to_string();
-    let op = match op {
-        CrudOp::Put => "PUT",
-        CrudOp::Patch => "PATCH",
-        CrudOp::Delete => "DELETE",
-    };
     tx.prepare_cached(
         "INSERT INTO kairos_crud (tx_id, op, row_type, row_id, data, old) VALUES (kairos_tx_id(), ?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![op, write.table, write.row_id, columns.as_ref().map(text), old.map(text)])?;
+    .execute(params![op.name(), write.table, write.row_id, columns.as_ref().map(text), old.map(text)])?;
     Ok(())
 }

@@ -33,6 +33,17 @@ pub enum CrudOp {
     Delete,
 }
 
+impl CrudOp {
+    /// As it is sent.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// One local write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CrudEntry {

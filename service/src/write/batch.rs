@@ -214,6 +214,11 @@ async fn remember(tx: &Transaction<'_>, fresh: &[(Key, Answer)]) -> Result<(), E
     if fresh.is_empty() { Ok(()) } else { ledger::record(tx, fresh).await }
 }
 
+/// Which strategy decides about writes to the table: what its user chose, else the rule's.
+fn strategy<'a>(context: &Context<'a>, preferences: &'a Preferences, table: &str) -> Option<&'a ConflictStrategy> {
+    preferences.get(table).or_else(|| Some(context.plan.write_policy(table)?.conflict()))
+}
+
 /// The answers in the order of the batch: those of now, and those given before.
 fn assemble(
     context: &Context<'_>,
@@ -224,9 +229,7 @@ fn assemble(
     preferences: &Preferences,
 ) -> Vec<Answered> {
     let answered = |(index, entry): (usize, &CrudEntry)| {
-        let policy = context.plan.write_policy(&entry.table);
-        let strategy = preferences.get(&entry.table).or_else(|| policy.map(WritePolicy::conflict));
-        let strategy = strategy.map(ConflictStrategy::name);
+        let strategy = strategy(context, preferences, &entry.table).map(ConflictStrategy::name);
         let (answer, is_repeated) = match taken.remove(&index) {
             Some(answer) => (answer, false),
             None => (known.get(keys[index].as_ref()?)?.clone(), true),
@@ -296,8 +299,7 @@ fn judged<'a>(
     let answered = upload.entries.iter().zip(answers).filter(|(_, answered)| !answered.is_repeated);
     let judged = answered.map(|(entry, Answered { answer, .. })| {
         let policy = context.plan.write_policy(&entry.table);
-        let strategy = preferences.get(&entry.table).or_else(|| policy.map(WritePolicy::conflict));
-        Judged { entry, answer, policy, strategy }
+        Judged { entry, answer, policy, strategy: strategy(context, preferences, &entry.table) }
     });
     judged.collect()
 }

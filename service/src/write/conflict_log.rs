@@ -139,14 +139,6 @@ fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-fn op_name(op: CrudOp) -> &'static str {
-    match op {
-        CrudOp::Put => "PUT",
-        CrudOp::Patch => "PATCH",
-        CrudOp::Delete => "DELETE",
-    }
-}
-
 fn status_name(status: ConflictStatus) -> &'static str {
     match status {
         ConflictStatus::Open => "open",
@@ -247,7 +239,7 @@ async fn write(tx: &Transaction<'_>, upload: &Upload<'_>, lost: &[Lost]) -> Resu
             &upload.client_id.map(storable),
             &texts(|one| Some(&one.id)),
             &texts(|one| one.op_id.as_deref()),
-            &texts(|one| Some(op_name(one.op))),
+            &texts(|one| Some(one.op.name())),
             &texts(|one| Some(&one.table)),
             &texts(|one| one.row_id.as_deref()),
             &texts(|one| Some(ledger::outcome_name(one.outcome))),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_postgres::{Client, Transaction};
-use kairos_sync_protocol::upload::{CrudEntry, CrudOp, Outcome};
+use kairos_sync_protocol::upload::{CrudEntry, Outcome};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Error;
@@ -45,16 +45,11 @@ pub(super) type Key = [u8; 32];
 
 /// The key of a write, where client and write say who they are.
 pub(super) fn key(user_id: &str, client_id: Option<&str>, entry: &CrudEntry) -> Option<Key> {
-    let op = match entry.op {
-        CrudOp::Put => "PUT",
-        CrudOp::Patch => "PATCH",
-        CrudOp::Delete => "DELETE",
-    };
     // Sorted: the order of columns in JSON means nothing.
     let data = entry.data.as_ref().map(|data| data.iter().collect::<BTreeMap<_, _>>());
     let data = serde_json::to_string(&data).expect("JSON values with text keys are always JSON");
     let id = entry.id.as_deref().unwrap_or_default();
-    Some(digest(&[user_id, client_id?, entry.op_id.as_deref()?, op, &entry.table, id, &data]))
+    Some(digest(&[user_id, client_id?, entry.op_id.as_deref()?, entry.op.name(), &entry.table, id, &data]))
 }
 
 /// Lengths go first, so that no two lists of parts run together into the same bytes.

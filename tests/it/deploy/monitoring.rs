@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
+    RULES, SCHEMA,
     dashboards::expressions,
     programs::{Running, kit, program, run},
 };
@@ -21,21 +22,6 @@ const APPEAR_LATER: [&str; 5] = [
     "kairos_rate_limited_total",
     "kairos_requests_refused_total",
 ];
-
-const SCHEMA: &str = "
-    CREATE TABLE notes (id text PRIMARY KEY, owner text NOT NULL, body text);
-    GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO kairos_write;
-    SELECT kairos.publish_table('notes');
-";
-
-const RULES: &str = "
-bucket_definitions:
-  notes:
-    parameters: SELECT request.user_id() AS owner
-    data: [SELECT * FROM notes WHERE owner = bucket.owner]
-write_rules:
-  notes: { allow: [put], check: row.owner = auth.user_id() }
-";
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

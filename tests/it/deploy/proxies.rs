@@ -15,22 +15,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::programs::{Running, kit, program, run};
-
-const SCHEMA: &str = "
-    CREATE TABLE notes (id text PRIMARY KEY, owner text NOT NULL, body text);
-    GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO kairos_write;
-    SELECT kairos.publish_table('notes');
-";
-
-const RULES: &str = "
-bucket_definitions:
-  notes:
-    parameters: SELECT request.user_id() AS owner
-    data: [SELECT * FROM notes WHERE owner = bucket.owner]
-write_rules:
-  notes: { allow: [put], check: row.owner = auth.user_id() }
-";
+use super::{
+    RULES, SCHEMA,
+    programs::{Running, kit, program, run},
+};
 
 /// Behind a proxy on this host, with a bound that is soon met.
 const SETTINGS: &str = "base_path: /sync-api\ntrusted_proxies: [127.0.0.1]\n\

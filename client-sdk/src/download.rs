@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     connector::Credentials,
     core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine},
-    engine::{Counters, Engine, SyncError},
+    engine::{self, Counters, Engine, SyncError},
     events::SyncEvent,
     observer::PublishedCheckpoint,
     store::{Outcome, RowChanges, subscriptions},
@@ -108,7 +108,7 @@ impl Host<'_> {
         let mut event = Event::Start(self.engine.store.bucket_states().await?);
         loop {
             if let Some(reason) = self.handle(event).await? {
-                return reason.into();
+                return engine::outcome(reason);
             }
             let Some(next) = self.next_event().await? else { return Ok(()) };
             event = next;

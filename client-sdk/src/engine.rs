@@ -105,13 +105,12 @@ impl SyncError {
     }
 }
 
-impl From<CloseReason> for Result<(), SyncError> {
-    fn from(reason: CloseReason) -> Self {
-        match reason {
-            CloseReason::TokenExpired | CloseReason::TokenRefreshed => Ok(()),
-            CloseReason::Damaged(buckets) => Err(SyncError::Damaged(buckets)),
-            CloseReason::Protocol(error) => Err(error.into()),
-        }
+/// What the end of a stream means: whether it was an error.
+pub(crate) fn outcome(reason: CloseReason) -> Result<(), SyncError> {
+    match reason {
+        CloseReason::TokenExpired | CloseReason::TokenRefreshed => Ok(()),
+        CloseReason::Damaged(buckets) => Err(SyncError::Damaged(buckets)),
+        CloseReason::Protocol(error) => Err(error.into()),
     }
 }
 

@@ -37,7 +37,6 @@
 pub mod changes;
 pub mod client;
 pub mod connector;
-pub mod core;
 pub mod diagnostics;
 mod download;
 mod engine;
@@ -53,6 +52,7 @@ mod token;
 pub mod transport;
 mod upload;
 
+pub use kairos_client_core as core;
 pub use kairos_sync_protocol as protocol;
 pub use rusqlite;
 

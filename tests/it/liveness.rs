@@ -65,7 +65,7 @@ impl Drop for Frozen {
     }
 }
 
-fn signal(name: &str, process: &str) {
+pub(crate) fn signal(name: &str, process: &str) {
     let status = Command::new("kill").args([name, process]).status().expect("`kill` runs");
     assert!(status.success(), "kill {name} {process}");
 }

@@ -1,8 +1,8 @@
 //! The sync protocol as a state machine: events in, instructions out.
 //!
-//! A host (see `download.rs`) owns the socket, the database and the clock. It tells the [`SyncMachine`] what happened
-//! as [`Event`]s, and performs the [`Instruction`]s it gets back, in order. Lines of a stream become [`StoreStep`]s;
-//! what became of a [`StoreStep::Complete`] is reported back as an event.
+//! A host (`download.rs` of the crate `kairos-client`) owns the socket, the database and the clock. It tells the
+//! [`SyncMachine`] what happened as [`Event`]s, and performs the [`Instruction`]s it gets back, in order. Lines of a
+//! stream become [`StoreStep`]s; what became of a [`StoreStep::Complete`] is reported back as an event.
 //!
 //! **Invariants**
 //!

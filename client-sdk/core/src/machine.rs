@@ -8,7 +8,7 @@ use kairos_sync_protocol::{
     request::{BucketPosition, SyncRequest},
 };
 
-use super::{
+use crate::{
     event::{BucketState, CloseReason, Completion, Event, Instruction, ProtocolError, Scope, StoreStep, Target},
     progress::{Counters, Progress},
 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kairos_sync_protocol::line::BucketData;
 
-use super::event::{BucketState, Target};
+use crate::event::{BucketState, Target};
 
 /// Operations of the checkpoint under way, for progress bars. Both are zero when there is nothing to download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

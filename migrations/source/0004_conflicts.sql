@@ -1,7 +1,7 @@
--- What devices sent and rows did not get, and how users want conflicts to end.
+-- What devices sent and rows did not get, what rows lost by it, and how users want conflicts to end.
 
--- One row per write that was refused, that waits for a person, or of which a strategy took less than was sent. It is
--- inserted in the transaction of the upload, so it is there if and only if the answer was given.
+-- One row per write that was refused, that waits for a person, of which a strategy took less than was sent, or that went
+-- over what its device did not know. It is inserted in the transaction of the upload, so it is there if and only if the answer was given.
 -- Published, so that it reaches the user's devices as any other table does: by a rule on `user_id`.
 CREATE TABLE IF NOT EXISTS kairos.conflicts (
     id uuid PRIMARY KEY,
@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS kairos.conflicts (
     op text NOT NULL CHECK (op IN ('PUT', 'PATCH', 'DELETE')),
     table_name text NOT NULL,
     row_id text,
-    outcome text NOT NULL CHECK (outcome IN ('refused', 'conflict', 'merged')),
+    outcome text NOT NULL CHECK (outcome IN ('refused', 'conflict', 'merged', 'applied')),
     code text,
     message text,
     -- The row as the device saw it, as the device wants it, and as others made it: columns and values, as far as known.

@@ -122,6 +122,11 @@ impl WritePolicy {
         &self.conflict
     }
 
+    /// Whether conflicts wait for their user to decide.
+    pub fn asks_user(&self) -> bool {
+        self.conflict == ConflictStrategy::Manual
+    }
+
     /// The column that a DELETE sets instead of deleting the row. A row in which it is set is no row to devices.
     pub fn soft_delete(&self) -> Option<&str> {
         self.soft_delete.as_deref()

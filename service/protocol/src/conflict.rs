@@ -35,7 +35,8 @@ pub enum Choice {
     Merged,
 }
 
-/// A write that was refused, that met another's, or of which less was taken than was sent.
+/// A write that was refused, that met another's, of which less was taken than was sent, or that went over what others
+/// had written meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// A UUID.
@@ -53,7 +54,7 @@ pub struct Conflict {
     /// The row, where the device said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_id: Option<String>,
-    /// `refused`, `conflict` or `merged`.
+    /// `refused`, `conflict`, `merged`, or `applied` where it went over what the device did not know.
     pub outcome: Outcome,
     /// Stable code of the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +114,7 @@ pub struct Resolved {
 pub struct ConflictCount {
     /// The table, as devices name it.
     pub table: String,
-    /// `refused`, `conflict` or `merged`.
+    /// `refused`, `conflict`, `merged` or `applied`.
     pub outcome: Outcome,
     /// How far they are.
     pub status: ConflictStatus,

@@ -246,12 +246,16 @@ pub(super) async fn begin(
     upload: &Upload<'_>,
     constraints: Constraints,
 ) -> Result<(), BatchError> {
-    let (set_claims, set_role) = (tx.prepare_cached(CLAIMS).await?, tx.prepare_cached(ROLE).await?);
+    let set_claims = tx.prepare_cached(CLAIMS).await?;
+    let set_role = match context.role {
+        Some(role) => Some((tx.prepare_cached(ROLE).await?, role)),
+        None => None,
+    };
     let claims = Value::Object(upload.origin.token().clone()).to_string();
     let claims = async { tx.query_one(&set_claims, &[&claims]).await.map_err(BatchError::Postgres) };
     let role = async {
-        match context.role {
-            Some(role) => tx.query_one(&set_role, &[&role]).await.map(drop).map_err(BatchError::Role),
+        match &set_role {
+            Some((set_role, role)) => tx.query_one(set_role, &[role]).await.map(drop).map_err(BatchError::Role),
             None => Ok(()),
         }
     };
@@ -277,15 +281,12 @@ pub(super) async fn end(context: &Context<'_>, tx: &Transaction<'_>) -> Result<(
 
 /// What the user chose for tables of the batch that leave conflicts to people, by table as devices name it.
 async fn prefer(context: &Context<'_>, tx: &Transaction<'_>, upload: &Upload<'_>) -> Result<Preferences, Error> {
-    let is_manual = |table: &str| {
-        let policy = context.plan.write_policy(table);
-        policy.is_some_and(|policy| *policy.conflict() == ConflictStrategy::Manual)
-    };
-    if !upload.entries.iter().any(|entry| is_manual(&entry.table)) {
+    let asks_user = |table: &str| context.plan.write_policy(table).is_some_and(WritePolicy::asks_user);
+    if !upload.entries.iter().any(|entry| asks_user(&entry.table)) {
         return Ok(Preferences::default());
     }
     let mut preferences = preferences::read(tx, upload.user_id).await?;
-    preferences.retain(|table, _| is_manual(table));
+    preferences.retain(|table, _| asks_user(table));
     Ok(preferences)
 }
 

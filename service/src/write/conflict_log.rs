@@ -1,4 +1,5 @@
-//! Writes that were not taken as sent, in `kairos.conflicts`: kept for their user, up to a bound.
+//! Writes that were not taken as sent, and rows that writes went over, in `kairos.conflicts`: kept for their user, up to
+//! a bound.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -42,6 +43,21 @@ pub(super) struct Judged<'a> {
     pub(super) strategy: Option<&'a ConflictStrategy>,
 }
 
+/// How it ended where something was lost, by the name of the strategy.
+pub(super) fn loss(answer: &Answer, strategy: Option<&str>) -> Option<(ConflictStatus, Option<Choice>)> {
+    match (answer.outcome, strategy) {
+        (Outcome::Refused, _) | (Outcome::Conflict, Some("manual")) => Some((ConflictStatus::Open, None)),
+        (Outcome::Conflict, _) => Some((ConflictStatus::Settled, Some(Choice::Theirs))),
+        (Outcome::Merged, Some("merge_fields")) => Some((ConflictStatus::Settled, Some(Choice::Merged))),
+        // It was the others' that went.
+        (Outcome::Merged | Outcome::Applied, _) if answer.theirs.is_some() => {
+            Some((ConflictStatus::Settled, Some(Choice::Mine)))
+        }
+        // Sets and numbers are joined without loss.
+        (Outcome::Merged | Outcome::Applied | Outcome::Duplicate, _) => None,
+    }
+}
+
 /// One to be kept.
 #[derive(Debug, Clone, PartialEq)]
 struct Lost {
@@ -61,16 +77,10 @@ struct Lost {
 }
 
 impl Judged<'_> {
-    /// What of the write is lost, if anything is.
+    /// What is lost with the write, if anything is.
     fn lost(&self) -> Option<Lost> {
         let Self { entry, answer, policy, strategy } = self;
-        let (status, resolution) = match (answer.outcome, strategy) {
-            (Outcome::Refused, _) | (Outcome::Conflict, Some(ConflictStrategy::Manual)) => (ConflictStatus::Open, None),
-            (Outcome::Conflict, _) => (ConflictStatus::Settled, Some(Choice::Theirs)),
-            (Outcome::Merged, Some(ConflictStrategy::MergeFields)) => (ConflictStatus::Settled, Some(Choice::Merged)),
-            // Sets and numbers are joined without loss.
-            (Outcome::Merged | Outcome::Applied | Outcome::Duplicate, _) => return None,
-        };
+        let (status, resolution) = loss(answer, strategy.map(ConflictStrategy::name))?;
         let values = |sent: &Option<Columns>| {
             let sent = sent.as_ref()?;
             Some(policy.map_or_else(|| sent.clone(), |policy| policy.without_secrets(sent)))
@@ -117,10 +127,13 @@ impl Lost {
     }
 
     fn value_bytes(&self) -> i64 {
-        let values = [&self.base, &self.mine, &self.theirs];
-        let bytes: usize = values.into_iter().flatten().map(super::object_bytes).sum();
-        i64::try_from(bytes).unwrap_or(i64::MAX)
+        value_bytes([&self.base, &self.mine, &self.theirs])
     }
+}
+
+fn value_bytes(values: [&Option<Columns>; 3]) -> i64 {
+    let bytes: usize = values.into_iter().flatten().map(super::object_bytes).sum();
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// All columns of both; the second one's values where they share one.
@@ -269,12 +282,14 @@ pub(super) async fn lock(tx: &Transaction<'_>, user_id: &str, id: Uuid) -> Resul
 pub(super) async fn update(tx: &Transaction<'_>, changed: &Conflict) -> Result<Conflict, Error> {
     let sql = format!(
         "UPDATE kairos.conflicts
-         SET status = $2, resolution = $3, code = $4, message = $5, theirs = $6::text::json, outcome = $7,
+         SET status = $2, resolution = $3, code = $4, message = $5, theirs = $6::text::json, outcome = $7, op = $8,
+             base = $9::text::json, mine = $10::text::json, value_bytes = $11,
              resolved_at = CASE WHEN $2 = 'resolved' THEN now() END
          WHERE id = $1::text::uuid RETURNING {CONFLICT}"
     );
     let statement = tx.prepare_cached(&sql).await?;
-    let theirs = changed.theirs.as_ref().map(|columns| json!(columns).to_string());
+    let [base, mine, theirs] = [&changed.base, &changed.mine, &changed.theirs]
+        .map(|columns| columns.as_ref().map(|columns| json!(columns).to_string()));
     let row = tx
         .query_one(
             &statement,
@@ -286,6 +301,10 @@ pub(super) async fn update(tx: &Transaction<'_>, changed: &Conflict) -> Result<C
                 &changed.message,
                 &theirs,
                 &ledger::outcome_name(changed.outcome),
+                &changed.op.name(),
+                &base,
+                &mine,
+                &value_bytes([&changed.base, &changed.mine, &changed.theirs]),
             ],
         )
         .await?;

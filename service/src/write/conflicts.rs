@@ -2,7 +2,7 @@
 
 use deadpool_postgres::Client;
 use kairos_sync_protocol::conflict::{Choice, Conflict, ConflictCount, ConflictPreference, Resolve, Resolved};
-use kairos_sync_rules::ConflictStrategy;
+use kairos_sync_rules::WritePolicy;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
@@ -24,8 +24,10 @@ impl Writer {
         }
         let id = Uuid::parse_str(id).map_err(|_| ConflictError::Unknown)?;
         let resolution = Resolution { upload: upload(principal, None, &[]), id, wanted: &wanted };
-        let Decided { conflict, written } = self.write_in_time(&resolution).await??;
-        self.count_decided(&conflict);
+        let Decided { conflict, written, is_repeated } = self.write_in_time(&resolution).await??;
+        if !is_repeated {
+            self.count_decided(&conflict);
+        }
         let write_checkpoint = match written {
             Some(_) => self.checkpoints.create(&principal.user_id, conflict.client_id.as_deref()).await,
             None => None,
@@ -62,12 +64,8 @@ impl Writer {
     /// # Errors
     /// Where the table does not leave conflicts to people, or Postgres cannot be asked.
     pub async fn prefer(&self, user_id: &str, preference: &ConflictPreference) -> Result<(), ConflictError> {
-        let is_manual = self
-            .plan
-            .borrow()
-            .write_policy(&preference.table)
-            .is_some_and(|policy| *policy.conflict() == ConflictStrategy::Manual);
-        if !is_manual && preference.strategy.is_some() {
+        let asks_user = self.plan.borrow().write_policy(&preference.table).is_some_and(WritePolicy::asks_user);
+        if !asks_user && preference.strategy.is_some() {
             return Err(ConflictError::NotManual);
         }
         Ok(self.ask(async |client| preferences::write(client, user_id, preference).await).await?)

@@ -337,11 +337,11 @@ impl Writer {
         for (entry, Answered { answer, is_repeated, strategy }) in entries.iter().zip(answers) {
             let outcome = if *is_repeated { "repeated" } else { ledger::outcome_name(answer.outcome) };
             self.metrics.writes.with_label_values(&[outcome]).inc();
-            let resolution = match (answer.outcome, strategy) {
-                (Outcome::Conflict, Some("manual")) => "open",
-                (Outcome::Conflict, _) => "theirs",
-                (Outcome::Merged, _) => "merged",
-                _ => continue,
+            let resolution = match (answer.outcome, conflict_log::loss(answer, *strategy)) {
+                (Outcome::Refused, _) => continue,
+                (_, Some((_, resolution))) => resolution.map_or("open", conflict_log::choice_name),
+                (Outcome::Merged, None) => "merged",
+                (_, None) => continue,
             };
             // Only tables with a rule come so far: the rules bound the labels.
             if let Some(strategy) = strategy.filter(|_| !is_repeated) {

@@ -32,6 +32,8 @@ pub(super) struct Resolution<'a> {
 pub(super) struct Decided {
     pub(super) conflict: Conflict,
     pub(super) written: Option<(CrudEntry, Answer)>,
+    /// Somebody had decided the same before.
+    pub(super) is_repeated: bool,
 }
 
 impl Work for Resolution<'_> {
@@ -51,20 +53,26 @@ impl Work for Resolution<'_> {
         if conflict.status == ConflictStatus::Resolved {
             // Asked twice, as the answer was lost.
             let is_same = conflict.resolution == Some(self.wanted.choice);
-            return Ok(if is_same { Ok(Decided { conflict, written: None }) } else { Err(ConflictError::Resolved) });
+            let decided = Decided { conflict, written: None, is_repeated: true };
+            return Ok(if is_same { Ok(decided) } else { Err(ConflictError::Resolved) });
         }
         let policy = context.plan.write_policy(&conflict.table);
-        let written = match self.wanted.choice {
-            Choice::Theirs => None,
-            Choice::Mine | Choice::Merged => Some(self.write(context, &tx, &conflict, policy, constraints).await?),
+        let question = question(&conflict);
+        let written = if self.wanted.choice == in_row(&conflict) {
+            None
+        } else {
+            Some(self.write(context, &tx, &question, policy, constraints).await?)
         };
-        let changed = self.ended(conflict, written.as_ref().map(|(_, answer)| answer));
+        let changed = match written.as_ref().map(|(_, answer)| answer) {
+            Some(answer) if answer.outcome.needs_attention() => waiting(question, answer),
+            _ => Conflict { status: ConflictStatus::Resolved, resolution: Some(self.wanted.choice), ..conflict },
+        };
         let conflict = conflict_log::update(&tx, &changed).await.map_err(BatchError::Ledger)?;
         if let Some(preference) = self.preference(&conflict, policy) {
             preferences::write(&tx, user_id, &preference).await.map_err(BatchError::Ledger)?;
         }
         tx.commit().await?;
-        Ok(Ok(Decided { conflict, written }))
+        Ok(Ok(Decided { conflict, written, is_repeated: false }))
     }
 }
 
@@ -86,22 +94,6 @@ impl Resolution<'_> {
         Ok((entry, answer))
     }
 
-    /// The conflict after the write, or without one.
-    fn ended(&self, conflict: Conflict, answer: Option<&Answer>) -> Conflict {
-        match answer {
-            Some(answer) if answer.outcome.needs_attention() => Conflict {
-                outcome: answer.outcome,
-                status: ConflictStatus::Open,
-                resolution: None,
-                code: answer.code.clone(),
-                message: answer.message.clone(),
-                theirs: if answer.outcome == Outcome::Conflict { answer.theirs.clone() } else { conflict.theirs },
-                ..conflict
-            },
-            _ => Conflict { status: ConflictStatus::Resolved, resolution: Some(self.wanted.choice), ..conflict },
-        }
-    }
-
     /// What is to be remembered, once the conflict has ended so.
     fn preference(&self, conflict: &Conflict, policy: Option<&WritePolicy>) -> Option<ConflictPreference> {
         let strategy = match conflict.resolution? {
@@ -109,14 +101,54 @@ impl Resolution<'_> {
             Choice::Theirs => PreferredStrategy::ServerWins,
             Choice::Merged => return None,
         };
-        let policy = policy.filter(|policy| self.wanted.remember && *policy.conflict() == ConflictStrategy::Manual)?;
+        let policy = policy.filter(|policy| self.wanted.remember && policy.asks_user())?;
         Some(ConflictPreference { table: policy.table().to_owned(), strategy: Some(strategy) })
+    }
+}
+
+/// Whose values the row got where they met, while no person has decided.
+fn in_row(conflict: &Conflict) -> Choice {
+    if conflict.resolution == Some(Choice::Mine) { Choice::Mine } else { Choice::Theirs }
+}
+
+/// What a person decides about: the row as it is, and what it may have instead. Where the device went over what others
+/// had, that is the latter.
+fn question(conflict: &Conflict) -> Conflict {
+    if in_row(conflict) == Choice::Theirs {
+        return conflict.clone();
+    }
+    let theirs = conflict.theirs.clone().unwrap_or_default();
+    let (mine, row) = match &conflict.mine {
+        Some(sent) if conflict.op != CrudOp::Delete => {
+            let touched = theirs.iter().filter(|(column, _)| sent.contains_key(*column));
+            let mine = touched.map(|(column, value)| (column.clone(), value.clone())).collect();
+            let row = theirs.iter().chain(sent).map(|(column, value)| (column.clone(), value.clone())).collect();
+            (mine, Some(row))
+        }
+        _ => (theirs.clone(), None),
+    };
+    let (op, outcome) = (CrudOp::Patch, Outcome::Conflict);
+    Conflict { op, outcome, base: Some(theirs), mine: Some(mine), theirs: row, ..conflict.clone() }
+}
+
+/// The conflict after a write that was not taken either.
+fn waiting(conflict: Conflict, answer: &Answer) -> Conflict {
+    Conflict {
+        outcome: answer.outcome,
+        status: ConflictStatus::Open,
+        resolution: None,
+        code: answer.code.clone(),
+        message: answer.message.clone(),
+        theirs: if answer.outcome == Outcome::Conflict { answer.theirs.clone() } else { conflict.theirs },
+        ..conflict
     }
 }
 
 /// Another one than the table's, if it is to be another. Where the person saw what the row has, that must still hold.
 fn strategy(conflict: &Conflict, policy: Option<&WritePolicy>) -> Option<ConflictStrategy> {
     match policy.map(WritePolicy::conflict)? {
+        // What went comes back only over what it went for.
+        _ if in_row(conflict) == Choice::Mine => Some(ConflictStrategy::ServerWins),
         ConflictStrategy::Manual | ConflictStrategy::MergeFields | ConflictStrategy::ServerWins => {
             let has_seen =
                 conflict.outcome == Outcome::Conflict || conflict.theirs.is_some() || conflict.base.is_some();

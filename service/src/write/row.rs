@@ -141,7 +141,28 @@ impl RowWrite<'_> {
             self.accept(&new, Some(old))?;
         }
         let is_lossy = outcome == Outcome::Merged && *self.strategy == ConflictStrategy::MergeFields;
-        Ok(Answer { theirs: is_lossy.then(|| self.shown(old)), ..outcome.into() })
+        let is_lost = is_lossy || self.overwrites(old, &values);
+        Ok(Answer { theirs: is_lost.then(|| self.shown(old)), ..outcome.into() })
+    }
+
+    /// Whether something goes that others wrote and the device did not know of, as far as it says what it knew. (Where
+    /// the strategy compares, nothing does.)
+    fn overwrites(&self, old: &CheckedRow, values: &Values) -> bool {
+        let Some(base) = self.write.base.as_ref().filter(|_| !self.compares_with_base()) else { return false };
+        base.iter().any(|(position, seen)| {
+            let (Some(column), Some((name, stored))) = (self.table.columns.get(*position), old.get(*position)) else {
+                return false;
+            };
+            let decides = self.strategy.columns().iter().any(|column| column == name);
+            let is = |text: &Option<String>| column.kind.is_printed(text.as_deref(), stored, self.fraction_digits);
+            let goes = match self.write.op {
+                WriteOp::Delete => true,
+                WriteOp::Put | WriteOp::Patch => {
+                    values.iter().any(|(written, value)| written == position && !is(value))
+                }
+            };
+            goes && !decides && !self.write.stamped.contains(position) && !is(seen)
+        })
     }
 
     /// Sets columns. No row comes back where a trigger of the app took the write elsewhere.
@@ -163,7 +184,8 @@ impl RowWrite<'_> {
             return self.mark_deleted(column, decided).await;
         }
         self.perform(statement::delete(self.table, self.write.key), &Values::new()).await?;
-        Ok(Outcome::Applied.into())
+        let theirs = self.overwrites(old, &Values::new()).then(|| self.shown(old));
+        Ok(Answer { theirs, ..Outcome::Applied.into() })
     }
 
     /// What to write, or the answer if the row stays.

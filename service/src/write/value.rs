@@ -82,6 +82,46 @@ impl Kind {
         };
         parsed.unwrap_or_else(|| SqlValue::Text(text.to_owned()))
     }
+
+    /// Whether a text to bind stands for the stored value, without asking Postgres. Spellings that devices use for what
+    /// they got are known; of any other the answer is no.
+    pub(super) fn is_printed(self, text: Option<&str>, stored: &SqlValue, fraction_digits: Option<u8>) -> bool {
+        let Some(text) = text else { return *stored == SqlValue::Null };
+        let SqlValue::Text(stored) = stored else {
+            return match (self, stored) {
+                (Self::Boolean, SqlValue::Integer(flag)) => (*flag == 1) == matches!(text, "true" | "t" | "1"),
+                _ => self.parse(Some(text)) == *stored,
+            };
+        };
+        match self {
+            _ if text == stored => true,
+            Self::Numeric => shortest_number(text) == shortest_number(stored),
+            Self::Json => {
+                let document = |text| serde_json::from_str::<Value>(text).ok();
+                document(text).is_some_and(|seen| Some(seen) == document(stored))
+            }
+            // Elements may be quoted that need not be.
+            Self::Array => text.replace('"', "") == stored.replace('"', ""),
+            Self::TimestampTz | Self::LocalTime => {
+                shortest_time(text, fraction_digits) == shortest_time(stored, fraction_digits)
+            }
+            Self::Boolean | Self::Integer | Self::Real | Self::Bytes | Self::Other => false,
+        }
+    }
+}
+
+/// A decimal number without zeros that say nothing.
+fn shortest_number(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
+/// A time without the signs in which spellings differ, and without zeros that say nothing. All are UTC.
+fn shortest_time(text: &str, fraction_digits: Option<u8>) -> String {
+    let text = text.trim_end_matches('Z').trim_end_matches("+00:00").trim_end_matches("+00").replace(' ', "T");
+    let Some((seconds, fraction)) = text.split_once('.') else { return text };
+    let digits = fraction_digits.map_or(fraction.len(), usize::from);
+    let fraction = fraction.get(..digits).unwrap_or(fraction).trim_end_matches('0');
+    if fraction.is_empty() { seconds.to_owned() } else { format!("{seconds}.{fraction}") }
 }
 
 /// A value a check compared, as devices have it.
@@ -158,6 +198,38 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn spellings_of_devices_are_known() {
+        let text = |text: &str| SqlValue::Text(text.to_owned());
+        for (kind, seen, stored, is_same) in [
+            (Kind::Other, "a", text("a"), true),
+            (Kind::Other, "a ", text("a"), false),
+            (Kind::Boolean, "1", SqlValue::Integer(1), true),
+            (Kind::Boolean, "0", SqlValue::Integer(1), false),
+            (Kind::Integer, "12", SqlValue::Integer(12), true),
+            (Kind::Real, "1.50", SqlValue::Real(1.5), true),
+            (Kind::Numeric, "1.5", text("1.500"), true),
+            (Kind::Numeric, "150", text("15"), false),
+            (Kind::Json, r#"{"a":1,"b":[]}"#, text(r#"{"b": [], "a": 1}"#), true),
+            (Kind::Json, "{", text("{"), true),
+            (Kind::Json, "{", text("["), false),
+            (Kind::Array, r#"{"a","b"}"#, text("{a,b}"), true),
+            (Kind::TimestampTz, "2026-01-02T03:04:05.600Z", text("2026-01-02 03:04:05.6Z"), true),
+            (Kind::TimestampTz, "2026-01-02T03:04:05.601Z", text("2026-01-02 03:04:05.601999Z"), false),
+            (Kind::LocalTime, "2026-01-02 03:04:05", text("2026-01-02 03:04:05"), true),
+        ] {
+            assert_eq!(kind.is_printed(Some(seen), &stored, None), is_same, "{kind:?}: {seen}");
+            assert!(!kind.is_printed(None, &stored, None) && !kind.is_printed(Some(seen), &SqlValue::Null, None));
+        }
+        let stored = text("2026-01-02 03:04:05.601999Z");
+        assert!(
+            Kind::TimestampTz.is_printed(Some("2026-01-02T03:04:05.601Z"), &stored, Some(3)),
+            "as it was sent there"
+        );
+        assert!(Kind::TimestampTz.is_printed(Some("2026-01-02T03:04:05Z"), &stored, Some(0)));
+        assert!(Kind::Other.is_printed(None, &SqlValue::Null, None));
+    }
 
     #[test]
     fn sqlite_values_become_the_text_of_the_type() {

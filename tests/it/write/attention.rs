@@ -143,6 +143,83 @@ async fn a_conflict_waits_with_what_all_three_have() {
     assert_eq!(desk.metrics.conflicts.with_label_values(&["notes", "manual", "open"]).get(), 1);
 }
 
+/// What a strategy lets a device write over is not lost: where the device says what it knew, that shows.
+#[tokio::test]
+async fn what_a_device_writes_over_is_kept_and_can_come_back() {
+    for conflict in ["client_wins", "{ strategy: lww, column: at }", "{ strategy: counter, columns: [n] }"] {
+        let desk = desk(conflict).await;
+        others_write(&desk, "title = 'theirs', body = 'theirs'").await;
+        let known = json!({ "title": "first", "body": "first", "at": "2026-01-02T03:04:05.678912Z" });
+        // Nothing is met by a column that nobody else wrote, or in which both want the same.
+        let agreed = patch("1", &json!({ "version": 2, "body": "theirs" }), &json!({ "version": 1, "body": "first" }));
+        assert_eq!(desk.upload("anna", agreed).await[0].outcome, Outcome::Applied);
+        assert_eq!(kept(&desk, "anna").await, [], "{conflict}");
+        let result = desk.upload("anna", patch("2", &json!({ "title": "mine" }), &known)).await.remove(0);
+        assert_eq!((result.outcome, result.row), (Outcome::Applied, None));
+        assert_eq!(row(&desk).await, "mine theirs 2");
+        let one = only_one(&desk).await;
+        assert_eq!((one.status, one.resolution), (ConflictStatus::Settled, Some(Choice::Mine)), "{conflict}");
+        assert_eq!((one.outcome, values(one.mine.as_ref())), (Outcome::Applied, json!({ "title": "mine" })));
+        let theirs = one.theirs.expect("the row");
+        assert_eq!((&theirs["title"], theirs.contains_key("hidden")), (&json!("theirs"), false));
+        let strategy = conflict.trim_start_matches("{ strategy: ").split(',').next().expect("a name");
+        assert_eq!(desk.metrics.conflicts.with_label_values(&["notes", strategy, "mine"]).get(), 1);
+        let resolved = resolve(&desk, &one.id, wanted(Choice::Theirs)).await;
+        assert_eq!(resolved.result.expect("it is written").outcome, Outcome::Applied);
+        assert_eq!(
+            (row(&desk).await.as_str(), resolved.conflict.status),
+            ("theirs theirs 2", ConflictStatus::Resolved)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_deleted_over_changes_of_others_can_come_back() {
+    let desk = desk("client_wins").await;
+    desk.upload("anna", delete("0", &json!({ "title": "first", "at": "2026-01-02 03:04:05.678912Z" }))).await;
+    assert_eq!(kept(&desk, "anna").await, [], "nobody had changed it");
+    let insert = json!({ "client_id": "phone", "batch": [
+        { "op": "PUT", "table": "notes", "id": "n1", "op_id": "1", "data": { "owner": "anna", "title": "first" } }
+    ] });
+    desk.upload("anna", insert).await;
+    others_write(&desk, "title = 'theirs', n = 7").await;
+    desk.upload("anna", delete("2", &json!({ "title": "first" }))).await;
+    assert_eq!(row(&desk).await, "gone");
+    let one = only_one(&desk).await;
+    assert_eq!((one.op, one.resolution), (CrudOp::Delete, Some(Choice::Mine)));
+    let restored = resolve(&desk, &one.id, merged(&json!({ "body": "new" }))).await;
+    assert_eq!(restored.result.expect("it is written").outcome, Outcome::Applied);
+    assert_eq!(desk.value("SELECT concat_ws(' ', title, body, n) FROM notes").await.as_deref(), Some("theirs new 7"));
+}
+
+/// What would come back meets a later change, and waits with it.
+#[tokio::test]
+async fn what_went_does_not_come_back_over_a_later_change() {
+    let desk = desk("client_wins").await;
+    others_write(&desk, "title = 'theirs'").await;
+    desk.upload("anna", patch("1", &json!({ "title": "mine" }), &json!({ "title": "first" }))).await;
+    let one = only_one(&desk).await;
+    others_write(&desk, "title = 'later'").await;
+    let answer = resolve(&desk, &one.id, wanted(Choice::Theirs)).await;
+    assert_eq!(
+        (answer.result.expect("it was tried").outcome, row(&desk).await),
+        (Outcome::Conflict, "later first 1".into())
+    );
+    let one = only_one(&desk).await;
+    assert_eq!((one.status, one.resolution), (ConflictStatus::Open, None));
+    assert_eq!(values(one.mine.as_ref()), json!({ "title": "theirs" }), "what is wanted now");
+    assert_eq!(one.theirs.as_ref().expect("the row")["title"], "later");
+    resolve(&desk, &one.id, wanted(Choice::Mine)).await;
+    assert_eq!(row(&desk).await, "theirs first 1");
+    let decided = desk.metrics.conflicts.with_label_values(&["notes", "client_wins", "mine"]).get();
+    resolve(&desk, &one.id, wanted(Choice::Mine)).await;
+    assert_eq!(
+        desk.metrics.conflicts.with_label_values(&["notes", "client_wins", "mine"]).get(),
+        decided,
+        "asked twice"
+    );
+}
+
 #[tokio::test]
 async fn further_changes_of_the_device_belong_to_the_conflict_that_waits() {
     let desk = desk("manual").await;
@@ -280,9 +357,9 @@ async fn nobody_decides_about_what_is_not_theirs() {
 async fn a_choice_that_is_remembered_settles_later_conflicts() {
     let desk = desk("manual").await;
     let preferences = async || desk.writer.preferences("anna").await.expect("a list");
-    for (choice, strategy, expected, resolution) in [
-        (Choice::Theirs, PreferredStrategy::ServerWins, "theirs", Some(Choice::Theirs)),
-        (Choice::Mine, PreferredStrategy::ClientWins, "mine", None),
+    for (choice, strategy, expected) in [
+        (Choice::Theirs, PreferredStrategy::ServerWins, "theirs"),
+        (Choice::Mine, PreferredStrategy::ClientWins, "mine"),
     ] {
         desk.admin
             .batch_execute(
@@ -301,7 +378,7 @@ async fn a_choice_that_is_remembered_settles_later_conflicts() {
         assert_eq!(row(&desk).await, format!("{expected} first 1"));
         let kept = kept(&desk, "anna").await;
         let settled: Vec<_> = kept.iter().map(|one| (one.status, one.resolution)).collect();
-        assert_eq!(settled, resolution.map(|one| (ConflictStatus::Settled, Some(one))).into_iter().collect::<Vec<_>>());
+        assert_eq!(settled, [(ConflictStatus::Settled, Some(choice))]);
     }
     let of =
         |table: &str| ConflictPreference { table: table.to_owned(), strategy: Some(PreferredStrategy::MergeFields) };
@@ -328,7 +405,7 @@ async fn what_strategies_decided_is_kept_as_history() {
         (version, "version", json!({ "title": "mine" }), Some(Choice::Theirs)),
         (lww, "lww", json!({ "title": "mine", "at": "2021-01-01T00:00:00Z" }), Some(Choice::Theirs)),
         ("merge_fields", "merge_fields", json!({ "title": "mine", "n": 1 }), Some(Choice::Merged)),
-        ("client_wins", "client_wins", json!({ "title": "mine" }), None),
+        ("client_wins", "client_wins", json!({ "title": "mine" }), Some(Choice::Mine)),
         ("{ strategy: counter, columns: [version] }", "counter", json!({ "version": 9 }), None),
     ] {
         let desk = desk(strategy).await;
@@ -342,7 +419,11 @@ async fn what_strategies_decided_is_kept_as_history() {
         for one in &kept {
             assert_eq!(values(one.mine.as_ref()), data, "{strategy}");
             assert_eq!(one.theirs.as_ref().expect("the row")["title"], "first", "{strategy}");
-            let label = if resolution == Some(Choice::Merged) { "merged" } else { "theirs" };
+            let label = match resolution {
+                Some(Choice::Merged) => "merged",
+                Some(Choice::Mine) => "mine",
+                _ => "theirs",
+            };
             assert_eq!(desk.metrics.conflicts.with_label_values(&["notes", name, label]).get(), 1, "{strategy}");
             // A person may still overrule the strategy.
             let resolved = resolve(&desk, &one.id, wanted(Choice::Mine)).await;

@@ -27,6 +27,7 @@ pub mod byte_size;
 pub mod client_command;
 pub mod commands;
 pub mod config;
+pub mod config_command;
 pub mod copy_bars;
 pub mod demo;
 pub mod deployment;

@@ -2,17 +2,19 @@
 
 use std::{
     io::{self, IsTerminal, Write, stderr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use indicatif::MultiProgress;
 use kairos_sync::{
     admin_client::AdminArguments,
     auth_check::AuthCommand,
     client_command::ClientArguments,
     commands::{self, StatusCommand},
+    config_command::ConfigCommand,
     copy_bars::CopyBars,
     demo::DemoOptions,
     doctor::DoctorOptions,
@@ -49,6 +51,11 @@ enum Command {
     /// Check everything the service needs of its source and its host, and say with which SQL to mend it. Exits with 0
     /// if the service can run, 1 if not, 2 if that could not be found out.
     Doctor(DoctorArguments),
+    /// Work with the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Work with a rules file.
     Rules {
         #[command(subcommand)]
@@ -70,6 +77,17 @@ enum Command {
     Openapi,
     /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
     Demo(DemoArguments),
+    /// Print what makes a shell complete these commands, e.g. `kairos-sync completions bash >
+    /// /etc/bash_completion.d/kairos-sync`.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write a man page for each command into a folder, e.g. /usr/local/share/man/man1.
+    Man {
+        /// The folder, which must be there.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -212,6 +230,15 @@ async fn main() -> ExitCode {
         }
         Command::Explain(arguments) => commands::explain(&arguments).await,
         Command::Auth { command } => command.run().await,
+        Command::Config { command } => {
+            start_logging("warn", None);
+            command.run()
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "kairos-sync", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man { folder } => write_manual(&folder),
         Command::Rules { command: RulesCommand::Check(CheckArguments { file, database, publication, json }) } => {
             commands::check_rules(&CheckOptions { file, database, publication, json }).await
         }
@@ -247,6 +274,14 @@ async fn main() -> ExitCode {
             .await
         }
     }
+}
+
+/// `man`: a page for each command.
+fn write_manual(folder: &Path) -> ExitCode {
+    let Err(error) = clap_mangen::generate_to(Arguments::command(), folder) else { return ExitCode::SUCCESS };
+    let code = "CONF-0303";
+    eprintln!("error {code}: no man pages in {}: {error}", folder.display());
+    ExitCode::FAILURE
 }
 
 /// A line of the log, printed above the bars if there are any.

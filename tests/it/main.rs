@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod client_command;
+mod config_command;
 mod connections;
 mod copies;
 mod custom_write_checkpoints;

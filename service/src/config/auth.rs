@@ -6,7 +6,7 @@ use super::{
     introspection::{introspection, keep_for},
     parse::Context,
     section::{Section, missing},
-    yaml::{Node, Value},
+    yaml::Node,
 };
 use crate::{
     auth::{
@@ -27,17 +27,16 @@ pub(super) fn auth(
 ) -> Result<(AuthConfig, AuthSettings), ConfigError> {
     let whole = root.place_of("client_auth").unwrap_or_else(|| context.whole.clone());
     let mut section = root.section("client_auth")?;
-    let general = Rules::take(context, &mut section, &whole)?;
+    let general = Rules::take(&mut section, &whole)?;
     let mut sources = Sources::default();
     given(&mut section, &general, &mut sources)?;
-    fetched(context, &mut section, &general, &mut sources)?;
+    fetched(&mut section, &general, &mut sources)?;
     supabase(context, &mut section, &whole, source, &mut sources)?;
     presets(&mut section, &general, &mut sources)?;
     if let Some(node) = section.take("introspection") {
         sources.ask(node.setting(), introspection(node)?);
     }
     let addresses = addresses(&mut section)?;
-    section.finish()?;
     if sources.found.is_empty() && sources.asked.is_empty() {
         context.warnings.push(
             "client_auth has no keys: every client is refused; add jwks, jwks_uri, introspection or a preset (`kairos-sync auth keygen` \
@@ -109,15 +108,13 @@ struct Rules {
 }
 
 impl Rules {
-    fn take(context: &Context<'_>, section: &mut Section, whole: &Place) -> Result<Self, ConfigError> {
+    fn take(section: &mut Section, whole: &Place) -> Result<Self, ConfigError> {
         let setting = |section: &Section, key| Setting {
             place: section.place_of(key).unwrap_or_else(|| whole.clone()),
             key: format!("client_auth.{key}"),
         };
         let (audience_setting, issuer_setting) = (setting(section, "audience"), setting(section, "issuer"));
-        let audience = names(section, "audience")?
-            .or_else(|| context.environment.variable("POWERSYNC_JWKS_AUDIENCE").map(|name| vec![name]))
-            .unwrap_or_default();
+        let audience = names(section, "audience")?.unwrap_or_default();
         let issuer = names(section, "issuer")?.unwrap_or_default();
         Ok(Self { audience, issuer, audience_setting, issuer_setting })
     }
@@ -145,7 +142,6 @@ fn given(section: &mut Section, general: &Rules, sources: &mut Sources) -> Resul
     let setting = node.setting();
     let mut section = node.into_section()?;
     let list = section.take("keys").map(Node::into_list).transpose()?.unwrap_or_default();
-    section.finish()?;
     let key = |(position, node): (usize, Node)| {
         let jwk: Jwk = serde_json::from_value(node.to_json())
             .map_err(|_| node.invalid("is not a JSON Web Key: it needs `kty`, and text in all its members"))?;
@@ -164,20 +160,10 @@ fn key_error(node: &Node, error: InvalidKey) -> ConfigError {
 }
 
 /// `jwks_uri`: where keys are published.
-fn fetched(
-    context: &Context<'_>,
-    section: &mut Section,
-    general: &Rules,
-    sources: &mut Sources,
-) -> Result<(), ConfigError> {
-    let (uris, setting) = if let Some(node) = section.take("jwks_uri") {
-        let setting = node.setting();
-        (node.into_texts()?, setting)
-    } else {
-        let uri = context.environment.variable("POWERSYNC_JWKS_URI");
-        (Vec::from_iter(uri), Setting { key: "POWERSYNC_JWKS_URI".to_owned(), place: context.whole.clone() })
-    };
-    for uri in uris {
+fn fetched(section: &mut Section, general: &Rules, sources: &mut Sources) -> Result<(), ConfigError> {
+    let Some(node) = section.take("jwks_uri") else { return Ok(()) };
+    let setting = node.setting();
+    for uri in node.into_texts()? {
         check_uri(&uri).map_err(|expected| setting.invalid(expected))?;
         let source = KeySource { keys: KeyOrigin::Fetched(uri), rules: general.rules() };
         sources.push(source, general.settings(setting.clone()));
@@ -246,35 +232,34 @@ fn presets(section: &mut Section, general: &Rules, sources: &mut Sources) -> Res
         let (url, realm) = (preset.url()?, preset.word("realm", "write the realm's name")?);
         let remedy = "write what an audience mapper of Keycloak adds to tokens, or `account`, which is in most";
         let (audience, setting) = preset.audience(general, "client_auth.preset.keycloak.audience", remedy)?;
-        preset.finish(preset::keycloak(&url, &realm, audience), setting, sources)?;
+        preset.finish(preset::keycloak(&url, &realm, audience), setting, sources);
     }
     if let Some(node) = presets.take("firebase") {
         let mut preset = Preset::new(node)?;
         let project_id = preset.word("project_id", "write the project's id, as in its settings")?;
         let setting = preset.setting.clone();
-        preset.finish(preset::firebase(&project_id), setting, sources)?;
+        preset.finish(preset::firebase(&project_id), setting, sources);
     }
     if let Some(node) = presets.take("auth0") {
         let mut preset = Preset::new(node)?;
         let domain = preset.word("domain", "write the tenant's domain, like example.eu.auth0.com")?;
         let remedy = "write the identifier of the API that the app asks tokens for";
         let (audience, setting) = preset.audience(general, "client_auth.preset.auth0.audience", remedy)?;
-        preset.finish(preset::auth0(&domain, audience), setting, sources)?;
+        preset.finish(preset::auth0(&domain, audience), setting, sources);
     }
     if let Some(node) = presets.take("supabase") {
         let mut preset = Preset::new(node)?;
         let url = preset.url()?;
         let setting = preset.setting.clone();
-        preset.finish(preset::supabase(&url), setting, sources)?;
+        preset.finish(preset::supabase(&url), setting, sources);
     }
     if let Some(node) = presets.take("pocketbase") {
         let mut preset = Preset::new(node)?;
         let (url, collection) = (preset.url()?, preset.word("collection", "write the users' collection, like users")?);
         let keep_for = keep_for(&mut preset.section)?;
-        preset.section.finish()?;
         sources.ask(preset.setting, Introspection { keep_for, ..preset::pocketbase(&url, &collection) });
     }
-    presets.finish()
+    Ok(())
 }
 
 /// One provider's settings.
@@ -332,22 +317,20 @@ impl Preset {
         Ok((general.audience.clone(), general.audience_setting.clone()))
     }
 
-    fn finish(self, source: KeySource, audience: Setting, sources: &mut Sources) -> Result<(), ConfigError> {
+    fn finish(self, source: KeySource, audience: Setting, sources: &mut Sources) {
         let settings = SourceSettings { keys: self.setting.clone(), audience, issuer: self.setting };
         sources.push(source, settings);
-        self.section.finish()
     }
 }
 
 /// `jwks_reject_ip_ranges` and `block_local_jwks`: where keys must not be fetched from.
 fn addresses(section: &mut Section) -> Result<AddressRules, ConfigError> {
     let mut rules = AddressRules::default();
-    if section.take("block_local_jwks").map(Node::into_flag).transpose()?.unwrap_or_default() {
+    if section.flag("block_local_jwks")?.unwrap_or_default() {
         (rules.local, rules.ipv6) = (true, true);
     }
     let Some(node) = section.take("jwks_reject_ip_ranges") else { return Ok(rules) };
-    let ranges = if matches!(node.value, Value::Null) { Vec::new() } else { node.clone().into_texts()? };
-    for text in ranges {
+    for text in node.clone().into_texts()? {
         match text.parse::<AddressRange>() {
             Ok(range) => rules.ranges.push(range),
             Err(()) if text == "local" => rules.local = true,

@@ -1,8 +1,9 @@
 //! The configuration: one file, the environment, one typed [`Config`].
 //!
-//! Text becomes a tree in which every value knows its line ([`yaml`]), with `!env` tags replaced; sections are taken
-//! apart setting by setting ([`section`]), and what is left is an error. A file written for the PowerSync service works
-//! as it is: settings which are not needed here give a warning.
+//! Text becomes a tree in which every value knows its line ([`yaml`]), with `!env` tags replaced; it is compared with the
+//! table of all [`settings`] ([`check`]), where the environment fills in what it does not say; then its sections are
+//! taken apart ([`section`]). A file written for the PowerSync service works as it is: settings which are not needed
+//! here give a warning. The table is also what editors and the page of settings get ([`describe`]).
 //!
 //! **Invariants**
 //!
@@ -13,11 +14,14 @@
 //! Start reading at [`Config::load`].
 
 mod auth;
+mod check;
+mod describe;
 mod environment;
 mod error;
 mod introspection;
 mod parse;
 mod section;
+mod settings;
 mod yaml;
 
 use std::{
@@ -25,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+pub use describe::{reference, schema};
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Place, Problem};
 
@@ -40,6 +45,9 @@ use crate::{
 pub const DEFAULT_PORT: u16 = 8080;
 /// Where the bucket store goes where nothing is configured.
 pub const DEFAULT_DATA_DIR: &str = "./kairos-data";
+
+/// A whole file as base64.
+const CONFIG_B64: &str = "POWERSYNC_CONFIG_B64";
 
 /// Everything the service must be told.
 #[derive(Clone)]
@@ -173,20 +181,21 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Reads the configuration: `path`, else `POWERSYNC_CONFIG_PATH`, else `kairos.yaml` or `powersync.yaml` in the
-    /// working directory, else what the environment alone says (`POWERSYNC_DATABASE_URL` or `DATABASE_URL`,
-    /// `POWERSYNC_JWKS_URI`, `POWERSYNC_JWKS_AUDIENCE`, `PS_PORT`, `KAIROS_DATA_DIR`, `KAIROS_SYNC_RULES`,
-    /// `KAIROS_ADMIN_TOKEN`).
+    /// Reads the configuration: `path`, else `POWERSYNC_CONFIG_B64`, else `POWERSYNC_CONFIG_PATH`, else `kairos.yaml` or
+    /// `powersync.yaml` in the working directory, else what the environment alone says.
     ///
     /// # Errors
     /// [`ConfigError`] at the first mistake.
     pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Self, ConfigError> {
+        if let Some(encoded) = environment.variable(CONFIG_B64).filter(|_| path.is_none()) {
+            return Self::parse(&check::decoded(CONFIG_B64, &encoded)?, Path::new(CONFIG_B64), environment);
+        }
         let given = path.map(Path::to_path_buf);
         let configured = given.or_else(|| environment.variable("POWERSYNC_CONFIG_PATH").map(PathBuf::from));
         let usual = || ["kairos.yaml", "powersync.yaml"].map(PathBuf::from).into_iter().find(|path| path.is_file());
         match configured.or_else(usual) {
             Some(path) => Self::parse(&parse::read_file(&path)?, &path, environment),
-            None => Self::parse("{}", Path::new("environment"), environment),
+            None => Self::parse("{}", Path::new(check::ENVIRONMENT), environment),
         }
     }
 
@@ -199,5 +208,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod settings_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Taking settings out of a section, one by one; what is left in the end is unknown.
+//! Taking settings out of a section, one by one.
 
 use super::{
     Setting,
@@ -6,25 +6,18 @@ use super::{
     yaml::{Node, Value},
 };
 
-/// A mapping whose settings are being taken.
+/// A mapping whose settings are being taken. They are of the kind that the table of settings says ([`check`]).
+///
+/// [`check`]: super::check
 pub(super) struct Section {
-    path: String,
     entries: Vec<(String, Node)>,
-    /// Keys that were asked for, to suggest one for an unknown key.
-    known: Vec<&'static str>,
 }
 
 impl Section {
-    /// A section without settings.
-    pub(super) fn empty() -> Self {
-        Self { path: String::new(), entries: Vec::new(), known: Vec::new() }
-    }
-
-    /// The setting, if it is there and not null.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
-        self.known.push(key);
+    /// The setting, if it is there.
+    pub(super) fn take(&mut self, key: &str) -> Option<Node> {
         let index = self.entries.iter().position(|(name, _)| name == key)?;
-        Some(self.entries.remove(index).1).filter(|node| !matches!(node.value, Value::Null))
+        Some(self.entries.remove(index).1)
     }
 
     /// Where a setting stands, if it is there.
@@ -33,34 +26,23 @@ impl Section {
     }
 
     /// The section of this name; an empty one where it is not there.
-    pub(super) fn section(&mut self, key: &'static str) -> Result<Self, ConfigError> {
-        self.take(key).map_or_else(|| Ok(Self::empty()), Node::into_section)
+    pub(super) fn section(&mut self, key: &str) -> Result<Self, ConfigError> {
+        self.take(key).map_or_else(|| Ok(Self { entries: Vec::new() }), Node::into_section)
     }
 
     /// A text setting.
-    pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
         self.take(key).map(Node::into_text).transpose()
     }
 
-    /// A number between bounds.
-    pub(super) fn number(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
-        self.take(key).map(|node| node.into_number(min, max)).transpose()
+    /// A setting that is true or false.
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, ConfigError> {
+        self.take(key).map(Node::into_flag).transpose()
     }
 
-    /// A setting that is known but changes nothing here.
-    pub(super) fn unneeded(&mut self, key: &'static str, why: &str, warnings: &mut Vec<String>) {
-        if let Some(node) = self.take(key) {
-            warnings.push(format!("{}: `{}` is ignored: {why}", node.place, node.path));
-        }
-    }
-
-    /// All settings were taken.
-    pub(super) fn finish(self) -> Result<(), ConfigError> {
-        let Some((key, node)) = self.entries.into_iter().next() else { return Ok(()) };
-        let nearest = self.known.into_iter().map(|known| (distance(&key, known), known)).min();
-        let nearest = nearest.filter(|(distance, _)| *distance <= key.len().div_ceil(3)).map(|(_, known)| known);
-        let key = if self.path.is_empty() { key } else { format!("{}.{key}", self.path) };
-        Err(ConfigError { place: node.place, problem: Problem::UnknownKey { key, nearest } })
+    /// A number.
+    pub(super) fn number(&mut self, key: &str) -> Result<Option<u64>, ConfigError> {
+        self.take(key).map(Node::into_number).transpose()
     }
 }
 
@@ -80,7 +62,7 @@ impl Node {
 
     pub(super) fn into_section(self) -> Result<Section, ConfigError> {
         match self.value {
-            Value::Map(entries) => Ok(Section { path: self.path, entries, known: Vec::new() }),
+            Value::Map(entries) => Ok(Section { entries }),
             _ => Err(self.invalid("must be a section with settings below it")),
         }
     }
@@ -125,14 +107,13 @@ impl Node {
     }
 
     /// A number; its text counts too, as variables are text.
-    pub(super) fn into_number(self, min: u64, max: u64) -> Result<u64, ConfigError> {
+    pub(super) fn into_number(self) -> Result<u64, ConfigError> {
         let number = match &self.value {
             Value::Number(number) => number.as_u64(),
             Value::Text(text) => text.trim().parse().ok(),
             _ => None,
         };
-        let number = number.filter(|number| (min..=max).contains(number));
-        number.ok_or_else(|| self.invalid(format!("must be a whole number from {min} to {max}")))
+        number.ok_or_else(|| self.invalid("must be a whole number"))
     }
 
     /// The value as JSON, for what is read by other types.
@@ -151,20 +132,4 @@ impl Node {
 /// An error about a setting that is not there.
 pub(super) fn missing(place: Place, key: &'static str, remedy: &'static str) -> ConfigError {
     ConfigError { place, problem: Problem::Missing { key, remedy } }
-}
-
-/// How many letters must be inserted, removed or replaced to make one word the other.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut diagonal = index;
-        row[0] = index + 1;
-        for (column, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
 }

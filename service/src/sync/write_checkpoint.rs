@@ -1,9 +1,10 @@
 //! Write checkpoints: how a client learns that its own upload has come back.
 //!
-//! A request reads the head of the source, stores it under the client's key, and is answered. Then a message is written
-//! to the source, so that replication passes the head even where nobody else writes; it is tried again until it is.
-//! Requests that come together share one reading, one commit and one message: a batch reads the head only after all its
-//! requests have arrived, hence after their uploads were committed.
+//! A request reads the head of the source, stores it under the client's key, and is answered. Requests that come together
+//! share one reading and one commit: a batch reads the head only after all its requests have arrived, hence after their
+//! uploads were committed.
+//! Replication passes the head with the upload itself where that is published, or with what others write. Where it has
+//! not after a moment, a message is written to the source, for all that wait; it is tried again until it is there.
 
 use std::{
     error::Error,
@@ -27,6 +28,9 @@ use crate::{
 
 /// How long the source may take to tell its position, or to take a message.
 const SOURCE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long replication may take to pass a head by itself. A commit takes a few milliseconds to come back; each message
+/// is one more for the source.
+const NUDGE_AFTER: Duration = Duration::from_millis(10);
 /// Before the source is told again to pass its position.
 const NUDGE_PAUSE: Duration = Duration::from_secs(1);
 /// Batches under way at once; more would only cost connections to the source.
@@ -74,7 +78,18 @@ struct Shared {
     are_custom: Box<dyn Fn() -> bool + Send + Sync>,
     // Held to push or take the list only.
     waiting: Mutex<Vec<Request>>,
+    // Held to look and to change it only.
+    passing: Mutex<Passing>,
     batches: Semaphore,
+}
+
+/// What replication is to pass.
+#[derive(Default)]
+struct Passing {
+    /// The newest head that was answered.
+    head: Lsn,
+    /// Somebody sees to it.
+    is_seen_to: bool,
 }
 
 struct Request {
@@ -93,7 +108,8 @@ impl WriteCheckpoints {
         are_custom: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let (batches, are_custom) = (Semaphore::new(BATCHES_MAX), Box::new(are_custom));
-        Self { shared: Arc::new(Shared { source, store, hub, are_custom, waiting: Mutex::default(), batches }) }
+        let (waiting, passing) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { source, store, hub, are_custom, waiting, passing, batches }) }
     }
 
     /// Whether rows of the source say them.
@@ -109,8 +125,8 @@ impl WriteCheckpoints {
         self.record(WriteCheckpointKey::of(user_id, client_id), None).await
     }
 
-    /// The same with an id that the client chose. Where a larger one is recorded already, that is returned. The source
-    /// is nudged in any case: the attempt before may have ended in between.
+    /// The same with an id that the client chose. Where a larger one is recorded already, that is returned. It is seen to
+    /// that replication passes it in any case: the attempt before may have ended in between.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -159,36 +175,60 @@ impl Shared {
         }
         let (wanted, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|request| ((request.key, request.requested), request.reply)).unzip();
-        let answers = match self.record_all(wanted).await {
-            Ok(ids) => ids.into_iter().map(|id| id.map_err(SyncError::from)).collect(),
-            Err(error) => replies.iter().map(|_| Err(SyncError::from(error.again()))).collect::<Vec<_>>(),
+        let (head, answers) = match self.record_all(wanted).await {
+            Ok((head, ids)) => (head, ids.into_iter().map(|id| id.map_err(SyncError::from)).collect()),
+            Err(error) => {
+                let refused = replies.iter().map(|_| Err(SyncError::from(error.again())));
+                (Lsn::ZERO, refused.collect::<Vec<_>>())
+            }
         };
         let is_any_stored = answers.iter().any(Result::is_ok);
         for (reply, answer) in replies.into_iter().zip(answers) {
             // Who gave up waiting needs no answer.
             let _ = reply.send(answer);
         }
-        // Within its turn, so that requests gather meanwhile.
-        if is_any_stored && let Err(error) = within_deadline(self.source.nudge()).await {
-            tracing::warn!(error = &error as &dyn Error, "clients wait for the source to be written to; trying again");
-            tokio::spawn(Arc::clone(&self).nudge_again());
+        if is_any_stored {
+            Arc::clone(&self).see_passed(head);
         }
     }
 
-    async fn nudge_again(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(NUDGE_PAUSE).await;
-            if within_deadline(self.source.nudge()).await.is_ok() {
+    /// Has replication pass this head, by itself or with a message.
+    fn see_passed(self: Arc<Self>, head: Lsn) {
+        {
+            let mut passing = self.passing();
+            passing.head = passing.head.max(head);
+            if mem::replace(&mut passing.is_seen_to, true) {
                 return;
             }
         }
+        tokio::spawn(async move { while !self.passed_all().await {} });
     }
 
-    /// All are durable when this returns: whoever sees the message pass finds them.
+    /// Gives replication a moment, and writes the message if it needs one. Whether there is no newer head then.
+    async fn passed_all(&self) -> bool {
+        tokio::time::sleep(NUDGE_AFTER).await;
+        let head = self.passing().head;
+        let is_passed = self.hub.published().is_some_and(|published| published.lsn >= head);
+        if !is_passed && let Err(error) = within_deadline(self.source.nudge()).await {
+            tracing::warn!(error = &error as &dyn Error, "clients wait for the source to be written to; trying again");
+            tokio::time::sleep(NUDGE_PAUSE).await;
+            return false;
+        }
+        let mut passing = self.passing();
+        passing.is_seen_to = passing.head > head;
+        !passing.is_seen_to
+    }
+
+    /// A poisoned lock is harmless: it is two values that belong to no others.
+    fn passing(&self) -> MutexGuard<'_, Passing> {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All are durable when this returns: whoever sees replication pass the head finds them.
     async fn record_all(
         self: &Arc<Self>,
         wanted: Vec<(WriteCheckpointKey, Option<WriteCheckpointId>)>,
-    ) -> Result<Vec<Result<WriteCheckpointId, StorageError>>, HeadUnavailable> {
+    ) -> Result<(Lsn, Vec<Result<WriteCheckpointId, StorageError>>), HeadUnavailable> {
         let head = within_deadline(self.source.head()).await?;
         let shared = Arc::clone(self);
         let ids = task::spawn_blocking(move || match shared.store.put_write_checkpoints(&wanted, head) {
@@ -201,7 +241,7 @@ impl Shared {
             }
             Err(error) => wanted.iter().map(|_| Err(StorageError::Engine(error.to_string()))).collect(),
         });
-        ids.await.map_err(HeadUnavailable::new)
+        Ok((head, ids.await.map_err(HeadUnavailable::new)?))
     }
 }
 
@@ -214,9 +254,10 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
     use futures_util::future::join_all;
+    use kairos_sync_protocol::OpId;
 
     use super::*;
-    use crate::storage::MemoryStore;
+    use crate::storage::{Checkpoint, MemoryStore};
 
     /// A source whose head moves with each reading.
     #[derive(Default)]
@@ -234,7 +275,7 @@ mod tests {
             while self.nudges.load(SeqCst) < count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(4 * NUDGE_AFTER).await;
             assert_eq!(self.nudges.load(SeqCst), count);
         }
     }
@@ -259,9 +300,26 @@ mod tests {
     }
 
     fn service(source: &Arc<Source>) -> (WriteCheckpoints, Arc<MemoryStore>) {
+        service_with(source, Hub::new(None))
+    }
+
+    fn service_with(source: &Arc<Source>, hub: Arc<Hub>) -> (WriteCheckpoints, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::new());
         let source: Arc<dyn SourceHead> = Arc::clone(source) as _;
-        (WriteCheckpoints::new(source, Arc::clone(&store) as _, Hub::new(None), || false), store)
+        (WriteCheckpoints::new(source, Arc::clone(&store) as _, hub, || false), store)
+    }
+
+    #[tokio::test]
+    async fn what_replication_passes_by_itself_needs_no_message() {
+        let source = Arc::new(Source::default());
+        let passed = Checkpoint { op_id: OpId::ZERO, lsn: Lsn::new(5) };
+        let (checkpoints, _store) = service_with(&source, Hub::new(Some(passed)));
+        for _ in 0..5 {
+            checkpoints.create("anna", None).await.unwrap();
+        }
+        source.nudged(0).await;
+        checkpoints.create("anna", None).await.unwrap();
+        source.nudged(1).await;
     }
 
     #[tokio::test]
@@ -274,7 +332,7 @@ mod tests {
         let key = WriteCheckpointKey::of("anna", Some("phone"));
         let stored = store.write_checkpoint(&key).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (2, Lsn::new(2)));
-        source.nudged(3).await;
+        source.nudged(1).await;
     }
 
     #[tokio::test]
@@ -299,8 +357,10 @@ mod tests {
         assert_eq!([request(7).await, request(7).await, request(3).await], [7, 7, 7]);
         let stored = store.write_checkpoint(&WriteCheckpointKey::of("anna", Some("phone"))).unwrap().unwrap();
         assert_eq!((stored.id.get(), stored.lsn), (7, Lsn::new(1)), "it keeps the position of the first request");
-        // Also for what is known: the first nudge may have been lost.
-        source.nudged(3).await;
+        source.nudged(1).await;
+        // Also for what is known: the first one may have been lost.
+        assert_eq!(request(3).await, 7);
+        source.nudged(2).await;
     }
 
     #[tokio::test]

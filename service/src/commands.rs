@@ -29,6 +29,7 @@ use crate::{
     rules_plan::PlanError,
     server,
     service_status::{self, StatusOptions},
+    teardown::TeardownArguments,
 };
 
 /// Longest line `rules eval` reads, its end not counted: rules and rows for a test, with room to spare.
@@ -142,6 +143,12 @@ fn load_config(path: Option<&Path>) -> Option<Config> {
 
 /// `migrate`: prepares the source database.
 pub async fn migrate(arguments: &MigrateArguments) -> ExitCode {
+    let said = arguments.run().await.map(|said| print!("{said}"));
+    finish(said.map_err(|error| (error.code(), server::chain(&error))))
+}
+
+/// `teardown`: takes what a service leaves in its source. Prints what that is.
+pub async fn teardown(arguments: &TeardownArguments) -> ExitCode {
     let said = arguments.run().await.map(|said| print!("{said}"));
     finish(said.map_err(|error| (error.code(), server::chain(&error))))
 }

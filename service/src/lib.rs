@@ -53,5 +53,6 @@ pub mod service_status;
 pub mod storage;
 pub mod store_command;
 pub mod sync;
+pub mod teardown;
 mod unambiguous_json;
 pub mod write;

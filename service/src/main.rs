@@ -23,6 +23,7 @@ use kairos_sync::{
     rules_check::CheckOptions,
     rules_plan::{self, DeployArguments, PlanArguments},
     store_command::StoreCommand,
+    teardown::TeardownArguments,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +49,9 @@ enum Command {
     Status(StatusArguments),
     /// Prepare the source database: write ledger, roles and publication. Safe to repeat.
     Migrate(MigrateArguments),
+    /// Take what a service leaves in its source when it is gone for good: replication slots, for which Postgres would keep
+    /// WAL for ever. Says what it would do, and does it with --yes. Tables, roles and publication stay.
+    Teardown(TeardownArguments),
     /// Check everything the service needs of its source and its host, and say with which SQL to mend it. Exits with 0
     /// if the service can run, 1 if not, 2 if that could not be found out.
     Doctor(DoctorArguments),
@@ -224,6 +228,10 @@ async fn main() -> ExitCode {
         Command::Migrate(arguments) => {
             start_logging("warn", None);
             commands::migrate(&arguments).await
+        }
+        Command::Teardown(arguments) => {
+            start_logging("warn", None);
+            commands::teardown(&arguments).await
         }
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
             commands::doctor(&DoctorOptions { config, database, json, fix, admin }).await

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand};
 
 use super::{AuthCheckOptions, Verdict, keygen, run};
-use crate::server::chain;
+use crate::{client_command::SigningArguments, server::chain};
 
 /// What `auth` can do.
 #[derive(Debug, Subcommand)]
@@ -15,6 +15,18 @@ pub enum AuthCommand {
     Check(CheckArguments),
     /// Print a fresh shared secret, with the lines of configuration for it.
     Keygen,
+    /// Print a token of a user, made and signed (HS256) here, for trying things out.
+    Token(TokenArguments),
+}
+
+/// What `auth token` takes.
+#[derive(Debug, Args)]
+pub struct TokenArguments {
+    /// Whose token it is.
+    #[arg(long, value_name = "USER")]
+    sub: String,
+    #[command(flatten)]
+    signing: SigningArguments,
 }
 
 /// What `auth check` takes.
@@ -39,6 +51,18 @@ impl AuthCommand {
             Self::Keygen => {
                 print!("{}", keygen());
                 return ExitCode::SUCCESS;
+            }
+            Self::Token(TokenArguments { sub, signing }) => {
+                return match signing.mint(&sub) {
+                    Ok(mint) => {
+                        println!("{}", mint.mint().reveal());
+                        ExitCode::SUCCESS
+                    }
+                    Err(error) => {
+                        eprintln!("error {}: {}", error.code(), chain(&error));
+                        ExitCode::FAILURE
+                    }
+                };
             }
         };
         match run(&AuthCheckOptions { token, config, json }).await {

@@ -70,6 +70,13 @@ struct WhoArguments {
     /// Sync as this user, with tokens made and signed (HS256) here.
     #[arg(long, value_name = "USER")]
     sub: Option<String>,
+    #[command(flatten)]
+    signing: SigningArguments,
+}
+
+/// What makes a token a good one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SigningArguments {
     /// The secret that signs them: `k` of a key in `client_auth.jwks`. See --token for who can see it.
     #[arg(long, env = "KAIROS_CLIENT_SECRET", hide_env_values = true)]
     secret: Option<Secret>,
@@ -77,7 +84,7 @@ struct WhoArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "secret")]
     secret_file: Option<PathBuf>,
     /// `kid` of the key, if it has one.
-    #[arg(long, requires = "sub")]
+    #[arg(long)]
     kid: Option<String>,
     /// Audience of the tokens: one of `client_auth.audience`.
     #[arg(long, default_value = "kairos")]
@@ -161,19 +168,27 @@ impl ClientArguments {
 impl WhoArguments {
     fn identity(&self) -> Result<Identity, ClientCommandError> {
         match (&self.sub, &self.token, &self.token_file) {
-            (Some(user), None, None) => {
-                let secret = match (&self.secret, &self.secret_file) {
-                    (Some(secret), None) => secret.clone(),
-                    (None, Some(file)) => identity::read(file)?,
-                    _ => return Err(ClientCommandError::NoSecret),
-                };
-                let life = Duration::from_secs(self.token_seconds.into());
-                Ok(Identity::Mint(TokenMint::new(user, &secret, self.kid.clone(), &self.aud, life)?))
-            }
+            (Some(user), None, None) => Ok(Identity::Mint(self.signing.mint(user)?)),
             (None, Some(token), None) => Ok(Identity::Token(Secret::new(token.reveal().trim()))),
             (None, None, Some(file)) => Ok(Identity::File(file.clone())),
             _ => Err(ClientCommandError::Who),
         }
+    }
+}
+
+impl SigningArguments {
+    /// What makes tokens of this user.
+    ///
+    /// # Errors
+    /// Where there is no secret, or it is none.
+    pub(crate) fn mint(&self, user: &str) -> Result<TokenMint, ClientCommandError> {
+        let secret = match (&self.secret, &self.secret_file) {
+            (Some(secret), None) => secret.clone(),
+            (None, Some(file)) => identity::read(file)?,
+            _ => return Err(ClientCommandError::NoSecret),
+        };
+        let life = Duration::from_secs(self.token_seconds.into());
+        TokenMint::new(user, &secret, self.kid.clone(), &self.aud, life)
     }
 }
 

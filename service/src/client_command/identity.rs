@@ -39,7 +39,7 @@ impl Identity {
 }
 
 /// Makes tokens for one user.
-pub(super) struct TokenMint {
+pub(crate) struct TokenMint {
     user: String,
     key: EncodingKey,
     kid: Option<String>,
@@ -65,7 +65,7 @@ impl TokenMint {
         Ok(Self { user: user.to_owned(), key, kid, audience, life })
     }
 
-    fn mint(&self) -> Secret {
+    pub(crate) fn mint(&self) -> Secret {
         let token = AccessToken {
             user_id: &self.user,
             audience: &self.audience,

@@ -20,6 +20,7 @@ use std::{
 use kairos_client::{LocalDatabase, LocalTable};
 use tokio::task::spawn_blocking;
 
+pub(crate) use self::arguments::SigningArguments;
 pub(crate) use self::arguments::{object, subscription};
 use self::report::Report;
 pub use self::{arguments::ClientArguments, error::ClientCommandError};

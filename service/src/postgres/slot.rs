@@ -166,6 +166,16 @@ pub async fn idle_slots(client: &Client, prefix: &str) -> Result<Vec<IdleSlot>, 
     client.query(sql, &[&prefix]).await?.iter().map(idle).collect()
 }
 
+/// Names of slots of this database that begin with `prefix` and are read by somebody.
+///
+/// # Errors
+/// [`PgError`].
+pub async fn slots_in_use(client: &Client, prefix: &str) -> Result<Vec<String>, PgError> {
+    let sql = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots
+                WHERE starts_with(slot_name, $1) AND active AND database = current_database() ORDER BY 1";
+    client.query(sql, &[&prefix]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Drops the slot if it exists, so that the server may forget its WAL.
 ///
 /// # Errors

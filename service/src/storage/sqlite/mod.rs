@@ -263,6 +263,14 @@ impl SqliteStore {
         stats::of_folder(folder)
     }
 
+    /// Deletes the store in `folder`. Everything in it comes from Postgres.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] where there is none, [`StorageError::Locked`] where a service has it.
+    pub fn delete(folder: &Path) -> Result<(), StorageError> {
+        StoreFolder::lock_existing(folder)?.delete()
+    }
+
     /// Compacts every bucket, due or not, and gives all free space back. `progress` is told how many buckets are done, and
     /// how many there are.
     ///

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -162,6 +163,22 @@ impl StoreFolder {
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: folder.display().to_string() }),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+
+    /// Deletes the store, and what SQLite keeps beside it. The folder stays, with whatever else is in it.
+    pub(super) fn delete(self) -> Result<(), StorageError> {
+        // The file itself last: a store that is half deleted is still found.
+        for end in ["-wal", "-shm", ""] {
+            let mut file = self.file.clone().into_os_string();
+            file.push(end);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StorageError::Engine(format!("delete {}: {error}", file.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// A connection that may write, to a file of our format.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use indicatif::MultiProgress;
 use kairos_sync::{
@@ -36,8 +36,36 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
+    #[command(flatten)]
+    log: LogArguments,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What is logged, to standard error, and how.
+#[derive(Args)]
+#[command(next_help_heading = "Log")]
+struct LogArguments {
+    /// `error`, `warn`, `info`, `debug` or `trace`, also by part: `info,kairos_sync::write=debug`. `serve` says `info`,
+    /// other commands what goes wrong.
+    #[arg(long, global = true, value_name = "LEVEL", env = "PS_LOG_LEVEL")]
+    log_level: Option<String>,
+    /// A line of text for each event, or a JSON object.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "PS_LOG_FORMAT",
+        default_value = "text",
+        ignore_case = true
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -212,25 +240,25 @@ struct DemoArguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let Arguments { log, command } = Arguments::parse();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("another TLS provider was installed first");
     }
-    match arguments.command {
+    match command {
         Command::Serve(options) => {
             let bars = (stderr().is_terminal() && !options.no_progress).then(CopyBars::new);
-            start_logging("info", bars.as_ref().map(CopyBars::screen));
+            log.start("info", bars.as_ref().map(CopyBars::screen));
             commands::serve(options.config.config.as_deref(), bars).await
         }
         Command::Status(StatusArguments { url, config, json, watch, ready }) => {
             commands::status(StatusCommand { url, config: config.config, json, watch, ready }).await
         }
         Command::Migrate(arguments) => {
-            start_logging("warn", None);
+            log.start("warn", None);
             commands::migrate(&arguments).await
         }
         Command::Teardown(arguments) => {
-            start_logging("warn", None);
+            log.start("warn", None);
             commands::teardown(&arguments).await
         }
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
@@ -239,7 +267,7 @@ async fn main() -> ExitCode {
         Command::Explain(arguments) => commands::explain(&arguments).await,
         Command::Auth { command } => command.run().await,
         Command::Config { command } => {
-            start_logging("warn", None);
+            log.start("warn", None);
             command.run()
         }
         Command::Completions { shell } => {
@@ -264,15 +292,15 @@ async fn main() -> ExitCode {
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Openapi => commands::print_openapi(),
         Command::Store { command } => {
-            start_logging("warn", None);
+            log.start("warn", None);
             tokio::task::spawn_blocking(move || command.run()).await.unwrap_or(ExitCode::FAILURE)
         }
         Command::Client(arguments) => {
-            start_logging("warn", None);
+            log.start("warn", None);
             commands::client(&arguments).await
         }
         Command::Demo(options) => {
-            start_logging("error", None);
+            log.start("error", None);
             commands::demo(DemoOptions {
                 once: options.once,
                 postgres_bin: options.postgres_bin,
@@ -308,18 +336,19 @@ impl Write for LogLine {
     }
 }
 
-/// Logs go to stderr. `PS_LOG_LEVEL` or `RUST_LOG` choose what is logged, `PS_LOG_FORMAT=json` how.
-fn start_logging(default_level: &str, screen: Option<MultiProgress>) {
-    let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let filter = setting("RUST_LOG").or_else(|| setting("PS_LOG_LEVEL")).unwrap_or_else(|| default_level.to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(stderr().is_terminal())
-        .with_writer(move || LogLine(screen.clone()));
-    if setting("PS_LOG_FORMAT").as_deref() == Some("json") {
-        builder.json().init();
-    } else {
-        builder.init();
+impl LogArguments {
+    /// Begins to log. `RUST_LOG` comes first: who sets it knows what they want.
+    fn start(&self, default_level: &str, screen: Option<MultiProgress>) {
+        let variable = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
+        let filter = variable.or_else(|| self.log_level.clone()).unwrap_or_else(|| default_level.to_owned());
+        let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(stderr().is_terminal())
+            .with_writer(move || LogLine(screen.clone()));
+        match self.log_format {
+            LogFormat::Text => builder.init(),
+            LogFormat::Json => builder.json().init(),
+        }
     }
 }

@@ -19,6 +19,7 @@ mod identity;
 mod joins;
 mod kill;
 mod liveness;
+mod logs;
 mod migrations;
 mod partitions;
 mod pooler;

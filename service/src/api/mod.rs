@@ -34,6 +34,7 @@ pub mod openapi;
 mod place;
 mod probes;
 mod readiness;
+mod request_id;
 mod rsocket;
 mod serve;
 mod sync_stream;
@@ -46,7 +47,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, Method, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
 };
 use tokio::sync::Semaphore;
@@ -147,6 +148,7 @@ pub fn router(state: ApiState) -> Router {
         // Bodies are read by `body::read_json`, which has the configured limit.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(state.clone(), count_refused))
+        .layer(from_fn(request_id::name))
         .layer(cors())
         .with_state(state)
 }
@@ -245,7 +247,7 @@ fn cors() -> CorsLayer {
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, header::USER_AGENT, x_user_agent])
-        .expose_headers([header::CONTENT_TYPE, header::RETRY_AFTER])
+        .expose_headers([header::CONTENT_TYPE, header::RETRY_AFTER, request_id::X_REQUEST_ID])
         .max_age(Duration::from_hours(1))
 }
 

@@ -11,6 +11,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use kairos_sync_protocol::request::SyncRequest;
+use tracing::{Instrument, Span};
 
 use super::{
     ApiError, ApiState,
@@ -59,6 +60,9 @@ pub(super) async fn sync_stream(
     };
     let packaging = Packaging { form, compression };
     let session = Session::open(Arc::clone(&state.parts.sync), request, packaging).await?;
+    // The body is sent when this function has long returned.
+    let span = Span::current();
+    span.record("connection", session.connection().id);
     let stream = HttpStream {
         session,
         segments: Some(SegmentStream::new(compression)),
@@ -66,13 +70,18 @@ pub(super) async fn sync_stream(
         metrics: Arc::clone(&state.parts.metrics),
         _place: place,
     };
-    let chunks = try_unfold(stream, async |mut stream| match stream.next_chunk().await {
-        Ok(chunk) => Ok(chunk.map(|chunk| (chunk, stream))),
-        Err(error) => {
-            // After the first byte an error can only be told by cutting the connection.
-            log(error.code(), &error);
-            Err(io::Error::other(error))
-        }
+    let chunks = try_unfold(stream, move |mut stream| {
+        let chunk = async {
+            match stream.next_chunk().await {
+                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, stream))),
+                Err(error) => {
+                    // After the first byte an error can only be told by cutting the connection.
+                    log(error.code(), &error);
+                    Err(io::Error::other(error))
+                }
+            }
+        };
+        chunk.instrument(span.clone())
     });
     Ok((answer_headers(form, compression), Body::from_stream(chunks)).into_response())
 }

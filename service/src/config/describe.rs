@@ -27,7 +27,7 @@ KAIROS_CLIENT_AUTH_JWKS_URI=https://auth.example.com/keys KAIROS_CLIENT_AUTH_AUD
 kairos-sync serve
 ```
 
-How much is logged, and how, is for the environment alone: `PS_LOG_LEVEL` or `RUST_LOG` (`info`), and `PS_LOG_FORMAT=json`.
+What is logged, and how, is not in the file: `--log-level` or `PS_LOG_LEVEL`, and `--log-format json` or `PS_LOG_FORMAT=json` ([operations.md](operations.md#logs)).
 ";
 
 /// All settings, as Markdown.

@@ -31,6 +31,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::{Instrument, Span, field, info_span};
 
 use self::{
     document::DocumentType,
@@ -64,7 +65,10 @@ pub(super) async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(message_bytes_max)
         .max_frame_size(message_bytes_max)
-        .on_upgrade(move |socket| serve(state, address, socket))
+        .on_upgrade({
+            let span = Span::current();
+            move |socket| serve(state, address, socket).instrument(span)
+        })
 }
 
 /// Why a connection ends early: a code for SDKs and people, and a message.
@@ -274,10 +278,11 @@ impl Connection {
             frames: self.frames.clone(),
             stream,
         };
-        let task = self.tasks.spawn(async move {
+        let serving = async move {
             request.serve().await;
             stream
-        });
+        };
+        let task = self.tasks.spawn(serving.instrument(info_span!("stream", connection = field::Empty)));
         self.streams.insert(stream, OpenStream { credit: available, task });
         Ok(())
     }

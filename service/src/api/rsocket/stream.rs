@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kairos_sync_protocol::request::SyncRequest;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Span;
 
 use super::{
     document::DocumentType,
@@ -100,6 +101,7 @@ impl Request {
             device: DeviceInfo { carrier: Carrier::WebSocket, user_agent: self.user_agent },
         };
         let mut session = Session::open(Arc::clone(&self.state.parts.sync), request, PACKAGING).await?;
+        Span::current().record("connection", session.connection().id);
         let metrics = &self.state.parts.metrics;
         loop {
             let line = match session.step().await? {

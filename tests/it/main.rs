@@ -18,6 +18,7 @@ mod feedback;
 mod identity;
 mod joins;
 mod kill;
+mod leaving;
 mod liveness;
 mod logs;
 mod migrations;

@@ -50,7 +50,7 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{Any, CorsLayer};
 
 use self::endpoint::{Access, Answer, Body, Endpoint, routes};
@@ -97,6 +97,8 @@ pub struct ApiParts {
     pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.
     pub heartbeat: Option<Duration>,
+    /// Becomes true when the service is asked to stop; it serves for a while then.
+    pub leaving: watch::Receiver<bool>,
     /// Knows whether a state is visible.
     pub hub: Arc<Hub>,
     /// Proofs to principals.

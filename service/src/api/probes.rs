@@ -178,7 +178,8 @@ fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &Sta
 fn probe(state: &ApiState) -> Probe {
     let status = state.parts.replication.snapshot();
     let has_checkpoint = state.parts.hub.published().is_some();
-    let reason = unready(&status, has_checkpoint, state.parts.heartbeat, Instant::now());
+    let leaving = state.parts.leaving.borrow().then(|| "the service is about to stop".to_owned());
+    let reason = leaving.or_else(|| unready(&status, has_checkpoint, state.parts.heartbeat, Instant::now()));
     let touched_at = iso8601(SystemTime::now());
     let replication = ReplicationView::new(&status);
     let rules = RulesView::new(&state.parts.deployments.snapshot(), &status);

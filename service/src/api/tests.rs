@@ -181,6 +181,7 @@ async fn start_serving(
         deployments,
         rules_file: None,
         heartbeat: None,
+        leaving: shutdown.subscribe(),
         base_path: Some("/sync-api".to_owned()),
         metrics,
         limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024, rate },

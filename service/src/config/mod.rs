@@ -63,6 +63,8 @@ pub struct Config {
     pub base_path: Option<String>,
     /// Proxies whose `X-Forwarded-For` says where requests come from.
     pub trusted_proxies: Vec<AddressRange>,
+    /// How long everything is still served once the service is asked to stop.
+    pub drain: Duration,
     /// Folder of the embedded bucket store.
     pub data_dir: PathBuf,
     /// Whose tokens are accepted.

@@ -56,6 +56,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
         port: root.number("port")?.map_or(DEFAULT_PORT, as_port),
         base_path: base_path(&mut root)?,
         trusted_proxies: trusted_proxies(&mut root)?,
+        drain: Duration::from_secs(root.number("drain_seconds")?.unwrap_or_default()),
         data_dir: context.data_dir(&mut root)?,
         auth,
         auth_settings,

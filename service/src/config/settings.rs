@@ -100,6 +100,13 @@ pub(super) const ROOT: &[Key] = &[
          directory.",
     )
     .default(DEFAULT_DATA_DIR),
+    key(
+        "drain_seconds",
+        Takes::Number(0, 300),
+        "How long after SIGTERM everything is still served, while the readiness probe says no: so long as whoever sends \
+         clients here takes to notice.",
+    )
+    .default("0"),
     key("limits", Takes::Section(LIMITS), "Bounds of this process; read [serving.md](serving.md)."),
     key("api", Takes::Section(API), "Who may look inside and change rules; read [admin.md](admin.md)."),
     key("metadata", Takes::Anything, "Free text for your own use, with `!env` as everywhere."),

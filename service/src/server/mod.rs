@@ -18,7 +18,7 @@ mod head;
 mod pool;
 mod rules;
 
-use std::{error::Error, io, net::Ipv4Addr, sync::Arc};
+use std::{error::Error, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::WriteCheckpointId;
@@ -116,8 +116,9 @@ pub async fn run(
     let address = (Ipv4Addr::UNSPECIFIED, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
-    let (stop, stopped) = follow(shutdown);
-    let state = api_state(&config, &deployments, &store, &hub, &metrics, &status, stopped.clone())?;
+    let (stop, stopped) = follow(shutdown.clone(), config.drain);
+    let ends = Ends { leaving: shutdown, stopped: stopped.clone() };
+    let state = api_state(&config, &deployments, &store, &hub, &metrics, &status, ends)?;
     let shutdown = stopped.clone();
     tokio::spawn(rules::watch(config.rules.clone(), Arc::clone(&deployments), stopped.clone()));
     let replicator = replicator(&config, &deployments, &store, &hub, &metrics, &status);
@@ -134,13 +135,20 @@ pub async fn run(
     replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
 }
 
-/// A stop of our own, which follows that of the caller.
-fn follow(mut shutdown: watch::Receiver<bool>) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+/// When no more clients should come, and when it is over for those that are here.
+struct Ends {
+    leaving: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// A stop of our own, which follows that of the caller after this time.
+fn follow(mut shutdown: watch::Receiver<bool>, drain: Duration) -> (watch::Sender<bool>, watch::Receiver<bool>) {
     let (stop, stopped) = watch::channel(false);
     let forward = stop.clone();
     tokio::spawn(async move {
         // The caller being gone means the same.
         let _ = shutdown.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(drain).await;
         forward.send_replace(true);
     });
     (stop, stopped)
@@ -189,7 +197,7 @@ fn api_state(
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
     status: &Arc<ReplicationStatus>,
-    shutdown: watch::Receiver<bool>,
+    Ends { leaving, stopped }: Ends,
 ) -> Result<ApiState, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
     let plan = deployments.serving();
@@ -230,7 +238,7 @@ fn api_state(
         Arc::clone(hub),
         Arc::clone(metrics),
         limits,
-        shutdown,
+        stopped,
     );
     let sync = Arc::new(sync);
     let admin = Admin::new(Arc::clone(&sync), config.source.clone(), Arc::clone(status));
@@ -242,6 +250,7 @@ fn api_state(
         deployments: Arc::clone(deployments),
         rules_file: (config.rules.origin != RulesOrigin::Api).then(|| config.rules.file.clone()),
         heartbeat: config.source.heartbeat,
+        leaving,
         authenticator: Authenticator::new(config.auth.clone(), metrics).map_err(ServerError::Auth)?,
         api_tokens: ApiTokens::new(&config.admin_tokens),
         write_checkpoints,

@@ -249,8 +249,8 @@ impl Host<'_> {
     }
 
     fn note_progress(&self) {
-        let (progress, current) = (self.machine.progress(), self.machine.is_current());
-        self.engine.board.note(|facts| (facts.progress, facts.current) = (progress, current));
+        let (download, current) = (self.machine.download(), self.machine.is_current());
+        self.engine.board.note(|facts| (facts.download, facts.current) = (download, current));
     }
 }
 

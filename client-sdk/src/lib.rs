@@ -60,7 +60,7 @@ pub use crate::{
     changes::TableWatch,
     client::{Client, ClientError, ClientOptions, SignOut, database_of, import},
     connector::{Connector, Credentials, CredentialsReason, StaticConnector},
-    core::Progress,
+    core::{Download, Progress, StreamProgress},
     diagnostics::Diagnostics,
     engine::{Statistics, SyncError},
     events::{Command, SyncEvent},
@@ -74,5 +74,5 @@ pub use crate::{
         Verification,
     },
     subscription::{Subscription, SubscriptionOptions},
-    transport::{HttpOptions, HttpTransport, Refusal, Transport, TransportError},
+    transport::{Compression, HttpOptions, HttpTransport, LineFormat, Refusal, Transport, TransportError},
 };

@@ -7,7 +7,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{core::Progress, store::LocalState, transport::TransportError};
+use crate::{
+    core::{Download, Progress},
+    store::LocalState,
+    transport::TransportError,
+};
 
 /// The state of the sync, as an app shows it in one word.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -118,12 +122,14 @@ pub struct Status {
     pub pending: u64,
     /// The download under way, if there is one.
     pub progress: Option<Progress>,
+    /// The same by priority and by stream.
+    pub download: Option<Download>,
     /// When a whole checkpoint became visible for the last time. `None` before the first sync.
     pub last_synced_at: Option<SystemTime>,
 }
 
 /// What is known, before it is put into one word.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Facts {
     /// The connector has a server and credentials.
     pub(crate) configured: bool,
@@ -131,7 +137,7 @@ pub(crate) struct Facts {
     pub(crate) connected: bool,
     /// The latest checkpoint of the stream is visible.
     pub(crate) current: bool,
-    pub(crate) progress: Progress,
+    pub(crate) download: Download,
     pub(crate) local: LocalState,
     /// Why there is no stream.
     pub(crate) stream_problem: Option<Problem>,
@@ -141,13 +147,14 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn status(&self) -> Status {
-        let has_progress = self.connected && self.progress.total > 0;
+        let progress = Some(self.download.total()).filter(|progress| self.connected && progress.total > 0);
         Status {
             state: self.state(),
             problem: self.problem(),
             connected: self.connected,
             pending: self.local.pending,
-            progress: has_progress.then_some(self.progress),
+            progress,
+            download: progress.map(|_| self.download.clone()),
             last_synced_at: self.local.last_synced_at,
         }
     }
@@ -179,7 +186,7 @@ pub(crate) struct StatusBoard {
 
 impl StatusBoard {
     pub(crate) fn new(facts: Facts) -> Self {
-        Self { facts: Mutex::new(facts), status: watch::Sender::new(facts.status()) }
+        Self { status: watch::Sender::new(facts.status()), facts: Mutex::new(facts) }
     }
 
     pub(crate) fn note(&self, change: impl FnOnce(&mut Facts)) {
@@ -222,7 +229,7 @@ mod tests {
     fn without_a_connection_queued_writes_are_counted() {
         let offline = Facts { connected: false, stream_problem: Some(Problem::Unreachable), ..synced() };
         assert_eq!(offline.status().state, SyncState::Offline);
-        assert_eq!(with_local(offline, 3, true).label(), "3 pending");
+        assert_eq!(with_local(offline.clone(), 3, true).label(), "3 pending");
         assert_eq!(offline.status().problem.map(Problem::message), Some("Can't reach server. Working offline."));
     }
 

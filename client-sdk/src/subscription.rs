@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use kairos_sync_protocol::request::StreamSubscription;
 
-use crate::client::{ClientError, WeakClient};
+use crate::{
+    client::{ClientError, WeakClient},
+    core::Progress,
+};
 
 /// How a stream is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,12 @@ impl fmt::Debug for Subscription {
 impl Subscription {
     pub(crate) const fn new(client: WeakClient, wanted: StreamSubscription) -> Self {
         Self { client, wanted: Some(wanted) }
+    }
+
+    /// How much of it has arrived of the checkpoint under way. `None` while there is nothing of it to download.
+    pub fn progress(&self) -> Option<Progress> {
+        let wanted = self.wanted.as_ref()?;
+        self.client.upgrade()?.status().download?.stream(&wanted.stream, wanted.parameters.as_ref())
     }
 
     /// Gives the stream up, as dropping does, and waits until that is on disk.

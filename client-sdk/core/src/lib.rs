@@ -21,4 +21,4 @@ pub mod progress;
 
 pub use event::{BucketState, CloseReason, Completion, Event, Instruction, ProtocolError, Scope, StoreStep, Target};
 pub use machine::SyncMachine;
-pub use progress::Progress;
+pub use progress::{Download, Progress, StreamProgress};

@@ -1,9 +1,12 @@
-//! One line of text to one line of the protocol.
+//! One line of text, or one document, to one line of the protocol.
 
-use kairos_sync_protocol::line::SyncLine;
+use kairos_sync_protocol::{
+    bson::{self, ReadError},
+    line::SyncLine,
+};
 use serde_json::{Map, Value};
 
-/// A line that is not JSON with exactly one key, or whose content does not fit its kind.
+/// A line that is not JSON or BSON with exactly one key, or whose content does not fit its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a line of the stream cannot be read ({category})")]
 pub struct LineError {
@@ -39,6 +42,21 @@ pub fn parse(text: &str) -> Result<Option<SyncLine>, LineError> {
     }
 }
 
+/// Reads a document. `None` for kinds a later version of the protocol may add.
+///
+/// # Errors
+/// [`LineError`] when the document is damaged.
+pub fn parse_bson(document: &[u8]) -> Result<Option<SyncLine>, LineError> {
+    if bson::the_only_key(document).is_some_and(|kind| !KNOWN.contains(&kind)) {
+        return Ok(None);
+    }
+    let category = |error| match error {
+        ReadError::Fields => "its fields do not fit its kind",
+        _ => "it is not BSON",
+    };
+    bson::read_line(document).map(Some).map_err(|error| LineError { category: category(error) })
+}
+
 fn is_unknown_kind(text: &str) -> bool {
     let Ok(object) = serde_json::from_str::<Map<String, Value>>(text) else { return false };
     object.len() == 1 && object.keys().all(|key| !KNOWN.contains(&key.as_str()))
@@ -71,10 +89,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn documents_are_read_as_lines_are() {
+        let mut document = Vec::new();
+        bson::write_line(&SyncLine::TokenExpiresIn(20), &mut document);
+        assert_eq!(parse_bson(&document), Ok(Some(SyncLine::TokenExpiresIn(20))));
+        let unknown = [&[15, 0, 0, 0, 8][..], b"weather\0", &[1, 0]].concat();
+        assert_eq!(parse_bson(&unknown), Ok(None));
+        let error = parse_bson(&document[..document.len() - 1]).expect_err("cut");
+        assert_eq!(error.to_string(), "a line of the stream cannot be read (it is not BSON)");
+    }
+
     proptest! {
         #[test]
         fn reading_never_panics(text in ".{0,200}") {
             let _ = parse(&text);
+            let _ = parse_bson(text.as_bytes());
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use kairos_sync_protocol::{
     line::{BucketData, Checkpoint, CheckpointDiff, SyncLine},
     operation::{OpKind, Operation},
-    request::{BucketPosition, SyncRequest},
+    request::{BucketPosition, StreamSubscription, SyncRequest},
 };
 
 use crate::{
     event::{BucketState, CloseReason, Completion, Event, Instruction, ProtocolError, Scope, StoreStep, Target},
-    progress::{Counters, Progress},
+    progress::{Counters, Download},
 };
 
 /// From this many seconds before its end on, a token is replaced.
@@ -27,6 +27,8 @@ pub struct SyncMachine {
 /// What is known of the open stream.
 #[derive(Debug)]
 struct Stream {
+    /// What the request subscribed to: buckets name these by their position.
+    subscriptions: Vec<StreamSubscription>,
     counters: Counters,
     target: Option<Arc<Target>>,
     phase: Phase,
@@ -68,8 +70,8 @@ impl SyncMachine {
     }
 
     /// How far the download of the current checkpoint is.
-    pub fn progress(&self) -> Progress {
-        self.stream.as_ref().map(|stream| stream.counters.progress()).unwrap_or_default()
+    pub fn download(&self) -> Download {
+        self.stream.as_ref().map(|stream| stream.counters.download()).unwrap_or_default()
     }
 
     /// The app sees the latest state the service announced on this stream.
@@ -79,6 +81,7 @@ impl SyncMachine {
 
     fn start(&mut self, buckets: &[BucketState]) -> Vec<Instruction> {
         self.stream = Some(Stream {
+            subscriptions: self.template.streams.subscriptions.clone(),
             counters: Counters::new(buckets),
             target: None,
             phase: Phase::Receiving,
@@ -170,20 +173,21 @@ impl Stream {
         for bucket in &gone {
             self.counters.remove(bucket);
         }
-        self.counters.aim_at(&target);
+        self.counters.aim_at(&target, &self.subscriptions);
         self.target = Some(target);
         self.phase = Phase::Receiving;
         if gone.is_empty() { Vec::new() } else { vec![Instruction::Store(StoreStep::DeleteBuckets(gone))] }
     }
 
     fn data(&mut self, data: BucketData) -> Result<Vec<Instruction>, ProtocolError> {
-        if !self.target("data")?.buckets.contains_key(&data.bucket) {
+        let target = Arc::clone(self.target("data")?);
+        let Some(bucket) = target.buckets.get(&data.bucket) else {
             return Err(ProtocolError::UnknownBucket { bucket: data.bucket });
-        }
+        };
         if let Some(operation) = data.data.iter().find(|operation| !is_whole(operation)) {
             return Err(ProtocolError::IncompleteOperation { op_id: operation.op_id, bucket: data.bucket });
         }
-        self.counters.receive(&data);
+        self.counters.receive(&data, bucket);
         Ok(vec![Instruction::Store(StoreStep::ApplyData(data))])
     }
 

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use kairos_sync_protocol::{WriteCheckpointId, line::SyncLine, request::SyncRequest};
+use kairos_sync_protocol::{
+    WriteCheckpointId,
+    line::SyncLine,
+    request::{StreamSubscription, StreamSubscriptions, SyncRequest},
+};
 
 use super::{
-    super::{event::*, line},
+    super::{Progress, event::*, line},
     SyncMachine,
 };
 
@@ -200,17 +204,21 @@ fn a_token_is_replaced_before_it_ends_and_dropped_when_it_ended() {
     Trace::started(&[]).line(r#"{"token_expires_in":0}"#, &["drop credentials", "close TokenExpired"]);
 }
 
+fn counts(progress: Progress) -> (u64, u64) {
+    (progress.done, progress.total)
+}
+
 #[test]
 fn progress_counts_operations_since_the_last_published_checkpoint() {
     let mut trace = Trace::started(&[]);
     trace.line(CHECKPOINT, &[]);
-    assert_eq!((trace.0.progress().done, trace.0.progress().total), (0, 4));
+    assert_eq!(counts(trace.0.download().total()), (0, 4));
     trace.line(DATA_A, &["apply a"]);
-    assert_eq!((trace.0.progress().done, trace.0.progress().total), (2, 4));
+    assert_eq!(counts(trace.0.download().total()), (2, 4));
     trace.line(COMPLETE, &["complete 4"]).event(Event::Published, &[]);
-    assert_eq!((trace.0.progress().done, trace.0.progress().total), (0, 0));
+    assert_eq!(counts(trace.0.download().total()), (0, 0));
     trace.line(DIFF, &["delete b"]);
-    assert_eq!((trace.0.progress().done, trace.0.progress().total), (0, 1), "only what is new");
+    assert_eq!(counts(trace.0.download().total()), (0, 1), "only what is new");
 }
 
 #[test]
@@ -219,5 +227,30 @@ fn progress_starts_again_when_the_service_compacted() {
     let counted = BucketState { name: "a".into(), count_at_last: 100, ..BucketState::default() };
     machine.step(Event::Start(vec![counted]));
     machine.step(Event::Line(read(CHECKPOINT)));
-    assert_eq!((machine.progress().done, machine.progress().total), (0, 4));
+    assert_eq!(counts(machine.download().total()), (0, 4));
+}
+
+/// `a` is of the first priority and of a stream everybody gets; `b` of that and of a subscription.
+#[test]
+fn progress_is_told_by_priority_and_by_stream() {
+    const CHECKPOINT: &str = r#"{"checkpoint":{"last_op_id":"4","buckets":[
+        {"bucket":"a","checksum":10,"count":2,"priority":1,"subscriptions":[{"default":1}]},
+        {"bucket":"b","checksum":20,"count":5,"priority":3,"subscriptions":[{"default":1},{"sub":0},{"sub":9}]}],
+        "streams":[{"name":"unused","is_default":true},{"name":"all","is_default":true}]}}"#;
+    let list = serde_json::json!({"list": "l1"}).as_object().cloned();
+    let subscription = StreamSubscription { stream: "list".into(), parameters: list.clone(), override_priority: None };
+    let streams = StreamSubscriptions { subscriptions: vec![subscription], ..StreamSubscriptions::default() };
+    let mut machine = SyncMachine::new(SyncRequest { streams, ..SyncRequest::default() });
+    let state = BucketState { name: "b".into(), count_at_last: 1, count_since_last: 1, ..BucketState::default() };
+    machine.step(Event::Start(vec![state]));
+    machine.step(Event::Line(read(CHECKPOINT)));
+    machine.step(Event::Line(read(DATA_A)));
+    let download = machine.download();
+    let up_to = |priority| counts(download.up_to(priority));
+    assert_eq!([up_to(0), up_to(1), up_to(2), up_to(3)], [(0, 0), (2, 2), (2, 2), (3, 6)]);
+    assert_eq!(download.total(), download.up_to(3));
+    assert_eq!(download.streams().len(), 2, "a reason that names nothing is passed over");
+    assert_eq!(download.stream("all", None).map(counts), Some((3, 6)));
+    assert_eq!(download.stream("list", list.as_ref()).map(counts), Some((1, 4)));
+    assert_eq!(download.stream("list", None), None);
 }

@@ -1,10 +1,17 @@
 //! How far a download is, counted in operations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::AddAssign, sync::Arc};
 
-use kairos_sync_protocol::line::BucketData;
+use kairos_sync_protocol::{
+    line::{BucketChecksum, BucketData, SubscriptionReason},
+    request::StreamSubscription,
+};
+use serde_json::{Map, Value};
 
 use crate::event::{BucketState, Target};
+
+/// Priorities are 0 to 3; what a later version of the protocol adds counts as the last.
+const PRIORITIES: usize = 4;
 
 /// Operations of the checkpoint under way, for progress bars. Both are zero when there is nothing to download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,11 +30,65 @@ impl Progress {
     }
 }
 
-/// Counters per bucket, kept as the store keeps them.
+impl AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.done += other.done;
+        self.total += other.total;
+    }
+}
+
+/// How far the download of the checkpoint under way is: of all of it, of its first priorities, and of each stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Download {
+    /// Of each priority alone.
+    priorities: [Progress; PRIORITIES],
+    streams: Vec<StreamProgress>,
+}
+
+/// How far the download of a stream is. A bucket that several streams have counts for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamProgress {
+    /// Name of the stream, or of a bucket definition.
+    pub stream: Arc<str>,
+    /// What it was subscribed to with. `None` for what everybody gets, too.
+    pub parameters: Option<Arc<Map<String, Value>>>,
+    /// Its operations.
+    pub progress: Progress,
+}
+
+impl Download {
+    /// Of everything.
+    pub fn total(&self) -> Progress {
+        self.up_to(u8::MAX)
+    }
+
+    /// Of what must arrive before this priority is visible: its buckets, and those of lower numbers.
+    pub fn up_to(&self, priority: u8) -> Progress {
+        let mut sum = Progress::default();
+        self.priorities.iter().take(usize::from(priority) + 1).for_each(|progress| sum += *progress);
+        sum
+    }
+
+    /// Of each stream that has buckets.
+    pub fn streams(&self) -> &[StreamProgress] {
+        &self.streams
+    }
+
+    /// Of one stream. `None` where the service named no bucket of it.
+    pub fn stream(&self, stream: &str, parameters: Option<&Map<String, Value>>) -> Option<Progress> {
+        let mut of_stream = self.streams.iter().filter(|of| &*of.stream == stream);
+        of_stream.find(|of| of.parameters.as_deref() == parameters).map(|of| of.progress)
+    }
+}
+
+/// Counters per bucket, kept as the store keeps them, and what they come to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counters {
     buckets: HashMap<String, BucketCount>,
-    progress: Progress,
+    priorities: [Progress; PRIORITIES],
+    /// In the order in which the target first names them.
+    streams: Vec<StreamProgress>,
+    positions: HashMap<SubscriptionReason, usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,11 +102,11 @@ impl Counters {
         let count =
             |state: &BucketState| BucketCount { at_last: state.count_at_last, since_last: state.count_since_last };
         let buckets = buckets.iter().map(|state| (state.name.clone(), count(state))).collect();
-        Self { buckets, progress: Progress::default() }
+        Self { buckets, ..Self::default() }
     }
 
-    pub(super) const fn progress(&self) -> Progress {
-        self.progress
+    pub(super) fn download(&self) -> Download {
+        Download { priorities: self.priorities, streams: self.streams.clone() }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
@@ -61,7 +122,7 @@ impl Counters {
     }
 
     /// A new target. Where the service has fewer operations than were counted (it compacted), counting starts again.
-    pub(super) fn aim_at(&mut self, target: &Target) {
+    pub(super) fn aim_at(&mut self, target: &Target, subscriptions: &[StreamSubscription]) {
         let shrunk = target.buckets.values().any(|bucket| {
             self.buckets
                 .get(&bucket.bucket)
@@ -70,23 +131,55 @@ impl Counters {
         if shrunk {
             self.buckets.values_mut().for_each(|count| *count = BucketCount::default());
         }
-        self.progress = Progress::default();
+        self.priorities = Default::default();
+        self.streams.clear();
+        self.positions.clear();
         for bucket in target.buckets.values() {
+            for reason in &bucket.subscriptions {
+                self.name_stream(*reason, target, subscriptions);
+            }
             let count = self.buckets.get(&bucket.bucket).copied().unwrap_or_default();
-            self.progress.total += bucket.count.saturating_sub(count.at_last);
-            self.progress.done += count.since_last;
+            let total = bucket.count.saturating_sub(count.at_last);
+            self.count(bucket, |progress| *progress += Progress { done: count.since_last, total });
         }
     }
 
-    pub(super) fn receive(&mut self, data: &BucketData) {
+    pub(super) fn receive(&mut self, data: &BucketData, bucket: &BucketChecksum) {
         let operations = data.data.len() as u64;
-        self.progress.done = (self.progress.done + operations).min(self.progress.total);
+        self.count(bucket, |progress| progress.done = (progress.done + operations).min(progress.total));
         match self.buckets.get_mut(&data.bucket) {
             Some(count) => count.since_last += operations,
             None => {
                 self.buckets.insert(data.bucket.clone(), BucketCount { at_last: 0, since_last: operations });
             }
         }
+    }
+
+    /// Wherever the bucket counts.
+    fn count(&mut self, bucket: &BucketChecksum, count: impl Fn(&mut Progress)) {
+        let last = usize::from(bucket.priority).min(PRIORITIES - 1);
+        self.priorities.get_mut(last).into_iter().for_each(&count);
+        for reason in &bucket.subscriptions {
+            let position = self.positions.get(reason).and_then(|position| self.streams.get_mut(*position));
+            position.into_iter().for_each(|stream| count(&mut stream.progress));
+        }
+    }
+
+    /// A reason that names no stream is passed over.
+    fn name_stream(&mut self, reason: SubscriptionReason, target: &Target, subscriptions: &[StreamSubscription]) {
+        if self.positions.contains_key(&reason) {
+            return;
+        }
+        let named = match reason {
+            SubscriptionReason::Default(index) => target.streams.get(index).map(|stream| (&stream.name, None)),
+            SubscriptionReason::Sub(index) => {
+                subscriptions.get(index).map(|subscription| (&subscription.stream, subscription.parameters.clone()))
+            }
+        };
+        let Some((stream, parameters)) = named else { return };
+        let (stream, parameters) = (stream.as_str().into(), parameters.map(Arc::new));
+        self.positions.insert(reason, self.streams.len());
+        self.streams.push(StreamProgress { stream, parameters, progress: Progress::default() });
     }
 
     pub(super) fn publish(&mut self, target: &Target) {
@@ -99,6 +192,8 @@ impl Counters {
                 }
             }
         }
-        self.progress = Progress::default();
+        self.priorities = Default::default();
+        self.streams.clear();
+        self.positions.clear();
     }
 }

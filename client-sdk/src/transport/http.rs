@@ -1,4 +1,4 @@
-//! HTTP: newline-delimited JSON down, JSON up.
+//! HTTP: BSON or newline-delimited JSON down, JSON up.
 
 use std::{error::Error, io, time::Duration};
 
@@ -15,12 +15,50 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{LineStream, Refusal, Transport, TransportError, lines::LineBuffer};
-use crate::{connector::Credentials, core::line};
+use super::{LineStream, Refusal, Transport, TransportError, frames::Frames};
+use crate::connector::Credentials;
 
-/// Limits of [`HttpTransport`].
+/// What names BSON in a content type.
+const BSON: &str = "application/vnd.powersync.bson-stream";
+
+/// How lines are written on a stream. A service that has only the other one sends that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum LineFormat {
+    /// One BSON document for each: rows need not be unescaped.
+    #[default]
+    Bson,
+    /// One JSON object in each line of text: readable on the way, for example in a proxy's log.
+    Ndjson,
+}
+
+impl LineFormat {
+    const fn accept(self) -> &'static str {
+        match self {
+            Self::Bson => "application/vnd.powersync.bson-stream, application/x-ndjson;q=0.8",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+}
+
+/// How answers are compressed. A service that has it only otherwise sends them as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Zstandard, or gzip where the service has only that.
+    #[default]
+    Zstd,
+    /// Gzip.
+    Gzip,
+    /// None: for a network that is faster than the device.
+    None,
+}
+
+/// How [`HttpTransport`] asks, and its limits.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
+    /// Of streams. Default BSON.
+    pub line_format: LineFormat,
+    /// Of everything the service sends. Default Zstandard.
+    pub compression: Compression,
     /// Until a connection stands. Default 10 s.
     pub connect_timeout: Duration,
     /// For one answer other than a stream. Default 30 s.
@@ -35,6 +73,8 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
+            line_format: LineFormat::default(),
+            compression: Compression::default(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             silence_timeout: Duration::from_mins(1),
@@ -59,6 +99,8 @@ impl HttpTransport {
         let client = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.silence_timeout)
+            .zstd(options.compression == Compression::Zstd)
+            .gzip(options.compression != Compression::None)
             .user_agent(concat!("kairos-client/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(unreachable)?;
@@ -121,15 +163,22 @@ impl Transport for HttpTransport {
         credentials: &Credentials,
         request: &SyncRequest,
     ) -> Result<Box<dyn LineStream>, TransportError> {
-        let request =
-            self.client.post(url(credentials, "/sync/stream")).header(ACCEPT, "application/x-ndjson").json(request);
+        let request = self
+            .client
+            .post(url(credentials, "/sync/stream"))
+            .header(ACCEPT, self.options.line_format.accept())
+            .json(request);
         let response = self.send(credentials, request).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if !kind.contains("ndjson") {
-            return Err(TransportError::NotFound { endpoint: credentials.endpoint.clone() });
-        }
         let bytes_max = self.options.line_bytes_max;
-        Ok(Box::new(HttpLines { response, buffer: LineBuffer::new(bytes_max), bytes_max }))
+        let frames = if kind.contains(BSON) {
+            Frames::documents(bytes_max)
+        } else if kind.contains("ndjson") {
+            Frames::lines(bytes_max)
+        } else {
+            return Err(TransportError::NotFound { endpoint: credentials.endpoint.clone() });
+        };
+        Ok(Box::new(HttpLines { response, frames }))
     }
 
     async fn upload(&self, credentials: &Credentials, batch: &UploadBatch) -> Result<UploadResponse, TransportError> {
@@ -166,23 +215,18 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
 
 struct HttpLines {
     response: Response,
-    buffer: LineBuffer,
-    bytes_max: usize,
+    frames: Frames,
 }
 
 #[async_trait]
 impl LineStream for HttpLines {
     async fn next(&mut self) -> Result<Option<(SyncLine, usize)>, TransportError> {
         loop {
-            let bytes_max = self.bytes_max;
-            while let Some(text) = self.buffer.next().map_err(|_| TransportError::LineTooLong { bytes_max })? {
-                let line = line::parse_bytes(&text)?;
-                if let Some(line) = line {
-                    return Ok(Some((line, text.len() + 1)));
-                }
+            if let Some(line) = self.frames.next()? {
+                return Ok(Some(line));
             }
             match self.response.chunk().await.map_err(unreachable)? {
-                Some(chunk) => self.buffer.push(&chunk),
+                Some(chunk) => self.frames.push(&chunk),
                 None => return Ok(None),
             }
         }

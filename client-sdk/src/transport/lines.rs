@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::frames::TooLong;
+
 /// What arrived and is not a whole line yet.
 #[derive(Debug)]
 pub(super) struct LineBuffer {
@@ -10,10 +12,6 @@ pub(super) struct LineBuffer {
     searched: usize,
     bytes_max: usize,
 }
-
-/// A line, or what arrived of it, is longer than allowed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
 
 impl LineBuffer {
     pub(super) fn new(bytes_max: usize) -> Self {

@@ -10,6 +10,8 @@
 //! - Errors carry no token and no row value.
 
 pub mod backoff;
+mod documents;
+mod frames;
 mod http;
 mod lines;
 
@@ -23,7 +25,7 @@ use kairos_sync_protocol::{
     upload::{UploadBatch, UploadResponse},
 };
 
-pub use self::http::{HttpOptions, HttpTransport};
+pub use self::http::{Compression, HttpOptions, HttpTransport, LineFormat};
 use crate::{connector::Credentials, core::line::LineError};
 
 /// Longer answers are shown in part.

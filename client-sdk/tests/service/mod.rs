@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "not every test needs everything")]
 
+pub(crate) mod wire;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
@@ -22,6 +24,8 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+
+use self::wire::{Asked, Weather, Wire};
 
 /// The bucket uploads go to.
 pub(crate) const HOME: &str = "home";
@@ -51,6 +55,12 @@ pub(crate) struct State {
     pub(crate) write_checkpoint_calls: usize,
     /// Each stream takes one: its connection is cut after so many lines.
     pub(crate) cuts: VecDeque<usize>,
+    /// Each stream takes one.
+    pub(crate) weather: VecDeque<Weather>,
+    /// This line of the next stream is damaged.
+    pub(crate) damaged_line: Option<usize>,
+    /// Formats and encodings of streams that were opened.
+    pub(crate) formats: Vec<(bool, Option<&'static str>)>,
     /// The next checkpoint has a wrong checksum for this bucket.
     pub(crate) damage: Option<String>,
     /// Writes to this table are refused.
@@ -155,6 +165,9 @@ impl FakeService {
             uploads: Vec::new(),
             write_checkpoint_calls: 0,
             cuts: VecDeque::new(),
+            weather: VecDeque::new(),
+            damaged_line: None,
+            formats: Vec::new(),
             damage: None,
             refused_table: None,
             answers_with_checkpoint: true,
@@ -191,7 +204,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// One request per connection.
 async fn serve(socket: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let (read, mut write) = socket.into_split();
-    let (path, token, body) = read_request(read).await?;
+    let Request { path, token, asked, body } = read_request(read).await?;
     let (status, expected) = {
         let state = shared.state.lock().unwrap();
         (state.status, (!state.accepts_any_token).then(|| format!("Bearer {}", state.token)))
@@ -206,7 +219,7 @@ async fn serve(socket: TcpStream, shared: &Shared) -> std::io::Result<()> {
     match path.split('?').next().unwrap_or_default() {
         "/sync/stream" => {
             let request = serde_json::from_slice(&body).unwrap();
-            stream(&mut write, shared, request).await
+            stream(&mut write, shared, request, &asked).await
         }
         "/api/sync/data" => {
             let batch = serde_json::from_slice(&body).unwrap();
@@ -229,9 +242,17 @@ async fn serve(socket: TcpStream, shared: &Shared) -> std::io::Result<()> {
     }
 }
 
-async fn read_request(read: OwnedReadHalf) -> std::io::Result<(String, String, Vec<u8>)> {
+struct Request {
+    path: String,
+    token: String,
+    asked: Asked,
+    body: Vec<u8>,
+}
+
+async fn read_request(read: OwnedReadHalf) -> std::io::Result<Request> {
     let mut reader = BufReader::new(read);
     let (mut line, mut token, mut length) = (String::new(), String::new(), 0);
+    let mut asked = Asked::default();
     reader.read_line(&mut line).await?;
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
     loop {
@@ -240,13 +261,15 @@ async fn read_request(read: OwnedReadHalf) -> std::io::Result<(String, String, V
         let Some((name, value)) = line.trim().split_once(": ") else { break };
         match name.to_lowercase().as_str() {
             "authorization" => value.clone_into(&mut token),
+            "accept" => value.clone_into(&mut asked.accept),
+            "accept-encoding" => value.clone_into(&mut asked.accept_encoding),
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).await?;
-    Ok((path, token, body))
+    Ok(Request { path, token, asked, body })
 }
 
 async fn answer(write: &mut (impl AsyncWriteExt + Unpin), status: u16, body: &str) -> std::io::Result<()> {
@@ -260,17 +283,20 @@ async fn stream(
     write: &mut (impl AsyncWriteExt + Unpin),
     shared: &Shared,
     request: SyncRequest,
+    asked: &Asked,
 ) -> std::io::Result<()> {
     let mut version = shared.version.subscribe();
     let mut positions: BTreeMap<String, OpId> =
         request.buckets.iter().map(|bucket| (bucket.name.clone(), bucket.after)).collect();
-    let (cut, expires) = {
+    let (cut, expires, damaged_line, mut wire) = {
         let mut state = shared.state.lock().unwrap();
         state.requests.push(request);
-        (state.cuts.pop_front().unwrap_or(usize::MAX), state.token_expires_in.take())
+        let wire = Wire::new(asked, state.weather.pop_front().unwrap_or_default())?;
+        state.formats.push((wire.is_bson, wire.encoding));
+        let cut = state.cuts.pop_front().unwrap_or(usize::MAX);
+        (cut, state.token_expires_in.take(), state.damaged_line.take(), wire)
     };
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
-    write.write_all(head.as_bytes()).await?;
+    write.write_all(wire.head().as_bytes()).await?;
     let (mut sent, mut is_first) = (0, true);
     loop {
         version.borrow_and_update();
@@ -278,12 +304,11 @@ async fn stream(
         lines.splice(0..0, expires.filter(|_| is_first).map(SyncLine::TokenExpiresIn));
         is_first = false;
         for line in lines {
-            if sent == cut {
+            let bytes = wire.encode(&line, damaged_line == Some(sent));
+            if sent == cut || !wire.send(write, &bytes).await? {
                 return Ok(());
             }
             sent += 1;
-            let text = json(&line) + "\n";
-            write.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await?;
         }
         write.flush().await?;
         if version.changed().await.is_err() {

@@ -1,9 +1,7 @@
-//! Lines as BSON: one document each, with the same members as in JSON.
-//!
-//! Written by hand because every operation passes here: the members of a line are few, and their order is ours.
-//! Numbers are 32-bit integers where they fit, doubles otherwise, since that is what clients were made for; ids are text,
-//! as in JSON. See <https://bsonspec.org/spec.html>.
+//! Lines to documents. Written by hand because every operation passes here: the members of a line are few, and their
+//! order is ours.
 
+use super::{ARRAY, BOOLEAN, DOCUMENT, DOUBLE, INT32, NULL, TEXT};
 use crate::{
     BucketName, OpId,
     line::{
@@ -13,15 +11,6 @@ use crate::{
     operation::{OpKind, Operation},
     stored_json::{Malformed, Reader, Value},
 };
-
-/// Types of members.
-const DOUBLE: u8 = 0x01;
-const TEXT: u8 = 0x02;
-const DOCUMENT: u8 = 0x03;
-const ARRAY: u8 = 0x04;
-const BOOLEAN: u8 = 0x08;
-const NULL: u8 = 0x0A;
-const INT32: u8 = 0x10;
 
 /// Appends a line as a document.
 pub fn write_line(line: &SyncLine, out: &mut Vec<u8>) {

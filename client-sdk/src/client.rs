@@ -28,6 +28,7 @@ use crate::{
     engine::{Counters, Engine, Session, Signals, Statistics},
     events::{self, Command, Events, LoggedEvent, SyncEvent},
     live::LiveQuery,
+    network::NetworkKind,
     observer::Observer,
     schema::Schema,
     status::{Facts, Status, StatusBoard, SyncState},
@@ -92,6 +93,12 @@ pub struct ClientOptions {
     pub retry_base: Duration,
     /// Longest wait. Default 60 s.
     pub retry_cap: Duration,
+    /// While the app says that data costs ([`Client::set_network`]), buckets of later priorities than this wait. Default
+    /// `None`: nothing waits.
+    pub metered_priority_max: Option<u8>,
+    /// Where something waits, what is urgent is asked for again so often, and whenever [`Client::sync_now`] is called.
+    /// Default 5 min.
+    pub metered_interval: Duration,
     /// Another transport than HTTP.
     pub transport: Option<Arc<dyn Transport>>,
     /// Hears of every step of the sync.
@@ -106,6 +113,8 @@ impl Default for ClientOptions {
             streams: StreamSubscriptions::default(),
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_mins(1),
+            metered_priority_max: None,
+            metered_interval: Duration::from_mins(5),
             transport: None,
             observer: None,
         }
@@ -220,6 +229,7 @@ impl Client {
             template,
             signals: Signals::default(),
             events: Events::default(),
+            network: watch::Sender::default(),
         };
         Ok(Self { engine: Arc::new(engine), runtime: Handle::current(), loops: Arc::default() })
     }
@@ -301,6 +311,15 @@ impl Client {
     /// There is a file already, or it cannot be written.
     pub async fn export(&self, archive: impl Into<PathBuf>) -> Result<(), ClientError> {
         Ok(self.engine.store.export(archive.into()).await?)
+    }
+
+    /// Tells in which network the device is, as often as that changes. The open stream is replaced by one that suits it;
+    /// without a network nothing is tried.
+    pub fn set_network(&self, kind: NetworkKind) {
+        let changes = |shown: &mut NetworkKind| std::mem::replace(shown, kind) != kind;
+        if self.engine.network.send_if_modified(changes) {
+            self.sync_now();
+        }
     }
 
     /// Does not wait for the next attempt, for example because the network is back.

@@ -11,7 +11,7 @@ use std::{
 
 use kairos_sync_protocol::line::SyncLine;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -19,9 +19,11 @@ use tokio::{
 use crate::{
     connector::Credentials,
     core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine},
-    engine::{self, Counters, Engine, SyncError},
+    engine::{self, Counters, Engine, StreamEnd, SyncError},
     events::SyncEvent,
+    network::NetworkKind,
     observer::PublishedCheckpoint,
+    status::Problem,
     store::{Outcome, RowChanges, subscriptions},
     token::TokenClaims,
     transport::{LineStream, TransportError},
@@ -40,6 +42,7 @@ type Received = Result<(SyncLine, usize), TransportError>;
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut backoff = engine.backoff();
     loop {
+        wait_for_network(&engine).await;
         let started = Instant::now();
         let result = stream(&engine).await;
         if started.elapsed() >= HEALTHY_AFTER {
@@ -49,21 +52,36 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         if let (Err(error), Some(observer)) = (&result, &engine.options.observer) {
             observer.failed(error).await;
         }
+        let wait = match result {
+            Ok(StreamEnd::Deferred) => engine.options.metered_interval,
+            _ => backoff.fail(rand::random()),
+        };
         tokio::select! {
-            () = sleep(backoff.fail(rand::random())) => {}
+            () = sleep(wait) => {}
             () = engine.signals.retry.notified() => {}
         }
     }
 }
 
+async fn wait_for_network(engine: &Engine) {
+    if *engine.network.borrow() == NetworkKind::None {
+        engine.board.note(|facts| (facts.connected, facts.stream_problem) = (false, Some(Problem::Unreachable)));
+        engine.has_network().await;
+    }
+}
+
 /// A stream that ended without an error is opened again at once; until that fails, the status shows no gap.
-fn note_end(engine: &Engine, result: &Result<(), SyncError>) {
+fn note_end(engine: &Engine, result: &Result<StreamEnd, SyncError>) {
     if let Err(error) = result {
         tracing::info!(code = error.code(), error = error as &dyn std::error::Error, "sync stream ended");
         engine.events.send(SyncEvent::SyncError { code: error.code(), problem: error.problem() });
     }
     engine.board.note(|facts| {
         facts.current = false;
+        facts.deferred = matches!(result, Ok(StreamEnd::Deferred));
+        if facts.deferred {
+            facts.connected = false;
+        }
         if let Err(error) = result {
             facts.connected = false;
             facts.stream_problem = error.problem();
@@ -73,12 +91,19 @@ fn note_end(engine: &Engine, result: &Result<(), SyncError>) {
 }
 
 /// One stream, from its request to its end.
-async fn stream(engine: &Arc<Engine>) -> Result<(), SyncError> {
+async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
     let mut template = engine.template.clone();
     template.streams.subscriptions.extend(engine.store.write(|tx| subscriptions::wanted(tx)).await?);
+    let mut network = engine.network.subscribe();
+    let mut machine = SyncMachine::new(template);
+    if let (NetworkKind::Metered, Some(priority)) = (*network.borrow_and_update(), engine.options.metered_priority_max)
+    {
+        machine.defer_above(priority);
+    }
     let mut host = Host {
         engine,
-        machine: SyncMachine::new(template),
+        machine,
+        network,
         steps: Vec::new(),
         lines: None,
         tasks: JoinSet::new(),
@@ -94,6 +119,7 @@ async fn stream(engine: &Arc<Engine>) -> Result<(), SyncError> {
 struct Host<'engine> {
     engine: &'engine Arc<Engine>,
     machine: SyncMachine,
+    network: watch::Receiver<NetworkKind>,
     /// For the next transaction.
     steps: Vec<StoreStep>,
     lines: Option<(Credentials, mpsc::Receiver<Received>)>,
@@ -104,13 +130,13 @@ struct Host<'engine> {
 }
 
 impl Host<'_> {
-    async fn run(&mut self) -> Result<(), SyncError> {
+    async fn run(&mut self) -> Result<StreamEnd, SyncError> {
         let mut event = Event::Start(self.engine.store.bucket_states().await?);
         loop {
             if let Some(reason) = self.handle(event).await? {
                 return engine::outcome(reason);
             }
-            let Some(next) = self.next_event().await? else { return Ok(()) };
+            let Some(next) = self.next_event().await? else { return Ok(StreamEnd::Ended) };
             event = next;
         }
     }
@@ -137,6 +163,7 @@ impl Host<'_> {
                 self.engine.signals.retry.notify_one();
                 Ok(None)
             }
+            Ok(()) = self.network.changed() => Ok(None), // whoever changed it has called for the next stream
         }
     }
 
@@ -187,6 +214,7 @@ impl Host<'_> {
             Instruction::Upload => {
                 self.engine.board.note(|facts| {
                     (facts.configured, facts.connected, facts.stream_problem) = (true, true, None);
+                    facts.deferred = false;
                 });
                 self.engine.signals.online.notify_one();
             }

@@ -11,13 +11,14 @@ use std::{
 
 use kairos_sync_protocol::request::SyncRequest;
 use serde::Serialize;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::{
     client::ClientOptions,
     connector::{Connector, Credentials, CredentialsReason},
     core::{CloseReason, ProtocolError},
     events::Events,
+    network::NetworkKind,
     status::{Problem, StatusBoard},
     store::{Store, StoreError, account},
     token::TokenClaims,
@@ -39,6 +40,7 @@ pub(crate) struct Engine {
     pub(crate) template: SyncRequest,
     pub(crate) signals: Signals,
     pub(crate) events: Events,
+    pub(crate) network: watch::Sender<NetworkKind>,
 }
 
 /// How the loops wake each other. A `Notify` remembers one signal, which is all each of them needs.
@@ -105,10 +107,20 @@ impl SyncError {
     }
 }
 
+/// How a stream ended that did nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// The next one follows.
+    Ended,
+    /// What is left may wait.
+    Deferred,
+}
+
 /// What the end of a stream means: whether it was an error.
-pub(crate) fn outcome(reason: CloseReason) -> Result<(), SyncError> {
+pub(crate) fn outcome(reason: CloseReason) -> Result<StreamEnd, SyncError> {
     match reason {
-        CloseReason::TokenExpired | CloseReason::TokenRefreshed => Ok(()),
+        CloseReason::TokenExpired | CloseReason::TokenRefreshed => Ok(StreamEnd::Ended),
+        CloseReason::Deferred => Ok(StreamEnd::Deferred),
         CloseReason::Damaged(buckets) => Err(SyncError::Damaged(buckets)),
         CloseReason::Protocol(error) => Err(error.into()),
     }
@@ -152,6 +164,12 @@ impl Engine {
     /// Shows what became of local writes. Looked up while noting, so that an older state never replaces a newer one.
     pub(crate) fn note_local_state(&self) {
         self.board.note(|facts| facts.local = self.store.local_state());
+    }
+
+    /// Waits while the device has no network.
+    pub(crate) async fn has_network(&self) {
+        // Fails only when the sender is gone, which `self` holds.
+        let _ = self.network.subscribe().wait_for(|kind| *kind != NetworkKind::None).await;
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

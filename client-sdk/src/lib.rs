@@ -43,6 +43,7 @@ mod engine;
 pub mod events;
 pub mod live;
 pub mod local_database;
+pub mod network;
 pub mod observer;
 pub mod schema;
 pub mod status;
@@ -66,6 +67,7 @@ pub use crate::{
     events::{Command, SyncEvent},
     live::{LiveQuery, LiveRows, RowDifferences},
     local_database::LocalDatabase,
+    network::NetworkKind,
     observer::{Observer, PublishedCheckpoint},
     schema::{Schema, SchemaError, Table},
     status::{Problem, Recovery, Status, SyncState},

@@ -23,6 +23,8 @@ pub enum SyncState {
     Offline,
     /// No connection, and this many local writes wait for one.
     Pending(u64),
+    /// What is urgent is visible; the rest waits for a network where data does not cost.
+    Deferred,
     /// A transfer is in progress.
     Syncing,
     /// Connected; all local writes are uploaded and the latest state of the service is visible.
@@ -38,6 +40,7 @@ impl SyncState {
             Self::NotConfigured => "Not synced".into(),
             Self::Offline => "Offline".into(),
             Self::Pending(writes) => format!("{writes} pending"),
+            Self::Deferred => "Waiting for Wi-Fi".into(),
             Self::Syncing => "Syncing...".into(),
             Self::Synced => "Synced".into(),
             Self::Error(_) => "Sync error".into(),
@@ -137,6 +140,8 @@ pub(crate) struct Facts {
     pub(crate) connected: bool,
     /// The latest checkpoint of the stream is visible.
     pub(crate) current: bool,
+    /// The last stream was ended since the rest may wait.
+    pub(crate) deferred: bool,
     pub(crate) download: Download,
     pub(crate) local: LocalState,
     /// Why there is no stream.
@@ -171,6 +176,7 @@ impl Facts {
             Some(problem) if problem != Problem::Unreachable => SyncState::Error(problem),
             _ if self.connected && self.current && self.local.pending == 0 && !self.local.awaiting => SyncState::Synced,
             _ if self.connected => SyncState::Syncing,
+            _ if self.deferred && self.local.pending == 0 => SyncState::Deferred,
             _ if self.local.pending > 0 => SyncState::Pending(self.local.pending),
             _ => SyncState::Offline,
         }

@@ -25,6 +25,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
     let mut backoff = engine.backoff();
     let mut reason = Reason::Online;
     loop {
+        engine.has_network().await;
         let result = drain(&engine, reason).await;
         let problem = result.as_ref().err().and_then(SyncError::problem);
         engine.board.note(|facts| facts.upload_problem = problem);

@@ -125,6 +125,8 @@ pub enum CloseReason {
     TokenRefreshed,
     /// These buckets did not add up and are fetched again.
     Damaged(Vec<String>),
+    /// What is urgent has arrived; the rest waits, see [`SyncMachine::defer_above`](crate::SyncMachine::defer_above).
+    Deferred,
     /// The service broke the protocol.
     Protocol(ProtocolError),
 }

@@ -21,6 +21,8 @@ const TOKEN_PREFETCH_SECONDS: i32 = 30;
 pub struct SyncMachine {
     /// What every request of this client has in common.
     template: SyncRequest,
+    /// Data of later priorities ends a stream.
+    priority_max: u8,
     stream: Option<Stream>,
 }
 
@@ -29,6 +31,7 @@ pub struct SyncMachine {
 struct Stream {
     /// What the request subscribed to: buckets name these by their position.
     subscriptions: Vec<StreamSubscription>,
+    priority_max: u8,
     counters: Counters,
     target: Option<Arc<Target>>,
     phase: Phase,
@@ -51,7 +54,14 @@ enum Phase {
 impl SyncMachine {
     /// A machine whose requests carry the client id, parameters and subscriptions of `template`.
     pub fn new(template: SyncRequest) -> Self {
-        Self { template, stream: None }
+        Self { template, priority_max: u8::MAX, stream: None }
+    }
+
+    /// From the next stream on, the first data of a priority after this one ends the stream: where data costs, the rest
+    /// may wait. Services send a priority once those before it are complete, so all of those are visible then, unless
+    /// local writes hold them back.
+    pub const fn defer_above(&mut self, priority: u8) {
+        self.priority_max = priority;
     }
 
     /// Takes one event; returns what is to be done because of it, in order.
@@ -81,6 +91,7 @@ impl SyncMachine {
 
     fn start(&mut self, buckets: &[BucketState]) -> Vec<Instruction> {
         self.stream = Some(Stream {
+            priority_max: self.priority_max,
             subscriptions: self.template.streams.subscriptions.clone(),
             counters: Counters::new(buckets),
             target: None,
@@ -188,7 +199,11 @@ impl Stream {
             return Err(ProtocolError::IncompleteOperation { op_id: operation.op_id, bucket: data.bucket });
         }
         self.counters.receive(&data, bucket);
-        Ok(vec![Instruction::Store(StoreStep::ApplyData(data))])
+        let mut instructions = vec![Instruction::Store(StoreStep::ApplyData(data))];
+        if bucket.priority > self.priority_max {
+            instructions.push(Instruction::CloseStream(CloseReason::Deferred));
+        }
+        Ok(instructions)
     }
 
     fn complete(&mut self, scope: Scope) -> Vec<Instruction> {

@@ -157,6 +157,21 @@ fn a_withheld_checkpoint_is_not_offered_again_after_a_newer_one_began() {
 }
 
 #[test]
+fn where_data_costs_a_stream_ends_with_the_first_line_that_may_wait() {
+    let mut machine = SyncMachine::new(SyncRequest::default());
+    machine.defer_above(1);
+    machine.step(Event::Start(vec![]));
+    let mut trace = Trace(machine);
+    trace
+        .line(CHECKPOINT, &["upload"])
+        .line(DATA_A, &["apply a"])
+        .line(PARTIAL, &["complete 4 up to 1"])
+        .event(Event::Published, &[])
+        .line(&DATA_A.replace("\"a\"", "\"b\""), &["apply b", "close Deferred"])
+        .line(COMPLETE, &[]);
+}
+
+#[test]
 fn damaged_buckets_close_the_stream() {
     let mut trace = Trace::started(&[]);
     trace

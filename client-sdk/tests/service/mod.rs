@@ -12,7 +12,9 @@ use std::{
 
 use kairos_client::protocol::{
     Checksum, OpId,
-    line::{BucketChecksum, BucketData, Checkpoint, CheckpointComplete, CheckpointDiff, SyncLine},
+    line::{
+        BucketChecksum, BucketData, Checkpoint, CheckpointComplete, CheckpointDiff, PartialCheckpointComplete, SyncLine,
+    },
     operation::{OpKind, Operation},
     request::{SyncRequest, Wrapped, WriteCheckpointResponse},
     upload::{CrudOp, OpResult, Outcome, UploadBatch, UploadResponse},
@@ -47,6 +49,8 @@ pub(crate) struct State {
     pub(crate) token: String,
     pub(crate) accepts_any_token: bool,
     pub(crate) buckets: BTreeMap<String, Vec<Operation>>,
+    /// Of buckets that are not of the last priority, 3.
+    pub(crate) priorities: BTreeMap<String, u8>,
     /// Requests for streams, in order.
     pub(crate) requests: Vec<SyncRequest>,
     /// Uploads, in order.
@@ -105,7 +109,7 @@ impl State {
             checksum: operations.iter().map(|operation| operation.checksum).sum::<Checksum>()
                 + Checksum::from_bits(u32::from(damaged.as_ref() == Some(bucket))),
             count: operations.len() as u64,
-            priority: 3,
+            priority: self.priorities.get(bucket).copied().unwrap_or(3),
             subscriptions: Vec::new(),
         };
         self.buckets.iter().map(checksum).collect()
@@ -161,6 +165,7 @@ impl FakeService {
             token: "token".to_owned(),
             accepts_any_token: false,
             buckets: BTreeMap::from([(HOME.to_owned(), Vec::new())]),
+            priorities: BTreeMap::new(),
             requests: Vec::new(),
             uploads: Vec::new(),
             write_checkpoint_calls: 0,
@@ -321,6 +326,8 @@ fn lines(state: &mut State, positions: &mut BTreeMap<String, OpId>, is_first: bo
     let last_op_id = OpId::new(state.last_op_id).unwrap();
     let write_checkpoint = Some(state.write_checkpoint).filter(|id| *id > 0).map(|id| id.to_string().parse().unwrap());
     let buckets = state.checksums();
+    let mut in_order: Vec<(u8, String)> = buckets.iter().map(|aim| (aim.priority, aim.bucket.clone())).collect();
+    in_order.sort();
     let mut lines = vec![if is_first {
         SyncLine::Checkpoint(Checkpoint { last_op_id, write_checkpoint, buckets, streams: Vec::new() })
     } else {
@@ -333,7 +340,8 @@ fn lines(state: &mut State, positions: &mut BTreeMap<String, OpId>, is_first: bo
             removed_buckets,
         })
     }];
-    for (bucket, operations) in &state.buckets {
+    for (index, (priority, bucket)) in in_order.iter().enumerate() {
+        let operations = &state.buckets[bucket];
         let position = positions.entry(bucket.clone()).or_default();
         for operation in operations.iter().filter(|operation| operation.op_id > *position) {
             lines.push(SyncLine::Data(BucketData {
@@ -345,6 +353,10 @@ fn lines(state: &mut State, positions: &mut BTreeMap<String, OpId>, is_first: bo
             }));
         }
         *position = operations.last().map_or(*position, |operation| operation.op_id);
+        if in_order.get(index + 1).is_some_and(|(next, _)| next != priority) {
+            let priority = *priority;
+            lines.push(SyncLine::PartialCheckpointComplete(PartialCheckpointComplete { last_op_id, priority }));
+        }
     }
     lines.push(SyncLine::CheckpointComplete(CheckpointComplete { last_op_id }));
     lines

@@ -280,7 +280,7 @@ impl Client {
         match data {
             SignOut::DeleteData if pending > 0 => return Err(ClientError::Unsent { pending }),
             SignOut::DeleteData | SignOut::DeleteUnsentToo => {
-                self.engine.store.write(|tx| account::clear(tx)).await?;
+                self.engine.store.write_as_sync(|tx| account::clear(tx)).await?;
                 self.engine.note_local_state();
             }
             SignOut::KeepData => {}
@@ -508,7 +508,7 @@ impl Client {
         choice: Choice,
         merged: Option<Map<String, Value>>,
     ) -> Result<bool, ClientError> {
-        let resolved = self.engine.store.write(move |tx| attention::resolve(tx, id, choice, merged)).await?;
+        let resolved = self.engine.store.write_as_sync(move |tx| attention::resolve(tx, id, choice, merged)).await?;
         self.note_written();
         Ok(resolved)
     }

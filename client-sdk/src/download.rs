@@ -23,7 +23,7 @@ use crate::{
     events::SyncEvent,
     network::NetworkKind,
     observer::PublishedCheckpoint,
-    status::Problem,
+    status::{Link, Problem},
     store::{Outcome, RowChanges, subscriptions},
     token::TokenClaims,
     transport::{LineStream, TransportError},
@@ -65,7 +65,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 
 async fn wait_for_network(engine: &Engine) {
     if *engine.network.borrow() == NetworkKind::None {
-        engine.board.note(|facts| (facts.connected, facts.stream_problem) = (false, Some(Problem::Unreachable)));
+        engine.board.note(|facts| (facts.link, facts.stream_problem) = (Link::Down, Some(Problem::Unreachable)));
         engine.has_network().await;
     }
 }
@@ -78,14 +78,14 @@ fn note_end(engine: &Engine, result: &Result<StreamEnd, SyncError>) {
     }
     engine.board.note(|facts| {
         facts.current = false;
-        facts.deferred = matches!(result, Ok(StreamEnd::Deferred));
-        if facts.deferred {
-            facts.connected = false;
-        }
-        if let Err(error) = result {
-            facts.connected = false;
-            facts.stream_problem = error.problem();
-            facts.configured = !matches!(error, SyncError::NotConfigured);
+        match result {
+            Ok(StreamEnd::Ended) => {}
+            Ok(StreamEnd::Deferred) => facts.link = Link::Deferred,
+            Err(error) => {
+                facts.link = Link::Down;
+                facts.stream_problem = error.problem();
+                facts.configured = !matches!(error, SyncError::NotConfigured);
+            }
         }
     });
 }
@@ -213,8 +213,7 @@ impl Host<'_> {
             }
             Instruction::Upload => {
                 self.engine.board.note(|facts| {
-                    (facts.configured, facts.connected, facts.stream_problem) = (true, true, None);
-                    facts.deferred = false;
+                    (facts.configured, facts.link, facts.stream_problem) = (true, Link::Up, None);
                 });
                 self.engine.signals.online.notify_one();
             }

@@ -45,6 +45,7 @@ pub mod live;
 pub mod local_database;
 pub mod network;
 pub mod observer;
+pub mod raw_table;
 pub mod schema;
 pub mod status;
 mod store;
@@ -69,6 +70,7 @@ pub use crate::{
     local_database::LocalDatabase,
     network::NetworkKind,
     observer::{Observer, PublishedCheckpoint},
+    raw_table::RawValue,
     schema::{Schema, SchemaError, Table},
     status::{Problem, Recovery, Status, SyncState},
     store::{

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::raw_table::{RawStatement, RawTable, RawValue};
+
 /// Every column is passed to SQL functions that take at most 1000 arguments, three per column.
 const COLUMNS_MAX: usize = 300;
 
@@ -57,6 +59,7 @@ pub struct Table {
     pub(crate) local_only: bool,
     pub(crate) track_previous: bool,
     pub(crate) insert_only: bool,
+    pub(crate) raw: Option<RawTable>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +95,37 @@ impl Table {
             local_only: false,
             track_previous: false,
             insert_only: false,
+            raw: None,
         }
+    }
+
+    /// A table of the app's own design: no view over JSON, but what `setup` makes, under this name and with a text `id`.
+    /// `setup` is SQL that can run again, such as `CREATE TABLE IF NOT EXISTS`: it runs whenever the schema is another
+    /// one than before, with all rows still there. Columns declared here are those that local writes upload, by triggers
+    /// on the table; the others are for this device.
+    ///
+    /// Foreign keys are checked when a checkpoint is complete. A table without rowid does not tell
+    /// [watchers](crate::Client::watch) of changes.
+    pub fn raw(name: impl Into<String>, setup: impl Into<String>) -> Self {
+        let raw = RawTable { setup: setup.into(), put: None, delete: None };
+        Self { raw: Some(raw), ..Self::new(name) }
+    }
+
+    /// What writes a row of a [raw](Self::raw) table that came from the service, new or not. Without it, the declared
+    /// columns are inserted or, where the id is there, updated.
+    #[must_use]
+    pub fn put_with(mut self, sql: impl Into<String>, values: impl IntoIterator<Item = RawValue>) -> Self {
+        let statement = RawStatement { sql: sql.into(), values: values.into_iter().collect() };
+        self.raw.get_or_insert_default().put = Some(statement);
+        self
+    }
+
+    /// What deletes a row of a [raw](Self::raw) table. Without it, the row with the id.
+    #[must_use]
+    pub fn delete_with(mut self, sql: impl Into<String>, values: impl IntoIterator<Item = RawValue>) -> Self {
+        let statement = RawStatement { sql: sql.into(), values: values.into_iter().collect() };
+        self.raw.get_or_insert_default().delete = Some(statement);
+        self
     }
 
     /// Adds a text column; also for dates, UUIDs, JSON and numbers with arbitrary precision.
@@ -150,6 +183,9 @@ impl Table {
     fn validate(&self) -> Result<(), SchemaError> {
         if self.insert_only && self.local_only {
             return Err(SchemaError::KeptNowhere { table: self.name.clone() });
+        }
+        if self.raw.is_some() && (self.insert_only || self.local_only || !self.indexes.is_empty()) {
+            return Err(SchemaError::RawOptions { table: self.name.clone() });
         }
         let mut names = BTreeSet::from(["id".to_owned()]);
         for column in &self.columns {
@@ -226,6 +262,14 @@ pub enum SchemaError {
         /// Its name.
         table: String,
     },
+    /// A table of the app's own that is to be local, to take new rows only, or to have indexes.
+    #[error(
+        "table `{table}` is the app's own: it is neither local-only nor insert-only, and its setup makes its indexes"
+    )]
+    RawOptions {
+        /// Its name.
+        table: String,
+    },
     /// An index over nothing.
     #[error("an index of table `{table}` has no columns")]
     EmptyIndex {
@@ -248,6 +292,8 @@ mod tests {
         assert!(matches!(check(Table::new("t").index::<&str>([])), Err(SchemaError::EmptyIndex { .. })));
         let nowhere = Table::new("t").insert_only().local_only();
         assert!(matches!(check(nowhere), Err(SchemaError::KeptNowhere { .. })));
+        let own = Table::raw("t", "").text("a").index(["a"]);
+        assert!(matches!(check(own), Err(SchemaError::RawOptions { .. })));
         let twice = Schema::new([Table::new("t"), Table::new("T")]);
         assert!(matches!(twice.validate(), Err(SchemaError::DuplicateTable { .. })));
         assert_eq!(check(Table::new("t").text("a").integer("B").index(["A", "id"])), Ok(()));

@@ -131,17 +131,26 @@ pub struct Status {
     pub last_synced_at: Option<SystemTime>,
 }
 
+/// What there is between client and service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Nothing.
+    #[default]
+    Down,
+    /// Nothing for now: what is left may wait.
+    Deferred,
+    /// A stream is open.
+    Up,
+}
+
 /// What is known, before it is put into one word.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Facts {
     /// The connector has a server and credentials.
     pub(crate) configured: bool,
-    /// A stream is open.
-    pub(crate) connected: bool,
+    pub(crate) link: Link,
     /// The latest checkpoint of the stream is visible.
     pub(crate) current: bool,
-    /// The last stream was ended since the rest may wait.
-    pub(crate) deferred: bool,
     pub(crate) download: Download,
     pub(crate) local: LocalState,
     /// Why there is no stream.
@@ -152,11 +161,12 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn status(&self) -> Status {
-        let progress = Some(self.download.total()).filter(|progress| self.connected && progress.total > 0);
+        let is_up = self.link == Link::Up;
+        let progress = Some(self.download.total()).filter(|progress| is_up && progress.total > 0);
         Status {
             state: self.state(),
             problem: self.problem(),
-            connected: self.connected,
+            connected: is_up,
             pending: self.local.pending,
             progress,
             download: progress.map(|_| self.download.clone()),
@@ -172,11 +182,12 @@ impl Facts {
         if !self.configured {
             return SyncState::NotConfigured;
         }
+        let is_up = self.link == Link::Up;
         match self.problem() {
             Some(problem) if problem != Problem::Unreachable => SyncState::Error(problem),
-            _ if self.connected && self.current && self.local.pending == 0 && !self.local.awaiting => SyncState::Synced,
-            _ if self.connected => SyncState::Syncing,
-            _ if self.deferred && self.local.pending == 0 => SyncState::Deferred,
+            _ if is_up && self.current && self.local.pending == 0 && !self.local.awaiting => SyncState::Synced,
+            _ if is_up => SyncState::Syncing,
+            _ if self.link == Link::Deferred && self.local.pending == 0 => SyncState::Deferred,
             _ if self.local.pending > 0 => SyncState::Pending(self.local.pending),
             _ => SyncState::Offline,
         }
@@ -216,7 +227,7 @@ mod tests {
     use super::*;
 
     fn synced() -> Facts {
-        Facts { configured: true, connected: true, current: true, ..Facts::default() }
+        Facts { configured: true, link: Link::Up, current: true, ..Facts::default() }
     }
 
     fn with_local(facts: Facts, pending: u64, awaiting: bool) -> SyncState {
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn without_a_connection_queued_writes_are_counted() {
-        let offline = Facts { connected: false, stream_problem: Some(Problem::Unreachable), ..synced() };
+        let offline = Facts { link: Link::Down, stream_problem: Some(Problem::Unreachable), ..synced() };
         assert_eq!(offline.status().state, SyncState::Offline);
         assert_eq!(with_local(offline.clone(), 3, true).label(), "3 pending");
         assert_eq!(offline.status().problem.map(Problem::message), Some("Can't reach server. Working offline."));
@@ -241,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_the_user_must_solve_is_an_error() {
-        let facts = Facts { connected: false, stream_problem: Some(Problem::SignInAgain), ..synced() };
+        let facts = Facts { link: Link::Down, stream_problem: Some(Problem::SignInAgain), ..synced() };
         assert_eq!(facts.status().state, SyncState::Error(Problem::SignInAgain));
         assert_eq!(Facts { configured: false, ..facts }.status().state, SyncState::NotConfigured);
     }

@@ -7,8 +7,8 @@ mod service;
 use std::{sync::Arc, time::Duration};
 
 use kairos_client::{
-    Client, ClientOptions, Compression, HttpOptions, HttpTransport, LineFormat, LocalDatabase, Schema, StaticConnector,
-    SyncEvent, Table,
+    BucketVerification, Client, ClientOptions, Compression, HttpOptions, HttpTransport, LineFormat, LocalDatabase,
+    Schema, StaticConnector, SyncEvent, Table,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -32,14 +32,14 @@ async fn device(service: &FakeService, options: HttpOptions) -> (Client, tempfil
 }
 
 async fn synced(client: &Client) {
-    tokio::time::timeout(Duration::from_secs(60), client.wait_until_synced()).await.expect("it syncs");
+    tokio::time::timeout(Duration::from_mins(1), client.wait_until_synced()).await.expect("it syncs");
 }
 
 /// Everything the device holds: rows, and operations as they were sent.
 fn content(folder: &tempfile::TempDir) -> Vec<String> {
     let database = LocalDatabase::open(folder.path().join("client.db")).unwrap();
     let verification = database.verify().unwrap();
-    assert!(verification.buckets.iter().all(|bucket| bucket.is_ok()), "{verification:?}");
+    assert!(verification.buckets.iter().all(BucketVerification::is_ok), "{verification:?}");
     let sql = "SELECT 'row ' || id || ' ' || quote(name) FROM habits
         UNION ALL SELECT 'op ' || op_id || ' ' || row_id || ' ' || quote(data) || checksum FROM kairos_oplog ORDER BY 1";
     let mut statement = database.connection().prepare(sql).unwrap();

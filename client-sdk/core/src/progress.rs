@@ -158,10 +158,13 @@ impl Counters {
     /// Wherever the bucket counts.
     fn count(&mut self, bucket: &BucketChecksum, count: impl Fn(&mut Progress)) {
         let last = usize::from(bucket.priority).min(PRIORITIES - 1);
-        self.priorities.get_mut(last).into_iter().for_each(&count);
+        if let Some(progress) = self.priorities.get_mut(last) {
+            count(progress);
+        }
         for reason in &bucket.subscriptions {
-            let position = self.positions.get(reason).and_then(|position| self.streams.get_mut(*position));
-            position.into_iter().for_each(|stream| count(&mut stream.progress));
+            if let Some(stream) = self.positions.get(reason).and_then(|position| self.streams.get_mut(*position)) {
+                count(&mut stream.progress);
+            }
         }
     }
 

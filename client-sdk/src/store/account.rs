@@ -19,8 +19,8 @@ pub(crate) fn belongs_to(tx: &Connection, user: &str) -> Result<bool, StoreError
 
 /// Takes all rows, queued writes and whatever else is of the user out of the database; what it is keeps it as new.
 pub(crate) fn clear(tx: &Connection) -> Result<(), StoreError> {
-    for table in views::names(tx, "SELECT name FROM kairos_table")? {
-        tx.execute(&format!("DELETE FROM {}", views::data_table(&table)), [])?;
+    for (table, is_raw) in views::installed(tx)? {
+        tx.execute(&format!("DELETE FROM {}", views::rows_table(&table, is_raw)), [])?;
     }
     tx.execute_batch(
         "DELETE FROM kairos_crud;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     StoreError,
     crud::{object, op, time},
-    views,
+    rows::TableRows,
 };
 
 /// A local write the service did not take. The row goes back to what the service has.
@@ -104,22 +104,17 @@ pub(crate) fn resolve(tx: &Connection, id: i64, choice: Choice, merged: Option<C
 }
 
 fn write_again(tx: &Connection, write: &RejectedWrite, op: CrudOp, columns: Option<Columns>) -> Result<(), StoreError> {
-    let data_table = views::data_table(&write.table);
-    if !views::is_synced(tx, &write.table)? {
-        return Err(StoreError::TableGone { table: write.table.clone() });
-    }
+    let rows = TableRows::of(tx, &write.table)?;
+    let rows = rows.ok_or_else(|| StoreError::TableGone { table: write.table.clone() })?;
     let columns = columns.unwrap_or_default();
-    let is_there = format!("SELECT EXISTS (SELECT 1 FROM {data_table} WHERE id = ?1)");
-    let is_there: bool = tx.query_row(&is_there, [&write.row_id], |row| row.get(0))?;
+    let is_there = rows.has(&write.row_id)?;
     let (op, columns) = match op {
         CrudOp::Delete => {
-            tx.execute(&format!("DELETE FROM {data_table} WHERE id = ?1"), [&write.row_id])?;
+            rows.delete(&write.row_id)?;
             (CrudOp::Delete, None)
         }
         CrudOp::Put | CrudOp::Patch if is_there => {
-            let patch = Value::Object(columns.clone()).to_string();
-            let sql = format!("UPDATE {data_table} SET data = json_patch(data, ?2) WHERE id = ?1");
-            tx.execute(&sql, [&write.row_id, &patch])?;
+            rows.patch(&write.row_id, &columns)?;
             (if write.op == CrudOp::Put { CrudOp::Put } else { CrudOp::Patch }, Some(columns))
         }
         // The row is gone; whoever keeps a change to it wants it back, as far as it is known.
@@ -127,8 +122,7 @@ fn write_again(tx: &Connection, write: &RejectedWrite, op: CrudOp, columns: Opti
             let mut whole = write.base.clone().unwrap_or_default();
             whole.extend(columns);
             whole.retain(|_, value| !value.is_null());
-            let row = Value::Object(whole.clone()).to_string();
-            tx.execute(&format!("INSERT INTO {data_table} (id, data) VALUES (?1, ?2)"), [&write.row_id, &row])?;
+            rows.insert(&write.row_id, &whole)?;
             (CrudOp::Put, Some(whole))
         }
     };

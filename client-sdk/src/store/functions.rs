@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -17,13 +17,15 @@ use rusqlite::{
 };
 use serde_json::{Map, Value};
 
-use super::{StoreError, views};
+use super::{StoreError, raw::RawNames};
 
 /// What the triggers of the writing connection share with the code around the transaction.
 #[derive(Debug, Default)]
 pub(super) struct WriteContext {
     /// All writes of one transaction carry the same number. Raised before each transaction.
     pub(super) tx_id: AtomicI64,
+    /// Writes to the app's own tables are its writes, not those of the sync.
+    pub(super) captures: AtomicBool,
     /// The app's tables written since the last look.
     changed: Mutex<BTreeSet<String>>,
 }
@@ -37,10 +39,14 @@ impl WriteContext {
     }
 
     /// Collects the names of changed tables from here on.
-    pub(super) fn watch_changes(self: &Arc<Self>, connection: &mut Connection) -> Result<(), StoreError> {
+    pub(super) fn watch_changes(
+        self: &Arc<Self>,
+        connection: &mut Connection,
+        raw: RawNames,
+    ) -> Result<(), StoreError> {
         let context = Arc::clone(self);
         connection.update_hook(Some(move |_: Action, _: &str, table: &str, _| {
-            let Some(table) = views::app_table(table) else { return };
+            let Some(table) = raw.app_table(table) else { return };
             let mut changed = context.changed.lock().unwrap_or_else(PoisonError::into_inner);
             if !changed.contains(table) {
                 changed.insert(table.to_owned());
@@ -73,6 +79,10 @@ pub(super) fn register_for_writes(connection: &Connection) -> Result<Arc<WriteCo
     let shared = Arc::clone(&context);
     connection.create_scalar_function("kairos_tx_id", 0, FunctionFlags::SQLITE_UTF8, move |_| {
         Ok(shared.tx_id.load(Ordering::Relaxed))
+    })?;
+    let shared = Arc::clone(&context);
+    connection.create_scalar_function("kairos_captures", 0, FunctionFlags::SQLITE_UTF8, move |_| {
+        Ok(shared.captures.load(Ordering::Relaxed))
     })?;
     Ok(context)
 }

@@ -1,5 +1,7 @@
 //! What is in the database, for tools that show it.
 
+use std::collections::BTreeMap;
+
 use kairos_sync_protocol::{Checksum, OpId};
 use rusqlite::{Connection, Row};
 
@@ -56,9 +58,13 @@ pub(crate) fn buckets(connection: &Connection) -> Result<Vec<LocalBucket>, Store
 
 pub(crate) fn tables(connection: &Connection) -> Result<Vec<LocalTable>, StoreError> {
     let names = views::names(connection, "SELECT name FROM kairos_table WHERE NOT local_only ORDER BY name")?;
+    let installed: BTreeMap<String, bool> = views::installed(connection)?.into_iter().collect();
     let mut columns = connection.prepare_cached("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let table = |name: String| {
-        let count = format!("SELECT count(*) FROM {}", views::data_table(&name));
+        let count = format!(
+            "SELECT count(*) FROM {}",
+            views::rows_table(&name, installed.get(&name).copied().unwrap_or_default())
+        );
         let rows = connection.query_row(&count, [], |row| unsigned(row, 0))?;
         let columns = columns.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(LocalTable { name, columns, rows })

@@ -28,6 +28,8 @@ mod migrations;
 mod oplog;
 mod publish;
 mod query_tables;
+mod raw;
+mod rows;
 pub(crate) mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,6 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use self::functions::WriteContext;
 pub use self::{
     attention::RejectedWrite,
     inspect::{LocalBucket, LocalTable},
@@ -57,6 +58,7 @@ pub(crate) use self::{
     publish::Outcome,
     verify::{repair, verify},
 };
+use self::{functions::WriteContext, raw::RawNames};
 use crate::{
     changes::TableChanges,
     core::{BucketState, StoreStep},
@@ -106,6 +108,14 @@ pub enum StoreError {
         /// Its name.
         table: String,
     },
+    /// A statement of a table of the app's own design failed.
+    #[error("SQLite refused to write a row of `{table}` as the app's schema says")]
+    RawTable {
+        /// Its name.
+        table: String,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// Something is there where a file is to be made.
     #[error("there is a file at this path already; choose another, or remove it")]
     Exists,
@@ -135,6 +145,7 @@ impl StoreError {
             Self::Exists => "CLIENT-0109",
             Self::Path => "CLIENT-0110",
             Self::Damaged => "CLIENT-0111",
+            Self::RawTable { .. } => "CLIENT-0113",
         }
     }
 }
@@ -147,8 +158,7 @@ pub(crate) struct Store {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
     context: Arc<WriteContext>,
-    /// Tables are learned from what arrives.
-    learns: bool,
+    schema: Arc<Schema>,
     /// As of the last commit: replaced while the writer is still locked, so it never goes back.
     local: Arc<Mutex<LocalState>>,
     changes: TableChanges,
@@ -163,13 +173,22 @@ enum Durability {
     Written,
 }
 
+/// Whose writes a transaction has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Author {
+    /// They are queued for upload.
+    App,
+    /// They are what the service has.
+    Sync,
+}
+
 impl Store {
     /// Opens or creates the database and makes the declared tables.
     pub(crate) async fn open(path: PathBuf, schema: Schema) -> Result<Self, StoreError> {
-        blocking(move || Self::open_blocking(&path, &schema)).await
+        blocking(move || Self::open_blocking(&path, schema)).await
     }
 
-    fn open_blocking(path: &Path, schema: &Schema) -> Result<Self, StoreError> {
+    fn open_blocking(path: &Path, schema: Schema) -> Result<Self, StoreError> {
         schema.validate()?;
         let mut writer = Connection::open(path)?;
         prepare(&writer)?;
@@ -177,13 +196,13 @@ impl Store {
         let context = functions::register_for_writes(&writer)?;
         migrations::run(&mut writer)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        views::install(&tx, schema)?;
+        views::install(&tx, &schema)?;
         identity::settle(&tx, path)?;
         subscriptions::resume(&tx)?;
         context.resume_tx_ids(&tx)?;
         let local = crud::local_state(&tx)?;
         tx.commit()?;
-        context.watch_changes(&mut writer)?;
+        context.watch_changes(&mut writer, RawNames::of(&schema))?;
 
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         prepare(&reader)?;
@@ -194,7 +213,7 @@ impl Store {
             writer: Arc::new(Mutex::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             context,
-            learns: schema.is_learned,
+            schema: Arc::new(schema),
             local: Arc::new(Mutex::new(local)),
             changes: TableChanges::default(),
         })
@@ -230,8 +249,8 @@ impl Store {
 
     /// The app's tables that a query reads.
     pub(crate) async fn tables_read_by(&self, sql: String) -> Result<BTreeSet<String>, StoreError> {
-        let reader = Arc::clone(&self.reader);
-        blocking(move || query_tables::read_by(&mut lock(&reader), &sql)).await
+        let (reader, raw) = (Arc::clone(&self.reader), RawNames::of(&self.schema));
+        blocking(move || query_tables::read_by(&mut lock(&reader), raw, &sql)).await
     }
 
     /// Runs `work` in one transaction, synced to disk before this returns. All of it happens or nothing.
@@ -243,19 +262,33 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.transact(Durability::Synced, work).await
+        self.transact(Durability::Synced, Author::App, work).await
+    }
+
+    /// As [`Self::write`], but nothing that this writes to the app's own tables is queued.
+    pub(crate) async fn write_as_sync<T, E>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.transact(Durability::Synced, Author::Sync, work).await
     }
 
     /// Performs steps of the sync in one transaction, and says what became of a completion among them.
     pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
-        let learns = self.learns;
-        self.transact(Durability::Written, move |tx| {
+        let schema = Arc::clone(&self.schema);
+        self.transact(Durability::Written, Author::Sync, move |tx| {
+            // In the order in which rows come, some point to others that follow.
+            tx.pragma_update(None, "defer_foreign_keys", true)?;
             let mut outcome = None;
             for step in &steps {
                 match step {
                     StoreStep::DeleteBuckets(names) => oplog::delete_buckets(tx, names)?,
                     StoreStep::ApplyData(data) => oplog::apply(tx, data)?,
-                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion, learns)?),
+                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion, &schema)?),
                 }
             }
             Ok(outcome)
@@ -271,6 +304,7 @@ impl Store {
     async fn transact<T, E>(
         &self,
         durability: Durability,
+        author: Author,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
@@ -281,7 +315,7 @@ impl Store {
         let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
         let (result, changed) = blocking(move || {
             let mut connection = lock(&writer);
-            let (result, state) = transact(&mut connection, &context, durability, work)?;
+            let (result, state) = transact(&mut connection, &context, (durability, author), work)?;
             *lock(&local) = state;
             Ok::<_, E>((result, context.take_changed_tables()))
         })
@@ -294,7 +328,7 @@ impl Store {
 fn transact<T, E: From<StoreError>>(
     connection: &mut Connection,
     context: &WriteContext,
-    durability: Durability,
+    (durability, author): (Durability, Author),
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
 ) -> Result<(T, LocalState), E> {
     let begin = |connection: &mut Connection| -> Result<(), StoreError> {
@@ -304,6 +338,7 @@ fn transact<T, E: From<StoreError>>(
     };
     begin(connection)?;
     context.tx_id.fetch_add(1, Ordering::Relaxed);
+    context.captures.store(author == Author::App, Ordering::Relaxed);
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
     let result = work(&tx)?;
     let state = crud::local_state(&tx)?;

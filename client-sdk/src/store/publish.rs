@@ -12,9 +12,12 @@ use super::{
     StoreError, crud,
     learn::{self, Columns},
     oplog::{delete_buckets, sql_id, unsigned},
-    views,
+    raw, views,
 };
-use crate::core::{Completion, Scope, Target};
+use crate::{
+    core::{Completion, Scope, Target},
+    schema::Schema,
+};
 
 /// What became of a completed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +73,7 @@ struct Announced {
 }
 
 /// Validates the checkpoint and publishes it, if local writes allow.
-pub(super) fn complete(tx: &Connection, completion: &Completion, learns: bool) -> Result<Outcome, StoreError> {
+pub(super) fn complete(tx: &Connection, completion: &Completion, schema: &Schema) -> Result<Outcome, StoreError> {
     let Completion { target, scope } = completion;
     let buckets = buckets(tx)?;
     let damaged = damaged_buckets(&buckets, target, *scope);
@@ -82,7 +85,7 @@ pub(super) fn complete(tx: &Connection, completion: &Completion, learns: bool) -
         return Ok(Outcome::Withheld);
     }
     update_priorities(tx, &buckets, target)?;
-    let mut tables = Tables::new(tx, learns);
+    let mut tables = Tables::new(tx, schema);
     publish_new_rows(tx, *scope, &mut tables)?;
     mark_applied(tx, *scope)?;
     // After a part only: what the service has of a touched row may be in a bucket that is not complete.
@@ -185,21 +188,42 @@ const fn largest_priority(scope: Scope) -> u8 {
 /// Writes rows of the app's tables; passes over tables that are not declared, unless tables are learned.
 struct Tables<'tx> {
     tx: &'tx Connection,
-    learns: bool,
+    schema: &'tx Schema,
     by_name: HashMap<String, Option<Table<'tx>>>,
 }
 
 struct Table<'tx> {
-    put: Statement<'tx>,
-    delete: Statement<'tx>,
+    rows: Rows<'tx>,
     changes: RowChanges,
     /// Only where tables are learned.
     columns: Option<Columns>,
 }
 
+/// What writes the rows of a table.
+enum Rows<'tx> {
+    Json { put: Statement<'tx>, delete: Statement<'tx> },
+    Raw(raw::Rows<'tx>),
+}
+
+impl Rows<'_> {
+    fn put(&mut self, id: ValueRef<'_>, data: ValueRef<'_>) -> Result<usize, StoreError> {
+        match self {
+            Self::Json { put, .. } => Ok(put.execute(params![ToSqlOutput::Borrowed(id), ToSqlOutput::Borrowed(data)])?),
+            Self::Raw(rows) => rows.put(id, data),
+        }
+    }
+
+    fn delete(&mut self, id: ValueRef<'_>) -> Result<usize, StoreError> {
+        match self {
+            Self::Json { delete, .. } => Ok(delete.execute([ToSqlOutput::Borrowed(id)])?),
+            Self::Raw(rows) => rows.delete(id),
+        }
+    }
+}
+
 impl<'tx> Tables<'tx> {
-    fn new(tx: &'tx Connection, learns: bool) -> Self {
-        Self { tx, learns, by_name: HashMap::new() }
+    fn new(tx: &'tx Connection, schema: &'tx Schema) -> Self {
+        Self { tx, schema, by_name: HashMap::new() }
     }
 
     fn put(&mut self, name: &str, id: ValueRef<'_>, data: ValueRef<'_>) -> Result<(), StoreError> {
@@ -207,14 +231,13 @@ impl<'tx> Tables<'tx> {
         if let Some(columns) = &mut table.columns {
             columns.see(data.as_str().map_err(rusqlite::Error::from)?);
         }
-        let written = table.put.execute(params![ToSqlOutput::Borrowed(id), ToSqlOutput::Borrowed(data)])?;
-        table.changes.written += written as u64;
+        table.changes.written += table.rows.put(id, data)? as u64;
         Ok(())
     }
 
     fn delete(&mut self, name: &str, id: ValueRef<'_>) -> Result<(), StoreError> {
         let Some(table) = self.table(name)? else { return Ok(()) };
-        table.changes.deleted += table.delete.execute([ToSqlOutput::Borrowed(id)])? as u64;
+        table.changes.deleted += table.rows.delete(id)? as u64;
         Ok(())
     }
 
@@ -234,7 +257,8 @@ impl<'tx> Tables<'tx> {
 
     fn table(&mut self, name: &str) -> Result<Option<&mut Table<'tx>>, StoreError> {
         if !self.by_name.contains_key(name) {
-            let is_there = views::is_synced(self.tx, name)? || (self.learns && learn::register(self.tx, name)?);
+            let is_there =
+                views::is_synced(self.tx, name)? || (self.schema.is_learned && learn::register(self.tx, name)?);
             let table = if is_there { Some(self.prepare(name)?) } else { None };
             self.by_name.insert(name.to_owned(), table);
         }
@@ -242,18 +266,18 @@ impl<'tx> Tables<'tx> {
     }
 
     fn prepare(&self, name: &str) -> Result<Table<'tx>, StoreError> {
+        if let Some((table, raw)) = raw::declared(self.schema, name) {
+            let rows = Rows::Raw(raw::Rows::prepare(self.tx, table, raw)?);
+            return Ok(Table { rows, changes: RowChanges::default(), columns: None });
+        }
         let data = views::data_table(name);
         let put = format!(
             "INSERT INTO {data} (id, data) VALUES (?1, ?2)
              ON CONFLICT (id) DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data"
         );
         let delete = format!("DELETE FROM {data} WHERE id = ?1");
-        let columns = if self.learns { Some(Columns::load(self.tx, name)?) } else { None };
-        Ok(Table {
-            put: self.tx.prepare(&put)?,
-            delete: self.tx.prepare(&delete)?,
-            changes: RowChanges::default(),
-            columns,
-        })
+        let columns = if self.schema.is_learned { Some(Columns::load(self.tx, name)?) } else { None };
+        let rows = Rows::Json { put: self.tx.prepare(&put)?, delete: self.tx.prepare(&delete)? };
+        Ok(Table { rows, changes: RowChanges::default(), columns })
     }
 }

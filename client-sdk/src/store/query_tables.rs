@@ -10,15 +10,15 @@ use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization},
 };
 
-use super::{StoreError, views};
+use super::{StoreError, raw::RawNames};
 
 /// As SQLite itself says when it compiles the query.
-pub(super) fn read_by(connection: &mut Connection, sql: &str) -> Result<BTreeSet<String>, StoreError> {
+pub(super) fn read_by(connection: &mut Connection, raw: RawNames, sql: &str) -> Result<BTreeSet<String>, StoreError> {
     let found = Arc::new(Mutex::new(BTreeSet::new()));
     let shared = Arc::clone(&found);
     connection.authorizer(Some(move |context: AuthContext<'_>| {
         if let AuthAction::Read { table_name, .. } = context.action
-            && let Some(table) = views::app_table(table_name)
+            && let Some(table) = raw.app_table(table_name)
         {
             shared.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned());
         }

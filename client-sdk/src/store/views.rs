@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{StoreError, learn};
+use super::{StoreError, learn, raw};
 use crate::schema::{Column, Schema, Table};
 
 /// Where the rows of a table are: `kairos_data__<table>`.
@@ -13,8 +13,9 @@ pub(super) const DATA_PREFIX: &str = "kairos_data__";
 
 /// Makes the views and triggers of `schema`. Tables that were not declared before get their rows at the next publish.
 pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError> {
-    let definitions: String =
+    let made: String =
         if schema.is_learned { learn::DEFINITION.to_owned() } else { schema.tables.iter().map(definition).collect() };
+    let definitions = made.clone() + &statements(schema);
     let installed: Option<String> =
         tx.query_row("SELECT value FROM kairos_kv WHERE key = 'schema'", [], |row| row.get(0)).optional()?;
     if installed.as_ref() == Some(&definitions) {
@@ -23,15 +24,23 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
     if schema.is_learned && installed.is_some() {
         return Err(StoreError::Declared);
     }
-    let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only")?;
+    let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only AND NOT is_raw")?;
     let local_before = names(tx, "SELECT name FROM kairos_table WHERE local_only")?;
     drop_views(tx)?;
-    tx.execute_batch(&definitions)?;
+    tx.execute_batch(&made)?;
     for table in &schema.tables {
         tx.execute(
-            "INSERT INTO kairos_table (name, local_only) VALUES (?1, ?2)",
-            params![table.name, table.local_only],
+            "INSERT INTO kairos_table (name, local_only, is_raw) VALUES (?1, ?2, ?3)",
+            params![table.name, table.local_only, table.raw.is_some()],
         )?;
+        if let Some(raw) = &table.raw {
+            if local_before.contains(&table.name) {
+                queue_rows(tx, table)?;
+            }
+            raw::take_over(tx, table, raw)?;
+            touch_operations(tx, table)?;
+            continue;
+        }
         if table.local_only || before.contains(&table.name) {
             continue;
         }
@@ -42,6 +51,23 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
     }
     tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('schema', ?1)", [definitions])?;
     Ok(())
+}
+
+/// What is run for rows of the app's own tables: where that is another one, the rows are written again.
+fn statements(schema: &Schema) -> String {
+    let of = |table: &Table| table.raw.as_ref().map(|raw| format!("-- {:?}\n", (&raw.put, &raw.delete)));
+    schema.tables.iter().filter_map(of).collect()
+}
+
+/// The tables that are installed, and whether they are the app's own.
+pub(super) fn installed(tx: &Connection) -> Result<Vec<(String, bool)>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name, is_raw FROM kairos_table ORDER BY name")?;
+    Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+}
+
+/// The quoted name of the table that has the rows of an installed one.
+pub(super) fn rows_table(table: &str, is_raw: bool) -> String {
+    if is_raw { identifier(table) } else { data_table(table) }
 }
 
 /// The app declared this table, or it was learned, and it is not for this device alone.
@@ -67,9 +93,14 @@ pub(super) fn data_table_sql(table: &str) -> String {
 
 /// Drops the views, and with them their triggers, and the indexes. The rows stay.
 fn drop_views(tx: &Connection) -> Result<(), StoreError> {
-    for view in names(tx, "DELETE FROM kairos_table RETURNING name")? {
-        tx.execute_batch(&format!("DROP VIEW {}", identifier(&view)))?;
+    for (table, is_raw) in installed(tx)? {
+        if is_raw {
+            raw::release(tx, &table)?;
+        } else {
+            tx.execute_batch(&format!("DROP VIEW {}", identifier(&table)))?;
+        }
     }
+    tx.execute("DELETE FROM kairos_table", [])?;
     tx.execute("DELETE FROM kairos_column", [])?;
     let indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, 14) = 'kairos_index__'";
     for index in names(tx, indexes)? {
@@ -85,12 +116,17 @@ pub(super) fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreErro
 
 /// While a table was not declared nothing was published to it, so all of its rows are to be looked at.
 fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
+    touch_operations(tx, table)?;
+    let data = data_table(&table.name);
+    tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM {data}"), [&table.name])?;
+    Ok(())
+}
+
+fn touch_operations(tx: &Connection, table: &Table) -> Result<(), StoreError> {
     tx.execute(
         "INSERT OR IGNORE INTO kairos_touched_row SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
         [&table.name],
     )?;
-    let data = data_table(&table.name);
-    tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM {data}"), [&table.name])?;
     Ok(())
 }
 
@@ -107,6 +143,9 @@ fn queue_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
 
 /// All SQL that makes a table. Also what tells whether the installed schema is the declared one.
 fn definition(table: &Table) -> String {
+    if let Some(raw) = &table.raw {
+        return raw::definition(table, raw);
+    }
     let name = &table.name;
     let view = identifier(name);
     let data = data_table(name);
@@ -114,15 +153,8 @@ fn definition(table: &Table) -> String {
     columns
         .extend(table.columns.iter().map(|column| format!("{} AS {}", expression(column), identifier(&column.name))));
     let indexes: String = table.indexes.iter().enumerate().map(|(n, index)| index_sql(table, n, index)).collect();
-    let trigger = |event: &str| identifier(&format!("kairos_{}__{name}", event.to_lowercase()));
-    let id_must_be_text = format!(
-        "SELECT RAISE(ABORT, {}) WHERE typeof(NEW.id) <> 'text' OR NEW.id = '';",
-        literal(&format!("{name}.id must be a text that is not empty, for example uuid()"))
-    );
-    let id_must_stay = format!(
-        "SELECT RAISE(ABORT, {}) WHERE NEW.id IS NOT OLD.id;",
-        literal(&format!("{name}.id cannot change; delete the row and insert another"))
-    );
+    let id_must_be_text = id_must_be_text(name);
+    let id_must_stay = id_must_stay(name);
     let made = format!(
         "{}\nCREATE VIEW {view} AS SELECT {} FROM {data};\n{indexes}",
         data_table_sql(name),
@@ -148,13 +180,32 @@ CREATE TRIGGER {delete} INSTEAD OF DELETE ON {view} BEGIN
     {queue_delete}
 END;
 ",
-        insert = trigger("INSERT"),
-        update = trigger("UPDATE"),
-        delete = trigger("DELETE"),
+        insert = trigger(name, "INSERT"),
+        update = trigger(name, "UPDATE"),
+        delete = trigger(name, "DELETE"),
         new_row = row_sql(table, "NEW"),
         queue_put = queue_sql(table, "PUT", "NEW", &row_sql(table, "NEW"), "NULL"),
         queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &changes_sql(table, "NEW", "OLD")),
         queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &row_sql(table, "OLD")),
+    )
+}
+
+/// The quoted name of the trigger that captures these writes.
+pub(super) fn trigger(table: &str, event: &str) -> String {
+    identifier(&format!("kairos_{}__{table}", event.to_lowercase()))
+}
+
+pub(super) fn id_must_be_text(table: &str) -> String {
+    format!(
+        "SELECT RAISE(ABORT, {}) WHERE typeof(NEW.id) <> 'text' OR NEW.id = '';",
+        literal(&format!("{table}.id must be a text that is not empty, for example uuid()"))
+    )
+}
+
+pub(super) fn id_must_stay(table: &str) -> String {
+    format!(
+        "SELECT RAISE(ABORT, {}) WHERE NEW.id IS NOT OLD.id;",
+        literal(&format!("{table}.id cannot change; delete the row and insert another"))
     )
 }
 
@@ -163,7 +214,7 @@ fn insert_only_triggers(table: &Table, id_must_be_text: &str) -> String {
     let view = identifier(&table.name);
     let refusal = literal(&format!("{} takes new rows only", table.name));
     let refused = |event: &str| {
-        let trigger = identifier(&format!("kairos_{}__{}", event.to_lowercase(), table.name));
+        let trigger = trigger(&table.name, event);
         format!("CREATE TRIGGER {trigger} INSTEAD OF {event} ON {view} BEGIN SELECT RAISE(ABORT, {refusal}); END;\n")
     };
     format!(
@@ -173,7 +224,7 @@ fn insert_only_triggers(table: &Table, id_must_be_text: &str) -> String {
     VALUES (kairos_tx_id(), 'PUT', {name}, NEW.id, {row});
 END;
 {update}{delete}",
-        insert = identifier(&format!("kairos_insert__{}", table.name)),
+        insert = trigger(&table.name, "INSERT"),
         name = literal(&table.name),
         row = row_sql(table, "NEW"),
         update = refused("UPDATE"),
@@ -194,12 +245,12 @@ fn queue_sql(table: &Table, op: &str, row: &str, data: &str, old: &str) -> Strin
     )
 }
 
-fn row_sql(table: &Table, row: &str) -> String {
+pub(super) fn row_sql(table: &Table, row: &str) -> String {
     let pair = |column: &Column| format!("{}, {row}.{}", literal(&column.name), identifier(&column.name));
     format!("kairos_row({})", table.columns.iter().map(pair).collect::<Vec<_>>().join(", "))
 }
 
-fn changes_sql(table: &Table, from: &str, to: &str) -> String {
+pub(super) fn changes_sql(table: &Table, from: &str, to: &str) -> String {
     let triple = |column: &Column| {
         let name = identifier(&column.name);
         format!("{}, {from}.{name}, {to}.{name}", literal(&column.name))

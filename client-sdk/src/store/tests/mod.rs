@@ -5,6 +5,7 @@ mod copies;
 mod learning;
 mod local_writes;
 mod publishing;
+mod raw_tables;
 mod rejected;
 mod schema_changes;
 mod verifying;

@@ -148,7 +148,8 @@ async fn a_database_of_the_first_version_is_taken_over() {
                  ALTER TABLE kairos_bucket DROP COLUMN announced_checksum; DROP TABLE kairos_former_client; DROP TABLE kairos_subscription;
                  ALTER TABLE kairos_rejected_write DROP COLUMN outcome;
                  ALTER TABLE kairos_rejected_write DROP COLUMN base;
-                 ALTER TABLE kairos_rejected_write DROP COLUMN theirs; PRAGMA user_version = 1;",
+                 ALTER TABLE kairos_rejected_write DROP COLUMN theirs;
+                 ALTER TABLE kairos_table DROP COLUMN is_raw; PRAGMA user_version = 1;",
             )
             .unwrap();
     }

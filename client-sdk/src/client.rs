@@ -230,6 +230,7 @@ impl Client {
             signals: Signals::default(),
             events: Events::default(),
             network: watch::Sender::default(),
+            first_syncs: watch::Sender::default(),
         };
         Ok(Self { engine: Arc::new(engine), runtime: Handle::current(), loops: Arc::default() })
     }
@@ -354,6 +355,18 @@ impl Client {
             self.engine.signals.resubscribe.notify_one();
         }
         Ok(Subscription::new(self.downgrade(), wanted))
+    }
+
+    pub(crate) async fn wait_for_first_sync_of(&self, wanted: &StreamSubscription) -> Result<(), ClientError> {
+        let mut first_syncs = self.engine.first_syncs.subscribe();
+        loop {
+            let of = wanted.clone();
+            if self.engine.store.read(move |connection| subscriptions::is_synced(connection, &of)).await? {
+                return Ok(());
+            }
+            // Fails only when the sender is gone, which `self` holds.
+            let _ = first_syncs.changed().await;
+        }
     }
 
     pub(crate) async fn release(&self, subscription: StreamSubscription) -> Result<(), ClientError> {

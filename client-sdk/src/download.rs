@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kairos_sync_protocol::line::SyncLine;
+use kairos_sync_protocol::{line::SyncLine, request::StreamSubscription};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -94,6 +94,7 @@ fn note_end(engine: &Engine, result: &Result<StreamEnd, SyncError>) {
 async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
     let mut template = engine.template.clone();
     template.streams.subscriptions.extend(engine.store.write(|tx| subscriptions::wanted(tx)).await?);
+    let unsynced = template.streams.subscriptions.clone();
     let mut network = engine.network.subscribe();
     let mut machine = SyncMachine::new(template);
     if let (NetworkKind::Metered, Some(priority)) = (*network.borrow_and_update(), engine.options.metered_priority_max)
@@ -103,6 +104,7 @@ async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
     let mut host = Host {
         engine,
         machine,
+        subscriptions: unsynced,
         network,
         steps: Vec::new(),
         lines: None,
@@ -119,6 +121,8 @@ async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
 struct Host<'engine> {
     engine: &'engine Arc<Engine>,
     machine: SyncMachine,
+    /// Those of the request, until their rows are visible.
+    subscriptions: Vec<StreamSubscription>,
     network: watch::Receiver<NetworkKind>,
     /// For the next transaction.
     steps: Vec<StoreStep>,
@@ -251,6 +255,7 @@ impl Host<'_> {
         Ok(Some(match outcome {
             Outcome::Published(rows) => {
                 if let Some(completion) = completion {
+                    self.note_first_syncs(completion.scope).await?;
                     self.note_published(completion, rows).await;
                 }
                 Event::Published
@@ -258,6 +263,18 @@ impl Host<'_> {
             Outcome::Withheld => Event::Withheld,
             Outcome::Damaged(buckets) => Event::Damaged(buckets),
         }))
+    }
+
+    /// A whole checkpoint has the rows of all subscriptions.
+    async fn note_first_syncs(&mut self, scope: Scope) -> Result<(), SyncError> {
+        if self.subscriptions.is_empty() || scope != Scope::Full {
+            return Ok(());
+        }
+        let synced = std::mem::take(&mut self.subscriptions);
+        if self.engine.store.write(move |tx| subscriptions::note_synced(tx, &synced)).await? {
+            self.engine.first_syncs.send_replace(());
+        }
+        Ok(())
     }
 
     async fn note_published(&self, completion: Completion, rows: BTreeMap<String, RowChanges>) {

@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) signals: Signals,
     pub(crate) events: Events,
     pub(crate) network: watch::Sender<NetworkKind>,
+    /// Tells that a subscription was synced for the first time.
+    pub(crate) first_syncs: watch::Sender<()>,
 }
 
 /// How the loops wake each other. A `Notify` remembers one signal, which is all each of them needs.

@@ -43,6 +43,18 @@ impl Subscription {
         Self { client, wanted: Some(wanted) }
     }
 
+    /// Waits until its rows are visible for the first time since it is wanted, also where there are none. Waits for ever
+    /// without a server; callers with less patience use a timeout.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn wait_for_first_sync(&self) -> Result<(), ClientError> {
+        match (&self.wanted, self.client.upgrade()) {
+            (Some(wanted), Some(client)) => client.wait_for_first_sync_of(wanted).await,
+            _ => Ok(()),
+        }
+    }
+
     /// How much of it has arrived of the checkpoint under way. `None` while there is nothing of it to download.
     pub fn progress(&self) -> Option<Progress> {
         let wanted = self.wanted.as_ref()?;

@@ -1,4 +1,5 @@
-//! The official SDK, in a Node.js process that takes commands on stdin, or in a browser that such a process drives.
+//! An SDK in a process that takes commands on stdin: the official ones in Node.js, or in a browser that such a process
+//! drives, and ours.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -29,8 +30,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 pub struct Sdk {
     /// For messages.
     pub name: &'static str,
-    /// The driver in `tests/sdk`, and its arguments.
+    /// The driver in `tests/sdk`, and its arguments. Ours is a program of its own, `kairos-device`.
     driver: &'static [&'static str],
+    /// Its table of operations that were received.
+    pub oplog: &'static str,
     /// Options of its `connect`, as JSON.
     options: &'static str,
     /// Headers that it sends instead of its own, as JSON.
@@ -39,7 +42,8 @@ pub struct Sdk {
 
 impl Sdk {
     /// The current SDK as it is by default: BSON over HTTP.
-    pub const HTTP: Self = Self { name: "http", driver: &["driver.mjs"], options: "{}", headers: "{}" };
+    pub const HTTP: Self =
+        Self { name: "http", driver: &["driver.mjs"], oplog: "ps_oplog", options: "{}", headers: "{}" };
 
     /// RSocket over a WebSocket.
     pub const WEB_SOCKET: Self =
@@ -53,7 +57,7 @@ impl Sdk {
         name: "javascript",
         driver: &["driver.mjs", "powersync-node-javascript"],
         options: r#"{"connectionMethod":"web-socket","clientImplementation":"js"}"#,
-        headers: "{}",
+        ..Self::HTTP
     };
 
     /// In Chromium: wa-sqlite and the sync client in a worker that all tabs share.
@@ -62,13 +66,25 @@ impl Sdk {
     /// As [`Self::WEB`], over a WebSocket.
     pub const WEB_OVER_WEB_SOCKET: Self =
         Self { name: "web over a web-socket", options: Self::WEB_SOCKET.options, ..Self::WEB };
+
+    /// Ours for Rust.
+    pub const RUST: Self = Self { name: "rust", driver: &[], oplog: "kairos_oplog", ..Self::HTTP };
+
+    fn command(self) -> Command {
+        if self.driver.is_empty() {
+            return Command::new(crate::service::binary("kairos-device"));
+        }
+        let mut command = Command::new(node());
+        command.args(self.driver).current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk"));
+        command
+    }
 }
 
-/// A Node.js process with any number of databases.
+/// A process with any number of databases.
 #[derive(Debug)]
 struct Driver {
     /// Killed when dropped.
-    _process: Child,
+    process: Mutex<Child>,
     input: AsyncMutex<ChildStdin>,
     /// Commands without an answer. Nobody waits while holding it.
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
@@ -77,33 +93,32 @@ struct Driver {
 
 impl Driver {
     fn start(sdk: Sdk) -> Self {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk");
-        let mut process = Command::new(node())
-            .args(sdk.driver)
-            .current_dir(folder)
+        let mut process = sdk
+            .command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("Node.js starts");
+            .expect("the driver starts");
         let input = AsyncMutex::new(process.stdin.take().expect("stdin is piped"));
         let output = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let waiting = Arc::default();
         tokio::spawn(hand_out(output, Arc::clone(&waiting)));
-        Self { _process: process, input, waiting, next_id: AtomicU64::new(0) }
+        Self { process: Mutex::new(process), input, waiting, next_id: AtomicU64::new(0) }
     }
 
-    async fn call(&self, device: &str, mut command: Value) -> Value {
+    /// The answer. `None` when the process ends before it gives one.
+    async fn ask(&self, device: &str, mut command: Value) -> Option<Value> {
         let id = self.next_id.fetch_add(1, Relaxed);
         let (sender, answer) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         command["id"] = json!(id);
         command["device"] = json!(device);
-        self.input.lock().await.write_all(format!("{command}\n").as_bytes()).await.expect("the driver reads");
+        self.input.lock().await.write_all(format!("{command}\n").as_bytes()).await.ok()?;
         let answer = timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| panic!("no answer in time to {command}"));
-        let mut answer = answer.unwrap_or_else(|_| panic!("the driver ended at {command}"));
+        let mut answer = answer.ok()?;
         assert!(answer.get("error").is_none(), "{command} failed: {answer}");
-        answer["ok"].take()
+        Some(answer["ok"].take())
     }
 }
 
@@ -136,7 +151,7 @@ pub fn node() -> PathBuf {
         .expect("the official SDK is installed: run `./kairos test`, or `npm ci` in tests/sdk")
 }
 
-/// An open official client database.
+/// An open client database.
 #[derive(Debug, Clone)]
 pub struct OfficialClient {
     driver: Arc<Driver>,
@@ -195,7 +210,35 @@ impl OfficialClient {
     /// # Panics
     /// When the SDK reports an error or does not answer in time.
     pub async fn call(&self, command: Value) -> Value {
-        self.driver.call(&self.device, command).await
+        let text = command.to_string();
+        self.ask(command).await.unwrap_or_else(|| panic!("the driver ended at {text}"))
+    }
+
+    /// As [`Self::call`], of a process that may be killed meanwhile: then there is no answer.
+    ///
+    /// # Panics
+    /// As [`Self::call`].
+    pub async fn ask(&self, command: Value) -> Option<Value> {
+        self.driver.ask(&self.device, command).await
+    }
+
+    /// Ends the process at once, with all its databases.
+    ///
+    /// # Panics
+    /// When the system does not let it.
+    pub fn kill(&self) {
+        let mut process = self.driver.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.start_kill().expect("it may be killed");
+    }
+
+    /// The same database in a new process, not connected.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub async fn open_in_new_process(&self) -> Self {
+        let client = Self { driver: Arc::new(Driver::start(self.sdk)), ..self.clone() };
+        client.open_again().await;
+        client
     }
 
     /// Connects to a service.

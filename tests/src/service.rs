@@ -60,9 +60,14 @@ pub async fn connect(uri: &str) -> Client {
 /// # Panics
 /// When it was not built.
 pub fn service_binary() -> PathBuf {
+    binary("kairos-sync")
+}
+
+/// A program of the project, which cargo puts beside the folder of this test's.
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let binary = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join("kairos-sync");
-    assert!(binary.is_file(), "build the service first: `cargo build --bin kairos-sync`, as `./kairos test` does");
+    let binary = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join(name);
+    assert!(binary.is_file(), "build it first: `cargo build --bin {name}`, as `./kairos test` does");
     binary
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn clear(tx: &Connection) -> Result<(), StoreError> {
          DELETE FROM kairos_bucket;
          DELETE FROM kairos_touched_row;
          DELETE FROM kairos_kv WHERE key IN ('user', 'last_synced_at');
+         UPDATE kairos_subscription SET is_synced = 0;
          UPDATE kairos_gate SET target = NULL;",
     )?;
     Ok(())

@@ -73,6 +73,7 @@ pub(super) fn register_for_writes(connection: &Connection) -> Result<Arc<WriteCo
     register(connection)?;
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("kairos_row", -1, pure, row)?;
+    connection.create_scalar_function("kairos_whole_row", -1, pure, whole_row)?;
     connection.create_scalar_function("kairos_changes", -1, pure, changes)?;
     connection.create_scalar_function("kairos_put_checksum", 3, pure, put_checksum)?;
     let context = Arc::new(WriteContext::default());
@@ -101,6 +102,15 @@ fn row(arguments: &Context<'_>) -> rusqlite::Result<String> {
         if value != ValueRef::Null {
             object.insert(arguments.get(index)?, json(value)?);
         }
+    }
+    Ok(Value::Object(object).to_string())
+}
+
+/// `kairos_whole_row(name, value, …)`: a JSON object of all values.
+fn whole_row(arguments: &Context<'_>) -> rusqlite::Result<String> {
+    let mut object = Map::new();
+    for index in (0..arguments.len()).step_by(2) {
+        object.insert(arguments.get(index)?, json(arguments.get_raw(index + 1))?);
     }
     Ok(Value::Object(object).to_string())
 }

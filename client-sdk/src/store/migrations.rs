@@ -9,7 +9,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("migrations/0001_init.sql")),
     (2, include_str!("migrations/0002_verification.sql")),
     (3, include_str!("migrations/0003_app_side.sql")),
-    (4, include_str!("migrations/0004_raw_tables.sql")),
+    (4, include_str!("migrations/0004_raw_tables_and_first_sync.sql")),
 ];
 
 /// Marks a database as ours (`KAIR`), so that another app's file is not taken for one.

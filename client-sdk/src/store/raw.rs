@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     StoreError,
-    views::{self, changes_sql, id_must_be_text, id_must_stay, identifier, literal, row_sql, trigger},
+    views::{self, changes_sql, id_must_be_text, id_must_stay, identifier, literal, old_sql, row_sql, trigger},
 };
 use crate::{
     raw_table::{RawStatement, RawTable, RawValue},
@@ -42,7 +42,7 @@ pub(super) fn declared<'a>(schema: &'a Schema, name: &str) -> Option<(&'a Table,
 /// All SQL that makes the table, and captures what is written to it.
 pub(super) fn definition(table: &Table, raw: &RawTable) -> String {
     let (name, sqlite_table) = (literal(&table.name), identifier(&table.name));
-    let old = |old: String| if table.track_previous { old } else { "NULL".to_owned() };
+    let old = if table.track_previous { old_sql(table) } else { "NULL".to_owned() };
     let changes = changes_sql(table, "OLD", "NEW");
     format!(
         "{setup};
@@ -54,11 +54,11 @@ END;
 CREATE TRIGGER {update} AFTER UPDATE ON {sqlite_table} WHEN kairos_captures() BEGIN
     {id_must_stay}
     INSERT INTO kairos_crud (tx_id, op, row_type, row_id, data, old)
-    SELECT kairos_tx_id(), 'PATCH', {name}, NEW.id, {changes}, {old_values} WHERE {changes} IS NOT NULL;
+    SELECT kairos_tx_id(), 'PATCH', {name}, NEW.id, {changes}, {old} WHERE {changes} IS NOT NULL;
 END;
 CREATE TRIGGER {delete} AFTER DELETE ON {sqlite_table} WHEN kairos_captures() BEGIN
     INSERT INTO kairos_crud (tx_id, op, row_type, row_id, old)
-    VALUES (kairos_tx_id(), 'DELETE', {name}, OLD.id, {old_row});
+    VALUES (kairos_tx_id(), 'DELETE', {name}, OLD.id, {old});
 END;
 ",
         setup = raw.setup,
@@ -68,8 +68,6 @@ END;
         id_must_be_text = id_must_be_text(&table.name),
         id_must_stay = id_must_stay(&table.name),
         new_row = row_sql(table, "NEW"),
-        old_values = old(changes_sql(table, "NEW", "OLD")),
-        old_row = old(row_sql(table, "OLD")),
     )
 }
 

@@ -58,6 +58,25 @@ pub(crate) fn wanted(tx: &Connection) -> Result<Vec<StreamSubscription>, StoreEr
     Ok(subscriptions.collect::<Result<_, _>>()?)
 }
 
+/// A checkpoint with the rows of these is visible. True where that is new of one of them.
+pub(crate) fn note_synced(tx: &Connection, subscriptions: &[StreamSubscription]) -> Result<bool, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE kairos_subscription SET is_synced = 1 WHERE stream = ?1 AND parameters = ?2 AND NOT is_synced",
+    )?;
+    let mut is_new = false;
+    for subscription in subscriptions {
+        is_new |= statement.execute(params![subscription.stream, parameters(subscription.parameters.as_ref())])? > 0;
+    }
+    Ok(is_new)
+}
+
+/// Whether a checkpoint with its rows was visible since it is wanted.
+pub(crate) fn is_synced(connection: &Connection, of: &StreamSubscription) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM kairos_subscription WHERE stream = ?1 AND parameters = ?2 AND is_synced)";
+    let key = params![of.stream, parameters(of.parameters.as_ref())];
+    Ok(connection.prepare_cached(sql)?.query_row(key, |row| row.get(0))?)
+}
+
 fn is_wanted(tx: &Connection, subscription: &StreamSubscription) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM kairos_subscription WHERE stream = ?1 AND parameters = ?2
                AND priority IS ?3 AND (expires_at IS NULL OR expires_at > unixepoch()))";

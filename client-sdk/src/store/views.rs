@@ -185,8 +185,8 @@ END;
         delete = trigger(name, "DELETE"),
         new_row = row_sql(table, "NEW"),
         queue_put = queue_sql(table, "PUT", "NEW", &row_sql(table, "NEW"), "NULL"),
-        queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &changes_sql(table, "NEW", "OLD")),
-        queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &row_sql(table, "OLD")),
+        queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &old_sql(table)),
+        queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &old_sql(table)),
     )
 }
 
@@ -245,9 +245,19 @@ fn queue_sql(table: &Table, op: &str, row: &str, data: &str, old: &str) -> Strin
     )
 }
 
+/// A new row: what it leaves out is null.
 pub(super) fn row_sql(table: &Table, row: &str) -> String {
+    format!("kairos_row({})", columns_sql(table, row))
+}
+
+/// What was there before a write, whole: some conflict strategies look at columns that the write leaves alone.
+pub(super) fn old_sql(table: &Table) -> String {
+    format!("kairos_whole_row({})", columns_sql(table, "OLD"))
+}
+
+fn columns_sql(table: &Table, row: &str) -> String {
     let pair = |column: &Column| format!("{}, {row}.{}", literal(&column.name), identifier(&column.name));
-    format!("kairos_row({})", table.columns.iter().map(pair).collect::<Vec<_>>().join(", "))
+    table.columns.iter().map(pair).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn changes_sql(table: &Table, from: &str, to: &str) -> String {

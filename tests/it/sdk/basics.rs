@@ -158,3 +158,8 @@ async fn in_a_browser_the_official_sdk_syncs_uploads_and_reconnects_with_a_delta
 async fn in_a_browser_over_a_web_socket_the_official_sdk_syncs_uploads_and_reconnects_with_a_delta() {
     syncs_uploads_and_reconnects_with_a_delta(Sdk::WEB_OVER_WEB_SOCKET).await;
 }
+
+#[tokio::test]
+async fn our_client_syncs_uploads_and_reconnects_with_a_delta() {
+    syncs_uploads_and_reconnects_with_a_delta(Sdk::RUST).await;
+}

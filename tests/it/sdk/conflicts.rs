@@ -1,4 +1,4 @@
-//! Two devices with the official SDK change the same rows while they are away from each other.
+//! Two devices change the same rows while they are away from each other.
 
 use kairos_tests::{
     official::{OfficialClient, Sdk, texts},
@@ -49,13 +49,12 @@ async fn outcomes(device: &OfficialClient) -> Vec<String> {
     outcomes.iter().map(line).collect()
 }
 
-#[tokio::test]
-async fn devices_that_were_away_from_each_other_are_joined_as_the_rules_say() {
+async fn devices_that_were_away_are_joined_as_the_rules_say(sdk: Sdk) {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
     let (folder, endpoint, token) = (service.folder.path(), service.process.endpoint(), service.token("ann"));
-    let phone = OfficialClient::open(Sdk::HTTP, folder, "phone", &tables()).await;
-    let tablet = OfficialClient::open(Sdk::HTTP, folder, "tablet", &tables()).await;
+    let phone = OfficialClient::open(sdk, folder, "phone", &tables()).await;
+    let tablet = OfficialClient::open(sdk, folder, "tablet", &tables()).await;
     for device in [&phone, &tablet] {
         device.connect(endpoint, &token).await;
         device.converges(&service, IN_SOURCE, &[], ON_DEVICE).await;
@@ -98,4 +97,14 @@ async fn devices_that_were_away_from_each_other_are_joined_as_the_rules_say() {
     for device in [phone, tablet] {
         device.call(json!({"do": "close"})).await;
     }
+}
+
+#[tokio::test]
+async fn devices_that_were_away_from_each_other_are_joined_as_the_rules_say() {
+    devices_that_were_away_are_joined_as_the_rules_say(Sdk::HTTP).await;
+}
+
+#[tokio::test]
+async fn devices_with_our_client_that_were_away_from_each_other_are_joined_as_the_rules_say() {
+    devices_that_were_away_are_joined_as_the_rules_say(Sdk::RUST).await;
 }

@@ -24,14 +24,14 @@ const ALL: &str = "SELECT id || ' ' || body FROM items";
 const HTTP_BYTES: usize = 150_000;
 const WEB_SOCKET_BYTES: usize = 500_000;
 
-async fn received(client: &OfficialClient) -> u64 {
-    client.query("SELECT count(*) AS n FROM ps_oplog").await[0]["n"].as_u64().expect("a count")
+async fn received(sdk: Sdk, client: &OfficialClient) -> u64 {
+    client.query(&format!("SELECT count(*) AS n FROM {}", sdk.oplog)).await[0]["n"].as_u64().expect("a count")
 }
 
 /// Waits until the download stands still, part of it received. Returns how many rows it is.
-async fn in_the_middle(gate: &Gate, client: &OfficialClient, before: u64) -> u64 {
-    eventually(true, async || gate.is_closed() && received(client).await > before).await;
-    let count = received(client).await;
+async fn in_the_middle(sdk: Sdk, gate: &Gate, client: &OfficialClient, before: u64) -> u64 {
+    eventually(true, async || gate.is_closed() && received(sdk, client).await > before).await;
+    let count = received(sdk, client).await;
     assert!(count < ROWS, "it was to be interrupted in the middle");
     count
 }
@@ -45,16 +45,16 @@ async fn a_download_goes_on_where_it_stopped(sdk: Sdk, part_bytes: usize) {
     // Not awaited before the gate is closed: the SDK is connected once the first line came.
     client.connect(&gate.endpoint, &service.token("ann")).await;
 
-    let at_first = in_the_middle(&gate, &client, 0).await;
+    let at_first = in_the_middle(sdk, &gate, &client, 0).await;
     service.process.terminate().await.expect("it ends");
     service.process.restart().await.expect("it starts again");
     gate.allow(part_bytes);
-    let later = in_the_middle(&gate, &client, at_first).await;
+    let later = in_the_middle(sdk, &gate, &client, at_first).await;
     service.process.kill().expect("it runs");
     service.run("UPDATE items SET body = 'Changed meanwhile' WHERE id < 'item-2'").await;
     service.process.restart().await.expect("it starts again");
     gate.allow(part_bytes);
-    let before_postgres = in_the_middle(&gate, &client, later).await;
+    let before_postgres = in_the_middle(sdk, &gate, &client, later).await;
 
     // Without Postgres clients go on to get what the service has.
     service.cluster.stop("immediate").expect("it runs");
@@ -77,4 +77,9 @@ async fn over_http_a_download_goes_on_where_it_stopped() {
 #[tokio::test]
 async fn over_a_web_socket_a_download_goes_on_where_it_stopped() {
     a_download_goes_on_where_it_stopped(Sdk::WEB_SOCKET, WEB_SOCKET_BYTES).await;
+}
+
+#[tokio::test]
+async fn with_our_client_a_download_goes_on_where_it_stopped() {
+    a_download_goes_on_where_it_stopped(Sdk::RUST, HTTP_BYTES).await;
 }

@@ -39,12 +39,14 @@ const SHOWN: &str = "
     SELECT 'notes/' || id || ' ' || body FROM notes UNION ALL SELECT 'plans/' || id || ' ' || body FROM plans";
 
 /// Everything that was sent and not taken back.
-const KEPT: &str = "SELECT row_type || '/' || row_id || ' ' || json_extract(data, '$.body') FROM ps_oplog";
+fn kept(sdk: Sdk) -> String {
+    format!("SELECT row_type || '/' || row_id || ' ' || json_extract(data, '$.body') FROM {}", sdk.oplog)
+}
 
-async fn equal(service: &TestService, devices: &[(&str, &OfficialClient)]) {
+async fn equal(sdk: Sdk, service: &TestService, devices: &[(&str, &OfficialClient)]) {
     for (user, device) in devices {
         device.converges(service, IN_SOURCE, &[user], SHOWN).await;
-        device.converges(service, IN_SOURCE, &[user], KEPT).await;
+        device.converges(service, IN_SOURCE, &[user], &kept(sdk)).await;
     }
 }
 
@@ -58,7 +60,7 @@ async fn everyone_gets_their_own(sdk: Sdk) {
     for (user, device) in devices {
         device.connect(service.process.endpoint(), &service.token(user)).await;
     }
-    equal(&service, &devices).await;
+    equal(sdk, &service, &devices).await;
     for sql in [
         // Somebody joins a team, leaves one, changes to another.
         "INSERT INTO members VALUES ('m4', 'blue', 'ann')",
@@ -79,7 +81,7 @@ async fn everyone_gets_their_own(sdk: Sdk) {
         "DELETE FROM members",
     ] {
         service.run(sql).await;
-        equal(&service, &devices).await;
+        equal(sdk, &service, &devices).await;
     }
 }
 
@@ -96,4 +98,9 @@ async fn over_a_web_socket_everyone_gets_their_own() {
 #[tokio::test]
 async fn with_the_javascript_sync_client_everyone_gets_their_own() {
     everyone_gets_their_own(Sdk::JAVASCRIPT).await;
+}
+
+#[tokio::test]
+async fn with_our_client_everyone_gets_their_own() {
+    everyone_gets_their_own(Sdk::RUST).await;
 }

@@ -1,4 +1,4 @@
-//! The official SDKs against the service, on a real Postgres. What a device holds in the end is compared with SQL.
+//! The official SDKs and ours against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
 mod attention;
 mod basics;

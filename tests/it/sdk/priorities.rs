@@ -100,3 +100,8 @@ async fn over_http_what_comes_first_is_usable_first() {
 async fn over_a_web_socket_what_comes_first_is_usable_first() {
     what_comes_first_is_usable_first(Sdk::WEB_SOCKET).await;
 }
+
+#[tokio::test]
+async fn with_our_client_what_comes_first_is_usable_first() {
+    what_comes_first_is_usable_first(Sdk::RUST).await;
+}

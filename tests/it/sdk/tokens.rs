@@ -83,7 +83,7 @@ async fn a_token_that_is_refused_is_replaced() {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
     let tables = json!({"items": {"body": "text"}});
-    for sdk in [Sdk::HTTP, Sdk::WEB_SOCKET, Sdk::JAVASCRIPT] {
+    for sdk in [Sdk::HTTP, Sdk::WEB_SOCKET, Sdk::JAVASCRIPT, Sdk::RUST] {
         let client = OfficialClient::open(sdk, service.folder.path(), sdk.name, &tables).await;
         // Of another service, which is refused in the same way.
         let stranger = kairos_sync::demo::token::TokenMint::new().mint("ann", SOON_WARNED);
@@ -92,4 +92,14 @@ async fn a_token_that_is_refused_is_replaced() {
         client.converges(&service, ALL, &[], ALL).await;
         assert_eq!(client.call(json!({"do": "fetches"})).await, json!(2), "{}", sdk.name);
     }
+}
+
+#[tokio::test]
+async fn with_our_client_a_token_is_refreshed_before_it_expires() {
+    a_token_is_refreshed_before_it_expires(Sdk::RUST).await;
+}
+
+#[tokio::test]
+async fn with_our_client_an_expired_token_is_replaced() {
+    rows_come_while_the_token_changes(Sdk::RUST, SOON_EXPIRED, SHORT_DELAY).await;
 }

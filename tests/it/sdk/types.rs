@@ -1,4 +1,4 @@
-//! What an app sees of each Postgres type, with the official SDK: every line of `docs/types.md`.
+//! What an app sees of each Postgres type: every line of `docs/types.md`.
 
 use kairos_sync::migrate::Migrations;
 use kairos_tests::{
@@ -26,7 +26,7 @@ fn column_type(case: &Case) -> &'static str {
     }
 }
 
-async fn an_app_sees_every_type_as_documented(form: &Form) {
+async fn an_app_sees_every_type_as_documented(sdk: Sdk, form: &Form) {
     let rules = format!("config: {}\nbucket_definitions: {{all: {{data: [SELECT * FROM items]}}}}", form.config);
     let mut cases = Vec::new();
     let service = TestService::prepare(Migrations::Service, &rules, async |sql| {
@@ -43,7 +43,7 @@ async fn an_app_sees_every_type_as_documented(form: &Form) {
     service.wait_until_ready().await;
     let columns: Map<_, _> =
         cases.iter().enumerate().map(|(n, case)| (format!("v{n}"), json!(column_type(case)))).collect();
-    let client = OfficialClient::open(Sdk::HTTP, service.folder.path(), "phone", &json!({"items": columns})).await;
+    let client = OfficialClient::open(sdk, service.folder.path(), "phone", &json!({"items": columns})).await;
     client.connect(service.process.endpoint(), &service.token("ann")).await;
     client.call(json!({"do": "synced", "seconds": 30})).await;
     service.run(&format!("INSERT INTO items VALUES ('streamed', 0, {})", values_sql(&cases))).await;
@@ -72,10 +72,20 @@ async fn an_app_sees_every_type_as_documented(form: &Form) {
 
 #[tokio::test]
 async fn an_app_sees_every_type_in_its_legacy_form() {
-    an_app_sees_every_type_as_documented(&LEGACY).await;
+    an_app_sees_every_type_as_documented(Sdk::HTTP, &LEGACY).await;
 }
 
 #[tokio::test]
 async fn an_app_sees_every_type_in_the_form_of_edition_2() {
-    an_app_sees_every_type_as_documented(&EDITION_2).await;
+    an_app_sees_every_type_as_documented(Sdk::HTTP, &EDITION_2).await;
+}
+
+#[tokio::test]
+async fn with_our_client_an_app_sees_every_type_in_its_legacy_form() {
+    an_app_sees_every_type_as_documented(Sdk::RUST, &LEGACY).await;
+}
+
+#[tokio::test]
+async fn with_our_client_an_app_sees_every_type_in_the_form_of_edition_2() {
+    an_app_sees_every_type_as_documented(Sdk::RUST, &EDITION_2).await;
 }

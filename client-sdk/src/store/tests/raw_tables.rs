@@ -65,7 +65,7 @@ async fn what_the_app_writes_is_queued_by_its_declared_columns() {
         [
             r#"PUT|h1|{"name":"Read"}|NULL"#,
             r#"PATCH|h1|{"name":"Write","count":2}|{"name":"Read","count":null}"#,
-            r#"PATCH|h1|{"name":"Run"}|{"name":"Write"}"#,
+            r#"PATCH|h1|{"name":"Run"}|{"name":"Write","count":2}"#,
             r#"DELETE|h1|NULL|{"name":"Run","count":2}"#,
         ]
     );

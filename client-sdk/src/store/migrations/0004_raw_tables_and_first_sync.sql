@@ -8,3 +8,6 @@ CREATE TRIGGER kairos_crud_queued AFTER INSERT ON kairos_crud BEGIN
         (SELECT 1 FROM kairos_touched_row WHERE row_type = NEW.row_type AND row_id = NEW.row_id);
     UPDATE kairos_gate SET target = 9223372036854775807 WHERE target IS NOT 9223372036854775807;
 END;
+
+-- A checkpoint with the subscription's rows was visible.
+ALTER TABLE kairos_subscription ADD COLUMN is_synced INTEGER NOT NULL DEFAULT 0;

@@ -22,6 +22,7 @@ mod leaving;
 mod liveness;
 mod logs;
 mod migrations;
+mod model;
 mod partitions;
 mod pooler;
 mod publications;

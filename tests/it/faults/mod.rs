@@ -29,7 +29,7 @@ fn seed() -> u64 {
     seed
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
     let text = std::env::var(variable).unwrap_or_default();
     if text.is_empty() { default } else { text.parse().unwrap_or_else(|_| panic!("{variable} is a number: {text}")) }
 }

@@ -53,7 +53,7 @@ fn codes(text: &str) -> BTreeSet<String> {
 fn every_error_code_is_documented_and_no_other() {
     let root = root();
     let mut in_code = BTreeSet::new();
-    for folder in ["service/src", "sync-rules/src", "client-sdk/src", "client-sdk/core/src"] {
+    for folder in ["service/src", "sync-rules/src", "client-sdk/src", "client-sdk/core/src", "client-sdk/ffi/src"] {
         for file in rust_files(&root.join(folder)) {
             let text = fs::read_to_string(&file).expect("readable");
             // Codes in tests may be made up.

@@ -1,6 +1,7 @@
 //! The modules that apps use are generated; the one for Python is run against the service, on a real Postgres.
 
 use std::{
+    env::consts::{DLL_PREFIX, DLL_SUFFIX},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -34,7 +35,7 @@ write_rules:
 /// The library that this test's build made.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let library = test.with_file_name("libkairos_client_ffi.so");
+    let library = test.with_file_name(format!("{DLL_PREFIX}kairos_client_ffi{DLL_SUFFIX}"));
     assert!(library.is_file(), "cargo builds it beside the tests");
     library
 }
@@ -86,7 +87,8 @@ async fn an_app_in_python_writes_and_reads_on_two_devices() {
     service.wait_until_ready().await;
     let module = service.folder.path().join("module");
     generate("python", &module);
-    fs::copy(library(), module.join("libkairos_client_ffi.so")).expect("writable");
+    let library = library();
+    fs::copy(&library, module.join(library.file_name().expect("a file"))).expect("writable");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/two_devices.py");
     let run = tokio::process::Command::new("python3")
         .arg(script)

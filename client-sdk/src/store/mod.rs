@@ -196,6 +196,7 @@ impl Store {
         let context = functions::register_for_writes(&writer)?;
         migrations::run(&mut writer)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        raw::defer_foreign_keys(&tx)?;
         views::install(&tx, &schema)?;
         identity::settle(&tx, path)?;
         subscriptions::resume(&tx)?;
@@ -281,8 +282,6 @@ impl Store {
     pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
         let schema = Arc::clone(&self.schema);
         self.transact(Durability::Written, Author::Sync, move |tx| {
-            // In the order in which rows come, some point to others that follow.
-            tx.pragma_update(None, "defer_foreign_keys", true)?;
             let mut outcome = None;
             for step in &steps {
                 match step {
@@ -340,6 +339,9 @@ fn transact<T, E: From<StoreError>>(
     context.tx_id.fetch_add(1, Ordering::Relaxed);
     context.captures.store(author == Author::App, Ordering::Relaxed);
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+    if author == Author::Sync {
+        raw::defer_foreign_keys(&tx)?;
+    }
     let result = work(&tx)?;
     let state = crud::local_state(&tx)?;
     tx.commit().map_err(StoreError::from)?;

@@ -99,6 +99,11 @@ pub(super) fn take_over(tx: &Connection, table: &Table, raw: &RawTable) -> Resul
     Ok(())
 }
 
+/// In the order in which rows come, some point to others that follow.
+pub(super) fn defer_foreign_keys(tx: &Connection) -> Result<(), StoreError> {
+    Ok(tx.pragma_update(None, "defer_foreign_keys", true)?)
+}
+
 /// Writes rows that came from the service.
 pub(super) struct Rows<'tx> {
     table: String,

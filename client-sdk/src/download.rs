@@ -181,7 +181,7 @@ impl Host<'_> {
     async fn handle(&mut self, event: Event) -> Result<Option<CloseReason>, SyncError> {
         let mut event = Some(event);
         while let Some(next) = event.take() {
-            for instruction in self.machine.step(next) {
+            for instruction in self.step(next) {
                 match instruction {
                     Instruction::CloseStream(reason) => return Ok(Some(reason)),
                     // Always the last of its list: what follows depends on what becomes of it.
@@ -195,6 +195,14 @@ impl Host<'_> {
         }
         self.note_progress();
         Ok(None)
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Instruction> {
+        let Some(observer) = &self.engine.options.observer else { return self.machine.step(event) };
+        observer.told(&event);
+        let instructions = self.machine.step(event);
+        observer.decided(&instructions);
+        instructions
     }
 
     async fn perform(&mut self, instruction: Instruction) -> Result<(), SyncError> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    core::{Scope, Target},
+    core::{Event, Instruction, Scope, Target},
     engine::{Statistics, SyncError},
     store::RowChanges,
 };
@@ -18,6 +18,13 @@ pub trait Observer: Send + Sync + 'static {
 
     /// A stream could not be opened, or ended with an error. The client tries again by itself, sooner or later.
     async fn failed(&self, error: &SyncError);
+
+    /// The state machine is about to be told this. With what it [decides](Self::decided), a sync can be told again, on
+    /// any platform.
+    fn told(&self, _event: &Event) {}
+
+    /// What the state machine has decided.
+    fn decided(&self, _instructions: &[Instruction]) {}
 }
 
 /// A checkpoint the app sees now.

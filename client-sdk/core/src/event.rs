@@ -10,6 +10,7 @@ use kairos_sync_protocol::{
 
 /// What happened, as the host saw it.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Event {
     /// The host wants a stream; these buckets are in the store.
     Start(Vec<BucketState>),
@@ -31,6 +32,7 @@ pub enum Event {
 
 /// What the host must do, in order.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Instruction {
     /// Open a stream with this request and report its lines.
     OpenStream(Box<SyncRequest>),
@@ -48,6 +50,7 @@ pub enum Instruction {
 
 /// A step for the store.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum StoreStep {
     /// Drop these buckets. Their rows disappear for the app with the next published checkpoint.
     DeleteBuckets(Vec<String>),
@@ -59,6 +62,7 @@ pub enum StoreStep {
 
 /// A checkpoint of which everything in `scope` has arrived.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Completion {
     /// What must add up.
     pub target: Arc<Target>,
@@ -68,6 +72,7 @@ pub struct Completion {
 
 /// Which buckets of a checkpoint are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Scope {
     /// All.
     Full,
@@ -92,6 +97,7 @@ impl Scope {
 
 /// The checkpoint the service is sending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Target {
     /// Every operation up to here belongs to it.
     pub last_op_id: OpId,
@@ -105,6 +111,7 @@ pub struct Target {
 
 /// What the store knows of a bucket when a stream starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BucketState {
     /// Name as the service sent it.
     pub name: String,
@@ -118,6 +125,7 @@ pub struct BucketState {
 
 /// Why a stream is closed by the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum CloseReason {
     /// The token is no longer valid.
     TokenExpired,
@@ -155,4 +163,12 @@ pub enum ProtocolError {
         /// The operation.
         op_id: OpId,
     },
+}
+
+/// As its message.
+#[cfg(feature = "serde")]
+impl serde::Serialize for ProtocolError {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }

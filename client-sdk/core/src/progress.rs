@@ -15,6 +15,7 @@ const PRIORITIES: usize = 4;
 
 /// Operations of the checkpoint under way, for progress bars. Both are zero when there is nothing to download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Progress {
     /// Received since the last published checkpoint.
     pub done: u64,

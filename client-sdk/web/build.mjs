@@ -19,11 +19,9 @@ const shared = {
 };
 await build({ ...shared, entryPoints: [here('src/index.ts')], outfile: here('dist/index.js') });
 // SQLite comes as a module of its own, so that what is ours can be weighed.
-await build({
-  ...shared,
-  entryPoints: [here('src/worker/main.ts')],
-  outfile: here('dist/worker.js'),
-  external: ['./sqlite.js'],
-});
+await build({ ...shared, entryPoints: [here('src/worker/main.ts')], outfile: here('dist/worker.js') });
 await build({ ...shared, entryPoints: [here('src/worker/sqlite.js')], outfile: here('dist/sqlite.js'), sourcemap: false });
+await copyFile(here('node_modules/@journeyapps/wa-sqlite/LICENSE'), here('dist/sqlite.LICENSE'));
+await copyFile(here('../../LICENSE'), here('dist/LICENSE'));
+await copyFile(here('core.wasm'), here('dist/core.wasm'));
 await copyFile(here('node_modules/@journeyapps/wa-sqlite/dist/wa-sqlite.wasm'), here('dist/wa-sqlite.wasm'));

@@ -26,16 +26,20 @@ pub(crate) fn root() -> PathBuf {
 }
 
 pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
+    files(folder, "rs")
+}
+
+fn files(folder: &Path, wanted: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder exists") {
         let path = entry.expect("readable").path();
         if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
+            found.extend(files(&path, wanted));
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
+            found.push(path);
         }
     }
-    files
+    found
 }
 
 /// Words that look like an error code: a family and then capitals, digits or underscores, not the family alone.
@@ -53,13 +57,24 @@ fn codes(text: &str) -> BTreeSet<String> {
 fn every_error_code_is_documented_and_no_other() {
     let root = root();
     let mut in_code = BTreeSet::new();
-    for folder in ["service/src", "sync-rules/src", "client-sdk/src", "client-sdk/core/src", "client-sdk/ffi/src"] {
+    for folder in [
+        "service/src",
+        "sync-rules/src",
+        "client-sdk/src",
+        "client-sdk/core/src",
+        "client-sdk/ffi/src",
+        "client-sdk/web/core/src",
+    ] {
         for file in rust_files(&root.join(folder)) {
             let text = fs::read_to_string(&file).expect("readable");
             // Codes in tests may be made up.
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             in_code.extend(codes(code).into_iter().filter(|word| code.contains(&format!("\"{word}\""))));
         }
+    }
+    for file in files(&root.join("client-sdk/web/src"), "ts") {
+        let code = fs::read_to_string(&file).expect("readable");
+        in_code.extend(codes(&code).into_iter().filter(|word| code.contains(&format!("'{word}'"))));
     }
     let documented = codes(&fs::read_to_string(root.join("docs/errors.md")).expect("docs/errors.md exists"));
     let missing: Vec<_> = in_code.difference(&documented).collect();

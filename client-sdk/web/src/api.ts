@@ -37,6 +37,8 @@ export interface Status {
   label: string;
   /** Local writes waiting for their upload. */
   pending: number;
+  /** Local writes the service did not take, until the app dismisses them; see {@link Kairos.rejectedWrites}. */
+  rejected: number;
   /** What to tell the user about the last failure, until something works again. Also while `offline`. */
   message?: string;
   /** Stable code of the last failure. */
@@ -100,6 +102,13 @@ export interface LiveOptions {
   onError?: (error: KairosError) => void;
 }
 
+export interface SignOutOptions {
+  /** Otherwise all rows are deleted, unless writes wait for their upload: then nothing happens (CLIENT-0112). */
+  keepData: boolean;
+  /** Also deletes what waits for its upload. */
+  deleteUnsent?: boolean;
+}
+
 /** A local SQLite database that syncs. */
 export interface Kairos {
   readonly status: Status;
@@ -122,8 +131,8 @@ export interface Kairos {
   rejectedWrites(): Promise<RejectedWrite[]>;
   /** Takes one off the list, once the app has shown it. */
   dismissRejectedWrite(id: number): Promise<void>;
-  /** Ends the sync and forgets the credentials; with `keepData: false` also deletes all rows, and writes not uploaded. */
-  signOut(options: { keepData: boolean }): Promise<void>;
+  /** Ends the sync, of all tabs, and forgets the credentials. */
+  signOut(options: SignOutOptions): Promise<void>;
   /** Ends this tab's part. Others go on. */
   close(): Promise<void>;
 }

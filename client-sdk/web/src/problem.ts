@@ -28,7 +28,7 @@ const PROBLEMS: Record<string, Problem> = {
 /** What a code means to an app; nothing where there is no server. */
 export function problemOf(code: string): Problem | null {
   if (code === 'CLIENT-0300') return null;
-  return PROBLEMS[code] ?? (code.startsWith('CLIENT-01') ? 'local_database' : 'unavailable');
+  return PROBLEMS[code] ?? (/^CLIENT-01/.test(code) ? 'local_database' : 'unavailable');
 }
 
 /** What to tell the user. */

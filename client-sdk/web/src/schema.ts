@@ -52,6 +52,7 @@ export class Schema {
 }
 
 function tableOf(name: string, declared: ColumnMap | ({ columns: ColumnMap } & TableOptions)): Table {
+  // A column of this name has a kind, which is a text.
   const isWhole = typeof declared.columns === 'object';
   const columns = (isWhole ? declared.columns : declared) as ColumnMap;
   const options = (isWhole ? declared : {}) as TableOptions;

@@ -58,4 +58,5 @@ export interface FileSystem {
 
 export function Factory(module: Module): SQLite;
 export function load(options: { locateFile(name: string): string }): Promise<Module>;
-export const AccessHandlePoolVFS: { create(folder: string, module: Module): Promise<FileSystem> };
+/** The files in a folder of the browser's private file system. */
+export function openFiles(folder: string, module: Module): Promise<FileSystem>;

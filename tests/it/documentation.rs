@@ -12,7 +12,7 @@ use std::{
 
 use kairos_sync::demo::cluster::{PgCluster, free_port};
 use kairos_tests::{
-    official::node,
+    driver::node,
     service::{TestService, service_binary},
 };
 use serde_json::{Value, json};

@@ -40,4 +40,5 @@ mod tidy;
 mod transactions;
 mod types;
 mod wal_budget;
+mod web_client;
 mod write;

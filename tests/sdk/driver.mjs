@@ -1,9 +1,9 @@
-// The official client in Node.js, driven by a test: one command per line on stdin, one answer per line on stdout.
+// The official client in Node.js, driven by a test.
 //
 // Usage: node driver.mjs [package of the SDK]
 
-import { createInterface } from 'node:readline';
 import { Worker } from 'node:worker_threads';
+import { answerCommands } from './commands.mjs';
 import { answerWith } from './device.mjs';
 
 const sdk = await import(process.argv[2] ?? '@powersync/node');
@@ -25,7 +25,4 @@ const answer = answerWith(sdk, ({ schema, logger, folder, file, headers = {} }) 
   });
 });
 
-for await (const line of createInterface({ input: process.stdin })) {
-  answer(JSON.parse(line)).then((given) => process.stdout.write(`${JSON.stringify(given)}\n`));
-}
-process.exit(0);
+await answerCommands(answer);

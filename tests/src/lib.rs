@@ -5,5 +5,7 @@
 //!
 //! Start reading at [`service::TestService`].
 
+pub mod driver;
 pub mod official;
 pub mod service;
+pub mod web_client;

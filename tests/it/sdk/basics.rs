@@ -8,7 +8,7 @@ use kairos_tests::{
 };
 use serde_json::{Value, json};
 
-pub(super) const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE lists (id text PRIMARY KEY, owner text NOT NULL, name text NOT NULL);
     CREATE TABLE todos (id text PRIMARY KEY, list_id text NOT NULL, title text, done boolean NOT NULL DEFAULT false);
     ALTER TABLE lists ENABLE ROW LEVEL SECURITY;
@@ -22,7 +22,7 @@ pub(super) const SCHEMA: &str = "
 ";
 
 /// Classic rules: one bucket per list, found through a table query.
-pub(super) const RULES: &str = r"
+pub(crate) const RULES: &str = r"
 bucket_definitions:
   lists:
     parameters: SELECT request.user_id() AS owner
@@ -42,16 +42,16 @@ write_rules:
 ";
 
 /// What SQL on Postgres says ann's device holds.
-pub(super) const IN_SOURCE: &str = "
+pub(crate) const IN_SOURCE: &str = "
     SELECT 'list ' || id || ' ' || name FROM lists WHERE owner = 'ann' UNION ALL
     SELECT 'todo ' || t.id || ' ' || t.list_id || ' ' || coalesce(title, '-') || ' ' || done::int
     FROM todos t JOIN lists l ON l.id = t.list_id WHERE l.owner = 'ann'";
 
-pub(super) const ON_DEVICE: &str = "
+pub(crate) const ON_DEVICE: &str = "
     SELECT 'list ' || id || ' ' || name FROM lists UNION ALL
     SELECT 'todo ' || id || ' ' || list_id || ' ' || coalesce(title, '-') || ' ' || done FROM todos";
 
-pub(super) fn tables() -> Value {
+pub(crate) fn tables() -> Value {
     json!({
         "lists": {"owner": "text", "name": "text"},
         "todos": {"list_id": "text", "title": "text", "done": "integer"},

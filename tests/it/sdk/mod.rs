@@ -1,7 +1,7 @@
 //! The official SDKs and ours against the service, on a real Postgres. What a device holds in the end is compared with SQL.
 
 mod attention;
-mod basics;
+pub(crate) mod basics;
 mod compaction;
 mod conflicts;
 mod deployments;

@@ -1,0 +1,10 @@
+//! The client for browsers against the service, in Chromium. What a tab holds in the end is compared with SQL.
+
+mod accounts;
+mod basics;
+mod interruptions;
+mod package;
+mod tabs;
+mod traces;
+mod values;
+mod volume;

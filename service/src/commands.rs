@@ -23,6 +23,7 @@ use crate::{
     doctor::{self, DoctorOptions},
     explain::ExplainArguments,
     migrate_command::MigrateArguments,
+    recent_events::RecentEvents,
     replication::ReplicationStatus,
     rules_check::{self, CheckOptions},
     rules_explain,
@@ -38,8 +39,9 @@ const CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often bars of copies are drawn.
 const BARS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// `serve`: runs the service until SIGTERM or Ctrl-C. Draws bars while tables are copied, if any are given.
-pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>) -> ExitCode {
+/// `serve`: runs the service until SIGTERM or Ctrl-C. Draws bars while tables are copied, if any are given; `events` is what
+/// the log had of warnings and errors.
+pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>, events: RecentEvents) -> ExitCode {
     let Some(config) = load_config(config) else { return ExitCode::FAILURE };
     let status = Arc::new(ReplicationStatus::default());
     let drawing = bars.map(|bars| tokio::spawn(draw_copies(bars, Arc::clone(&status))));
@@ -49,7 +51,7 @@ pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>) -> ExitCode {
         tracing::info!("stopping");
         let _ = stop.send(true);
     });
-    let ended = server::run(config, status, stopped).await;
+    let ended = server::run(config, status, events, stopped).await;
     if let Some(drawing) = drawing {
         drawing.abort();
     }

@@ -43,6 +43,7 @@ pub mod migrate;
 pub mod migrate_command;
 pub mod postgres;
 pub mod rate_limit;
+pub mod recent_events;
 pub mod replication;
 pub mod rules_check;
 pub mod rules_explain;

@@ -20,12 +20,13 @@ use kairos_sync::{
     doctor::DoctorOptions,
     explain::ExplainArguments,
     migrate_command::MigrateArguments,
+    recent_events::RecentEvents,
     rules_check::CheckOptions,
     rules_plan::{self, DeployArguments, PlanArguments},
     store_command::StoreCommand,
     teardown::TeardownArguments,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Rows wait in memory for their fold in many small pieces, freed on another thread than the one that made them, which
 /// the system's allocator takes a quarter of all processor time for.
@@ -247,8 +248,8 @@ async fn main() -> ExitCode {
     match command {
         Command::Serve(options) => {
             let bars = (stderr().is_terminal() && !options.no_progress).then(CopyBars::new);
-            log.start("info", bars.as_ref().map(CopyBars::screen));
-            commands::serve(options.config.config.as_deref(), bars).await
+            let events = log.start("info", bars.as_ref().map(CopyBars::screen));
+            commands::serve(options.config.config.as_deref(), bars, events).await
         }
         Command::Status(StatusArguments { url, config, json, watch, ready }) => {
             commands::status(StatusCommand { url, config: config.config, json, watch, ready }).await
@@ -337,18 +338,21 @@ impl Write for LogLine {
 }
 
 impl LogArguments {
-    /// Begins to log. `RUST_LOG` comes first: who sets it knows what they want.
-    fn start(&self, default_level: &str, screen: Option<MultiProgress>) {
+    /// Begins to log. `RUST_LOG` comes first: who sets it knows what they want. Gives the warnings and errors among it, which
+    /// are kept whatever is logged.
+    fn start(&self, default_level: &str, screen: Option<MultiProgress>) -> RecentEvents {
         let variable = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
         let filter = variable.or_else(|| self.log_level.clone()).unwrap_or_else(|| default_level.to_owned());
         let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(stderr().is_terminal())
             .with_writer(move || LogLine(screen.clone()));
-        match self.log_format {
-            LogFormat::Text => builder.init(),
-            LogFormat::Json => builder.json().init(),
-        }
+        let lines = match self.log_format {
+            LogFormat::Text => lines.with_filter(filter).boxed(),
+            LogFormat::Json => lines.json().with_filter(filter).boxed(),
+        };
+        let events = RecentEvents::default();
+        tracing_subscriber::registry().with(lines).with(events.clone().with_filter(LevelFilter::WARN)).init();
+        events
     }
 }

@@ -23,6 +23,7 @@ mod liveness;
 mod logs;
 mod migrations;
 mod model;
+mod pages;
 mod partitions;
 mod pooler;
 mod publications;

@@ -15,7 +15,7 @@ use kairos_sync::{
     },
     replication::{CopyStage, StatusSnapshot},
 };
-use kairos_tests::service::{PATIENCE, connect, eventually, service_binary};
+use kairos_tests::service::{ADMIN_TOKEN, PATIENCE, connect, eventually, service_binary};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -30,7 +30,9 @@ use crate::{
     replica::{Replica, slow, source},
 };
 
-const RULES: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items, SELECT * FROM notes]}}";
+pub(crate) const RULES: &str = "bucket_definitions: {everything: {data: [SELECT * FROM items, SELECT * FROM notes]}}";
+/// Other rules, which do not read the large table.
+pub(crate) const NOTES_ONLY: &str = "bucket_definitions: {everything: {data: [SELECT * FROM notes]}}";
 const TABLES: &str = "
     CREATE TABLE items (id text PRIMARY KEY, title text);
     CREATE TABLE notes (id text PRIMARY KEY);
@@ -39,17 +41,22 @@ const TABLES: &str = "
     ANALYZE;
     CREATE PUBLICATION kairos_sync FOR TABLE items, notes;";
 /// So that the copy takes some seconds.
-const BYTES_PER_SECOND: u64 = 1_000_000;
+const BYTES_PER_SECOND: u32 = 1_000_000;
 
 /// A source to be copied slowly, and a configuration for it.
-struct Site {
-    cluster: PgCluster,
-    folder: TempDir,
-    url: String,
+pub(crate) struct Site {
+    pub(crate) cluster: PgCluster,
+    pub(crate) folder: TempDir,
+    pub(crate) url: String,
 }
 
 impl Site {
     async fn open() -> Self {
+        Self::open_with(RULES, BYTES_PER_SECOND).await
+    }
+
+    /// With these rules, copying at this speed.
+    pub(crate) async fn open_with(rules: &str, bytes_per_second: u32) -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = PgCluster::start(None).expect("a server");
@@ -57,11 +64,12 @@ impl Site {
         connect(&uri).await.batch_execute(TABLES).await.expect("fills");
         let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port().expect("a free port"));
         let config = format!(
-            "replication: {{ connections: [{{ uri: '{uri}', snapshot_bytes_per_second: {BYTES_PER_SECOND} }}] }}\n\
-             sync_config: {{ path: rules.yaml }}\nclient_auth: {{ audience: app }}\ndata_dir: data\nport: {port}\n"
+            "replication: {{ connections: [{{ uri: '{uri}', snapshot_bytes_per_second: {bytes_per_second} }}] }}\n\
+             sync_config: {{ path: rules.yaml }}\nclient_auth: {{ audience: app }}\ndata_dir: data\nport: {port}\n\
+             api: {{ tokens: [{ADMIN_TOKEN}] }}\n"
         );
         fs::write(folder.path().join("kairos.yaml"), config).expect("writes the configuration");
-        fs::write(folder.path().join("rules.yaml"), RULES).expect("writes the rules");
+        fs::write(folder.path().join("rules.yaml"), rules).expect("writes the rules");
         Self { cluster, folder, url: format!("http://127.0.0.1:{port}") }
     }
 
@@ -91,7 +99,7 @@ impl Site {
     }
 
     /// Runs the service with its log in a file of the folder.
-    fn serve_into(&self, file: &str) -> Child {
+    pub(crate) fn serve_into(&self, file: &str) -> Child {
         let log = fs::File::create(self.folder.path().join(file)).expect("a file");
         self.command(&service_binary()).args(["serve", "-c", "kairos.yaml"]).stderr(log).spawn().expect("starts")
     }
@@ -107,7 +115,7 @@ impl Site {
     }
 
     /// The answer of the service once this holds.
-    async fn answer(&self, holds: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn answer(&self, holds: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let printed = self.status(&["--json", "--url", &self.url]).await;

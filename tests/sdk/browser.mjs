@@ -1,33 +1,11 @@
 // A browser that was never used before, with pages of an origin of its own: `serve` answers what they load.
 
 import { build } from 'esbuild';
-import { access, constants, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { delimiter, join, normalize } from 'node:path';
+import { join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
-
-const FLAGS = [
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  // A host that is no `localhost` to the browser.
-  '--host-resolver-rules=MAP plain.test 127.0.0.1',
-];
-
-async function findBrowser() {
-  const folders = process.env.PATH.split(delimiter);
-  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
-    for (const folder of folders) {
-      const file = join(folder, name);
-      if (await access(file, constants.X_OK).then(() => true, () => false)) return file;
-    }
-  }
-  throw new Error('no Chromium in PATH: run `./kairos test`, or install it');
-}
+import { launch } from './chromium.mjs';
 
 // The page made of a module beside this one, and all files of a folder. Gives the port.
 async function serve({ page, folder }) {
@@ -68,10 +46,7 @@ export class Browser {
   // Where the browser keeps its data is known with the first page. After a crash it comes up again with what is there.
   #start(folder) {
     this.#port ??= serve(this.#content);
-    this.#context ??= findBrowser().then((executablePath) => {
-      const options = { executablePath, headless: true, chromiumSandbox: false, args: FLAGS };
-      return chromium.launchPersistentContext(join(folder, 'browser'), options);
-    });
+    this.#context ??= launch(folder);
     return Promise.all([this.#context, this.#port]);
   }
 

@@ -5,6 +5,7 @@
 //!
 //! Start reading at [`service::TestService`].
 
+pub mod browser;
 pub mod driver;
 pub mod official;
 pub mod service;

@@ -57,6 +57,12 @@ pub(super) enum Answer {
     /// As it is, with status 400 where the answer is no.
     Verdict(&'static str),
     Text,
+    /// A page for people.
+    Page,
+    /// What a page loads.
+    File,
+    /// Another path.
+    Elsewhere,
     /// A line after the other.
     Lines(&'static str),
     WebSocket,

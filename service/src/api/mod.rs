@@ -9,6 +9,7 @@
 //! | `/api/sync/conflicts…` | writes that were not taken as sent |
 //! | `/api/admin/v1/…`, `/api/sync-rules/v1/…` | for operators who show a token, see [`admin`] |
 //! | `GET /api/openapi.json` | what all of these take and answer, see [`openapi`] |
+//! | `GET /admin/` | a page for operators, see [`pages`] |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
 //!
 //! **Invariants**
@@ -31,6 +32,7 @@ mod idle;
 mod json_bounds;
 mod negotiation;
 pub mod openapi;
+mod pages;
 mod place;
 mod probes;
 mod readiness;
@@ -66,6 +68,7 @@ use crate::{
     deployment::Deployments,
     metrics::Metrics,
     rate_limit::{RateLimiter, RateLimits},
+    recent_events::RecentEvents,
     replication::ReplicationStatus,
     sync::{Hub, SyncContext, WriteCheckpoints},
 };
@@ -115,6 +118,8 @@ pub struct ApiParts {
     pub conflicts: Arc<dyn Conflicts>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Warnings and errors of the log.
+    pub events: RecentEvents,
     /// Bounds.
     pub limits: ApiLimits,
 }
@@ -156,7 +161,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 fn endpoints() -> Vec<Endpoint> {
-    clients().into_iter().chain(conflicts::endpoints()).chain(observers()).collect()
+    clients().into_iter().chain(conflicts::endpoints()).chain(observers()).chain(pages::endpoints()).collect()
 }
 
 fn clients() -> Vec<Endpoint> {

@@ -77,6 +77,8 @@ pub(crate) struct ReplicationView {
     /// Code of what went wrong last, until the stream runs again.
     pub(crate) error: Option<Cow<'static, str>>,
     pub(crate) lag_bytes: u64,
+    /// How long the newest commit took from the source until it was stored.
+    delay_ms: Option<u64>,
     pub(crate) last_message_at: Option<String>,
     pub(crate) checkpoint_at: Option<String>,
     pub(crate) slot: Option<String>,
@@ -97,6 +99,7 @@ impl ReplicationView {
             phase: phase_name(&status.phase).into(),
             error: code(&status.last_error),
             lag_bytes: status.lag_bytes(),
+            delay_ms: status.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
             last_message_at: status.last_message.map(iso8601),
             checkpoint_at: status.last_checkpoint.map(iso8601),
             slot: status.slot.clone(),
@@ -128,8 +131,7 @@ pub(super) async fn readiness(State(state): State<ApiState>) -> Response {
 
 /// How the service is, whether it is ready or not.
 pub(super) async fn status(State(state): State<ApiState>) -> Response {
-    let status = Status { version: env!("CARGO_PKG_VERSION").into(), probe: probe(&state) };
-    (StatusCode::OK, Json(status)).into_response()
+    (StatusCode::OK, Json(status_of(&state))).into_response()
 }
 
 /// Metrics in the Prometheus text format.
@@ -173,6 +175,11 @@ fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &Sta
     metrics.deployment.set(whole(deployments.serving.as_ref().map_or(0, |serving| serving.number.0)));
     metrics.deployment_refused.set(i64::from(deployments.refusal.is_some()));
     metrics.rebuild_rows_left.set(whole(status.rebuild.as_ref().map_or(0, RebuildStatus::rows_left)));
+}
+
+/// How the service is.
+pub(super) fn status_of(state: &ApiState) -> Status {
+    Status { version: env!("CARGO_PKG_VERSION").into(), probe: probe(state) }
 }
 
 fn probe(state: &ApiState) -> Probe {

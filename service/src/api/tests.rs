@@ -184,6 +184,7 @@ async fn start_serving(
         leaving: shutdown.subscribe(),
         base_path: Some("/sync-api".to_owned()),
         metrics,
+        events: RecentEvents::default(),
         limits: ApiLimits { connection_count_max, body_bytes_max: 64 * 1024, rate },
         trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
     });

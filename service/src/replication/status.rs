@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,8 @@ pub struct StatusSnapshot {
     pub last_message: Option<SystemTime>,
     /// When a checkpoint last became visible, since the service was started.
     pub last_checkpoint: Option<SystemTime>,
+    /// How long the newest commit took from the source until it was stored here.
+    pub delay: Option<Duration>,
     /// From when on the next checkpoint is due: when the last one became visible, or the stream was opened after that.
     pub fresh_at: Option<Instant>,
 }
@@ -125,6 +127,11 @@ impl ReplicationStatus {
 
     pub(super) fn compares(&self, reason: &Discontinuity) {
         self.update(|status| status.last_comparison = Some((reason.code(), reason.to_string())));
+    }
+
+    /// A commit of the source is stored, so long after it was made.
+    pub(super) fn stored_after(&self, delay: Duration) {
+        self.update(|status| status.delay = Some(delay));
     }
 
     /// The stream is open: something new may come from now on.

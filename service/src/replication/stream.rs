@@ -469,6 +469,7 @@ impl<'r> Follower<'r> {
             // A clock that is behind that of the source shows no delay.
             let delay = committed_at.elapsed().unwrap_or_default();
             self.replicator.metrics.latencies.replication.observe(delay.as_secs_f64());
+            self.replicator.progress.stored_after(delay);
         }
         let (desk, mut work) = self.desk();
         desk.begin_due(&mut work)

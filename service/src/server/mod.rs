@@ -32,6 +32,7 @@ use crate::{
     config::{Config, RulesOrigin},
     deployment::{Deployments, RulesState, UnusableRules},
     metrics::Metrics,
+    recent_events::RecentEvents,
     replication::{ReplicationError, ReplicationStatus, Replicator, custom_write_checkpoints},
     storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
     sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
@@ -93,7 +94,7 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Runs the service until `shutdown` becomes true. Meanwhile `status` says how replication is.
+/// Runs the service until `shutdown` becomes true. Meanwhile `status` says how replication is; `events` are told to operators.
 ///
 /// # Errors
 /// [`ServerError`] when it cannot start, or when replication cannot go on.
@@ -103,6 +104,7 @@ pub fn chain(error: &dyn Error) -> String {
 pub async fn run(
     config: Config,
     status: Arc<ReplicationStatus>,
+    events: RecentEvents,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let folder = config.data_dir.clone();
@@ -118,7 +120,8 @@ pub async fn run(
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { port: config.port, source })?;
     let (stop, stopped) = follow(shutdown.clone(), config.drain);
     let ends = Ends { leaving: shutdown, stopped: stopped.clone() };
-    let state = api_state(&config, &deployments, &store, &hub, &metrics, &status, ends)?;
+    let parts = api_parts(&config, &deployments, &store, &hub, &metrics, &status, ends)?;
+    let state = ApiState::new(ApiParts { events, ..parts });
     let shutdown = stopped.clone();
     tokio::spawn(rules::watch(config.rules.clone(), Arc::clone(&deployments), stopped.clone()));
     let replicator = replicator(&config, &deployments, &store, &hub, &metrics, &status);
@@ -190,7 +193,7 @@ fn replicator(
     .spooling_to(config.data_dir.clone())
 }
 
-fn api_state(
+fn api_parts(
     config: &Config,
     deployments: &Arc<Deployments>,
     store: &Arc<dyn BucketStore>,
@@ -198,7 +201,7 @@ fn api_state(
     metrics: &Arc<Metrics>,
     status: &Arc<ReplicationStatus>,
     Ends { leaving, stopped }: Ends,
-) -> Result<ApiState, ServerError> {
+) -> Result<ApiParts, ServerError> {
     let head = Arc::new(WriteHead::new(config.source.clone()));
     let plan = deployments.serving();
     let are_custom = {
@@ -242,7 +245,7 @@ fn api_state(
     );
     let sync = Arc::new(sync);
     let admin = Admin::new(Arc::clone(&sync), config.source.clone(), Arc::clone(status));
-    Ok(ApiState::new(ApiParts {
+    Ok(ApiParts {
         sync,
         admin,
         hub: Arc::clone(hub),
@@ -257,6 +260,7 @@ fn api_state(
         conflicts: Arc::clone(&uploads) as _,
         uploads,
         metrics: Arc::clone(metrics),
+        events: RecentEvents::default(),
         base_path: config.base_path.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         limits: ApiLimits {
@@ -264,7 +268,7 @@ fn api_state(
             body_bytes_max: config.limits.body_bytes_max,
             rate: config.limits.rate,
         },
-    }))
+    })
 }
 
 /// Write checkpoints in the answers to uploads, unless the app makes its own. An upload that is committed does not fail

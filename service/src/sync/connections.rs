@@ -4,7 +4,7 @@
 //! connecting, leaving and listing take the one that all share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -94,6 +94,23 @@ pub struct Moment {
     pub at: SystemTime,
 }
 
+/// All open streams in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionTotals {
+    /// Open streams.
+    pub count: usize,
+    /// Users that have one.
+    pub user_count: usize,
+    /// Streams over HTTP; the others have another carrier.
+    pub http_count: usize,
+    /// Streams that were not sent a whole checkpoint yet.
+    pub waiting_count: usize,
+    /// The oldest among the newest checkpoints that were complete.
+    pub oldest_completed: Option<Moment>,
+    /// Bytes sent over all of them so far.
+    pub bytes_sent: u64,
+}
+
 impl Connections {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
@@ -132,6 +149,20 @@ impl Connections {
         let count = if user_id.is_none() { open.len() } else { open.values().filter(is_wanted).count() };
         let page = open.range(after.saturating_add(1)..).map(|(_, connection)| connection).filter(is_wanted);
         (page.take(limit).cloned().collect(), count)
+    }
+
+    /// All of them in figures.
+    pub fn totals(&self) -> ConnectionTotals {
+        let open: Vec<_> = self.lock().values().cloned().collect();
+        let completed: Vec<_> = open.iter().filter_map(|connection| connection.told().completed).collect();
+        ConnectionTotals {
+            count: open.len(),
+            user_count: open.iter().map(|connection| &connection.user_id).collect::<BTreeSet<_>>().len(),
+            http_count: open.iter().filter(|connection| connection.carrier == Carrier::Http).count(),
+            waiting_count: open.len() - completed.len(),
+            oldest_completed: completed.into_iter().min_by_key(|moment| moment.op_id),
+            bytes_sent: open.iter().map(|connection| connection.bytes_sent()).sum(),
+        }
     }
 }
 
@@ -219,6 +250,17 @@ mod tests {
         entry.connection.sent(5);
         let Told { announced, completed } = entry.connection.told();
         assert_eq!((announced, completed.map(|moment| moment.op_id)), (None, Some(op_id)));
+        let waiting = enter(&connections, 3, "anna");
+        let expected = ConnectionTotals {
+            count: 2,
+            user_count: 1,
+            http_count: 2,
+            waiting_count: 1,
+            oldest_completed: completed,
+            bytes_sent: 5,
+        };
+        assert_eq!(connections.totals(), expected);
+        drop(waiting);
         assert_eq!((&*entry.connection.request, entry.connection.bytes_sent()), (&request, 5));
         let long = enter(&connections, 2, "ben").connection.user_agent.clone().unwrap();
         assert_eq!(long.len(), USER_AGENT_CHARS_MAX);

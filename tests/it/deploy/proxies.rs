@@ -159,7 +159,7 @@ async fn serves_devices(mut site: Site) {
     let upgrade = upgrade.header("sec-websocket-version", "13").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
     assert_eq!(upgrade.send().await.expect("an answer").status().as_u16(), 101);
 
-    for path in ["metrics", "status", "api/admin/v1/diagnostics"] {
+    for path in ["metrics", "status", "admin", "admin/", "api/admin/v1/diagnostics"] {
         let answer = client.get(format!("{}/sync-api/{path}", site.url)).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), 404, "{path} is for operators");
     }

@@ -125,7 +125,7 @@ async fn a_household_is_in_sync_on_its_first_evening() {
     assert_eq!(folders, ["caddy-data", "pb_data", "store"]);
 
     // Operators are on the machine itself.
-    for path in ["metrics", "status", "api/admin/v1/diagnostics"] {
+    for path in ["metrics", "status", "admin", "admin/", "api/admin/v1/diagnostics"] {
         let answer = stack.http.get(format!("{site}/sync-api/{path}")).send().await.expect("answers");
         assert_eq!(answer.status().as_u16(), 404, "{path}");
     }

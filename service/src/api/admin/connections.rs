@@ -57,9 +57,15 @@ struct ConnectionView {
 }
 
 #[derive(Debug, Serialize)]
-struct MomentView {
+pub(super) struct MomentView {
     op_id: OpId,
     at: String,
+}
+
+impl MomentView {
+    pub(super) fn new(moment: Moment) -> Self {
+        Self { op_id: moment.op_id, at: iso8601(moment.at) }
+    }
 }
 
 pub(super) async fn connections(
@@ -79,7 +85,6 @@ pub(super) async fn connections(
 impl ConnectionView {
     fn new(connection: &Connection, hub: &Hub) -> Self {
         let told = connection.told();
-        let view = |moment: Moment| MomentView { op_id: moment.op_id, at: iso8601(moment.at) };
         Self {
             id: connection.id,
             user_id: connection.user_id.clone(),
@@ -88,8 +93,8 @@ impl ConnectionView {
             user_agent: connection.user_agent.clone(),
             since: iso8601(connection.since),
             bucket_count: hub.bucket_count(connection.id),
-            announced: told.announced.map(view),
-            completed: told.completed.map(view),
+            announced: told.announced.map(MomentView::new),
+            completed: told.completed.map(MomentView::new),
             bytes_sent: connection.bytes_sent(),
         }
     }

@@ -5,8 +5,10 @@
 
 mod connections;
 mod deploy;
+mod events;
 mod explain;
 mod gate;
+mod overview;
 mod powersync;
 mod store;
 
@@ -46,6 +48,8 @@ fn own() -> Vec<Endpoint> {
             Data("Explanation"),
         )
         .takes(Body::Json("Question")),
+        get("/api/admin/v1/overview", overview::overview, "How everything is, in short", Data("Overview")),
+        get("/api/admin/v1/events", events::events, "Warnings and errors of late", List("Event")),
         get("/api/admin/v1/store", store::store, "What the bucket store holds", Data("Store")),
         get("/api/admin/v1/store/definitions", deploy::definitions, "Sizes by definition", List("DefinitionStats")),
         post(

@@ -26,9 +26,13 @@ struct CheckpointView {
 }
 
 pub(super) async fn store(State(state): State<ApiState>) -> Result<Json<Wrapped<StoreAnswer>>, ApiError> {
+    Ok(Json(Wrapped { data: store_answer(&state).await? }))
+}
+
+pub(super) async fn store_answer(state: &ApiState) -> Result<StoreAnswer, ApiError> {
     let (sizes, bucket_prefix) = state.parts.sync.read(|store| Ok((store.stats()?, store.bucket_prefix()?))).await?;
     let checkpoint = state.parts.hub.published();
-    let data = StoreAnswer {
+    Ok(StoreAnswer {
         bucket_count: sizes.bucket_count,
         operation_count: sizes.operation_count,
         row_count: sizes.row_count,
@@ -36,6 +40,5 @@ pub(super) async fn store(State(state): State<ApiState>) -> Result<Json<Wrapped<
         bucket_prefix,
         checkpoint: checkpoint
             .map(|checkpoint| CheckpointView { op_id: checkpoint.op_id, lsn: checkpoint.lsn.to_string() }),
-    };
-    Ok(Json(Wrapped { data }))
+    })
 }

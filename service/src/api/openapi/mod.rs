@@ -96,6 +96,9 @@ fn responses(endpoint: &Endpoint) -> Value {
         }
         Answer::Plain(schema) => ("200", "Done.", json_content(&reference(schema))),
         Answer::Text => ("200", "Done.", json!({ "text/plain": { "schema": { "type": "string" } } })),
+        Answer::Page => ("200", "Done.", json!({ "text/html": { "schema": { "type": "string" } } })),
+        Answer::File => ("200", "Done.", json!({ "*/*": { "schema": { "type": "string", "format": "binary" } } })),
+        Answer::Elsewhere => return json!({ "308": { "description": "`Location` says where it is." } }),
         Answer::Lines(schema) => (
             "200",
             "A line after the other, as long as the client stays. `Accept` chooses the form, `Accept-Encoding` the compression.",

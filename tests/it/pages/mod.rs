@@ -1,0 +1,3 @@
+//! Pages that the binary serves, in Chromium against the running service.
+
+mod status;

@@ -108,7 +108,7 @@ enum Command {
     },
     /// Print what the HTTP API takes and answers, as an OpenAPI document.
     Openapi,
-    /// Play the main job on a throw-away Postgres: a household, three devices, a live page.
+    /// Play the main job on a throw-away Postgres: a household, three devices, and the mirror in a browser.
     Demo(DemoArguments),
     /// Print what makes a shell complete these commands, e.g. `kairos-sync completions bash >
     /// /etc/bash_completion.d/kairos-sync`.
@@ -234,9 +234,12 @@ struct DemoArguments {
     /// Use this server instead of a throw-away one; the role must be a superuser. A database is made there and removed.
     #[arg(long, value_name = "URI", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
-    /// Port of the live page; a free one otherwise.
+    /// Port of the service, and so of its pages; a free one otherwise.
     #[arg(long, value_name = "PORT")]
     page_port: Option<u16>,
+    /// Open the mirror in the browser.
+    #[arg(long, conflicts_with = "once")]
+    open: bool,
 }
 
 #[tokio::main]
@@ -302,13 +305,7 @@ async fn main() -> ExitCode {
         }
         Command::Demo(options) => {
             log.start("error", None);
-            commands::demo(DemoOptions {
-                once: options.once,
-                postgres_bin: options.postgres_bin,
-                database_url: options.database_url,
-                page_port: options.page_port,
-            })
-            .await
+            commands::demo(options.into()).await
         }
     }
 }
@@ -319,6 +316,13 @@ fn write_manual(folder: &Path) -> ExitCode {
     let code = "CONF-0303";
     eprintln!("error {code}: no man pages in {}: {error}", folder.display());
     ExitCode::FAILURE
+}
+
+impl From<DemoArguments> for DemoOptions {
+    fn from(arguments: DemoArguments) -> Self {
+        let DemoArguments { once, postgres_bin, database_url, page_port, open } = arguments;
+        Self { once, postgres_bin, database_url, page_port, opens_browser: open }
+    }
 }
 
 /// A line of the log, printed above the bars if there are any.

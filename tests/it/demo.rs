@@ -3,7 +3,10 @@
 use std::process::{Output, Stdio};
 
 use kairos_sync::demo::cluster::PgCluster;
-use kairos_tests::service::{connect, service_binary};
+use kairos_tests::{
+    browser::Tab,
+    service::{connect, eventually, service_binary},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{ChildStdout, Command},
@@ -61,36 +64,44 @@ async fn on_a_given_server_nothing_is_left_behind() {
     assert!(text(&refused).contains("DEMO-0203"), "{}", text(&refused));
 }
 
-/// Reads the demo's output until it names the page.
-async fn page_url(output: ChildStdout) -> String {
+/// Reads the demo's output until it has named both pages.
+async fn links(output: ChildStdout) -> [String; 2] {
     let mut lines = BufReader::new(output).lines();
+    let mut found = [const { String::new() }; 2];
     while let Some(line) = lines.next_line().await.expect("text") {
-        if let Some((_, rest)) = line.split_once("Live page: ") {
-            return rest.split_whitespace().next().expect("an address").to_owned();
+        for (link, name) in found.iter_mut().zip(["Mirror: ", "Status: "]) {
+            if let Some((_, rest)) = line.split_once(name) {
+                rest.trim().clone_into(link);
+            }
+        }
+        if found.iter().all(|link| !link.is_empty()) {
+            return found;
         }
     }
-    panic!("the demo ended without a page");
+    panic!("the demo ended without its pages");
 }
 
 #[tokio::test]
-async fn the_live_page_shows_todays_habits_until_ctrl_c() {
+async fn the_mirror_and_the_status_page_open_by_their_links_until_ctrl_c() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut command = Command::new(service_binary());
     command.arg("demo").env_remove("DATABASE_URL").stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut demo = command.spawn().expect("the demo starts");
     let output = demo.stdout.take().expect("stdout is piped");
-    let url = timeout(PATIENCE, page_url(output)).await.expect("the page comes");
+    let [mirror, status] = timeout(PATIENCE, links(output)).await.expect("they come");
 
-    let page = reqwest::get(&url).await.expect("the page is served").text().await.expect("text");
-    assert!(page.contains("<title>Kairos Sync"), "{page}");
-    let mut events = reqwest::get(format!("{url}events")).await.expect("events are served");
-    let mut received = String::new();
-    // The first state may be the empty one from before the first query.
-    while !received.contains("\"state\":\"Synced\"") {
-        let chunk = timeout(PATIENCE, events.chunk()).await.expect("states come").expect("no error");
-        received.push_str(&String::from_utf8_lossy(&chunk.expect("the stream goes on")));
-    }
-    assert!(received.contains("\"user\":\"anna\"") && received.contains("Drink water"), "{received}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let tab = Tab::open(folder.path()).await;
+    tab.go(&mirror).await;
+    tab.shows("#indicator", "Synced").await;
+    tab.shows("#members", "Water the plants").await;
+    // Somebody in the household does something every few seconds.
+    let count = async || tab.texts(".member .count").await;
+    let before = count().await;
+    eventually(true, async || count().await != before).await;
+    tab.go(&status).await;
+    tab.shows("#state", "Streaming, ready").await;
+    tab.end().await;
 
     let process = demo.id().expect("it runs").to_string();
     let interrupted = Command::new("kill").args(["-INT", &process]).status().await.expect("kill runs");

@@ -9,7 +9,7 @@
 //! | `/api/sync/conflicts…` | writes that were not taken as sent |
 //! | `/api/admin/v1/…`, `/api/sync-rules/v1/…` | for operators who show a token, see [`admin`] |
 //! | `GET /api/openapi.json` | what all of these take and answer, see [`openapi`] |
-//! | `GET /admin/` | a page for operators, see [`pages`] |
+//! | `GET /admin/`, `GET /mirror/` | pages for people, see [`pages`] |
 //! | `GET /probes/startup`, `/probes/liveness`, `/probes/readiness`, `/health`, `/metrics` | for operators |
 //!
 //! **Invariants**
@@ -96,6 +96,8 @@ pub struct ApiParts {
     pub rules_file: Option<String>,
     /// Whose word on where requests come from is taken.
     pub trusted_proxies: Vec<AddressRange>,
+    /// Whether the mirror is served.
+    pub serves_mirror: bool,
     /// Under which everything is served as well.
     pub base_path: Option<String>,
     /// How often replication has something new at least, if it is known: the probes notice when it has not.

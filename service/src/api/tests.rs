@@ -182,6 +182,7 @@ async fn start_serving(
         rules_file: None,
         heartbeat: None,
         leaving: shutdown.subscribe(),
+        serves_mirror: true,
         base_path: Some("/sync-api".to_owned()),
         metrics,
         events: RecentEvents::default(),

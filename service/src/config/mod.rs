@@ -61,6 +61,8 @@ pub struct Config {
     /// Under which everything is served as well: `/sync-api` behind a proxy that keeps it. Begins with a slash and does
     /// not end with one.
     pub base_path: Option<String>,
+    /// Whether the mirror is served, a page for the sample app's habits.
+    pub serves_mirror: bool,
     /// Proxies whose `X-Forwarded-For` says where requests come from.
     pub trusted_proxies: Vec<AddressRange>,
     /// How long everything is still served once the service is asked to stop.

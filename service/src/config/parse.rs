@@ -55,6 +55,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
         rules: context.rules(&mut root)?,
         port: root.number("port")?.map_or(DEFAULT_PORT, as_port),
         base_path: base_path(&mut root)?,
+        serves_mirror: root.flag("mirror")?.unwrap_or(false),
         trusted_proxies: trusted_proxies(&mut root)?,
         drain: Duration::from_secs(root.number("drain_seconds")?.unwrap_or_default()),
         data_dir: context.data_dir(&mut root)?,

@@ -94,6 +94,12 @@ pub(super) const ROOT: &[Key] = &[
         "Addresses and ranges of proxies whose `X-Forwarded-For` says where requests come from.",
     ),
     key(
+        "mirror",
+        Takes::Flag,
+        "Whether `/mirror/` is served, a page with the habits of the sample app; read [mirror.md](mirror.md).",
+    )
+    .default("false"),
+    key(
         "data_dir",
         Takes::Text,
         "Folder of the bucket store. In a file it counts from the file's folder, in the environment from the working \

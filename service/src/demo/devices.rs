@@ -11,7 +11,7 @@ use kairos_client::{Client, Schema, StaticConnector, Status, Table};
 use crate::demo::{DemoError, Services, named, process::ServiceProcess, screen::Screen, token::TokenMint};
 
 /// How long the tokens of devices are good.
-const TOKEN_LIFE: Duration = Duration::from_hours(12);
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_hours(12);
 /// How long a device may take to hold what it must.
 pub(crate) const SYNC_TIMEOUT: Duration = Duration::from_mins(1);
 

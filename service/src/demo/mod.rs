@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source (Postgres, schema, household) ─► process (two services, one per rules file) ─► devices (four SQLite files)
-//!   ─► stories (offline, multi-device) ─► oracle (every device against SQL) ─► summary ─► page, until Ctrl-C
+//!   ─► stories (offline, multi-device) ─► oracle (every device against SQL) ─► summary ─► the mirror in a browser, until Ctrl-C
 //! ```
 //!
 //! **Invariants**
@@ -18,7 +18,6 @@ pub mod cluster;
 pub mod devices;
 pub mod household;
 pub mod oracle;
-pub mod page;
 pub mod process;
 pub mod screen;
 pub mod setup;
@@ -34,11 +33,12 @@ use std::{
 };
 
 use kairos_client::ClientError;
+use rand::RngExt;
 use tempfile::TempDir;
 
 use self::{
     cluster::{ClusterError, free_port},
-    devices::{Device, Devices},
+    devices::{Device, Devices, TOKEN_LIFE},
     household::{Household, Seeded},
     oracle::OracleError,
     process::ServiceProcess,
@@ -66,8 +66,10 @@ pub struct DemoOptions {
     pub postgres_bin: Option<PathBuf>,
     /// A server to use instead of a throw-away one.
     pub database_url: Option<String>,
-    /// Port of the live page.
+    /// Port of the service with the mirror.
     pub page_port: Option<u16>,
+    /// Open the mirror in the browser.
+    pub opens_browser: bool,
 }
 
 /// Why the demo cannot go on. A device that differs from Postgres is no error but the demo's verdict.
@@ -161,7 +163,7 @@ async fn play(screen: &Screen, source: &mut DemoSource, options: &DemoOptions) -
     );
     let folder = tempfile::Builder::new().prefix("kairos-demo-").tempdir()?;
     let mint = TokenMint::new();
-    let (services, snapshot) = start_services(screen, source, &folder, &mint, seeded).await?;
+    let (services, snapshot) = start_services(screen, source, &folder, &mint, seeded, options.page_port).await?;
 
     let devices = Devices::open(folder.path(), &mint, &services).await?;
     let initial = devices.sync_first(screen).await?;
@@ -177,7 +179,7 @@ async fn play(screen: &Screen, source: &mut DemoSource, options: &DemoOptions) -
     if options.once {
         return Ok(equal);
     }
-    stories::live(screen, source, &devices.mirror, &services.kairos, options.page_port).await?;
+    stories::live(screen, source, &Links::new(&services, &mint), options.opens_browser).await?;
     Ok(equal)
 }
 
@@ -187,6 +189,27 @@ pub struct Services {
     pub kairos: ServiceProcess,
     /// Classic bucket definitions.
     pub classic: ServiceProcess,
+    /// Who has it may ask the first one about everything.
+    admin_token: String,
+}
+
+/// Pages to look at, with the tokens they ask for behind the `#`, which no server sees.
+pub struct Links {
+    /// Anna's habits.
+    pub mirror: String,
+    /// How the service is.
+    pub status: String,
+}
+
+impl Links {
+    fn new(services: &Services, mint: &TokenMint) -> Self {
+        let endpoint = services.kairos.endpoint();
+        let token = mint.mint("anna", TOKEN_LIFE);
+        Self {
+            mirror: format!("{endpoint}/mirror/#token={token}"),
+            status: format!("{endpoint}/admin/#token={}", services.admin_token),
+        }
+    }
 }
 
 /// Starts both services and waits until their snapshots are visible. Gives how long the first one took.
@@ -196,9 +219,12 @@ async fn start_services(
     folder: &TempDir,
     mint: &TokenMint,
     seeded: Seeded,
+    page_port: Option<u16>,
 ) -> Result<(Services, Duration), DemoError> {
     let binary = std::env::current_exe()?;
-    let start = async |name: &str, rules: &str| -> Result<ServiceProcess, DemoError> {
+    let admin_token = format!("{:032x}", rand::rng().random::<u128>());
+    let environment = [("KAIROS_ADMIN_TOKEN", admin_token.as_str())];
+    let start = async |name: &str, rules: &str, port: Option<u16>| -> Result<ServiceProcess, DemoError> {
         let setup = ServiceSetup {
             folder: folder.path().to_path_buf(),
             name: name.to_owned(),
@@ -206,22 +232,23 @@ async fn start_services(
             write_uri: Some(source.uri("kairos_service")),
             write_role: Some("kairos_write".to_owned()),
             rules: write_rules(folder.path(), name, rules)?,
-            port: free_port()?,
+            port: port.map_or_else(free_port, Ok)?,
             mint: mint.clone(),
         };
         let config = setup.write()?;
-        ServiceProcess::start(&binary, &config, setup.port).await.map_err(|error| DemoError::Service(error.to_string()))
+        let started = ServiceProcess::start_with(&binary, &config, setup.port, &environment).await;
+        started.map_err(|error| DemoError::Service(error.to_string()))
     };
     let started = Instant::now();
-    let kairos = start("kairos", KAIROS_RULES).await?;
+    let kairos = start("kairos", KAIROS_RULES, page_port).await?;
     wait_until_ready(screen, &kairos, "snapshot", rows_of(seeded)).await?;
     let snapshot = started.elapsed();
     screen.done("service started with the Kairos rules, snapshot taken", started);
     let started = Instant::now();
-    let classic = start("classic", CLASSIC_RULES).await?;
+    let classic = start("classic", CLASSIC_RULES, None).await?;
     wait_until_ready(screen, &classic, "snapshot", rows_of(seeded)).await?;
     screen.done("second service started with PowerSync-style rules, snapshot taken", started);
-    Ok((Services { kairos, classic }, snapshot))
+    Ok((Services { kairos, classic, admin_token }, snapshot))
 }
 
 fn write_rules(folder: &Path, name: &str, rules: &str) -> io::Result<PathBuf> {

@@ -45,7 +45,7 @@ impl ServiceSetup {
         let Self { name, source_uri, port, .. } = self;
         let mut yaml = format!(
             "replication:\n  connections:\n    - type: postgresql\n      uri: {source_uri}\n      sslmode: disable\n      \
-             slot_name_prefix: kairos_{name}_\nport: {port}\nsync_config:\n  path: {}\ndata_dir: {}\n{}",
+             slot_name_prefix: kairos_{name}_\nport: {port}\nmirror: true\nsync_config:\n  path: {}\ndata_dir: {}\n{}",
             self.rules.display(),
             self.data_dir().display(),
             self.mint.client_auth_yaml(),

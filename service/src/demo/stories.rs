@@ -1,18 +1,16 @@
 //! The stories the demo plays on real devices.
 
 use std::{
-    sync::Arc,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use kairos_client::ClientError;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use crate::demo::{
-    DemoError,
+    DemoError, Links,
     devices::{Device, Devices, SYNC_TIMEOUT},
-    page::{self, Mirror, TodaysHabit},
-    process::ServiceProcess,
     screen::Screen,
     source::DemoSource,
 };
@@ -21,9 +19,7 @@ use crate::demo::{
 const OFFLINE_COMPLETIONS: usize = 3;
 /// Commits whose way to a device is timed.
 const LATENCY_SAMPLES: i64 = 50;
-/// How often the live page shows new figures of the service; habits are shown as they change.
-const FACTS_EVERY: Duration = Duration::from_secs(1);
-/// How often somebody in the household does something while the page is open.
+/// How often somebody in the household does something while people look at it.
 const LIFE_EVERY: Duration = Duration::from_secs(4);
 
 /// UC-2: the phone is offline, completes habits, creates one, and comes back; the watch receives it all.
@@ -119,45 +115,36 @@ pub async fn latency(source: &DemoSource, devices: &Devices) -> Result<Vec<Durat
     Ok(samples)
 }
 
-/// Serves the live page and lets the household live, until it is dropped.
+/// Says where the mirror is, and lets the household live, until it is dropped.
 ///
 /// # Errors
-/// [`DemoError`] when the port is taken or a device fails.
-pub async fn live(
-    screen: &Screen,
-    source: &DemoSource,
-    device: &Device,
-    service: &ServiceProcess,
-    port: Option<u16>,
-) -> Result<(), DemoError> {
-    let listener = TcpListener::bind(("127.0.0.1", port.unwrap_or(0))).await?;
+/// [`DemoError`] when Postgres fails.
+pub async fn live(screen: &Screen, source: &DemoSource, links: &Links, opens_browser: bool) -> Result<(), DemoError> {
+    let psql = source.psql_command();
+    screen.line("\n  Until Ctrl-C, which removes everything:");
+    screen.line(&format!("    Mirror:   {}", links.mirror));
+    screen.line(&format!("    Status:   {}", links.status));
+    screen.line(&format!("    Postgres: {psql}"));
     screen.line(&format!(
-        "\n  Live page: http://{}/   (Ctrl-C ends the demo and removes everything)",
-        listener.local_addr()?
+        "    Try:      {psql} -c \"UPDATE habits SET name = 'Changed by me' WHERE id = 'made-offline'\""
     ));
-    screen.line(&format!("  Postgres:  {}", source.psql_command()));
-    let (show, shown) = watch::channel(Arc::new(Mirror::default()));
-    let serving = tokio::spawn(page::serve(listener, shown));
-    let refreshing = async {
-        let mut changes = device.client.watch(&["habits", "completions"]);
-        loop {
-            show.send_replace(Arc::new(mirror(source, device, service).await?));
-            let _ = timeout(FACTS_EVERY, changes.changed()).await;
-        }
-    };
-    let living = async {
-        let mut clock = tokio::time::interval(LIFE_EVERY);
-        loop {
-            clock.tick().await;
-            sql(source, TOGGLE_SOMETHING).await?;
-        }
-    };
-    let ended: Result<(), DemoError> = tokio::select! {
-        ended = refreshing => ended,
-        ended = living => ended,
-    };
-    serving.abort();
-    ended
+    if opens_browser {
+        open_in_browser(screen, &links.mirror);
+    }
+    let mut clock = tokio::time::interval(LIFE_EVERY);
+    loop {
+        clock.tick().await;
+        sql(source, TOGGLE_SOMETHING).await?;
+    }
+}
+
+fn open_in_browser(screen: &Screen, url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let opened =
+        Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    if let Err(error) = opened {
+        screen.line(&format!("    no browser was opened: {program}: {error}"));
+    }
 }
 
 /// Somebody completes one of anna's habits today, or takes it back.
@@ -171,44 +158,6 @@ const TOGGLE_SOMETHING: &str = "
     SELECT gen_random_uuid()::text, id, current_date FROM habit
     WHERE NOT EXISTS (SELECT FROM undone)
     AND NOT EXISTS (SELECT FROM completions c WHERE c.habit_id = habit.id AND completed_on = current_date)";
-
-async fn mirror(source: &DemoSource, device: &Device, service: &ServiceProcess) -> Result<Mirror, DemoError> {
-    let habits = device
-        .client
-        .query(
-            "SELECT h.id, coalesce(h.icon || ' ', '') || h.name, max(substr(c.completed_at, 12, 5)) FROM habits h \
-             LEFT JOIN completions c ON c.habit_id = h.id AND c.completed_on = date('now') \
-             WHERE NOT h.archived GROUP BY h.id ORDER BY h.position, h.name LIMIT 40",
-            [],
-            |row| {
-                let at: Option<String> = row.get(2)?;
-                Ok(TodaysHabit { id: row.get(0)?, name: row.get(1)?, done: at.is_some(), at: at.unwrap_or_default() })
-            },
-        )
-        .await?;
-    let metric = async |name| service.metric(name).await.map_or("?".to_owned(), |value| value.to_string());
-    let totals = device.client.statistics();
-    let facts = [
-        ("rows replicated", metric("powersync_rows_replicated_total").await),
-        ("transactions", metric("powersync_transactions_replicated_total").await),
-        ("lag, bytes", metric("kairos_replication_lag_bytes").await),
-        ("open streams", metric("powersync_concurrent_connections").await),
-        ("operations sent", metric("powersync_operations_synced_total").await),
-        ("memory, MiB", service.resident_bytes().map_or("?".to_owned(), |bytes| (bytes >> 20).to_string())),
-        ("mirror: checkpoints", totals.checkpoints.to_string()),
-        ("mirror: bytes received", totals.bytes_received.to_string()),
-    ];
-    Ok(Mirror {
-        user: device.user.to_owned(),
-        state: device.client.status().state.label(),
-        habits,
-        facts: facts.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-        hint: format!(
-            "{} -c \"UPDATE habits SET name = 'Changed by me' WHERE id = 'made-offline'\"",
-            source.psql_command()
-        ),
-    })
-}
 
 async fn habit_ids(device: &Device) -> Result<Vec<String>, DemoError> {
     Ok(device

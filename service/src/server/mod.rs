@@ -261,6 +261,7 @@ fn api_parts(
         uploads,
         metrics: Arc::clone(metrics),
         events: RecentEvents::default(),
+        serves_mirror: config.serves_mirror,
         base_path: config.base_path.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         limits: ApiLimits {

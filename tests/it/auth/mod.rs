@@ -7,6 +7,6 @@ mod forged;
 mod isolation;
 mod issuer;
 mod key_endpoint;
-mod pocketbase;
+pub(crate) mod pocketbase;
 mod rotation;
 mod service;

@@ -32,7 +32,7 @@ write_rules:
 ";
 
 /// A PocketBase with an empty collection `users`, ended when dropped.
-struct PocketBase {
+pub(crate) struct PocketBase {
     binary: PathBuf,
     folder: TempDir,
     port: u16,
@@ -47,7 +47,7 @@ impl Drop for PocketBase {
 }
 
 impl PocketBase {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // A second call would find the provider installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let service = service_binary();
@@ -80,7 +80,7 @@ impl PocketBase {
         eventually(true, alive).await;
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
@@ -93,8 +93,21 @@ impl PocketBase {
         body
     }
 
+    /// From now on tokens of users live so long.
+    pub(crate) async fn shorten_tokens(&self, life: Duration) {
+        let root = json!({ "identity": "root@example.com", "password": "root-secret-1" });
+        let url = format!("{}/api/collections/_superusers/auth-with-password", self.url());
+        let answer = self.http.post(url).json(&root).send().await.expect("PocketBase answers");
+        let answer: Value = answer.json().await.expect("JSON");
+        let change = json!({ "authToken": { "duration": life.as_secs() } });
+        let request = self.http.patch(format!("{}/api/collections/users", self.url())).json(&change);
+        let request = request.header("authorization", answer["token"].as_str().expect("a token"));
+        let answer = request.send().await.expect("PocketBase answers");
+        assert!(answer.status().is_success(), "{:?}", answer.text().await);
+    }
+
     /// Signs up, then in: id and token.
-    async fn sign_up(&self, name: &str) -> (String, String) {
+    pub(crate) async fn sign_up(&self, name: &str) -> (String, String) {
         let (email, password) = (format!("{name}@example.com"), password(name));
         let user = json!({ "email": email, "password": password, "passwordConfirm": password });
         let record = self.call(reqwest::Method::POST, "records", "", user).await;
@@ -121,13 +134,19 @@ fn serve(binary: &PathBuf, folder: &TempDir, port: u16) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("PocketBase runs")
 }
 
-fn password(name: &str) -> String {
+pub(crate) fn password(name: &str) -> String {
     format!("{name}-secret-1")
 }
 
 /// A service that takes tokens of this PocketBase besides its own.
 async fn service(pocketbase: &PocketBase) -> TestService {
     let mut service = TestService::start(SCHEMA, RULES).await;
+    take_tokens_of(&mut service, pocketbase).await;
+    service
+}
+
+/// From now on the service takes tokens of this PocketBase besides its own.
+pub(crate) async fn take_tokens_of(service: &mut TestService, pocketbase: &PocketBase) {
     let text = std::fs::read_to_string(&service.config).expect("readable");
     let preset = format!(
         "client_auth:\n  preset: {{ pocketbase: {{ url: '{}', collection: users, cache_seconds: {} }} }}\n",
@@ -137,7 +156,6 @@ async fn service(pocketbase: &PocketBase) -> TestService {
     std::fs::write(&service.config, text.replace("client_auth:\n", &preset)).expect("writable");
     service.reconfigure("").await;
     service.wait_until_ready().await;
-    service
 }
 
 /// Uploads a note; the status, and the code where it is refused.

@@ -25,7 +25,8 @@ pub fn document() -> Value {
         let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         path[endpoint.method.name()] = operation(endpoint);
     }
-    let components: Value = serde_json::from_str(COMPONENTS).expect("a constant in JSON");
+    let mut components: Value = serde_json::from_str(COMPONENTS).expect("a constant in JSON");
+    components["parameters"]["build"]["example"] = super::pages::MIRROR_BUILD.into();
     json!({
         "openapi": VERSION,
         "info": {

@@ -4,6 +4,7 @@
 
 mod bench_source;
 mod client;
+mod client_apply;
 mod large;
 mod null_store;
 mod paths;
@@ -75,6 +76,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     if arguments.next_if(|argument| argument == "uploads").is_some() {
         return uploads::measure(arguments.next().map_or(Ok(uploads::SECONDS), |text| text.parse())?).await;
+    }
+    if arguments.next_if(|argument| argument == "client").is_some() {
+        let row_count = arguments.next().map_or(Ok(client_apply::ROW_COUNT), |text| text.parse())?;
+        print_header()?;
+        return client_apply::measure(row_count, print_figure).await;
     }
     let only_snapshot = arguments.next_if(|argument| argument == "snapshot").is_some();
     let only_replication = only_snapshot || arguments.next_if(|argument| argument == "replication").is_some();

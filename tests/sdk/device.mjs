@@ -9,8 +9,8 @@ import { LineStream } from './line-stream.mjs';
 // say what the device saw before.
 function schemaOf({ column, Schema, Table }, tables) {
   const mapValues = (object, to) => Object.fromEntries(Object.entries(object).map(([key, value]) => [key, to(value)]));
-  const tableOf = ({ $trackPrevious: trackPrevious = false, ...types }) =>
-    new Table(mapValues(types, (type) => column[type]), { trackPrevious });
+  const tableOf = ({ $trackPrevious: trackPrevious = false, $localOnly: localOnly = false, ...types }) =>
+    new Table(mapValues(types, (type) => column[type]), { trackPrevious, localOnly });
   return new Schema(mapValues(tables, tableOf));
 }
 

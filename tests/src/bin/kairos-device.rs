@@ -121,6 +121,7 @@ fn schema(tables: &Value) -> Schema {
             Some("integer") => table.integer(column),
             Some("real") => table.real(column),
             Some(_) => table.text(column),
+            None if column == "$localOnly" => table.local_only(),
             None => table.track_previous(),
         })
     };

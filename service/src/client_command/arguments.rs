@@ -84,7 +84,7 @@ pub(crate) struct SigningArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "secret")]
     secret_file: Option<PathBuf>,
     /// `kid` of the key, if it has one.
-    #[arg(long)]
+    #[arg(long, requires = "sub")]
     kid: Option<String>,
     /// Audience of the tokens: one of `client_auth.audience`.
     #[arg(long, default_value = "kairos")]

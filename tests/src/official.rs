@@ -192,9 +192,7 @@ impl OfficialClient {
     /// # Panics
     /// As [`Self::call`].
     pub async fn texts(&self, sql: &str) -> BTreeSet<String> {
-        let first = |row: Value| row.as_object().and_then(|row| row.values().next().cloned());
-        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        self.query(sql).await.into_iter().filter_map(first).map(text).collect()
+        only_column(self.query(sql).await)
     }
 
     /// Waits until the device holds what Postgres says: `in_source` and `on_device` give one column of text each.
@@ -209,13 +207,32 @@ impl OfficialClient {
         on_device: &str,
     ) {
         let difference = async || {
-            let expected = texts(&service.sql, in_source, parameters).await;
             let held = self.texts(on_device).await;
-            let difference = expected.symmetric_difference(&held).take(20).cloned();
-            (self.sdk.name, difference.collect::<Vec<_>>())
+            (self.sdk.name, differences(service, in_source, parameters, &held).await)
         };
         eventually((self.sdk.name, Vec::new()), difference).await;
     }
+}
+
+/// The only column of rows that a device gave, as text.
+pub(crate) fn only_column(rows: Vec<Value>) -> BTreeSet<String> {
+    let first = |row: Value| row.as_object().and_then(|row| row.values().next().cloned());
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    rows.into_iter().filter_map(first).map(text).collect()
+}
+
+/// Some of what the source has by this query and the device does not, or the other way round.
+///
+/// # Panics
+/// When the SQL is not valid.
+pub(crate) async fn differences(
+    service: &TestService,
+    in_source: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    on_device: &BTreeSet<String>,
+) -> Vec<String> {
+    let expected = texts(&service.sql, in_source, parameters).await;
+    expected.symmetric_difference(on_device).take(20).cloned().collect()
 }
 
 /// The only column of a query on Postgres.

@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::{
     driver::Driver,
-    official::texts,
+    official::{differences, only_column},
     service::{TestService, eventually},
 };
 
@@ -131,9 +131,7 @@ impl WebClient {
     pub async fn texts(&self, sql: &str) -> BTreeSet<String> {
         let answer = self.call(json!({"do": "query", "sql": sql})).await;
         let Value::Array(rows) = answer else { panic!("a query gives rows, not {answer}") };
-        let first = |row: Value| row.as_object().and_then(|row| row.values().next().cloned());
-        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        rows.into_iter().filter_map(first).map(text).collect()
+        only_column(rows)
     }
 
     /// A field of the status now.
@@ -161,9 +159,8 @@ impl WebClient {
         on_device: &str,
     ) {
         let difference = async || {
-            let expected = texts(&service.sql, in_source, parameters).await;
             let held = self.texts(on_device).await;
-            expected.symmetric_difference(&held).take(20).cloned().collect::<Vec<_>>()
+            differences(service, in_source, parameters, &held).await
         };
         eventually(Vec::new(), difference).await;
     }

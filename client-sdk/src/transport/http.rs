@@ -19,6 +19,8 @@ use super::{LineStream, Refusal, Transport, TransportError, frames::Frames};
 use crate::connector::Credentials;
 
 /// What names BSON in a content type.
+/// Below the ten seconds that the service keeps a connection on which nothing is asked.
+const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(8);
 const BSON: &str = "application/vnd.powersync.bson-stream";
 
 /// How lines are written on a stream. A service that has only the other one sends that.
@@ -99,6 +101,8 @@ impl HttpTransport {
         let client = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.silence_timeout)
+            // A connection on which the service is about to hang up would lose the next request.
+            .pool_idle_timeout(IDLE_CONNECTION_MAX)
             .zstd(options.compression == Compression::Zstd)
             .gzip(options.compression != Compression::None)
             .user_agent(concat!("kairos-client/", env!("CARGO_PKG_VERSION")))

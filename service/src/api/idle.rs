@@ -17,30 +17,40 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use tokio::{sync::watch, time::timeout};
 
-/// Requests that are under way on one connection.
+/// The requests of one connection.
 #[derive(Clone)]
-pub(super) struct Requests(watch::Sender<usize>);
+pub(super) struct Requests(watch::Sender<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    begun: u64,
+    under_way: usize,
+}
 
 /// A request that is under way until this is dropped.
-pub(super) struct UnderWay(watch::Sender<usize>);
+pub(super) struct UnderWay(watch::Sender<Counts>);
 
 impl Requests {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(0))
+        Self(watch::Sender::new(Counts::default()))
     }
 
     /// A request has begun.
     pub(super) fn begin(&self) -> UnderWay {
-        self.0.send_modify(|count| *count += 1);
+        self.0.send_modify(|counts| {
+            counts.begun += 1;
+            counts.under_way += 1;
+        });
         UnderWay(self.0.clone())
     }
 
     /// Completes once no request has been under way for so long.
     pub(super) async fn idle_for(&self, duration: Duration) {
-        let mut count = self.0.subscribe();
+        let mut counts = self.0.subscribe();
         // The sender lives as long as `self`.
-        while count.wait_for(|count| *count == 0).await.is_ok() {
-            if timeout(duration, count.wait_for(|count| *count > 0)).await.is_err() {
+        while let Ok(begun) = counts.wait_for(|counts| counts.under_way == 0).await.map(|counts| counts.begun) {
+            // A request that is answered at once is under way between two looks, so that only its number tells of it.
+            if timeout(duration, counts.wait_for(|counts| counts.begun != begun)).await.is_err() {
                 return;
             }
         }
@@ -49,7 +59,7 @@ impl Requests {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.0.send_modify(|counts| counts.under_way -= 1);
     }
 }
 
@@ -101,5 +111,16 @@ mod tests {
         assert!(!idle.is_finished(), "the answer is still being sent");
         drop(response);
         timeout(Duration::from_mins(1), idle).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_answered_at_once_keep_a_connection() {
+        let (requests, limit) = (Requests::new(), Duration::from_millis(600));
+        let mut idle = std::pin::pin!(requests.idle_for(limit));
+        for _ in 0..15 {
+            assert!(timeout(limit / 10, &mut idle).await.is_err(), "something was asked a moment ago");
+            drop(requests.begin());
+        }
+        timeout(Duration::from_mins(1), idle).await.unwrap();
     }
 }

@@ -43,7 +43,12 @@ impl ServiceProcess {
     pub async fn start_with(binary: &Path, config: &Path, port: u16, environment: &[(&str, &str)]) -> io::Result<Self> {
         let log = config.with_extension("log");
         // First what may fail, so that no process is left behind.
-        let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
+        let http = reqwest::Client::builder()
+            .timeout(ANSWER_TIMEOUT)
+            // The service closes a connection after ten seconds, perhaps while a request is on its way to it.
+            .pool_idle_timeout(ANSWER_TIMEOUT)
+            .build()
+            .map_err(io::Error::other)?;
         let child = spawn(binary, config, &log, environment)?;
         let mut process = Self {
             binary: binary.to_path_buf(),

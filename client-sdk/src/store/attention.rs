@@ -13,6 +13,7 @@ use super::{
     StoreError,
     crud::{object, op, time},
     rows::TableRows,
+    staging,
 };
 
 /// A local write the service did not take. The row goes back to what the service has.
@@ -107,6 +108,7 @@ fn write_again(tx: &Connection, write: &RejectedWrite, op: CrudOp, columns: Opti
     let rows = TableRows::of(tx, &write.table)?;
     let rows = rows.ok_or_else(|| StoreError::TableGone { table: write.table.clone() })?;
     let columns = columns.unwrap_or_default();
+    staging::take_out(tx, &write.table, &write.row_id)?;
     let is_there = rows.has(&write.row_id)?;
     let (op, columns) = match op {
         CrudOp::Delete => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kairos_sync_protocol::{Checksum, OpId};
 use rusqlite::{Connection, Row};
 
-use super::{StoreError, oplog::unsigned, views};
+use super::{StoreError, oplog::unsigned, staging, views};
 
 /// A bucket the database has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +61,9 @@ pub(crate) fn tables(connection: &Connection) -> Result<Vec<LocalTable>, StoreEr
     let installed: BTreeMap<String, bool> = views::installed(connection)?.into_iter().collect();
     let mut columns = connection.prepare_cached("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let table = |name: String| {
-        let count = format!(
-            "SELECT count(*) FROM {}",
-            views::rows_table(&name, installed.get(&name).copied().unwrap_or_default())
-        );
+        let is_raw = installed.get(&name).copied().unwrap_or_default();
+        let shown = if is_raw || !staging::is_staged(connection, &name)? { "" } else { " WHERE NOT staged" };
+        let count = format!("SELECT count(*) FROM {}{shown}", views::rows_table(&name, is_raw));
         let rows = connection.query_row(&count, [], |row| unsigned(row, 0))?;
         let columns = columns.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(LocalTable { name, columns, rows })

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::StoreError;
+use super::{StoreError, views};
 
 /// Released migrations are never edited, only followed by new ones.
 const MIGRATIONS: &[(u32, &str)] = &[
@@ -10,7 +10,11 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (2, include_str!("migrations/0002_verification.sql")),
     (3, include_str!("migrations/0003_app_side.sql")),
     (4, include_str!("migrations/0004_raw_tables_and_first_sync.sql")),
+    (5, include_str!("migrations/0005_staging.sql")),
 ];
+
+/// The version since which the tables of rows have a column for it. They are not in the migrations, as the app names them.
+const STAGED_SINCE: u32 = 5;
 
 /// Marks a database as ours (`KAIR`), so that another app's file is not taken for one.
 const APPLICATION_ID: i32 = 0x4B41_4952;
@@ -22,6 +26,9 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), StoreError> {
     let version = if is_empty { 0 } else { version(&tx)? };
     for (_, sql) in MIGRATIONS.iter().filter(|(number, _)| *number > version) {
         tx.execute_batch(sql)?;
+    }
+    if (1..STAGED_SINCE).contains(&version) {
+        views::add_staged_column(&tx)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", known())?;

@@ -10,7 +10,9 @@
 //! - A checkpoint whose checksums do not match is never published.
 //! - Nothing is published over local writes which are queued or whose write checkpoint was not seen yet; priority 0 is,
 //!   but leaves the rows alone that were written locally.
-//! - A publish is one transaction; the operation with the highest id over all buckets decides what a row is.
+//! - A publish is one transaction, and short also after a first sync ([`staging`]); a download lets the app's writes pass
+//!   ([`writer`]).
+//! - The operation with the highest id over all buckets decides what a row is.
 //! - A local write is on disk (synced) before its call returns. Downloads are not synced: what a power cut takes is
 //!   downloaded again.
 //!
@@ -30,11 +32,13 @@ mod publish;
 mod query_tables;
 mod raw;
 mod rows;
+mod staging;
 pub(crate) mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod views;
+mod writer;
 
 use std::{
     collections::BTreeSet,
@@ -43,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+use kairos_sync_protocol::operation::Operation;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use self::{
@@ -58,15 +63,17 @@ pub(crate) use self::{
     publish::Outcome,
     verify::{repair, verify},
 };
-use self::{functions::WriteContext, raw::RawNames};
+use self::{functions::WriteContext, raw::RawNames, staging::Staging, writer::Writer};
 use crate::{
     changes::TableChanges,
-    core::{BucketState, StoreStep},
+    core::{BucketState, Completion, StoreStep},
     schema::{Schema, SchemaError},
 };
 
 /// How long to wait for another process that uses the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Operations between two looks at whether somebody wants to write: about a millisecond's.
+const OPERATIONS_PER_PIECE: usize = 128;
 /// Prepared statements kept per connection: a few per table, and the app's own.
 const STATEMENTS_MAX: usize = 256;
 
@@ -154,14 +161,15 @@ impl StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    /// A mutex, not a channel: whoever waits is on a blocking thread anyway.
-    writer: Arc<Mutex<Connection>>,
+    writer: Arc<Writer>,
     reader: Arc<Mutex<Connection>>,
     context: Arc<WriteContext>,
     schema: Arc<Schema>,
     /// As of the last commit: replaced while the writer is still locked, so it never goes back.
     local: Arc<Mutex<LocalState>>,
     changes: TableChanges,
+    /// So many operations at once are worth a view made anew; see [`staging`].
+    stages_from: usize,
 }
 
 /// How durable a transaction must be when its call returns.
@@ -211,12 +219,13 @@ impl Store {
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self {
             path: path.to_path_buf(),
-            writer: Arc::new(Mutex::new(writer)),
+            writer: Arc::new(Writer::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             context,
             schema: Arc::new(schema),
             local: Arc::new(Mutex::new(local)),
             changes: TableChanges::default(),
+            stages_from: staging::OPERATIONS_MIN,
         })
     }
 
@@ -278,21 +287,47 @@ impl Store {
         self.transact(Durability::Synced, Author::Sync, work).await
     }
 
-    /// Performs steps of the sync in one transaction, and says what became of a completion among them.
+    /// Performs steps of the sync, and says what became of a completion among them. Whenever somebody wants to write, a
+    /// transaction ends; what it has done is fit to be continued from after a crash.
     pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
-        let schema = Arc::clone(&self.schema);
-        self.transact(Durability::Written, Author::Sync, move |tx| {
-            let mut outcome = None;
-            for step in &steps {
-                match step {
-                    StoreStep::DeleteBuckets(names) => oplog::delete_buckets(tx, names)?,
-                    StoreStep::ApplyData(data) => oplog::apply(tx, data)?,
-                    StoreStep::Complete(completion) => outcome = Some(publish::complete(tx, completion, &schema)?),
-                }
+        let (writer, schema) = (Arc::clone(&self.writer), Arc::clone(&self.schema));
+        let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
+        let stages_from = self.stages_from;
+        let (outcome, changed) = blocking(move || {
+            let mut pieces = steps.iter().flat_map(pieces).peekable();
+            let (mut outcome, mut changed) = (None, BTreeSet::new());
+            while pieces.peek().is_some() {
+                let mut connection = writer.lock_after_others();
+                let mode = (Durability::Written, Author::Sync);
+                let (completed, state) = transact(&mut connection, &context, mode, |tx| {
+                    for piece in pieces.by_ref() {
+                        match piece {
+                            Piece::Delete(names) => oplog::delete_buckets(tx, names)?,
+                            Piece::Apply(bucket, operations) => {
+                                let staging = Staging::new(tx, &schema, operations.len() >= stages_from);
+                                oplog::apply(tx, bucket, operations, staging)?;
+                                context.take_changed_tables(); // nobody sees what was staged
+                            }
+                            Piece::Complete(completion) => return publish::complete(tx, completion, &schema).map(Some),
+                        }
+                        if writer.is_wanted() {
+                            break;
+                        }
+                    }
+                    Ok::<_, StoreError>(None)
+                })?;
+                *lock(&local) = state;
+                changed.append(&mut context.take_changed_tables());
+                outcome = completed.or(outcome);
             }
-            Ok(outcome)
+            if let Some(Outcome::Published(rows)) = &outcome {
+                changed.extend(rows.keys().cloned());
+            }
+            Ok::<_, StoreError>((outcome, changed))
         })
-        .await
+        .await?;
+        self.changes.announce(changed);
+        Ok(outcome)
     }
 
     /// The buckets and positions for the next request.
@@ -313,7 +348,7 @@ impl Store {
         let writer = Arc::clone(&self.writer);
         let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
         let (result, changed) = blocking(move || {
-            let mut connection = lock(&writer);
+            let mut connection = writer.lock();
             let (result, state) = transact(&mut connection, &context, (durability, author), work)?;
             *lock(&local) = state;
             Ok::<_, E>((result, context.take_changed_tables()))
@@ -321,6 +356,23 @@ impl Store {
         .await?;
         self.changes.announce(changed);
         Ok(result)
+    }
+}
+
+/// Part of a step, short enough for others to wait for its end.
+enum Piece<'steps> {
+    Delete(&'steps [String]),
+    Apply(&'steps str, &'steps [Operation]),
+    Complete(&'steps Completion),
+}
+
+fn pieces(step: &StoreStep) -> Box<dyn Iterator<Item = Piece<'_>> + '_> {
+    match step {
+        StoreStep::DeleteBuckets(names) => Box::new(std::iter::once(Piece::Delete(names))),
+        StoreStep::Complete(completion) => Box::new(std::iter::once(Piece::Complete(completion))),
+        StoreStep::ApplyData(line) => {
+            Box::new(line.data.chunks(OPERATIONS_PER_PIECE).map(|part| Piece::Apply(&line.bucket, part)))
+        }
     }
 }
 

@@ -2,12 +2,11 @@
 
 use kairos_sync_protocol::{
     Checksum, OpId,
-    line::BucketData,
     operation::{OpKind, Operation},
 };
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
-use super::StoreError;
+use super::{StoreError, staging::Staging};
 use crate::core::BucketState;
 
 const PUT: &str = "INSERT INTO kairos_oplog (bucket, op_id, row_type, row_id, subkey, data, checksum)
@@ -17,7 +16,8 @@ const REPLACED: &str = "DELETE FROM kairos_oplog
     RETURNING checksum";
 const REMOVE: &str = "DELETE FROM kairos_oplog
     WHERE row_id = ?3 AND row_type = ?4 AND subkey = ?5 AND bucket = ?1 AND op_id < ?2 RETURNING checksum";
-const TOUCH: &str = "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) VALUES (?1, ?2)";
+/// Has the next whole checkpoint look at a row again.
+pub(super) const TOUCH: &str = "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) VALUES (?1, ?2)";
 
 /// An id as SQLite stores it. Ids fit a signed integer by construction.
 pub(super) const fn sql_id(id: u64) -> i64 {
@@ -43,13 +43,18 @@ pub(super) fn bucket_states(connection: &Connection) -> Result<Vec<BucketState>,
     Ok(states.collect::<Result<_, _>>()?)
 }
 
-/// Keeps the operations of one line. Nothing becomes visible.
-pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), StoreError> {
-    let Some(last) = line.data.last() else { return Ok(()) };
-    let (bucket, mut sums) = bucket(connection, &line.bucket)?;
+/// Keeps operations of a bucket, in the order in which they came. Nothing becomes visible.
+pub(super) fn apply(
+    connection: &Connection,
+    name: &str,
+    operations: &[Operation],
+    mut staging: Staging<'_>,
+) -> Result<(), StoreError> {
+    let Some(last) = operations.last() else { return Ok(()) };
+    let (bucket, mut sums) = bucket(connection, name)?;
     let mut insert = connection.prepare_cached(PUT)?;
     let mut touch = connection.prepare_cached(TOUCH)?;
-    for operation in &line.data {
+    for operation in operations {
         match operation.op {
             OpKind::Clear => {
                 clear(connection, bucket)?;
@@ -57,7 +62,12 @@ pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), St
                 sums.retired += operation.checksum;
             }
             OpKind::Move => sums.retired += operation.checksum,
-            OpKind::Put => sums.retired += put(connection, &mut insert, bucket, operation)?,
+            OpKind::Put => {
+                let replaced = put(connection, &mut insert, bucket, operation)?;
+                let (row_type, row_id, _) = key(operation);
+                staging.put(row_type, row_id, data(operation), replaced.is_none())?;
+                sums.retired += replaced.unwrap_or_default();
+            }
             OpKind::Remove => {
                 sums.retired += operation.checksum;
                 if let Some(removed) = take(connection, REMOVE, bucket, operation)? {
@@ -72,36 +82,36 @@ pub(super) fn apply(connection: &Connection, line: &BucketData) -> Result<(), St
     connection
         .prepare_cached(
             "UPDATE kairos_bucket SET last_op_id = ?2, checksum = ?3, retired_checksum = ?4,
-             count_since_last = count_since_last + ?5 WHERE id = ?1",
+             count_since_last = count_since_last + ?5, has_unstaged = has_unstaged OR ?6 WHERE id = ?1",
         )?
         .execute(params![
             bucket,
             sql_id(last.op_id.get()),
             sums.received.bits(),
             sums.retired.bits(),
-            sql_id(line.data.len() as u64)
+            sql_id(operations.len() as u64),
+            staging.finish()?
         ])?;
     Ok(())
 }
 
-/// Stores a PUT; returns the checksums of what it replaced. Most PUTs replace nothing, so that is looked for only where
+/// Stores a PUT; returns the checksums of what it replaced, if anything. Most PUTs replace nothing, so that is looked for only where
 /// the insert finds something in its place.
 fn put(
     connection: &Connection,
     insert: &mut Statement<'_>,
     bucket: i64,
     operation: &Operation,
-) -> Result<Checksum, StoreError> {
+) -> Result<Option<Checksum>, StoreError> {
     let (row_type, row_id, subkey) = key(operation);
     let (op_id, checksum) = (sql_id(operation.op_id.get()), operation.checksum.bits());
-    let data = operation.data.as_deref().unwrap_or_default();
-    let values = params![bucket, op_id, row_type, row_id, subkey, data, checksum];
+    let values = params![bucket, op_id, row_type, row_id, subkey, data(operation), checksum];
     if insert.execute(values)? > 0 {
-        return Ok(Checksum::ZERO);
+        return Ok(None);
     }
-    let replaced = take(connection, REPLACED, bucket, operation)?.unwrap_or_default();
+    let replaced = take(connection, REPLACED, bucket, operation)?;
     insert.execute(values)?;
-    Ok(replaced)
+    Ok(Some(replaced.unwrap_or_default()))
 }
 
 /// Runs a DELETE of operations with the place of this one; returns the sum of their checksums, if there are any.
@@ -138,7 +148,7 @@ pub(super) fn delete_buckets(connection: &Connection, names: &[String]) -> Resul
 fn clear(connection: &Connection, bucket: i64) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO kairos_touched_row SELECT row_type, row_id FROM kairos_oplog WHERE bucket = ?1",
+            "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT row_type, row_id FROM kairos_oplog WHERE bucket = ?1",
         )?
         .execute([bucket])?;
     connection.prepare_cached("DELETE FROM kairos_oplog WHERE bucket = ?1")?.execute([bucket])?;
@@ -164,6 +174,10 @@ fn bucket(connection: &Connection, name: &str) -> Result<(i64, Sums), StoreError
             let sum = |column| row.get(column).map(Checksum::from_bits);
             Ok((row.get(0)?, Sums { received: sum(1)?, retired: sum(2)? }))
         })?)
+}
+
+fn data(operation: &Operation) -> &str {
+    operation.data.as_deref().unwrap_or_default()
 }
 
 /// What identifies a row within its bucket. The machine has checked that table and id are there.

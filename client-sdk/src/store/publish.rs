@@ -12,7 +12,7 @@ use super::{
     StoreError, crud,
     learn::{self, Columns},
     oplog::{delete_buckets, sql_id, unsigned},
-    raw, views,
+    raw, staging, views,
 };
 use crate::{
     core::{Completion, Scope, Target},
@@ -40,16 +40,19 @@ pub struct RowChanges {
 }
 
 /// Operations of complete buckets that the app does not see yet and that decide what their row is: no operation with a
-/// higher id is visible or complete. `?1` is the largest priority number in scope; `?2` spares rows written locally.
+/// higher id is visible or complete. `?1` is the largest priority number in scope; `?2` spares rows written locally; `?3` is
+/// true for a part of a checkpoint, which cannot show all that was staged, and therefore brings staged rows itself.
 const NEW_ROWS: &str = "SELECT o.row_type, o.row_id, o.data
     FROM kairos_bucket b CROSS JOIN kairos_oplog o ON o.bucket = b.id AND o.op_id > b.last_applied_op_id
     WHERE b.priority <= ?1
+      AND (?3 OR (b.has_unstaged
+        AND o.row_type NOT IN (SELECT name FROM kairos_table WHERE staged_rows IS NOT NULL)))
       AND NOT EXISTS (
         SELECT 1 FROM kairos_oplog p CROSS JOIN kairos_bucket q ON q.id = p.bucket
         WHERE p.row_id = o.row_id AND p.row_type = o.row_type AND p.op_id > o.op_id
           AND (q.priority <= ?1 OR p.op_id <= q.last_applied_op_id))
       AND NOT (?2 AND EXISTS (
-        SELECT 1 FROM kairos_touched_row t WHERE t.row_type = o.row_type AND t.row_id = o.row_id))";
+        SELECT 1 FROM kairos_touched_row t WHERE t.row_type = o.row_type AND t.row_id = o.row_id AND t.is_local))";
 
 /// Rows written locally or removed from a bucket, with what the service has of them now.
 const TOUCHED_ROWS: &str = "SELECT t.row_type, t.row_id, (
@@ -91,6 +94,7 @@ pub(super) fn complete(tx: &Connection, completion: &Completion, schema: &Schema
     // After a part only: what the service has of a touched row may be in a bucket that is not complete.
     if *scope == Scope::Full {
         publish_touched_rows(tx, &mut tables)?;
+        tables.show_staged()?;
         note_announced(tx, &buckets, target)?;
         crud::open_gate(tx)?;
         tx.execute("INSERT OR REPLACE INTO kairos_kv (key, value) VALUES ('last_synced_at', unixepoch())", [])?;
@@ -147,7 +151,7 @@ fn note_announced(tx: &Connection, buckets: &HashMap<String, Bucket>, target: &T
 
 fn mark_applied(tx: &Connection, scope: Scope) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "UPDATE kairos_bucket SET last_applied_op_id = last_op_id
+        "UPDATE kairos_bucket SET last_applied_op_id = last_op_id, has_unstaged = 0
          WHERE priority <= ?1 AND last_applied_op_id <> last_op_id",
     )?
     .execute([largest_priority(scope)])?;
@@ -156,7 +160,8 @@ fn mark_applied(tx: &Connection, scope: Scope) -> Result<(), StoreError> {
 
 fn publish_new_rows(tx: &Connection, scope: Scope, tables: &mut Tables<'_>) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(NEW_ROWS)?;
-    let mut rows = statement.query(params![largest_priority(scope), scope.ignores_local_writes()])?;
+    let is_part = scope != Scope::Full;
+    let mut rows = statement.query(params![largest_priority(scope), scope.ignores_local_writes(), is_part])?;
     while let Some(row) = rows.next()? {
         let row_type = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         tables.put(row_type, row.get_ref(1)?, row.get_ref(2)?)?;
@@ -197,6 +202,24 @@ struct Table<'tx> {
     changes: RowChanges,
     /// Only where tables are learned.
     columns: Option<Columns>,
+    /// Only where rows are staged.
+    staged: Option<Staged<'tx>>,
+}
+
+/// Rows that are in the table, but not visible.
+struct Staged<'tx> {
+    take_out: Statement<'tx>,
+    taken_count: u64,
+}
+
+impl Table<'_> {
+    /// What the row is was decided just now, whether it is staged or not.
+    fn take_out(&mut self, id: ValueRef<'_>) -> Result<(), StoreError> {
+        if let Some(staged) = &mut self.staged {
+            staged.taken_count += staged.take_out.execute([ToSqlOutput::Borrowed(id)])? as u64;
+        }
+        Ok(())
+    }
 }
 
 /// What writes the rows of a table.
@@ -231,18 +254,42 @@ impl<'tx> Tables<'tx> {
         if let Some(columns) = &mut table.columns {
             columns.see(data.as_str().map_err(rusqlite::Error::from)?);
         }
+        table.take_out(id)?;
         table.changes.written += table.rows.put(id, data)? as u64;
         Ok(())
     }
 
     fn delete(&mut self, name: &str, id: ValueRef<'_>) -> Result<(), StoreError> {
         let Some(table) = self.table(name)? else { return Ok(()) };
+        table.take_out(id)?;
         table.changes.deleted += table.rows.delete(id)? as u64;
         Ok(())
     }
 
+    /// Shows what was staged.
+    fn show_staged(&mut self) -> Result<(), StoreError> {
+        self.note_taken()?;
+        for (name, row_count) in staging::show(self.tx, self.schema)? {
+            if let Some(table) = self.table(&name)? {
+                table.staged = None;
+                table.changes.written += row_count;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_taken(&mut self) -> Result<(), StoreError> {
+        for (name, table) in &mut self.by_name {
+            if let Some(staged) = table.as_mut().and_then(|table| table.staged.as_mut()) {
+                staging::note_taken(self.tx, name, std::mem::take(&mut staged.taken_count))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Shows what was learned; says what changed.
-    fn finish(self) -> Result<BTreeMap<String, RowChanges>, StoreError> {
+    fn finish(mut self) -> Result<BTreeMap<String, RowChanges>, StoreError> {
+        self.note_taken()?;
         let mut changes = BTreeMap::new();
         for (name, table) in self.by_name.into_iter().filter_map(|(name, table)| Some((name, table?))) {
             if let Some(columns) = &table.columns {
@@ -268,7 +315,7 @@ impl<'tx> Tables<'tx> {
     fn prepare(&self, name: &str) -> Result<Table<'tx>, StoreError> {
         if let Some((table, raw)) = raw::declared(self.schema, name) {
             let rows = Rows::Raw(raw::Rows::prepare(self.tx, table, raw)?);
-            return Ok(Table { rows, changes: RowChanges::default(), columns: None });
+            return Ok(Table { rows, changes: RowChanges::default(), columns: None, staged: None });
         }
         let data = views::data_table(name);
         let put = format!(
@@ -278,6 +325,11 @@ impl<'tx> Tables<'tx> {
         let delete = format!("DELETE FROM {data} WHERE id = ?1");
         let columns = if self.schema.is_learned { Some(Columns::load(self.tx, name)?) } else { None };
         let rows = Rows::Json { put: self.tx.prepare(&put)?, delete: self.tx.prepare(&delete)? };
-        Ok(Table { rows, changes: RowChanges::default(), columns })
+        let staged = if staging::is_staged(self.tx, name)? {
+            Some(Staged { take_out: self.tx.prepare(&staging::take_out_sql(name))?, taken_count: 0 })
+        } else {
+            None
+        };
+        Ok(Table { rows, changes: RowChanges::default(), columns, staged })
     }
 }

@@ -72,7 +72,10 @@ pub(crate) fn repair(tx: &Connection) -> Result<Verification, StoreError> {
     delete_buckets(tx, &damaged.collect::<Vec<_>>())?;
     for table in found.tables.iter().filter(|table| table.rows_differing > 0) {
         let rows = differing_rows(&table.name);
-        tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM ({rows})"), [&table.name])?;
+        tx.execute(
+            &format!("INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT ?1, id FROM ({rows})"),
+            [&table.name],
+        )?;
     }
     Ok(found)
 }

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{StoreError, learn, raw};
+use super::{StoreError, learn, raw, staging};
 use crate::schema::{Column, Schema, Table};
 
 /// Where the rows of a table are: `kairos_data__<table>`.
@@ -24,6 +24,7 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
     if schema.is_learned && installed.is_some() {
         return Err(StoreError::Declared);
     }
+    staging::abandon(tx)?;
     let before = names(tx, "SELECT name FROM kairos_table WHERE NOT local_only AND NOT is_raw")?;
     let local_before = names(tx, "SELECT name FROM kairos_table WHERE local_only")?;
     drop_views(tx)?;
@@ -88,7 +89,26 @@ pub(super) fn data_table(table: &str) -> String {
 
 /// Makes the table that has the rows of `table`.
 pub(super) fn data_table_sql(table: &str) -> String {
-    format!("CREATE TABLE IF NOT EXISTS {} (id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL);", data_table(table))
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL, {STAGED});",
+        data_table(table)
+    )
+}
+
+/// Whether the row came before the checkpoint that shows it, which matters until then.
+const STAGED: &str = "staged INTEGER NOT NULL DEFAULT 0";
+
+/// Tables of earlier versions do not have it.
+pub(super) fn add_staged_column(tx: &Connection) -> Result<(), StoreError> {
+    let tables = format!(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, {}) = {}",
+        DATA_PREFIX.len(),
+        literal(DATA_PREFIX)
+    );
+    for table in names(tx, &tables)? {
+        tx.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {STAGED}", identifier(&table)))?;
+    }
+    Ok(())
 }
 
 /// Drops the views, and with them their triggers, and the indexes. The rows stay.
@@ -118,13 +138,16 @@ pub(super) fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreErro
 fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
     touch_operations(tx, table)?;
     let data = data_table(&table.name);
-    tx.execute(&format!("INSERT OR IGNORE INTO kairos_touched_row SELECT ?1, id FROM {data}"), [&table.name])?;
+    tx.execute(
+        &format!("INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT ?1, id FROM {data}"),
+        [&table.name],
+    )?;
     Ok(())
 }
 
 fn touch_operations(tx: &Connection, table: &Table) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT OR IGNORE INTO kairos_touched_row SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
+        "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
         [&table.name],
     )?;
     Ok(())
@@ -146,20 +169,27 @@ fn definition(table: &Table) -> String {
     if let Some(raw) = &table.raw {
         return raw::definition(table, raw);
     }
+    let indexes: String = table.indexes.iter().enumerate().map(|(n, index)| index_sql(table, n, index)).collect();
+    format!("{}\n{indexes}{}", data_table_sql(&table.name), view_sql(table, false))
+}
+
+/// Makes the view anew, over all rows or without those that are staged.
+pub(super) fn replace_view_sql(table: &Table, is_staged: bool) -> String {
+    format!("DROP VIEW {};\n{}", identifier(&table.name), view_sql(table, is_staged))
+}
+
+/// The view with its triggers.
+fn view_sql(table: &Table, is_staged: bool) -> String {
     let name = &table.name;
     let view = identifier(name);
     let data = data_table(name);
     let mut columns = vec!["id".to_owned()];
     columns
         .extend(table.columns.iter().map(|column| format!("{} AS {}", expression(column), identifier(&column.name))));
-    let indexes: String = table.indexes.iter().enumerate().map(|(n, index)| index_sql(table, n, index)).collect();
     let id_must_be_text = id_must_be_text(name);
     let id_must_stay = id_must_stay(name);
-    let made = format!(
-        "{}\nCREATE VIEW {view} AS SELECT {} FROM {data};\n{indexes}",
-        data_table_sql(name),
-        columns.join(", ")
-    );
+    let filter = if is_staged { " WHERE NOT staged" } else { "" };
+    let made = format!("CREATE VIEW {view} AS SELECT {} FROM {data}{filter};\n", columns.join(", "));
     if table.insert_only {
         return made + &insert_only_triggers(table, &id_must_be_text);
     }
@@ -167,7 +197,7 @@ fn definition(table: &Table) -> String {
     format!(
         "{made}CREATE TRIGGER {insert} INSTEAD OF INSERT ON {view} BEGIN
     {id_must_be_text}
-    INSERT INTO {data} (id, data) VALUES (NEW.id, {new_row});
+    {make_room}INSERT INTO {data} (id, data) VALUES (NEW.id, {new_row});
     {queue_put}
 END;
 CREATE TRIGGER {update} INSTEAD OF UPDATE ON {view} BEGIN
@@ -183,10 +213,22 @@ END;
         insert = trigger(name, "INSERT"),
         update = trigger(name, "UPDATE"),
         delete = trigger(name, "DELETE"),
+        make_room = if is_staged { make_room_sql(name) } else { String::new() },
         new_row = row_sql(table, "NEW"),
         queue_put = queue_sql(table, "PUT", "NEW", &row_sql(table, "NEW"), "NULL"),
         queue_patch = queue_sql(table, "PATCH", "NEW", &changes, &old_sql(table)),
         queue_delete = queue_sql(table, "DELETE", "OLD", "NULL", &old_sql(table)),
+    )
+}
+
+/// An app's row takes the place of a staged one, of which the app does not know.
+fn make_room_sql(table: &str) -> String {
+    let (data, name) = (data_table(table), literal(table));
+    format!(
+        "UPDATE kairos_table SET staged_rows = staged_rows - 1
+    WHERE name = {name} AND EXISTS (SELECT 1 FROM {data} WHERE id = NEW.id AND staged);
+    DELETE FROM {data} WHERE id = NEW.id AND staged;
+    "
     )
 }
 

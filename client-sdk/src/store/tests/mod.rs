@@ -8,6 +8,7 @@ mod publishing;
 mod raw_tables;
 mod rejected;
 mod schema_changes;
+mod staging;
 mod verifying;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -93,7 +93,7 @@ async fn whatever_changes_on_disk_is_found_and_named() {
         ("UPDATE kairos_bucket SET announced_checksum = 1 WHERE id = 2", (vec!["b"], vec![])),
         ("UPDATE kairos_data__habits SET data = '{}' WHERE id = 'h1'", (vec![], vec![("habits", 1)])),
         ("DELETE FROM kairos_data__habits WHERE id = 'h5'", (vec![], vec![("habits", 1)])),
-        ("INSERT INTO kairos_data__notes VALUES ('n1', '{}')", (vec![], vec![("notes", 1)])),
+        ("INSERT INTO kairos_data__notes (id, data) VALUES ('n1', '{}')", (vec![], vec![("notes", 1)])),
     ] {
         let (bench, _) = filled().await;
         damage(&bench, sql);
@@ -106,7 +106,7 @@ async fn what_is_repaired_is_downloaded_and_shown_again() {
     let (bench, service) = filled().await;
     damage(&bench, "UPDATE kairos_oplog SET data = replace(data, 'Swim', 'Swam') WHERE row_id = 'h4'");
     damage(&bench, "UPDATE kairos_data__habits SET data = '{}' WHERE id = 'h1'");
-    damage(&bench, "INSERT INTO kairos_data__habits VALUES ('h0', '{}')");
+    damage(&bench, "INSERT INTO kairos_data__habits (id, data) VALUES ('h0', '{}')");
     let found = bench.store.write(|tx| crate::store::repair(tx)).await.unwrap();
     assert_eq!(differing(&found), (vec!["b"], vec![("habits", 3)]));
     let states = bench.store.bucket_states().await.unwrap();
@@ -149,7 +149,12 @@ async fn a_database_of_the_first_version_is_taken_over() {
                  ALTER TABLE kairos_rejected_write DROP COLUMN outcome;
                  ALTER TABLE kairos_rejected_write DROP COLUMN base;
                  ALTER TABLE kairos_rejected_write DROP COLUMN theirs;
-                 ALTER TABLE kairos_table DROP COLUMN is_raw; PRAGMA user_version = 1;",
+                 ALTER TABLE kairos_table DROP COLUMN is_raw;
+                 ALTER TABLE kairos_table DROP COLUMN staged_rows; ALTER TABLE kairos_bucket DROP COLUMN has_unstaged;
+                 DROP TRIGGER kairos_crud_queued; ALTER TABLE kairos_touched_row DROP COLUMN is_local;
+                 CREATE TRIGGER kairos_crud_queued AFTER INSERT ON kairos_crud BEGIN SELECT 1; END;
+                 ALTER TABLE kairos_data__habits DROP COLUMN staged; ALTER TABLE kairos_data__notes DROP COLUMN staged;
+                 ALTER TABLE kairos_data__drafts DROP COLUMN staged; PRAGMA user_version = 1;",
             )
             .unwrap();
     }
@@ -162,4 +167,5 @@ async fn a_database_of_the_first_version_is_taken_over() {
     let next = service.put("b", "h4", "Dive");
     bench.perform([next, service.full()]).await;
     assert!(verify(&bench).is_ok());
+    assert!(bench.habits().await.contains(&"h6|half of the next checkpoint".to_owned()));
 }

@@ -483,6 +483,11 @@ impl Client {
         self.wait_for(|status| status.last_synced_at.is_some()).await;
     }
 
+    /// Waits until everything with this priority number, or a lower one, was visible once, now or in an earlier run.
+    pub async fn wait_for_first_sync_up_to(&self, priority: u8) {
+        self.wait_for(|status| status.first_synced_priority.is_some_and(|synced| synced >= priority)).await;
+    }
+
     /// Waits until every local write is uploaded and came back, and the latest state of the service is visible.
     pub async fn wait_until_synced(&self) {
         self.wait_for(|status| status.state == SyncState::Synced).await;

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kairos_sync_protocol::{line::SyncLine, request::StreamSubscription};
+use kairos_sync_protocol::{
+    line::{SubscriptionReason, SyncLine},
+    request::StreamSubscription,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -18,7 +21,7 @@ use tokio::{
 
 use crate::{
     connector::Credentials,
-    core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine},
+    core::{CloseReason, Completion, Event, Instruction, Scope, StoreStep, SyncMachine, Target},
     engine::{self, Counters, Engine, StreamEnd, SyncError},
     events::SyncEvent,
     network::NetworkKind,
@@ -94,7 +97,7 @@ fn note_end(engine: &Engine, result: &Result<StreamEnd, SyncError>) {
 async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
     let mut template = engine.template.clone();
     template.streams.subscriptions.extend(engine.store.write(|tx| subscriptions::wanted(tx)).await?);
-    let unsynced = template.streams.subscriptions.clone();
+    let unsynced = template.streams.subscriptions.iter().cloned().map(Some).collect();
     let mut network = engine.network.subscribe();
     let mut machine = SyncMachine::new(template);
     if let (NetworkKind::Metered, Some(priority)) = (*network.borrow_and_update(), engine.options.metered_priority_max)
@@ -121,8 +124,8 @@ async fn stream(engine: &Arc<Engine>) -> Result<StreamEnd, SyncError> {
 struct Host<'engine> {
     engine: &'engine Arc<Engine>,
     machine: SyncMachine,
-    /// Those of the request, until their rows are visible.
-    subscriptions: Vec<StreamSubscription>,
+    /// Those of the request, in its order, until their rows are visible.
+    subscriptions: Vec<Option<StreamSubscription>>,
     network: watch::Receiver<NetworkKind>,
     /// For the next transaction.
     steps: Vec<StoreStep>,
@@ -263,7 +266,7 @@ impl Host<'_> {
         Ok(Some(match outcome {
             Outcome::Published(rows) => {
                 if let Some(completion) = completion {
-                    self.note_first_syncs(completion.scope).await?;
+                    self.note_first_syncs(&completion).await?;
                     self.note_published(completion, rows).await;
                 }
                 Event::Published
@@ -273,13 +276,25 @@ impl Host<'_> {
         }))
     }
 
-    /// A whole checkpoint has the rows of all subscriptions.
-    async fn note_first_syncs(&mut self, scope: Scope) -> Result<(), SyncError> {
-        if self.subscriptions.is_empty() || scope != Scope::Full {
+    /// Of the subscriptions whose rows are all visible now.
+    async fn note_first_syncs(&mut self, completion: &Completion) -> Result<(), SyncError> {
+        if self.subscriptions.iter().all(Option::is_none) {
             return Ok(());
         }
-        let synced = std::mem::take(&mut self.subscriptions);
-        if self.engine.store.write(move |tx| subscriptions::note_synced(tx, &synced)).await? {
+        let last = last_priorities(&completion.target);
+        let is_shown = |index| match completion.scope {
+            Scope::Full => true,
+            // One without buckets waits for the whole: until then, the service may name some.
+            scope @ Scope::UpTo(_) => last.get(&index).is_some_and(|priority| scope.includes(*priority)),
+        };
+        let synced: Vec<_> = self
+            .subscriptions
+            .iter_mut()
+            .enumerate()
+            .filter(|(index, _)| is_shown(*index))
+            .filter_map(|(_, subscription)| subscription.take())
+            .collect();
+        if !synced.is_empty() && self.engine.store.write(move |tx| subscriptions::note_synced(tx, &synced)).await? {
             self.engine.first_syncs.send_replace(());
         }
         Ok(())
@@ -304,6 +319,20 @@ impl Host<'_> {
         let (download, current) = (self.machine.download(), self.machine.is_current());
         self.engine.board.note(|facts| (facts.download, facts.current) = (download, current));
     }
+}
+
+/// For each of the request's subscriptions that has buckets: the largest priority number among them.
+fn last_priorities(target: &Target) -> BTreeMap<usize, u8> {
+    let mut last = BTreeMap::new();
+    for bucket in target.buckets.values() {
+        for reason in &bucket.subscriptions {
+            if let SubscriptionReason::Sub(index) = reason {
+                let priority = last.entry(*index).or_insert(bucket.priority);
+                *priority = bucket.priority.max(*priority);
+            }
+        }
+    }
+    last
 }
 
 async fn moment(at: Option<Instant>) {

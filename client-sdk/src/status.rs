@@ -129,6 +129,9 @@ pub struct Status {
     pub download: Option<Download>,
     /// When a whole checkpoint became visible for the last time. `None` before the first sync.
     pub last_synced_at: Option<SystemTime>,
+    /// Everything with this priority number, or a lower one, has been visible at least once. `None` before that is true
+    /// of any, and the largest number once a whole checkpoint was visible.
+    pub first_synced_priority: Option<u8>,
 }
 
 /// What there is between client and service.
@@ -171,6 +174,7 @@ impl Facts {
             progress,
             download: progress.map(|_| self.download.clone()),
             last_synced_at: self.local.last_synced_at,
+            first_synced_priority: self.local.first_synced_priority,
         }
     }
 
@@ -231,7 +235,7 @@ mod tests {
     }
 
     fn with_local(facts: Facts, pending: u64, awaiting: bool) -> SyncState {
-        Facts { local: LocalState { pending, awaiting, last_synced_at: None }, ..facts }.status().state
+        Facts { local: LocalState { pending, awaiting, ..LocalState::default() }, ..facts }.status().state
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) fn clear(tx: &Connection) -> Result<(), StoreError> {
          DELETE FROM kairos_bucket;
          DELETE FROM kairos_touched_row;
          UPDATE kairos_table SET staged_rows = 0 WHERE staged_rows IS NOT NULL;
-         DELETE FROM kairos_kv WHERE key IN ('user', 'last_synced_at');
+         DELETE FROM kairos_kv WHERE key IN ('user', 'last_synced_at', 'first_synced_priority');
          UPDATE kairos_subscription SET is_synced = 0;
          UPDATE kairos_gate SET target = NULL;",
     )?;

@@ -40,14 +40,22 @@ pub(crate) struct LocalState {
     pub(crate) awaiting: bool,
     /// When the app last saw a whole checkpoint for the first time.
     pub(crate) last_synced_at: Option<SystemTime>,
+    /// See [`Status::first_synced_priority`](crate::Status::first_synced_priority).
+    pub(crate) first_synced_priority: Option<u8>,
 }
 
 pub(crate) fn local_state(connection: &Connection) -> Result<LocalState, StoreError> {
     let sql = "SELECT (SELECT count(*) FROM kairos_crud), target IS NOT NULL,
-        (SELECT value FROM kairos_kv WHERE key = 'last_synced_at') FROM kairos_gate";
+        (SELECT value FROM kairos_kv WHERE key = 'last_synced_at'),
+        (SELECT value FROM kairos_kv WHERE key = 'first_synced_priority') FROM kairos_gate";
     Ok(connection.prepare_cached(sql)?.query_row([], |row| {
         let seconds: Option<i64> = row.get(2)?;
-        Ok(LocalState { pending: unsigned(row, 0)?, awaiting: row.get(1)?, last_synced_at: seconds.map(time) })
+        Ok(LocalState {
+            pending: unsigned(row, 0)?,
+            awaiting: row.get(1)?,
+            last_synced_at: seconds.map(time),
+            first_synced_priority: row.get(3)?,
+        })
     })?)
 }
 

@@ -91,6 +91,7 @@ pub(super) fn complete(tx: &Connection, completion: &Completion, schema: &Schema
     let mut tables = Tables::new(tx, schema);
     publish_new_rows(tx, *scope, &mut tables)?;
     mark_applied(tx, *scope)?;
+    note_first_sync(tx, *scope)?;
     // After a part only: what the service has of a touched row may be in a bucket that is not complete.
     if *scope == Scope::Full {
         publish_touched_rows(tx, &mut tables)?;
@@ -180,6 +181,15 @@ fn publish_touched_rows(tx: &Connection, tables: &mut Tables<'_>) -> Result<(), 
         }
     }
     tx.execute("DELETE FROM kairos_touched_row", [])?;
+    Ok(())
+}
+
+fn note_first_sync(tx: &Connection, scope: Scope) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO kairos_kv (key, value) VALUES ('first_synced_priority', ?1)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value < excluded.value",
+    )?
+    .execute([largest_priority(scope)])?;
     Ok(())
 }
 

@@ -61,9 +61,13 @@ async fn subscriptions_have_a_priority_of_their_own(sdk: Sdk) {
     service.run("UPDATE pages SET body = 'Changed' WHERE id IN ('page-1', 'page-2')").await;
     let changed = async || client.texts("SELECT id FROM pages WHERE body = 'Changed'").await;
     eventually(["page-2".to_owned()].into(), changed).await;
+    // So is one that is new: nothing waits for the whole checkpoint.
+    let new = subscribe(&client, "pages", json!({"book": "book-3"}), json!({"priority": 0})).await;
+    assert_eq!(new["hasSynced"], json!(true));
+    assert!(client.texts("SELECT book FROM pages").await.contains("book-3"));
     // The rules let nobody write, so the page comes back.
     client.call(json!({"do": "refuse_uploads", "refuses": false})).await;
-    client.converges(&service, IN_SOURCE, &[&["book-1", "book-2"].as_slice()], ON_DEVICE).await;
+    client.converges(&service, IN_SOURCE, &[&["book-1", "book-2", "book-3"].as_slice()], ON_DEVICE).await;
 }
 
 #[tokio::test]

@@ -171,7 +171,8 @@ impl Device {
             ..ClientOptions::default()
         };
         let client = Client::open_with(path, schema(&command["tables"]), login.clone(), options).await?;
-        *lock(&history.0.priorities) = [client.status().last_synced_at.is_some(); 4];
+        let synced = client.status().first_synced_priority;
+        *lock(&history.0.priorities) = [0, 1, 2, 3].map(|priority| synced >= Some(priority));
         let device = Self { client, login, history, subscriptions: Mutex::default() };
         device.follow_status();
         Ok(device)
@@ -196,8 +197,10 @@ impl Device {
 
     fn status(&self) -> Value {
         let status = self.client.status();
+        let priorities = [0, 1, 2, 3].map(|priority| status.first_synced_priority >= Some(priority));
         json!({ "connected": status.connected, "hasSynced": status.last_synced_at.is_some(), "pending": status.pending,
-            "priorities": *lock(&self.history.0.priorities), "state": status.state.label(),
+            "priorities": priorities,
+            "state": status.state.label(),
             "downloadError": status.problem.map(Problem::message), "uploadError": null })
     }
 

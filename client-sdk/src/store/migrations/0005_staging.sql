@@ -7,6 +7,9 @@ ALTER TABLE kairos_table ADD COLUMN staged_rows INTEGER;
 ALTER TABLE kairos_bucket ADD COLUMN has_unstaged INTEGER NOT NULL DEFAULT 0;
 UPDATE kairos_bucket SET has_unstaged = 1 WHERE last_op_id > last_applied_op_id;
 
+-- Up to which priority a checkpoint has been visible whole, at least once.
+INSERT INTO kairos_kv (key, value) SELECT 'first_synced_priority', 255 FROM kairos_kv WHERE key = 'last_synced_at';
+
 -- The app wrote it; the others were noted by the sync.
 ALTER TABLE kairos_touched_row ADD COLUMN is_local INTEGER NOT NULL DEFAULT 0;
 UPDATE kairos_touched_row SET is_local = 1;

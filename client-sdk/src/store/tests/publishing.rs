@@ -1,6 +1,7 @@
 //! What becomes visible, and when.
 
 use super::*;
+use crate::store::account;
 
 #[tokio::test]
 async fn nothing_is_visible_before_its_checkpoint_is_complete() {
@@ -204,4 +205,21 @@ async fn rows_that_differ_in_their_subkey_are_kept_apart() {
     ];
     bench.perform(steps).await;
     assert_eq!(bench.habits().await, ["h1|one"]);
+}
+
+#[tokio::test]
+async fn what_was_visible_once_is_known_by_priority() {
+    let (bench, mut service) = (Bench::new().await, Service::default());
+    let synced = |bench: &Bench| bench.store.local_state().first_synced_priority;
+    let put = service.put("a", "h1", "Read");
+    bench.perform([put]).await;
+    assert_eq!(synced(&bench), None);
+    for (scope, expected) in [(Scope::UpTo(1), 1), (Scope::UpTo(0), 1), (Scope::UpTo(2), 2), (Scope::Full, u8::MAX)] {
+        bench.perform([service.complete(scope)]).await;
+        assert_eq!(synced(&bench), Some(expected), "after {scope:?}");
+    }
+    let bench = bench.reopen(schema()).await;
+    assert_eq!(synced(&bench), Some(u8::MAX));
+    bench.store.write_as_sync(|tx| account::clear(tx)).await.unwrap();
+    assert_eq!(synced(&bench), None);
 }

@@ -82,11 +82,7 @@ impl Subject {
             Action::Delete { row } => {
                 seen.push(format!("deleted {:?}", write("DELETE FROM habits WHERE id = ?1", row).await.ok()));
             }
-            Action::Upload => {
-                if !self.bench.queue().await.is_empty() {
-                    self.bench.upload(write_checkpoint).await;
-                }
-            }
+            Action::Upload if !self.bench.queue().await.is_empty() => self.bench.upload(write_checkpoint).await,
             Action::Reopen { with_another_column } => {
                 self.bench = self.bench.reopen(if with_another_column { other_schema() } else { schema() }).await;
                 self.bench.store.stages_from = self.stages_from;

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
     StoreError,
@@ -27,12 +27,12 @@ pub(super) struct Staging<'tx> {
     schema: &'tx Schema,
     may_begin: bool,
     /// How many rows were staged, of the tables that are.
-    by_name: HashMap<String, Option<Stage>>,
+    by_name: HashMap<String, Option<Stage<'tx>>>,
     has_unstaged: bool,
 }
 
-struct Stage {
-    insert: String,
+struct Stage<'tx> {
+    insert: CachedStatement<'tx>,
     row_count: u64,
 }
 
@@ -51,7 +51,7 @@ impl<'tx> Staging<'tx> {
         match self.by_name.get_mut(table).and_then(Option::as_mut) {
             None => self.has_unstaged = true,
             Some(stage) => {
-                if is_new && self.tx.prepare_cached(&stage.insert)?.execute([id, data])? > 0 {
+                if is_new && stage.insert.execute([id, data])? > 0 {
                     stage.row_count += 1;
                 } else {
                     self.tx.prepare_cached(TOUCH)?.execute([table, id])?;
@@ -71,7 +71,7 @@ impl<'tx> Staging<'tx> {
         Ok(self.has_unstaged)
     }
 
-    fn stage(&self, name: &str) -> Result<Option<Stage>, StoreError> {
+    fn stage(&self, name: &str) -> Result<Option<Stage<'tx>>, StoreError> {
         // A learned table's view depends on what its rows have.
         let declared = self.schema.tables.iter().find(|table| table.name == name);
         let Some(table) = declared.filter(|table| !table.local_only && table.raw.is_none()) else { return Ok(None) };
@@ -84,7 +84,7 @@ impl<'tx> Staging<'tx> {
             begin(self.tx, table)?;
         }
         let insert = format!("INSERT INTO {data} (id, data, staged) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING");
-        Ok(Some(Stage { insert, row_count: 0 }))
+        Ok(Some(Stage { insert: self.tx.prepare_cached(&insert)?, row_count: 0 }))
     }
 }
 

@@ -154,12 +154,14 @@ async fn a_database_of_the_first_version_is_taken_over() {
                  DROP TRIGGER kairos_crud_queued; ALTER TABLE kairos_touched_row DROP COLUMN is_local;
                  CREATE TRIGGER kairos_crud_queued AFTER INSERT ON kairos_crud BEGIN SELECT 1; END;
                  ALTER TABLE kairos_data__habits DROP COLUMN staged; ALTER TABLE kairos_data__notes DROP COLUMN staged;
-                 ALTER TABLE kairos_data__drafts DROP COLUMN staged; PRAGMA user_version = 1;",
+                 ALTER TABLE kairos_data__drafts DROP COLUMN staged;
+                 DELETE FROM kairos_kv WHERE key = 'first_synced_priority'; PRAGMA user_version = 1;",
             )
             .unwrap();
     }
     assert_eq!(LocalDatabase::open(&old).unwrap_err().code(), "CLIENT-0106");
     let bench = bench.reopen(schema()).await;
+    assert_eq!(bench.store.local_state().first_synced_priority, Some(u8::MAX));
     let found = verify(&bench);
     assert!(found.is_ok(), "{found:?}");
     let announced: Vec<_> = found.buckets.iter().map(|bucket| bucket.bucket.announced.is_some()).collect();

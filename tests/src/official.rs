@@ -1,7 +1,12 @@
 //! An SDK in a process that takes commands on stdin: the official ones in Node.js, or in a browser that such a process
 //! drives, and ours.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -25,12 +30,14 @@ pub struct Sdk {
     options: &'static str,
     /// Headers that it sends instead of its own, as JSON.
     headers: &'static str,
+    /// How far its device's clock is off, as `faketime` takes it.
+    clock: Option<&'static str>,
 }
 
 impl Sdk {
     /// The current SDK as it is by default: BSON over HTTP.
     pub const HTTP: Self =
-        Self { name: "http", driver: &["driver.mjs"], oplog: "ps_oplog", options: "{}", headers: "{}" };
+        Self { name: "http", driver: &["driver.mjs"], oplog: "ps_oplog", options: "{}", headers: "{}", clock: None };
 
     /// RSocket over a WebSocket.
     pub const WEB_SOCKET: Self =
@@ -57,12 +64,38 @@ impl Sdk {
     /// Ours for Rust.
     pub const RUST: Self = Self { name: "rust", driver: &[], oplog: "kairos_oplog", ..Self::HTTP };
 
+    /// On a device whose clock is off by so much, such as `+3d`. For [`Self::RUST`] alone.
+    #[must_use]
+    pub const fn with_clock(self, offset: &'static str) -> Self {
+        Self { clock: Some(offset), ..self }
+    }
+
     fn start(self) -> Driver {
         if self.driver.is_empty() {
-            return Driver::start(Command::new(crate::service::binary("kairos-device")));
+            let mut device = Command::new(crate::service::binary("kairos-device"));
+            if let Some(offset) = self.clock {
+                device
+                    .env("LD_PRELOAD", false_clock())
+                    .env("FAKETIME", offset)
+                    .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            }
+            return Driver::start(device);
         }
         Driver::script(self.driver)
     }
+}
+
+/// The library that shifts a process's clock, which `./kairos test` unpacks or the system has.
+fn false_clock() -> PathBuf {
+    let device = crate::service::binary("kairos-device");
+    let target = device.parent().and_then(Path::parent).expect("target/<profile>/kairos-device");
+    let unpacked = target.join("deploy-tools/usr/lib");
+    let folders = [unpacked, PathBuf::from("/usr/lib")].into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let libraries = folders.flatten().flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    libraries
+        .filter(|library| library.is_file())
+        .find_map(|library| library.canonicalize().ok())
+        .expect("`faketime` is there")
 }
 
 /// An open client database.

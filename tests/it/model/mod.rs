@@ -1,5 +1,6 @@
 //! Three of our clients, each a process of its own, do what comes to mind: they write, go offline and online, are killed;
-//! the service is killed, and others write to Postgres. Whatever the order:
+//! the service is killed, and others write to Postgres. The clock of one is right, that of another three days ahead, that
+//! of the third three days behind. Whatever the order:
 //!
 //! - in the end every device holds what SQL on Postgres says;
 //! - what was acknowledged to an app is on its device at any time, and in Postgres once;

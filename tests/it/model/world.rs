@@ -82,8 +82,9 @@ impl World {
         service.run(&halves).await;
         service.wait_until_ready().await;
         let mut devices = Vec::new();
-        for name in ["phone", "tablet", "laptop"] {
-            let client = OfficialClient::open(Sdk::RUST, service.folder.path(), name, &tables()).await;
+        let clocks = [Sdk::RUST, Sdk::RUST.with_clock("+3d"), Sdk::RUST.with_clock("-3d")];
+        for (name, sdk) in ["phone", "tablet", "laptop"].into_iter().zip(clocks) {
+            let client = OfficialClient::open(sdk, service.folder.path(), name, &tables()).await;
             devices.push(Device::new(client, name));
         }
         Self { service, is_up: true, devices }

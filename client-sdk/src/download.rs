@@ -46,6 +46,12 @@ pub(crate) async fn run(engine: Arc<Engine>) {
     let mut backoff = engine.backoff();
     loop {
         wait_for_network(&engine).await;
+        // Whoever has called for a stream until now gets this one, and not another after it.
+        tokio::select! {
+            biased;
+            () = engine.signals.retry.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         let started = Instant::now();
         let result = stream(&engine).await;
         if started.elapsed() >= HEALTHY_AFTER {

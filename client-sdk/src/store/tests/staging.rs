@@ -132,30 +132,12 @@ fn steps(action: Action, service: &mut Service) -> Vec<StoreStep> {
     }
 }
 
-/// One line of new rows, from `first` on.
-fn line(service: &mut Service, first: usize, count: usize) -> StoreStep {
-    let rows = (first..first + count).map(|id| service.put("a", &format!("h{id:06}"), "Read"));
-    let lines: Vec<_> = rows.collect();
-    let data = lines.into_iter().flat_map(|line| match line {
-        StoreStep::ApplyData(line) => line.data,
-        step => panic!("{step:?}"),
-    });
-    let data: Vec<Operation> = data.collect();
-    StoreStep::ApplyData(BucketData {
-        bucket: "a".to_owned(),
-        after: OpId::ZERO,
-        has_more: false,
-        next_after: data.last().unwrap().op_id,
-        data,
-    })
-}
-
 #[tokio::test]
 async fn a_first_sync_is_shown_and_announced_at_once() {
     let (bench, mut service) = (Bench::new().await, Service::default());
     let mut watch = bench.store.changes().watch(&["habits"]);
-    bench.perform([line(&mut service, 0, 40)]).await; // too few for a view made anew
-    bench.perform([line(&mut service, 40, 300)]).await;
+    bench.perform([service.rows(0, 40)]).await; // too few for a view made anew
+    bench.perform([service.rows(40, 300)]).await;
     assert!(tokio::time::timeout(Duration::from_millis(100), watch.changed()).await.is_err(), "nothing is visible");
     assert!(bench.habits().await.is_empty());
     let waiting = bench.rows("SELECT staged_rows FROM kairos_table WHERE name = 'habits'").await;
@@ -174,7 +156,7 @@ async fn an_app_writes_between_the_pieces_of_a_download() {
     let (bench, mut service) = (Bench::new().await, Service::default());
     let store = Arc::new(bench.store);
     let download = tokio::spawn({
-        let (store, steps) = (Arc::clone(&store), vec![line(&mut service, 0, 40_000), service.full()]);
+        let (store, steps) = (Arc::clone(&store), vec![service.rows(0, 40_000), service.full()]);
         async move { store.perform(steps).await.unwrap() }
     });
     let arrived = |store: Arc<Store>| async move {

@@ -37,7 +37,7 @@ async fn household() -> TestService {
     household_with(KAIROS_RULES).await
 }
 
-async fn household_with(rules: &str) -> TestService {
+pub(super) async fn household_with(rules: &str) -> TestService {
     let household = Household { users: ["anna", "ben"].map(str::to_owned).to_vec(), habits: 24, completions: 3000 };
     let service = TestService::prepare(Migrations::ServiceAndSample, rules, async |sql| {
         household::seed(sql, &household).await.expect("seeds");
@@ -47,7 +47,7 @@ async fn household_with(rules: &str) -> TestService {
     service
 }
 
-fn page(service: &TestService) -> String {
+pub(super) fn page(service: &TestService) -> String {
     format!("{}/mirror/", service.process.endpoint())
 }
 
@@ -64,7 +64,7 @@ async fn due_today(service: &TestService, user_id: &str) -> BTreeSet<String> {
     texts(&service.sql, sql, &[&user_id]).await
 }
 
-async fn names(tab: &Tab, selector: &str) -> BTreeSet<String> {
+pub(super) async fn names(tab: &Tab, selector: &str) -> BTreeSet<String> {
     tab.texts(selector).await.into_iter().collect()
 }
 

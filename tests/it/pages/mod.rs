@@ -2,3 +2,4 @@
 
 mod mirror;
 mod status;
+mod wall;

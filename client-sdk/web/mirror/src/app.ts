@@ -6,6 +6,7 @@ import { Clock } from './clock.ts';
 import { SCHEMA, complete, takeBack, watchRows } from './database.ts';
 import { dayOf } from './day.ts';
 import { byId, element, show } from './dom.ts';
+import { keepFitting } from './fit.ts';
 import { HabitLists } from './habits.ts';
 import { heatMap } from './heat-map.ts';
 import { type Habit, type Rows, household } from './household.ts';
@@ -36,6 +37,7 @@ class Mirror {
   async start(): Promise<void> {
     takeFromLink();
     this.#clock.start();
+    keepFitting(byId('screen-mirror'));
     byId('remedy').addEventListener('click', ({ currentTarget }) => {
       this.#screens.open((currentTarget as HTMLElement).dataset.remedy === 'server' ? 'server' : 'sign-in');
     });

@@ -61,9 +61,13 @@ function itemOf(habit: Habit, isReadOnly: boolean): HTMLElement {
   const parts = [
     element('span', { class: 'mark', 'aria-hidden': true }),
     element('span', { class: 'icon', 'aria-hidden': true }, icon),
-    element('span', { class: 'name' }, name),
-    target > 1 ? element('span', { class: 'amount' }, `${Math.min(amount, target)}/${target}`) : null,
-    streak > 1 ? element('span', { class: 'streak', title: `${streak} days in a row` }, `${streak} days`) : null,
+    element(
+      'span',
+      { class: 'text' },
+      element('span', { class: 'name', title: name }, name),
+      target > 1 ? element('span', { class: 'amount' }, `${Math.min(amount, target)}/${target}`) : null,
+      streak > 1 ? element('span', { class: 'streak', title: `${streak} days in a row` }, `${streak} days`) : null,
+    ),
   ];
   const state = { class: `habit ${isDone ? 'done' : ''}`, 'data-colour': color };
   if (isReadOnly) {

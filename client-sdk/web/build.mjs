@@ -1,13 +1,14 @@
 // Builds `dist`: the library, its worker, and beside them the two WebAssembly modules the worker loads.
 
 import { build } from 'esbuild';
-import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 await rm(here('dist'), { recursive: true, force: true });
 await mkdir(here('dist'));
+const { version } = JSON.parse(await readFile(here('package.json'), 'utf8'));
 const shared = {
   bundle: true,
   format: 'esm',
@@ -16,6 +17,7 @@ const shared = {
   sourcemap: true,
   logLevel: 'warning',
   loader: { '.sql': 'text' },
+  define: { VERSION: JSON.stringify(version) },
 };
 await build({ ...shared, entryPoints: [here('src/index.ts')], outfile: here('dist/index.js') });
 // SQLite comes as a module of its own, so that what is ours can be weighed.

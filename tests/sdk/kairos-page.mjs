@@ -9,6 +9,7 @@ let server = { endpoint: null, tokens: [], signInAgain: false };
 const asked = [];
 const history = [];
 const live = new Map();
+const subscriptions = new Map();
 
 async function connector(reason) {
   asked.push(reason);
@@ -79,6 +80,28 @@ const commands = {
   },
   async dismiss({ write }) {
     await kairos.dismissRejectedWrite(write);
+  },
+  async resolve({ write, choice, merged }) {
+    return kairos.resolveRejectedWrite(write, choice, merged);
+  },
+  // Kept under a name of the test's.
+  async subscribe({ as, stream, parameters, options }) {
+    subscriptions.set(as, await kairos.subscribe(stream, parameters, options));
+  },
+  async first_sync({ as }) {
+    await subscriptions.get(as).waitForFirstSync();
+  },
+  async unsubscribe({ as }) {
+    await subscriptions.get(as).unsubscribe();
+  },
+  async verify() {
+    return kairos.verify();
+  },
+  async repair() {
+    return kairos.repair();
+  },
+  async diagnostics() {
+    return kairos.diagnostics();
   },
   async sign_out({ keepData, deleteUnsent }) {
     await kairos.signOut({ keepData, deleteUnsent });

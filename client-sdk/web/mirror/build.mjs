@@ -17,7 +17,8 @@ await rm(folder, { recursive: true, force: true });
 await mkdir(assets, { recursive: true });
 
 const shared = { bundle: true, format: 'esm', target: 'es2022', minify: true, logLevel: 'warning', legalComments: 'none' };
-const library = { ...shared, loader: { '.sql': 'text' } };
+const { version } = JSON.parse(await readFile(here('../package.json'), 'utf8'));
+const library = { ...shared, loader: { '.sql': 'text' }, define: { VERSION: JSON.stringify(version) } };
 await build({ ...library, entryPoints: [here('src/app.ts')], outfile: join(assets, 'app.js') });
 await build({ ...library, entryPoints: [here('../src/worker/main.ts')], outfile: join(assets, 'worker.js') });
 await build({ ...shared, entryPoints: [here('../src/worker/sqlite.js')], outfile: join(assets, 'sqlite.js') });

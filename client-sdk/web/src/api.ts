@@ -90,6 +90,70 @@ export interface RejectedWrite {
   rejectedAt: Date;
 }
 
+/** Who is right about a write that was not taken: the user, others, or a bit of both. */
+export type Choice = 'mine' | 'theirs' | 'merged';
+
+export interface SubscriptionOptions {
+  /** How long it stays wanted after it was given up, in seconds. Default a day: who comes back soon finds the rows there. */
+  ttlSeconds?: number;
+  /** Another priority than the stream's. */
+  priority?: 0 | 1 | 2 | 3;
+}
+
+/** A stream that is wanted, until it is given up or its tab is closed; then its time runs. */
+export interface Subscription {
+  /** Fulfilled when its rows are visible for the first time since it is wanted, also where there are none. Waits without end. */
+  waitForFirstSync(): Promise<void>;
+  /** Its rows go with the first stream that is opened when its time is over. */
+  unsubscribe(): Promise<void>;
+}
+
+export interface BucketVerification {
+  name: string;
+  /** Operations of it that are stored: the latest of each row. */
+  stored: number;
+  /** It adds up to what the service announced. */
+  isOk: boolean;
+}
+
+export interface TableVerification {
+  name: string;
+  /** Rows that are missing, too many, or have another content. Those that wait for their upload are left out. */
+  rowsDiffering: number;
+}
+
+/** What recomputing everything found. */
+export interface Verification {
+  isOk: boolean;
+  buckets: BucketVerification[];
+  /** Synced tables. */
+  tables: TableVerification[];
+}
+
+/** What helps whoever looks into a sync that does not work, without a value of a row, a user or a token in it. */
+export interface Diagnostics {
+  clientVersion: string;
+  sqliteVersion: string;
+  /** Where the database is. */
+  storage: 'opfs' | 'memory';
+  state: SyncState;
+  /** Of the last failure, until something works again. */
+  code?: string;
+  connected: boolean;
+  pending: number;
+  /** Local writes that the service did not take, by code. */
+  rejected: { code: string; count: number }[];
+  lastSyncedAt?: Date;
+  /** Since a tab opened the database as the one that leads. */
+  statistics: { streams: number; bytesReceived: number; operations: number; checkpoints: number; writesUploaded: number };
+  tables: { name: string; rows: number }[];
+  bucketCount: number;
+  operationCount: number;
+  databaseBytes: number;
+  /** What happened last, oldest first. */
+  log: { at: Date; event: string }[];
+}
+
 export interface Statement {
   sql: string;
   parameters?: readonly unknown[];
@@ -126,11 +190,25 @@ export interface Kairos {
   connect(): void;
   /** Ends the sync, of all tabs. Local writes go on, and are queued. */
   disconnect(): Promise<void>;
-  /** Tries again at once, not after the wait. */
+  /** Tries again at once, not after the wait, unless the service said when. */
   syncNow(): Promise<void>;
   rejectedWrites(): Promise<RejectedWrite[]>;
   /** Takes one off the list, once the app has shown it. */
   dismissRejectedWrite(id: number): Promise<void>;
+  /**
+   * Ends one as its user chose. `theirs` leaves the row as the service has it. `mine` writes the same again, and `merged` these
+   * columns, as a new local write of somebody who knows what others made of the row; a row that is gone comes back. False where
+   * it is not on the list any more.
+   */
+  resolveRejectedWrite(id: number, choice: Choice, merged?: Record<string, Value | boolean>): Promise<boolean>;
+  /** Asks for a stream besides those that everybody gets. It stays wanted when the app is started again within its time. */
+  subscribe(stream: string, parameters?: Record<string, unknown> | null, options?: SubscriptionOptions): Promise<Subscription>;
+  /** Recomputes everything that is stored. Reads all of it once. */
+  verify(): Promise<Verification>;
+  /** As {@link verify}, and drops what differs: it is downloaded again, and rows change with the next checkpoint. */
+  repair(): Promise<Verification>;
+  /** What to attach to a report. */
+  diagnostics(): Promise<Diagnostics>;
   /** Ends the sync, of all tabs, and forgets the credentials. */
   signOut(options: SignOutOptions): Promise<void>;
   /** Ends this tab's part. Others go on. */

@@ -1,6 +1,6 @@
 // What a tab and the worker of the leading tab say to each other, and tabs among themselves.
 
-import type { CredentialsReason, RejectedWrite, Status, Storage, Value } from './api.ts';
+import type { Choice, CredentialsReason, Diagnostics, RejectedWrite, Status, Storage, Value, Verification } from './api.ts';
 import type { Table } from './schema.ts';
 
 /** What the worker is started with. */
@@ -11,6 +11,16 @@ export interface Opening {
   assets: string;
   parameters: Record<string, unknown>;
   appMetadata: Record<string, string>;
+}
+
+/** A stream that some part of a tab wants. */
+export interface Holding {
+  /** Which part. */
+  holder: string;
+  stream: string;
+  parameters: Record<string, unknown> | null;
+  priority: number | null;
+  ttlSeconds: number;
 }
 
 /** What can be asked of the worker, with arguments and answer. */
@@ -25,6 +35,14 @@ export interface Calls {
   syncNow(): void;
   rejectedWrites(): RejectedWrite[];
   dismissRejectedWrite(id: number): void;
+  /** `merged` is a JSON object. */
+  resolveRejectedWrite(id: number, choice: Choice, merged: string | null): boolean;
+  hold(holding: Holding): void;
+  release(holder: string): void;
+  firstSync(stream: string, parameters: Record<string, unknown> | null): void;
+  verify(): Verification;
+  repair(): Verification;
+  diagnostics(): Diagnostics;
   signOut(keepData: boolean, deleteUnsent: boolean): void;
   close(): void;
 }

@@ -1,6 +1,8 @@
 // A tab's view of the database.
 
 import {
+  type Choice,
+  type Diagnostics,
   type Kairos,
   KairosError,
   type LiveOptions,
@@ -10,10 +12,15 @@ import {
   type SignOutOptions,
   type Statement,
   type Status,
+  type Subscription,
+  type SubscriptionOptions,
+  type Value,
+  type Verification,
 } from './api.ts';
+import { columnsText } from './columns.ts';
 import { Hub } from './hub.ts';
 import { LiveQuery } from './live-query.ts';
-import type { Announcement } from './messages.ts';
+import type { Announcement, Holding } from './messages.ts';
 import { randomId } from './random-id.ts';
 
 /** Opens or creates the database; fulfilled when it can be used. */
@@ -34,6 +41,8 @@ function checked(parameters: readonly unknown[]): readonly unknown[] {
   throw new KairosError('CLIENT-0101', `SQLite: parameter ${odd + 1} is no text, number, BLOB or null`);
 }
 
+const DAY_SECONDS = 86_400;
+
 /** Until a tab that leads has spoken. */
 const UNKNOWN: Status = { state: 'not_configured', label: 'Not synced', pending: 0, rejected: 0, hasSynced: false };
 
@@ -41,9 +50,13 @@ class Tab implements Kairos {
   readonly #hub: Hub;
   readonly #statusListeners = new Set<(status: Status) => void>();
   readonly #queries = new Set<LiveQuery>();
+  /** Streams that this tab wants, by holder. */
+  readonly #held = new Map<string, Holding>();
   #status = UNKNOWN;
   /** The sync is to go on, whoever leads. */
   #isWanted = false;
+  /** A page that is left for good gives up its streams, as far as it still can. */
+  readonly #leave = ({ persisted }: PageTransitionEvent): void => void (persisted || this.#releaseAll());
   readonly #tryAgain = (): void => void (this.#isWanted && this.connect());
 
   constructor({ name, schema, connector, storage, assets, parameters, appMetadata }: OpenOptions) {
@@ -63,6 +76,7 @@ class Tab implements Kairos {
       onLeader: (status, wanted) => this.#follow(status, wanted),
     });
     addEventListener('online', this.#tryAgain);
+    addEventListener('pagehide', this.#leave);
   }
 
   /** The first answer of whoever leads. */
@@ -131,6 +145,39 @@ class Tab implements Kairos {
     return this.#hub.call('dismissRejectedWrite', id);
   }
 
+  resolveRejectedWrite(id: number, choice: Choice, merged?: Record<string, Value | boolean>): Promise<boolean> {
+    return this.#hub.call('resolveRejectedWrite', id, choice, merged ? columnsText(merged) : null);
+  }
+
+  async subscribe(
+    stream: string,
+    parameters: Record<string, unknown> | null = null,
+    { ttlSeconds = DAY_SECONDS, priority }: SubscriptionOptions = {},
+  ): Promise<Subscription> {
+    // As they are sent.
+    const plain = JSON.parse(JSON.stringify(parameters)) as Record<string, unknown> | null;
+    const holder = randomId();
+    const holding = { holder, stream, parameters: plain, priority: priority ?? null, ttlSeconds: Math.max(0, Math.floor(ttlSeconds)) };
+    this.#held.set(holder, holding);
+    await this.#hub.call('hold', holding);
+    return {
+      waitForFirstSync: () => this.#hub.call('firstSync', stream, plain),
+      unsubscribe: () => this.#release(holder),
+    };
+  }
+
+  verify(): Promise<Verification> {
+    return this.#hub.call('verify');
+  }
+
+  repair(): Promise<Verification> {
+    return this.#hub.call('repair');
+  }
+
+  diagnostics(): Promise<Diagnostics> {
+    return this.#hub.call('diagnostics');
+  }
+
   async signOut({ keepData, deleteUnsent = false }: SignOutOptions): Promise<void> {
     await this.#hub.call('signOut', keepData, deleteUnsent);
     this.#isWanted = false;
@@ -141,7 +188,18 @@ class Tab implements Kairos {
     this.#queries.clear();
     this.#statusListeners.clear();
     removeEventListener('online', this.#tryAgain);
+    removeEventListener('pagehide', this.#leave);
+    await this.#releaseAll();
     await this.#hub.close();
+  }
+
+  async #release(holder: string): Promise<void> {
+    if (this.#held.delete(holder)) await this.#hub.call('release', holder);
+  }
+
+  async #releaseAll(): Promise<void> {
+    // It fails only when the database is closed; then its worker holds nothing any more.
+    await Promise.all([...this.#held.keys()].map((holder) => this.#release(holder).catch(() => {})));
   }
 
   #hear(announcement: Announcement): void {
@@ -156,6 +214,7 @@ class Tab implements Kairos {
     if (this.#isWanted && !wanted) this.connect();
     this.#isWanted ||= wanted;
     for (const query of this.#queries) query.refresh();
+    for (const holding of this.#held.values()) this.#hub.call('hold', holding).catch(() => {});
   }
 
   #show(status: Status): void {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { databaseName } from '../src/database-name.ts';
+import { columnsText } from '../src/columns.ts';
 import { Schema } from '../src/schema.ts';
 import { Backoff } from '../src/worker/backoff.ts';
 import { Bell } from '../src/worker/bell.ts';
@@ -11,6 +12,7 @@ import { LineBuffer } from '../src/worker/lines.ts';
 import { Mailbox } from '../src/worker/mailbox.ts';
 import { factsOf, statusOf } from '../src/worker/status.ts';
 import { readToken, replaceIn } from '../src/worker/token.ts';
+import { retryAfter } from '../src/worker/transport.ts';
 
 const bytes = (text) => new TextEncoder().encode(text);
 
@@ -151,4 +153,18 @@ test('the name of a database is another for each user and server', () => {
   assert.equal(name, databaseName('https://a', 'ann'));
   assert.equal(new Set([name, databaseName('https://a', 'bob'), databaseName('https://b', 'ann')]).size, 3);
   assert.ok(!name.includes('ann'));
+});
+
+test('a service says in seconds or with a date when it wants to be asked again', () => {
+  const now = Date.parse('2026-03-04T10:00:00Z');
+  assert.equal(retryAfter('7', now), 7000);
+  assert.equal(retryAfter('Wed, 04 Mar 2026 10:00:09 GMT', now), 9000);
+  assert.equal(retryAfter('Wed, 04 Mar 2026 09:00:00 GMT', now), 0);
+  assert.equal(retryAfter('86400', now), 600_000, 'no service takes a client away for a day');
+  for (const header of [null, '', 'soon', '-']) assert.equal(retryAfter(header, now), null);
+});
+
+test('columns that are merged keep their digits', () => {
+  assert.equal(columnsText({ big: 2n ** 63n - 1n, on: true, name: 'a "b"', none: null, half: 0.5 }), '{"big":9223372036854775807,"on":1,"name":"a \\"b\\"","none":null,"half":0.5}');
+  for (const value of [new Uint8Array(1), Infinity, NaN]) assert.throws(() => columnsText({ value }), { code: 'CLIENT-0101' });
 });

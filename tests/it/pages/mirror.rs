@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kairos_sync::{
@@ -151,7 +151,9 @@ async fn a_touch_completes_a_habit_and_changes_in_postgres_are_shown() {
     tab.shows(".member .count", "0 of").await;
 
     service.run("UPDATE habits SET name = 'Read twenty pages' WHERE id = 'anna-habit-001'").await;
+    let committed = Instant::now();
     tab.shows(HABIT, "Read twenty pages").await;
+    println!("a change in Postgres is on the screen after {} ms", committed.elapsed().as_millis());
     service.run("UPDATE habits SET user_id = 'ben' WHERE id = 'anna-habit-001'").await;
     tab.hides("#members", "Read twenty pages").await;
     shows_what_is_due(&service, &tab, "anna").await;

@@ -90,6 +90,11 @@ async fn a_household_of_two_with_twelve_habits_each_is_seen_whole() {
         .await;
     let tab = wall(&service, "?readonly").await;
     eventually(24, async || tab.texts(".habit .name").await.len()).await;
+    let days = "SELECT count(DISTINCT completed_on) FROM completions WHERE completed_on > current_date - 371";
+    let days: i64 = service.sql.query_one(days, &[]).await.expect("answers").get(0);
+    let green = async || tab.evaluate("document.querySelectorAll('#year rect:not(.level-0)').length").await;
+    eventually(json!(days), green).await;
+    tab.shows("#next", "Routine").await;
     for screen in WALLS {
         lies_well(&tab, screen).await;
     }

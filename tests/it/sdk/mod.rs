@@ -12,7 +12,7 @@ mod isolation;
 mod priorities;
 mod rates;
 mod streams;
-mod subscriptions;
+pub(crate) mod subscriptions;
 mod tokens;
 mod types;
 mod volume;

@@ -7,13 +7,13 @@ use kairos_tests::{
 };
 use serde_json::{Value, json};
 
-const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE pages (id text PRIMARY KEY, book text NOT NULL, body text NOT NULL);
     SELECT kairos.publish_table('pages');
     INSERT INTO pages SELECT 'page-' || n, 'book-' || n % 4, 'Page ' || n FROM generate_series(1, 40) n;
 ";
 
-const RULES: &str = r"
+pub(crate) const RULES: &str = r"
 config: { edition: 3 }
 streams:
   pages:
@@ -24,8 +24,8 @@ streams:
     query: SELECT * FROM pages WHERE book = json_extract(subscription.parameter('choice'), '$.book')
 ";
 
-const IN_SOURCE: &str = "SELECT id || ' ' || body FROM pages WHERE book = ANY($1)";
-const ON_DEVICE: &str = "SELECT id || ' ' || body FROM pages";
+pub(crate) const IN_SOURCE: &str = "SELECT id || ' ' || body FROM pages WHERE book = ANY($1)";
+pub(crate) const ON_DEVICE: &str = "SELECT id || ' ' || body FROM pages";
 
 async fn start(sdk: Sdk) -> (TestService, OfficialClient) {
     let service = TestService::start(SCHEMA, RULES).await;

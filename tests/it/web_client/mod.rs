@@ -2,8 +2,12 @@
 
 mod accounts;
 mod basics;
+mod decisions;
+mod health;
 mod interruptions;
 mod package;
+mod rates;
+mod subscriptions;
 mod tabs;
 mod traces;
 mod values;

@@ -6,6 +6,9 @@ declare module '*.sql' {
   export default text;
 }
 
+/** Of this package; the build has it. */
+declare const VERSION: string;
+
 /** In workers alone. */
 interface FileSystemFileHandle {
   createSyncAccessHandle(): Promise<{ close(): void }>;

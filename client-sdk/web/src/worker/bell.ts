@@ -12,6 +12,11 @@ export class Bell<Reason extends string> {
     }
   }
 
+  /** It does not count any more that it rang. */
+  forget(reason: Reason): void {
+    this.#rung.delete(reason);
+  }
+
   /** The first of the reasons that rang or rings; `null` when none does in time. One may wait. */
   wait(reasons: readonly Reason[], timeoutMs?: number): Promise<Reason | null> {
     const rung = reasons.find((reason) => this.#rung.delete(reason));

@@ -2,9 +2,10 @@
 
 import { type Credentials, KairosError } from '../api.ts';
 import type { Answer, CloseReason, Instruction, StoreStep } from './core.ts';
-import { codeOf, type Engine } from './engine.ts';
+import { type Engine, type Failed, failedBy } from './engine.ts';
 import { LineBuffer } from './lines.ts';
 import { Mailbox } from './mailbox.ts';
+import { type StreamSubscription, wantedStreams } from './store/subscriptions.ts';
 import { readToken, replaceIn } from './token.ts';
 import { LINE_BYTES_MAX, openStream, SILENCE_TIMEOUT_MS, unreachable } from './transport.ts';
 
@@ -20,23 +21,32 @@ type StreamEvent =
   | 'ended'
   | 'drained'
   | 'aging'
-  | 'renewed';
+  | 'renewed'
+  | 'resubscribe';
 
 /** Syncs until `stop`. Ending is safe at any moment: all changes are whole transactions. */
 export async function runDownload(engine: Engine, stop: AbortSignal): Promise<void> {
   const backoff = engine.backoff();
   while (!stop.aborted) {
     const started = performance.now();
-    const failure = await new StreamHost(engine, stop).run().then(() => null, codeOf);
+    const failure = await new StreamHost(engine, stop).run().then(() => null, failedBy);
     if (stop.aborted) return;
     if (performance.now() - started >= HEALTHY_AFTER_MS) backoff.reset();
-    noteEnd(engine, failure);
-    await engine.retry.wait(['retry'], backoff.fail(Math.random()));
+    noteEnd(engine, failure?.code ?? null);
+    await pause(engine, failure, backoff.fail(Math.random()));
   }
 }
 
+/** The app may not want to wait, but a service that says when is not asked before. */
+async function pause({ retry }: Engine, failure: Failed | null, waitMs: number): Promise<void> {
+  const until = failure?.retryAfterMs ?? null;
+  if (until === null) await retry.wait(['retry', 'over'], waitMs);
+  else await retry.wait(['over'], until + waitMs);
+}
+
 /** A stream that ended without a failure is opened again soon; until that fails, the status shows no gap. */
-function noteEnd({ board }: Engine, failure: string | null): void {
+function noteEnd({ board, log }: Engine, failure: string | null): void {
+  if (failure !== null) log.note(`sync_error ${failure}`);
   if (failure === null) board.note({ current: false });
   else if (failure === 'CLIENT-0300') board.note({ current: false, connected: false, streamFailure: null, configured: false });
   else board.note({ current: false, connected: false, streamFailure: failure, configured: true });
@@ -52,6 +62,8 @@ class StreamHost {
   readonly #lines = new LineBuffer(LINE_BYTES_MAX);
   /** For the next transaction. */
   #steps: StoreStep[] = [];
+  /** Those of the request, until their rows are visible. */
+  #subscriptions: readonly StreamSubscription[] = [];
   #credentials: Credentials | null = null;
   #aging: ReturnType<typeof setTimeout> | undefined;
 
@@ -64,10 +76,12 @@ class StreamHost {
     const end = (): void => this.#end.abort();
     this.#stop.addEventListener('abort', end);
     this.#engine.onDrained = () => this.#events.push('drained');
+    this.#engine.onResubscribe = () => this.#events.push('resubscribe');
     try {
       await this.#sync();
     } finally {
       this.#engine.onDrained = null;
+      this.#engine.onResubscribe = null;
       this.#stop.removeEventListener('abort', end);
       clearTimeout(this.#aging);
       end();
@@ -77,7 +91,8 @@ class StreamHost {
 
   async #sync(): Promise<void> {
     const { core, store, template } = this.#engine;
-    core.start(template);
+    this.#subscriptions = await store.write(wantedStreams);
+    core.start({ ...template, streams: { include_defaults: true, subscriptions: this.#subscriptions } });
     let answer: Answer | null = core.event({ start: await store.bucketStates() });
     while (answer) {
       const reason = await this.#handle(answer);
@@ -97,6 +112,9 @@ class StreamHost {
       switch (event) {
         case 'ended':
           return null;
+        case 'resubscribe':
+          this.#engine.retry.ring('retry');
+          return null;
         case 'drained':
           return core.event('uploads_drained');
         case 'aging':
@@ -105,6 +123,7 @@ class StreamHost {
           return core.event('token_refreshed');
         default:
           if ('failed' in event) throw event.failed;
+          this.#engine.log.statistics.bytesReceived += event.chunk.length;
           this.#lines.push(event.chunk);
           event.taken();
       }
@@ -128,7 +147,7 @@ class StreamHost {
   }
 
   async #perform(instruction: Exclude<Instruction, { close_stream: CloseReason }>): Promise<Answer | null> {
-    const { board, uploads, session } = this.#engine;
+    const { board, uploads, session, log } = this.#engine;
     if (instruction === 'upload') {
       board.note({ configured: true, connected: true, streamFailure: null });
       uploads.ring('online');
@@ -140,6 +159,7 @@ class StreamHost {
     } else if ('open_stream' in instruction) {
       await this.#open(instruction.open_stream);
     } else {
+      if ('apply_data' in instruction.store) log.statistics.operations += instruction.store.apply_data.data.length;
       this.#steps.push(instruction.store);
       if ('complete' in instruction.store) return this.#flush();
     }
@@ -151,6 +171,7 @@ class StreamHost {
       async (credentials) => [credentials, await openStream(credentials, request, this.#end)] as const,
     );
     this.#credentials = credentials;
+    this.#engine.log.statistics.streams += 1;
     const agesIn = replaceIn(readToken(credentials.token), credentials.expiresAt, Date.now());
     if (agesIn !== null) this.#aging = setTimeout(() => this.#events.push('aging'), agesIn);
     void this.#pump(reader);
@@ -178,7 +199,18 @@ class StreamHost {
     const outcome = await store.perform(steps);
     if (outcome === null) return null;
     board.note({ local: store.local });
+    const last = steps.at(-1);
+    if (outcome === 'published' && last && 'complete' in last && last.complete.scope === 'full') await this.#noteWhole();
     return core.event(outcome);
+  }
+
+  /** A whole checkpoint is visible; it has the rows of all subscriptions. */
+  async #noteWhole(): Promise<void> {
+    const { log, subscriptions } = this.#engine;
+    log.statistics.checkpoints += 1;
+    log.note('sync_completed');
+    await subscriptions.noteSynced(this.#subscriptions);
+    this.#subscriptions = [];
   }
 }
 

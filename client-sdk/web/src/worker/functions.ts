@@ -30,6 +30,14 @@ export function registerFunctions(sqlite: SQLite, db: number, context: Functions
     }
     sqlite.result_text(result, `{${members.join(',')}}`);
   });
+  // kairos_whole_row(name, value, …): a JSON object of all values.
+  add('kairos_whole_row', PURE, (result, values) => {
+    const members: string[] = [];
+    for (let index = 0; index + 1 < values.length; index += 2) {
+      members.push(member(sqlite, values[index] ?? 0, jsonOf(sqlite, values[index + 1] ?? 0)));
+    }
+    sqlite.result_text(result, `{${members.join(',')}}`);
+  });
   // kairos_changes(name, old, new, …): a JSON object of the new values that differ from the old ones, or NULL.
   add('kairos_changes', PURE, (result, values) => {
     const members: string[] = [];

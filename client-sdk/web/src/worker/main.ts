@@ -6,8 +6,9 @@ import { Core } from './core.ts';
 import { Engine } from './engine.ts';
 import type { AskApp } from './session.ts';
 import { openDatabase } from './storage.ts';
-import { forgetRejected, rejectedWrites } from './store/attention.ts';
+import { forgetRejected, rejectedWrites, resolveRejected } from './store/attention.ts';
 import { Store } from './store/store.ts';
+import { verify } from './store/verify.ts';
 
 /** Each method gives what {@link Calls} promises, later. */
 type Methods = { [Name in keyof Calls]: (...args: Parameters<Calls[Name]>) => Promise<ReturnType<Calls[Name]>> };
@@ -43,7 +44,7 @@ async function loadCore(assets: string): Promise<Core> {
 
 async function open({ name, tables, storage, assets, parameters, appMetadata }: Opening): Promise<Opened> {
   const [core, files] = await Promise.all([loadCore(assets), openDatabase(name, storage, assets)]);
-  const { sqlite, db, release } = files;
+  const { sqlite, db, isKept, release } = files;
   const store = await Store.open({
     sqlite,
     db,
@@ -53,11 +54,13 @@ async function open({ name, tables, storage, assets, parameters, appMetadata }: 
   });
   const clientId = await store.clientId();
   const onStatus = (status: Status): void => announce({ status });
-  return { engine: new Engine({ core, store, clientId, parameters, appMetadata, askApp, onStatus }), release };
+  return { engine: new Engine({ core, store, clientId, parameters, appMetadata, askApp, onStatus }), isKept, release };
 }
 
 interface Opened {
   engine: Engine;
+  /** The database is in files. */
+  isKept: boolean;
   release(): Promise<void>;
 }
 
@@ -103,6 +106,31 @@ const methods: Methods = {
     const running = await engine();
     await running.store.write((db) => forgetRejected(db, id));
     running.noteWritten();
+  },
+  async resolveRejectedWrite(id, choice, merged) {
+    const running = await engine();
+    const isResolved = await running.store.write((db) => resolveRejected(db, id, choice, merged));
+    running.noteWritten();
+    return isResolved;
+  },
+  async hold(holding) {
+    await (await engine()).hold(holding);
+  },
+  async release(holder) {
+    await (await engine()).subscriptions.release(holder);
+  },
+  async firstSync(stream, streamParameters) {
+    await (await engine()).subscriptions.firstSync(stream, streamParameters);
+  },
+  async verify() {
+    return (await engine()).store.read(verify);
+  },
+  async repair() {
+    return (await engine()).repair();
+  },
+  async diagnostics() {
+    const facts = await (await engine()).diagnostics();
+    return { clientVersion: VERSION, storage: (await opened)?.isKept ? 'opfs' : 'memory', ...facts };
   },
   async signOut(keepData, deleteUnsent) {
     await (await engine()).signOut(keepData, deleteUnsent);

@@ -11,6 +11,8 @@ const FILES_RETRY_MS = 50;
 export interface OpenedDatabase {
   sqlite: SQLite;
   db: Database;
+  /** It is in files. */
+  isKept: boolean;
   /** Gives the files back. */
   release(): Promise<void>;
 }
@@ -26,13 +28,13 @@ export async function openDatabase(name: string, storage: Storage, assets: strin
     if (storage === 'opfs') {
       throw new KairosError('CLIENT-0115', 'this browser keeps no files for this page; serve it over HTTPS, or use `auto`');
     }
-    return { sqlite, db: await Database.open(sqlite, ':memory:'), release: async () => {} };
+    return { sqlite, db: await Database.open(sqlite, ':memory:'), isKept: false, release: async () => {} };
   }
   const path = ['kairos-sync', encodeURIComponent(name)];
   await whenFree(path);
   const files = await openFiles(path.join('/'), module);
   sqlite.vfs_register(files);
-  return { sqlite, db: await Database.open(sqlite, 'kairos.db', files.name), release: async () => files.close() };
+  return { sqlite, db: await Database.open(sqlite, 'kairos.db', files.name), isKept: true, release: async () => files.close() };
 }
 
 /** Files with synchronous access are there: only where the page came over HTTPS or from this machine, not in every browser. */

@@ -15,6 +15,19 @@ export const LINE_BYTES_MAX = 64 * 1024 * 1024;
 /** Longer explanations of a service are shown in part. */
 const REFUSAL_CHARS_MAX = 500;
 
+/** As long as a service may tell the client to wait. */
+const RETRY_AFTER_MAX_MS = 600_000;
+
+/** The service has too much to do, or the client asked too often, and says when to come back. */
+export class Busy extends KairosError {
+  readonly retryAfterMs: number;
+
+  constructor(message: string, retryAfterMs: number) {
+    super('CLIENT-0204', message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
 /** The service's answer to an upload. */
 export interface UploadResponse {
   write_checkpoint?: string;
@@ -100,7 +113,16 @@ async function send(credentials: Credentials, path: string, request: RequestInit
     throw new KairosError('CLIENT-0202', `the server does not accept the token${refusal}; sign in again`);
   }
   if (response.status === 404 || response.status === 405) throw notFound(credentials);
-  throw new KairosError('CLIENT-0204', `the server refused the request with status ${response.status}${refusal}`);
+  const message = `the server refused the request with status ${response.status}${refusal}`;
+  const wait = response.status === 429 || response.status === 503 ? retryAfter(response.headers.get('retry-after'), Date.now()) : null;
+  throw wait === null ? new KairosError('CLIENT-0204', message) : new Busy(message, wait);
+}
+
+/** Seconds, or a date; in milliseconds. What is neither says nothing. */
+export function retryAfter(header: string | null, nowMs: number): number | null {
+  if (header === null) return null;
+  const wait = /^\d+$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - nowMs;
+  return Number.isNaN(wait) ? null : Math.min(Math.max(wait, 0), RETRY_AFTER_MAX_MS);
 }
 
 function addressOf(credentials: Credentials, path: string): URL {

@@ -6,8 +6,9 @@ import type { Database } from '../database.ts';
 import init from '../../../../src/store/migrations/0001_init.sql';
 import verification from '../../../../src/store/migrations/0002_verification.sql';
 import appSide from '../../../../src/store/migrations/0003_app_side.sql';
+import firstSync from '../../../../src/store/migrations/0004_raw_tables_and_first_sync.sql';
 
-const MIGRATIONS = [init, verification, appSide];
+const MIGRATIONS = [init, verification, appSide, firstSync];
 
 /** Marks a database as ours (`KAIR`), so that another app's file is not taken for one. */
 const APPLICATION_ID = 0x4b414952;

@@ -23,6 +23,7 @@ import { localState, type LocalState } from './crud.ts';
 import { migrate } from './migrations.ts';
 import { applyData, bucketStates, deleteBuckets } from './oplog.ts';
 import { complete, type Outcome } from './publish.ts';
+import { resumeStreams } from './subscriptions.ts';
 import { appTable, installViews } from './views.ts';
 import { changesOf, createWritten, noteWritten } from './written.ts';
 
@@ -70,6 +71,7 @@ export class Store {
         await migrate(db);
         await createWritten(db);
         await installViews(db, tables);
+        await resumeStreams(db);
         const [last] = (await db.row('SELECT coalesce(max(tx_id), 0) FROM kairos_crud')) ?? [];
         store.#transactionId = Number(last);
         store.local = await localState(db);

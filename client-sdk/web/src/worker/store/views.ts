@@ -91,11 +91,11 @@ ${trigger(table, 'UPDATE')}
     ${idMustStay(table)}
     ${valuesMustFit(table)}
     UPDATE ${data} SET data = json_patch(data, ${changes}) WHERE id = OLD.id AND ${changes} IS NOT NULL;
-    ${queueSql(table, 'PATCH', 'NEW', changes, changesSql(table, 'NEW', 'OLD'))}
+    ${queueSql(table, 'PATCH', 'NEW', changes, wholeRowSql(table))}
 END;
 ${trigger(table, 'DELETE')}
     DELETE FROM ${data} WHERE id = OLD.id;
-    ${queueSql(table, 'DELETE', 'OLD', 'NULL', rowSql(table, 'OLD'))}
+    ${queueSql(table, 'DELETE', 'OLD', 'NULL', wholeRowSql(table))}
 END;
 `;
 }
@@ -145,9 +145,13 @@ function queueSql(table: Table, op: string, row: string, data: string, old: stri
     SELECT kairos_tx_id(), '${op}', ${literal(table.name)}, ${row}.id, ${data}, ${table.trackPrevious ? old : 'NULL'} WHERE changes() > 0;`;
 }
 
-function rowSql(table: Table, row: string): string {
-  return `kairos_row(${table.columns.map(({ name }) => `${literal(name)}, ${row}.${identifier(name)}`).join(', ')})`;
-}
+const rowSql = (table: Table, row: string): string => `kairos_row(${columnsSql(table, row)})`;
+
+/** What was there before a write, whole: some conflict strategies look at columns that the write leaves alone. */
+const wholeRowSql = (table: Table): string => `kairos_whole_row(${columnsSql(table, 'OLD')})`;
+
+const columnsSql = ({ columns }: Table, row: string): string =>
+  columns.map(({ name }) => `${literal(name)}, ${row}.${identifier(name)}`).join(', ');
 
 function changesSql(table: Table, from: string, to: string): string {
   const triple = (name: string): string => `${literal(name)}, ${from}.${identifier(name)}, ${to}.${identifier(name)}`;

@@ -391,6 +391,7 @@ async fn a_wall_shows_each_member_of_a_household_whose_rules_say_so() {
     tab.go(&page(&service)).await;
     tab.click("[data-habit=ben-habit-014]").await;
     tab.shows("#refused", "A change was not taken").await;
+    tab.picture("mirror-refused", &SIZES).await;
     eventually(json!("false"), async || {
         tab.evaluate("document.querySelector('[data-habit=ben-habit-014]').ariaPressed").await
     })

@@ -95,6 +95,7 @@ async fn a_household_of_two_with_twelve_habits_each_is_seen_whole() {
     let green = async || tab.evaluate("document.querySelectorAll('#year rect:not(.level-0)').length").await;
     eventually(json!(days), green).await;
     tab.shows("#next", "Routine").await;
+    tab.shows("#next", " · ").await;
     for screen in WALLS {
         lies_well(&tab, screen).await;
     }
@@ -129,6 +130,14 @@ async fn a_household_of_two_with_twelve_habits_each_is_seen_whole() {
     for screen in PHONES {
         lies_well_in_a_hand(&tab, screen).await;
     }
+
+    // On a day without a duty, and where all is given up, what was done stays.
+    service.run(r#"UPDATE habits SET schedule = '{"weekdays": []}'"#).await;
+    tab.shows("#empty", "Nothing to do today.").await;
+    service.run("UPDATE habits SET archived = true").await;
+    tab.shows("#empty", "No habits yet.").await;
+    eventually(json!(days), green).await;
+    tab.picture("wall-empty", &WALLS[1..2]).await;
     tab.has_no_errors().await;
     tab.end().await;
 }

@@ -5,14 +5,17 @@ import { accountOf, connector } from './account.ts';
 import { Clock } from './clock.ts';
 import { SCHEMA, complete, takeBack, watchRows } from './database.ts';
 import { dayOf } from './day.ts';
-import { byId, element, show } from './dom.ts';
+import { byId, element, say, show } from './dom.ts';
 import { keepFitting } from './fit.ts';
 import { HabitLists } from './habits.ts';
 import { heatMap } from './heat-map.ts';
-import { type Habit, type Rows, household } from './household.ts';
+import { type Habit, type Rows, household, nameOf } from './household.ts';
 import { remedyOf, showStatus } from './indicator.ts';
 import { Screens } from './screens.ts';
 import { type Account, change, load, onChangeElsewhere, ownServer } from './settings.ts';
+
+/** After a start that failed. */
+const START_AGAIN_MS = 60_000;
 
 class Mirror {
   #kairos: Kairos | null = null;
@@ -22,6 +25,7 @@ class Mirror {
   #userId: string | undefined;
   #today = dayOf(new Date());
   #refusedCount = 0;
+  #hasHabits = false;
   /** What was noted of a habit is on its way to the screen. */
   readonly #touched = new Set<string>();
   readonly #screens = new Screens({
@@ -48,8 +52,8 @@ class Mirror {
     });
     void keepAwake();
     const { server, account } = load();
-    if (account) await this.#enter(account);
     this.#screens.open(account ? 'mirror' : server ? 'sign-in' : 'server');
+    if (account) await this.#enter(account);
     document.body.dataset.ready = 'true';
   }
 
@@ -100,9 +104,13 @@ class Mirror {
     if (!this.#rows) return;
     const shown = household(this.#rows, this.#today);
     this.#habits.show(shown, isReadOnly());
-    this.#clock.setRoutines(this.#rows.routines);
-    show(byId('year'), heatMap(shown.year));
+    const { habits, routines, users } = this.#rows;
+    const isShared = new Set(habits.map(({ user_id: userId }) => userId)).size > 1;
+    this.#clock.setRoutines(routines, ({ user_id: userId }) => (isShared ? nameOf(userId, users) : null));
+    show(byId('year'), shown.year.some(({ count }) => count > 0) ? heatMap(shown.year) : null);
     byId('empty').hidden = shown.members.length > 0;
+    this.#hasHabits = shown.hasHabits;
+    this.#explainEmptiness();
   }
 
   /** One more, or the last one back where all is done. */
@@ -125,13 +133,17 @@ class Mirror {
     button.hidden = remedy === null;
     button.dataset.remedy = remedy ?? '';
     show(button, remedy === 'server' ? 'Change the server' : 'Sign in');
-    byId('empty-text').textContent = status.hasSynced
-      ? 'No habits for today. Make the first one on your phone.'
-      : 'Nothing is here yet. It comes with the first sync.';
+    this.#explainEmptiness();
     if (status.rejected !== this.#refusedCount) {
       this.#refusedCount = status.rejected;
       void this.#showRefused();
     }
+  }
+
+  #explainEmptiness(): void {
+    const { hasSynced } = this.#kairos?.status ?? { hasSynced: false };
+    const nothing = hasSynced ? 'No habits yet. Make the first one on your phone.' : 'Nothing is here yet. It comes with the first sync.';
+    say(byId('empty-text'), this.#hasHabits ? 'Nothing to do today.' : nothing);
   }
 
   /** A habit that was touched looks untouched again where the server did not take that: somebody wants to know why. */
@@ -174,7 +186,15 @@ async function keepAwake(): Promise<void> {
 
 function fail(error: unknown): void {
   const text = error instanceof Error ? error.message : String(error);
-  show(byId('failure'), element('p', { class: 'bad' }, text));
+  const again = element('button', { type: 'button' }, 'Load again');
+  again.addEventListener('click', () => location.reload());
+  show(byId('failure'), element('p', { class: 'bad' }, text), again);
+}
+
+/** Nobody may stand before the screen, and what keeps the page from starting may pass: a network, or another page. */
+function failToStart(error: unknown): void {
+  fail(error);
+  setTimeout(() => location.reload(), START_AGAIN_MS);
 }
 
 addEventListener('unhandledrejection', ({ reason }) => fail(reason));
@@ -182,4 +202,4 @@ addEventListener('error', ({ message }) => fail(message));
 navigator.serviceWorker?.register('./sw.js', { type: 'module' }).catch(() => {
   // Without it the page is loaded from the server each time.
 });
-await new Mirror().start().catch(fail);
+await new Mirror().start().catch(failToStart);

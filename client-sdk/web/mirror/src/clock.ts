@@ -10,6 +10,7 @@ const DATE = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric
 export class Clock {
   readonly #onNewDay: (day: string) => void;
   #routines: readonly RoutineRow[] = [];
+  #ownerOf: (routine: RoutineRow) => string | null = () => null;
   #day = '';
 
   constructor(onNewDay: (day: string) => void) {
@@ -21,8 +22,10 @@ export class Clock {
     setInterval(() => this.#tick(), 1000);
   }
 
-  setRoutines(routines: readonly RoutineRow[]): void {
+  /** `ownerOf` says whose each is, where that is a question. */
+  setRoutines(routines: readonly RoutineRow[], ownerOf: (routine: RoutineRow) => string | null): void {
     this.#routines = routines;
+    this.#ownerOf = ownerOf;
     this.#showNext(new Date());
   }
 
@@ -42,11 +45,12 @@ export class Clock {
     const next = nextRoutine(this.#routines, time);
     if (!next) return show(byId('next'));
     const { routine, isTomorrow } = next;
+    const owner = this.#ownerOf(routine);
     const when = `${isTomorrow ? 'tomorrow ' : ''}${routine.starts_at.slice(0, 5)}`;
     show(
       byId('next'),
       element('h2', {}, 'Next'),
-      element('p', {}, element('strong', {}, when), ` ${routine.name}`),
+      element('p', {}, element('strong', {}, when), ` ${routine.name}`, owner ? element('span', { class: 'dim' }, ` · ${owner}`) : null),
       routine.habits ? element('p', { class: 'dim' }, routine.habits) : null,
     );
   }

@@ -28,13 +28,13 @@ export const SCHEMA = new Schema({
 
 const QUERIES: Record<keyof Rows, string> = {
   users: 'SELECT id, display_name FROM users ORDER BY id',
-  habits: `SELECT id, user_id, name, icon, color, schedule, target_per_day FROM habits
-    WHERE NOT coalesce(archived, 0) ORDER BY user_id, position, name`,
+  habits: `SELECT id, user_id, name, icon, color, schedule, target_per_day, coalesce(archived, 0) AS archived FROM habits
+    ORDER BY user_id, position, name`,
   done: `SELECT habit_id, completed_on AS day, sum(CAST(coalesce(amount, 1) AS REAL)) AS amount FROM completions
     WHERE completed_on > ? GROUP BY habit_id, completed_on`,
   routines: `SELECT r.id, r.user_id, r.name, r.starts_at, (
       SELECT group_concat(trim(coalesce(h.icon, '') || ' ' || h.name), ', ') FROM routine_habits rh
-      JOIN habits h ON h.id = rh.habit_id WHERE rh.routine_id = r.id) AS habits
+      JOIN habits h ON h.id = rh.habit_id AND NOT coalesce(h.archived, 0) WHERE rh.routine_id = r.id) AS habits
     FROM routines r WHERE r.starts_at IS NOT NULL AND NOT coalesce(r.archived, 0) ORDER BY r.starts_at`,
   pauses: `SELECT habit_id, substr(started_at, 1, 10) AS from_day, substr(ended_at, 1, 10) AS to_day FROM recovery_sessions`,
 };

@@ -28,8 +28,9 @@ export class HabitLists {
   show({ members }: Household, isReadOnly: boolean): void {
     this.#habits = new Map(members.flatMap(({ habits }) => habits).map((habit) => [habit.id, habit]));
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.habit : undefined;
-    show(this.#place, ...members.map((member) => memberOf(member, isReadOnly)));
-    colour(this.#place);
+    const lists = members.map((member) => memberOf(member, isReadOnly));
+    lists.forEach(colour);
+    show(this.#place, ...lists);
     if (focused !== undefined && document.activeElement === document.body) {
       this.#place.querySelector<HTMLElement>(`[data-habit="${CSS.escape(focused)}"]`)?.focus();
     }

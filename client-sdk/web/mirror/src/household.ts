@@ -13,6 +13,8 @@ export interface HabitRow {
   color: string | null;
   schedule: string | null;
   target_per_day: number | null;
+  /** 1 where it is given up. What was done of it counts in the year. */
+  archived?: number;
 }
 
 /** How much of a habit was done on a day. */
@@ -72,6 +74,8 @@ export interface Member {
 
 export interface Household {
   members: Member[];
+  /** There are habits, due today or not. */
+  hasHabits: boolean;
   /** Habits done on each of the last days, oldest first. */
   year: { day: string; count: number }[];
 }
@@ -80,23 +84,23 @@ type Amounts = ReadonlyMap<string, number>;
 
 export function household(rows: Rows, today: string): Household {
   const amounts = byHabit(rows.done);
-  const names = new Map(rows.users.map(({ id, display_name: name }) => [id, name]));
   const members = new Map<string, Member>();
-  for (const row of rows.habits) {
+  const habits = rows.habits.filter(({ archived }) => !archived);
+  for (const row of habits) {
     const schedule = readSchedule(row.schedule);
     if (!isDue(schedule, today)) continue;
-    const member = members.get(row.user_id) ?? { userId: row.user_id, name: nameOf(row.user_id, names), habits: [], doneCount: 0 };
+    const member = members.get(row.user_id) ?? { userId: row.user_id, name: nameOf(row.user_id, rows.users), habits: [], doneCount: 0 };
     members.set(row.user_id, member);
     const habit = habitOf(row, schedule, amounts.get(row.id) ?? new Map(), rows.pauses, today);
     member.habits.push(habit);
     if (habit.isDone) member.doneCount += 1;
   }
-  return { members: [...members.values()], year: yearOf(rows, today) };
+  return { members: [...members.values()], hasHabits: habits.length > 0, year: yearOf(rows, today) };
 }
 
 /** Names of people are known where the rules bring them; else it is who the token names. */
-function nameOf(userId: string, names: ReadonlyMap<string, string | null>): string {
-  return names.get(userId) || `${userId.charAt(0).toUpperCase()}${userId.slice(1)}`;
+export function nameOf(userId: string, users: readonly UserRow[]): string {
+  return users.find(({ id }) => id === userId)?.display_name || `${userId.charAt(0).toUpperCase()}${userId.slice(1)}`;
 }
 
 function byHabit(done: readonly DoneRow[]): Map<string, Map<string, number>> {

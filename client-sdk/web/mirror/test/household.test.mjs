@@ -57,6 +57,12 @@ test('each member has what is due today', () => {
   assert.deepEqual(year.at(-1), { day: TODAY, count: 2 });
   assert.deepEqual(year.at(-2), { day: plusDays(TODAY, -1), count: 1 });
   assert.equal(year.length, 371);
+
+  // What is given up is not shown, and what was done of it stays done.
+  const givenUp = household({ ...rows, habits: [habit('read', 'anna', { archived: 1 })] }, TODAY);
+  assert.deepEqual([givenUp.members, givenUp.hasHabits, givenUp.year.at(-1).count], [[], false, 1]);
+  const another = household({ ...rows, habits: [habit('run', 'ben', { schedule: '{"weekdays":[2]}' })] }, TODAY);
+  assert.deepEqual([another.members, another.hasHabits], [[], true]);
 });
 
 test('the next routine is the next one today, or the first tomorrow', () => {

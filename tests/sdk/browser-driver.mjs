@@ -60,6 +60,11 @@ const commands = {
   async click(what, { page }) {
     await find(page, what).click();
   },
+  // What a click saves, as text.
+  async download(what, { page }) {
+    const [saved] = await Promise.all([page.waitForEvent('download'), find(page, what).click()]);
+    return readFile(await saved.path(), 'utf8');
+  },
   async press({ key }, { page }) {
     await page.keyboard.press(key);
   },

@@ -22,7 +22,7 @@ use kairos_tests::{
     official::texts,
     service::{TestService, eventually},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     auth::pocketbase::{PocketBase, password, take_tokens_of},
@@ -101,6 +101,10 @@ async fn a_mirror_is_set_up_and_shows_the_habits_of_who_signs_in() {
     tab.shows("h1", "Sync & Account").await;
     tab.shows("#settings-account", "anna").await;
     tab.shows("#last-sync", "just now").await;
+    let report = tab.call(json!({"do": "download", "button": "Save a Report"})).await;
+    let report: Value = serde_json::from_str(report.as_str().expect("a text")).expect("JSON");
+    assert_eq!((&report["state"], &report["storage"]), (&json!("synced"), &json!("opfs")));
+    assert!(!report.to_string().contains("anna"), "{report}");
     tab.is_accessible().await;
     tab.picture("mirror-settings", &SIZES[..2]).await;
     tab.has_no_errors().await;

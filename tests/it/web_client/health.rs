@@ -15,8 +15,10 @@ async fn damage_is_found_and_downloaded_again() {
 
     // A byte of an operation, a row of a table, and a row that is gone.
     tab.execute("UPDATE kairos_oplog SET data = replace(data, 'Todo 1', 'Toda 1') WHERE row_id = 'todo-1'").await;
-    tab.execute("UPDATE kairos_data__lists SET data = json_set(data, '$.name', 'Nobody wrote this') WHERE id = 'list-2'")
-        .await;
+    tab.execute(
+        "UPDATE kairos_data__lists SET data = json_set(data, '$.name', 'Nobody wrote this') WHERE id = 'list-2'",
+    )
+    .await;
     tab.execute("DELETE FROM kairos_data__lists WHERE id = 'list-6'").await;
     let bad = tab.call(json!({"do": "verify"})).await;
     assert_eq!(bad["isOk"], false);

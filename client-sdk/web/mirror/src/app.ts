@@ -32,6 +32,7 @@ class Mirror {
     onSignedIn: (account) => this.#enter(account),
     onSignOut: (keepData) => this.#leave(keepData),
     onSyncNow: async () => this.#kairos?.syncNow(),
+    onReport: async () => JSON.stringify(await this.#kairos?.diagnostics(), null, 2),
     onChange: () => this.#settingsChanged(),
     pending: () => this.#kairos?.status.pending ?? 0,
   });

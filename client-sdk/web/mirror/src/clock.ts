@@ -50,7 +50,7 @@ export class Clock {
     show(
       byId('next'),
       element('h2', {}, 'Next'),
-      element('p', {}, element('strong', {}, when), ` ${routine.name}`, owner ? element('span', { class: 'dim' }, ` · ${owner}`) : null),
+      element('p', {}, element('strong', {}, when), ` ${routine.name}`, owner ? element('span', { class: 'dim' }, ` (${owner})`) : null),
       routine.habits ? element('p', { class: 'dim' }, routine.habits) : null,
     );
   }

@@ -14,6 +14,8 @@ export interface ScreenActions {
   onSignedIn: (account: Account) => Promise<void>;
   onSignOut: (keepData: boolean) => Promise<void>;
   onSyncNow: () => Promise<void>;
+  /** What helps whoever looks into a problem, without a value. */
+  onReport: () => Promise<string>;
   /** The server, or what the screen is for, is another. */
   onChange: () => void;
   /** Writes that wait for their upload. */
@@ -44,7 +46,7 @@ export class Screens {
   showStatus(status: Status): void {
     if (this.#current !== 'settings') return;
     say(byId('last-sync'), lastSync(status, new Date()));
-    say(byId('settings-message'), status.message ?? '');
+    say(byId('settings-message'), status.message ? `${status.message} (${status.code})` : '');
   }
 
   #listen(): void {
@@ -69,6 +71,7 @@ export class Screens {
       void this.#signIn(async () => accountOf(value('token')));
     });
     byId('sync-now').addEventListener('click', () => void this.#actions.onSyncNow());
+    byId('report').addEventListener('click', () => void this.#actions.onReport().then(save));
     byId('sign-out').addEventListener('click', () => this.#askToLeave());
     byId('leave').addEventListener('close', () => this.#left(byId<HTMLDialogElement>('leave').returnValue));
     byId('read-only').addEventListener('change', ({ target }) => {
@@ -132,7 +135,7 @@ export class Screens {
     say(byId('settings-server'), server?.replace(/^https?:\/\//, '') ?? 'none');
     say(byId('settings-account'), account?.name ?? 'nobody is signed in');
     byId<HTMLInputElement>('read-only').checked = readOnly ?? false;
-    for (const id of ['sync-now', 'sign-out']) byId(id).hidden = !account;
+    for (const id of ['sync-now', 'sign-out', 'report']) byId(id).hidden = !account;
     byId('settings-sign-in').hidden = account !== undefined;
     this.#actions.onChange();
   }
@@ -148,4 +151,10 @@ export class Screens {
     if (answer !== 'keep' && answer !== 'remove') return;
     void this.#actions.onSignOut(answer === 'keep').then(() => this.open('sign-in'));
   }
+}
+
+function save(report: string): void {
+  const href = URL.createObjectURL(new Blob([report], { type: 'application/json' }));
+  element('a', { href, download: 'kairos-report.json' }).click();
+  URL.revokeObjectURL(href);
 }

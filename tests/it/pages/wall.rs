@@ -130,6 +130,20 @@ async fn a_household_of_two_with_twelve_habits_each_is_seen_whole() {
         lies_well_in_a_hand(&tab, screen).await;
     }
 
+    // Of three times as many, a hand scrolls to the last; where there is none, all are seen, though smaller.
+    service
+        .run(
+            "INSERT INTO habits (id, user_id, name, icon, color, schedule, target_per_day, position, archived)
+             SELECT id || n, user_id, name, icon, color, schedule, target_per_day, position, archived
+             FROM habits, generate_series(1, 2) n",
+        )
+        .await;
+    size(&tab, 1920, 1080).await;
+    tab.go(&format!("{}?readonly", page(&service))).await;
+    eventually(72, async || tab.texts(".habit .name").await.len()).await;
+    eventually(json!({"flaws": [], "high": 0}), async || tab.evaluate(FLAWS).await).await;
+    tab.picture("wall-crowded", &WALLS[1..2]).await;
+
     // On a day without a duty, and where all is given up, what was done stays.
     service.run(r#"UPDATE habits SET schedule = '{"weekdays": []}'"#).await;
     tab.shows("#empty", "Nothing to do today.").await;

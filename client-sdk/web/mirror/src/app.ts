@@ -42,7 +42,7 @@ class Mirror {
   async start(): Promise<void> {
     takeFromLink();
     this.#clock.start();
-    keepFitting(byId('screen-mirror'));
+    keepFitting(byId('screen-mirror'), isReadOnly);
     byId('remedy').addEventListener('click', ({ currentTarget }) => {
       this.#screens.open((currentTarget as HTMLElement).dataset.remedy === 'server' ? 'server' : 'sign-in');
     });

@@ -11,6 +11,7 @@ import { realOf } from '../src/worker/functions.ts';
 import { LineBuffer } from '../src/worker/lines.ts';
 import { Mailbox } from '../src/worker/mailbox.ts';
 import { factsOf, statusOf } from '../src/worker/status.ts';
+import { isShownBy } from '../src/worker/subscriptions.ts';
 import { readToken, replaceIn } from '../src/worker/token.ts';
 import { retryAfter } from '../src/worker/transport.ts';
 
@@ -167,4 +168,14 @@ test('a service says in seconds or with a date when it wants to be asked again',
 test('columns that are merged keep their digits', () => {
   assert.equal(columnsText({ big: 2n ** 63n - 1n, on: true, name: 'a "b"', none: null, half: 0.5 }), '{"big":9223372036854775807,"on":1,"name":"a \\"b\\"","none":null,"half":0.5}');
   for (const value of [new Uint8Array(1), Infinity, NaN]) assert.throws(() => columnsText({ value }), { code: 'CLIENT-0101' });
+});
+
+test('a subscription is shown with the last of its own buckets', () => {
+  const bucket = (priority, ...subscriptions) => ({ bucket: 'b', checksum: 0, count: 0, priority, subscriptions });
+  const target = { buckets: { a: bucket(0, { sub: 0 }), b: bucket(2, { sub: 0 }, { default: 1 }), c: bucket(1, { sub: 1 }) } };
+  const shown = (scope) => [0, 1, 2].map((index) => isShownBy({ target, scope }, index));
+  assert.deepEqual(shown({ up_to: 0 }), [false, false, false]);
+  assert.deepEqual(shown({ up_to: 1 }), [false, true, false]);
+  assert.deepEqual(shown({ up_to: 2 }), [true, true, false], 'one without buckets waits for the whole');
+  assert.deepEqual(shown('full'), [true, true, true]);
 });

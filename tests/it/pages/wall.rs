@@ -31,13 +31,13 @@ const FLAWS: &str = "(() => {
         const text = texts.currentNode;
         const parent = text.parentElement;
         if (!parent.checkVisibility() || parent.closest('.hidden, svg')) continue;
-        for (const { 0: word, index } of text.data.matchAll(/\\S+/g)) {
+        for (const { 0: word, index } of text.data.matchAll(/[^\\s-]+-?/g)) {
             const range = new Range();
             range.setStart(text, index);
             range.setEnd(text, index + word.length);
             const parts = [...range.getClientRects()].filter(({ width }) => width > 0);
             const whole = parts.reduce((sum, { width }) => sum + width, 0);
-            const line = parent.getBoundingClientRect();
+            const line = parent.closest('.text, h2, p, button, div').getBoundingClientRect();
             if (parts.length > 1 && whole <= line.width) flaws.push(`broken: ${word}`);
             if (parts.some(({ right }) => right > line.right + 1)) flaws.push(`sticks out: ${word}`);
         }

@@ -30,6 +30,8 @@ export interface BucketAim {
   checksum: number;
   count: number;
   priority: number;
+  /** Why it is sent; explicit subscriptions by their place in the request. */
+  subscriptions?: ({ sub: number } | { default: number })[];
 }
 
 /** A checkpoint of which everything in `scope` has arrived. */

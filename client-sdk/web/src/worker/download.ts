@@ -1,11 +1,12 @@
 // The download loop: opens streams, feeds the machine, performs what it says.
 
 import { type Credentials, KairosError } from '../api.ts';
-import type { Answer, CloseReason, Instruction, StoreStep } from './core.ts';
+import type { Answer, CloseReason, Completion, Instruction, StoreStep } from './core.ts';
 import { type Engine, type Failed, failedBy } from './engine.ts';
 import { LineBuffer } from './lines.ts';
 import { Mailbox } from './mailbox.ts';
 import { type StreamSubscription, wantedStreams } from './store/subscriptions.ts';
+import { isShownBy } from './subscriptions.ts';
 import { readToken, replaceIn } from './token.ts';
 import { LINE_BYTES_MAX, openStream, SILENCE_TIMEOUT_MS, unreachable } from './transport.ts';
 
@@ -62,8 +63,8 @@ class StreamHost {
   readonly #lines = new LineBuffer(LINE_BYTES_MAX);
   /** For the next transaction. */
   #steps: StoreStep[] = [];
-  /** Those of the request, until their rows are visible. */
-  #subscriptions: readonly StreamSubscription[] = [];
+  /** Those of the request, in its order, until their rows are visible. */
+  #subscriptions: (StreamSubscription | null)[] = [];
   #credentials: Credentials | null = null;
   #aging: ReturnType<typeof setTimeout> | undefined;
 
@@ -91,8 +92,9 @@ class StreamHost {
 
   async #sync(): Promise<void> {
     const { core, store, template } = this.#engine;
-    this.#subscriptions = await store.write(wantedStreams);
-    core.start({ ...template, streams: { include_defaults: true, subscriptions: this.#subscriptions } });
+    const subscriptions = await store.write(wantedStreams);
+    this.#subscriptions = [...subscriptions];
+    core.start({ ...template, streams: { include_defaults: true, subscriptions } });
     let answer: Answer | null = core.event({ start: await store.bucketStates() });
     while (answer) {
       const reason = await this.#handle(answer);
@@ -200,17 +202,19 @@ class StreamHost {
     if (outcome === null) return null;
     board.note({ local: store.local });
     const last = steps.at(-1);
-    if (outcome === 'published' && last && 'complete' in last && last.complete.scope === 'full') await this.#noteWhole();
+    if (outcome === 'published' && last && 'complete' in last) await this.#notePublished(last.complete);
     return core.event(outcome);
   }
 
-  /** A whole checkpoint is visible; it has the rows of all subscriptions. */
-  async #noteWhole(): Promise<void> {
+  async #notePublished(completion: Completion): Promise<void> {
     const { log, subscriptions } = this.#engine;
-    log.statistics.checkpoints += 1;
-    log.note('sync_completed');
-    await subscriptions.noteSynced(this.#subscriptions);
-    this.#subscriptions = [];
+    if (completion.scope === 'full') {
+      log.statistics.checkpoints += 1;
+      log.note('sync_completed');
+    }
+    const isShown = (_: unknown, index: number): boolean => isShownBy(completion, index);
+    await subscriptions.noteSynced(this.#subscriptions.filter(isShown).filter((each) => each !== null));
+    this.#subscriptions = this.#subscriptions.map((each, index) => (isShown(each, index) ? null : each));
   }
 }
 

@@ -1,6 +1,7 @@
 // Who holds which stream: parts of tabs, each under an id of its own, so that a call that is repeated counts once.
 
 import type { Holding } from '../messages.ts';
+import type { Completion } from './core.ts';
 import type { Store } from './store/store.ts';
 import {
   holdStream,
@@ -49,13 +50,25 @@ export class Subscriptions {
     }
   }
 
-  /** A whole checkpoint of a stream that asked for these is visible. */
+  /** The rows of these are visible. */
   async noteSynced(subscriptions: readonly StreamSubscription[]): Promise<void> {
     if (subscriptions.length === 0) return;
     await this.#store.write((db) => noteSynced(db, subscriptions));
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
   }
+}
+
+/**
+ * Whether all rows of a subscription, by its place in the request, are visible with this. One without buckets waits for the whole
+ * checkpoint: until then, the service may name some.
+ */
+export function isShownBy({ target, scope }: Completion, index: number): boolean {
+  if (scope === 'full') return true;
+  const isOf = ({ subscriptions = [] }: { subscriptions?: object[] }): boolean =>
+    subscriptions.some((reason) => 'sub' in reason && reason.sub === index);
+  const priorities = Object.values(target.buckets).filter(isOf).map(({ priority }) => priority);
+  return priorities.length > 0 && Math.max(...priorities) <= scope.up_to;
 }
 
 const isSame = (one: Wanted, other: Wanted): boolean => one.stream === other.stream && one.parameters === other.parameters;

@@ -61,6 +61,10 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         if let (Err(error), Some(observer)) = (&result, &engine.options.observer) {
             observer.failed(error).await;
         }
+        // Nobody hurries a service that asks for time.
+        if let Some(pause) = result.as_ref().err().and_then(SyncError::retry_after) {
+            sleep(pause).await;
+        }
         let wait = match result {
             Ok(StreamEnd::Deferred) => engine.options.metered_interval,
             _ => backoff.fail(rand::random()),

@@ -97,6 +97,14 @@ impl SyncError {
         }
     }
 
+    /// How long the service wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Transport(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// What it means to an app; nothing where there is no server.
     pub fn problem(&self) -> Option<Problem> {
         match self {

@@ -39,6 +39,10 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             }
             Err(error) => {
                 tracing::info!(code = error.code(), error = &error as &dyn std::error::Error, "upload failed");
+                // Nobody hurries a service that asks for time.
+                if let Some(pause) = error.retry_after() {
+                    sleep(pause).await;
+                }
                 // Not woken by further local writes: they cannot be sent before this one.
                 tokio::select! {
                     () = engine.signals.online.notified() => {}

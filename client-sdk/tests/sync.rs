@@ -307,6 +307,31 @@ async fn every_failure_has_its_state_and_its_message() {
 }
 
 #[tokio::test]
+async fn a_service_that_asks_for_time_gets_it() {
+    let service = FakeService::start().await;
+    service.change(|state| (state.status, state.retry_after) = (Some(429), Some(600)));
+    let phone = Device::of(&service).await;
+    phone.execute("INSERT INTO habits (id, name) VALUES ('h1', 'Read')", []).await.unwrap();
+    phone.connect();
+    phone.expect_status("refused", |status| status.problem == Some(Problem::Unavailable)).await;
+    // The wait without that header is a tenth of a second at most, and none after a call for it.
+    for _ in 0..10 {
+        phone.sync_now();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = service.change(|state| {
+        state.status = None;
+        state.refused_count
+    });
+    assert!((1..=2).contains(&refused), "{refused} requests: one for a stream, one for an upload at most");
+    // Who connects anew has not been told to wait.
+    phone.disconnect().await;
+    phone.connect();
+    phone.synced().await;
+    assert_eq!(phone.habits().await, ["h1|Read"]);
+}
+
+#[tokio::test]
 async fn without_a_server_the_app_works_and_counts_what_waits() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

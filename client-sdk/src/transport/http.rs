@@ -11,16 +11,16 @@ use kairos_sync_protocol::{
 };
 use reqwest::{
     RequestBuilder, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::de::DeserializeOwned;
 
 use super::{LineStream, Refusal, Transport, TransportError, frames::Frames};
 use crate::connector::Credentials;
 
-/// What names BSON in a content type.
 /// Below the ten seconds that the service keeps a connection on which nothing is asked.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(8);
+/// What names BSON in a content type.
 const BSON: &str = "application/vnd.powersync.bson-stream";
 
 /// How lines are written on a stream. A service that has only the other one sends that.
@@ -130,9 +130,13 @@ impl HttpTransport {
     }
 
     async fn refusal(&self, response: Response) -> Refusal {
+        let retry_after = retry_after(&response);
         let body = self.body(response).await.unwrap_or_default();
         let parse = |body: &[u8]| serde_json::from_slice::<ErrorBody>(body).ok();
-        parse(&body).map(|body| Refusal::new(&body.error.code, &body.error.description)).unwrap_or_default()
+        parse(&body)
+            .map(|body| Refusal::new(&body.error.code, &body.error.description))
+            .unwrap_or_default()
+            .after(retry_after)
     }
 
     async fn json<T: DeserializeOwned>(
@@ -198,6 +202,11 @@ impl Transport for HttpTransport {
         let answer: WriteCheckpointResponse = self.json(credentials, request).await?;
         Ok(answer.write_checkpoint)
     }
+}
+
+/// In seconds; a date would depend on the device's clock, and the service sends none.
+fn retry_after(response: &Response) -> Option<Duration> {
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn url(credentials: &Credentials, path: &str) -> String {

@@ -15,7 +15,7 @@ mod frames;
 mod http;
 mod lines;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use kairos_sync_protocol::{
@@ -30,6 +30,9 @@ use crate::{connector::Credentials, core::line::LineError};
 
 /// Longer answers are shown in part.
 const REFUSAL_CHARS_MAX: usize = 500;
+
+/// A service that asks for more would keep devices away long after it is well again.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 
 /// Carries requests to a service.
 #[async_trait]
@@ -104,13 +107,21 @@ pub struct Refusal {
     pub code: String,
     /// What is wrong, for people. At most 500 characters, none of them for control.
     pub description: String,
+    /// How long it wants to be left alone (`Retry-After`), at most ten minutes.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// What a service answered with.
     pub fn new(code: &str, description: &str) -> Self {
         let plain = |text: &str| text.chars().filter(|char| !char.is_control()).take(REFUSAL_CHARS_MAX).collect();
-        Self { code: plain(code), description: plain(description) }
+        Self { code: plain(code), description: plain(description), retry_after: None }
+    }
+
+    /// The same, with what it says of the next attempt.
+    #[must_use]
+    pub fn after(self, wait: Option<Duration>) -> Self {
+        Self { retry_after: wait.map(|wait| wait.min(RETRY_AFTER_MAX)), ..self }
     }
 }
 
@@ -125,6 +136,14 @@ impl fmt::Display for Refusal {
 }
 
 impl TransportError {
+    /// How long the service wants to be left alone.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { refusal, .. } => refusal.retry_after,
+            _ => None,
+        }
+    }
+
     /// Stable across releases; listed in `docs/errors.md`.
     pub const fn code(&self) -> &'static str {
         match self {

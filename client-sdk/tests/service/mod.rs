@@ -73,6 +73,10 @@ pub(crate) struct State {
     pub(crate) answers_with_checkpoint: bool,
     /// Every request is answered with this status.
     pub(crate) status: Option<u16>,
+    /// With such an answer comes a wait of so many seconds.
+    pub(crate) retry_after: Option<u32>,
+    /// Requests that got such an answer.
+    pub(crate) refused_count: usize,
     /// Streams say at once that the token ends in so many seconds.
     pub(crate) token_expires_in: Option<i32>,
     last_op_id: u64,
@@ -177,6 +181,8 @@ impl FakeService {
             refused_table: None,
             answers_with_checkpoint: true,
             status: None,
+            retry_after: None,
+            refused_count: 0,
             token_expires_in: None,
             last_op_id: 0,
             write_checkpoint: 0,
@@ -210,12 +216,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(socket: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let (read, mut write) = socket.into_split();
     let Request { path, token, asked, body } = read_request(read).await?;
-    let (status, expected) = {
-        let state = shared.state.lock().unwrap();
-        (state.status, (!state.accepts_any_token).then(|| format!("Bearer {}", state.token)))
+    let (status, retry_after, expected) = {
+        let mut state = shared.state.lock().unwrap();
+        state.refused_count += usize::from(state.status.is_some());
+        (state.status, state.retry_after, (!state.accepts_any_token).then(|| format!("Bearer {}", state.token)))
     };
     if let Some(status) = status {
-        return answer(&mut write, status, "<html>proxy</html>").await;
+        let wait = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+        return answer_with(&mut write, status, &wait, "<html>proxy</html>").await;
     }
     if expected.is_some_and(|expected| token != expected) {
         let body = r#"{"error":{"code":"PSYNC_S2103","status":401,"description":"JWT has expired"}}"#;
@@ -278,7 +286,16 @@ async fn read_request(read: OwnedReadHalf) -> std::io::Result<Request> {
 }
 
 async fn answer(write: &mut (impl AsyncWriteExt + Unpin), status: u16, body: &str) -> std::io::Result<()> {
-    let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    answer_with(write, status, "", body).await
+}
+
+async fn answer_with(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    status: u16,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n", body.len());
     write.write_all((head + body).as_bytes()).await?;
     write.flush().await
 }

@@ -118,6 +118,7 @@ impl BucketStore for NullStore {
         Ok(Commit {
             checkpoint,
             buckets: Vec::new(),
+            emptied: Vec::new(),
             lookups: Vec::new(),
             write_checkpoints: Vec::new(),
             serving: DeploymentNumber::default(),
@@ -126,6 +127,18 @@ impl BucketStore for NullStore {
 
     fn forget(&self, _names: &NamePrefixes, _limit: u32) -> Result<bool, StorageError> {
         Ok(false)
+    }
+
+    fn damaged_buckets(&self, _limit: usize) -> Result<Vec<BucketName>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn empty_buckets(&self, _names: &[BucketName]) -> Result<Commit, StorageError> {
+        self.commit(Batch::default())
+    }
+
+    fn buckets_mended(&self, _names: &[BucketName]) -> Result<(), StorageError> {
+        Ok(())
     }
 
     fn reset(&self) -> Result<(), StorageError> {

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub rows_replicated: IntCounter,
     /// Stored rows that were evaluated for rules being built.
     pub rows_rebuilt: IntCounter,
+    /// Damaged buckets that were built again.
+    pub buckets_mended: IntCounter,
     /// Number of the deployment of rules that clients are served by.
     pub deployment: IntGauge,
     /// 1 while rules are wanted that cannot be deployed.
@@ -62,6 +64,10 @@ pub struct Metrics {
     pub store_rows: IntGauge,
     /// Bytes that are free on the store's disk; 0 where that is not known.
     pub store_free_bytes: IntGauge,
+    /// Buckets that were found damaged and are not whole again.
+    pub store_damaged_buckets: IntGauge,
+    /// Bytes that were read only to see whether they are whole.
+    pub store_scrubbed_bytes: IntGauge,
     /// Open sync streams.
     pub connections: IntGauge,
     /// Open sync streams by what carries them.
@@ -179,6 +185,7 @@ impl Metrics {
             deployment_refused: gauge("kairos_rules_refused", "Whether rules are wanted that cannot be deployed"),
             rebuild_rows_left: gauge("kairos_rebuild_rows_left", "Rows left for rules being built; 0: none are"),
             rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
+            buckets_mended: counter("kairos_store_mended_buckets_total", "Damaged buckets that were built again"),
             transactions_replicated: counter("powersync_transactions_replicated_total", "Transactions read"),
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
@@ -207,6 +214,8 @@ impl Metrics {
             store_operations: gauge("kairos_store_operations", "Operations in all buckets"),
             store_rows: gauge("kairos_store_rows", "Rows of the source that the store keeps"),
             store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
+            store_damaged_buckets: gauge("kairos_store_damaged_buckets", "Buckets found damaged and not whole again"),
+            store_scrubbed_bytes: gauge("kairos_store_scrubbed_bytes", "Bytes read to find damage, since the start"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             connections_by_carrier: gauges("kairos_connections", "Open sync streams", "carrier"),
             operations_synced: counter("powersync_operations_synced_total", "Operations sent to clients"),

@@ -12,6 +12,7 @@ use kairos_sync_protocol::request::{ErrorBody, ErrorDetail};
 use crate::{
     auth::AuthError,
     rate_limit::{RateLimited, TableLimited},
+    storage::StorageError,
     sync::SyncError,
     write::UploadError,
 };
@@ -103,7 +104,10 @@ impl From<Infallible> for ApiError {
 impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         let status = match error {
-            SyncError::Stopping | SyncError::Head(_) | SyncError::UnknownRules => StatusCode::SERVICE_UNAVAILABLE,
+            SyncError::Stopping
+            | SyncError::Head(_)
+            | SyncError::UnknownRules
+            | SyncError::Storage(StorageError::BucketDamaged { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             SyncError::CustomWriteCheckpoints => StatusCode::BAD_REQUEST,
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

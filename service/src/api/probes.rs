@@ -168,6 +168,8 @@ fn show_store(metrics: &Metrics, stats: &StoreStats) {
     metrics.store_operations.set(whole(stats.operation_count));
     metrics.store_rows.set(whole(stats.row_count));
     metrics.store_free_bytes.set(whole(stats.free_bytes.unwrap_or_default()));
+    metrics.store_damaged_buckets.set(whole(stats.damaged_bucket_count));
+    metrics.store_scrubbed_bytes.set(whole(stats.scrubbed_bytes));
 }
 
 fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &StatusSnapshot) {

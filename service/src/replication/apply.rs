@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use kairos_sync_protocol::{Checksum, WriteCheckpointId};
+use kairos_sync_protocol::{BucketName, Checksum, WriteCheckpointId};
 use kairos_sync_rules::{EvaluatedRow, EvaluationError, LookupKey, Scratch};
 
 pub(super) use self::settle::PartSize;
@@ -93,6 +93,11 @@ impl<'s> Applier<'s> {
     /// About how much memory the batch holds.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.rows.bytes()
+    }
+
+    /// Whether it holds no operation.
+    pub(super) fn is_empty(&self) -> bool {
+        self.operations.is_empty()
     }
 
     /// Queries that failed for a row; their outputs are missing from the batch.
@@ -341,6 +346,27 @@ impl<'s> Applier<'s> {
         evaluated.keep(&stored);
         let place = self.rows.add_stored(key, stored);
         self.put(key, place, evaluated, Emit::Additions);
+        Ok(())
+    }
+
+    /// Appends again what a stored row has in some buckets, which were emptied.
+    pub(super) fn append_again(
+        &mut self,
+        table: &SourceRelation,
+        key: &RowKey,
+        stored: &StoredRow,
+        buckets: &HashSet<BucketName>,
+    ) -> Result<(), ReplicationError> {
+        let (layout, image) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
+        let Image::Complete(row) = image else {
+            return Err(ReplicationError::RowMissing { table: table.full_name() });
+        };
+        let Evaluated { subkey, outputs, .. } = self.evaluated(table, key, (layout, &row), stored.image.clone())?;
+        // Other outputs come, or go, with what is left to be settled.
+        let is_there = |put: &Put| buckets.contains(&put.output.bucket) && stored.outputs.contains(&put.output);
+        for Put { output, data, checksum } in outputs.into_iter().filter(is_there) {
+            self.push(NewOperation { output, subkey: Arc::clone(&subkey), checksum, data: Some(data) });
+        }
         Ok(())
     }
 

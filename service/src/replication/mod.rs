@@ -20,7 +20,7 @@
 //! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
 //!   stored, so that clients get the differences.
 //! - When the rules change, what is new is built from stored rows (`rebuild`) beside what is served, and takes its place
-//!   in one commit (`rollout`).
+//!   in one commit (`rollout`). Buckets that the disk has damaged are built from them, too (`mending`).
 //! - Knows no clients and no HTTP, and not which store it writes to.
 //!
 //! Start reading at [`replicator`].
@@ -35,6 +35,7 @@ mod evaluated;
 mod heartbeat;
 mod image;
 mod lookups;
+mod mending;
 mod pending;
 mod plans;
 mod prepare;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kairos_sync_protocol::BucketName;
 use kairos_sync_rules::EvaluationError;
 use tokio::{
     sync::watch,
@@ -293,6 +294,13 @@ impl Replicator {
         if is_visible {
             self.progress.published();
         }
+        (self.on_commit)(&commit);
+        Ok(())
+    }
+
+    /// Lets damaged buckets begin anew, and tells who has them.
+    pub(super) fn empty_buckets(&self, names: &[BucketName]) -> Result<(), StorageError> {
+        let commit = self.store.empty_buckets(names)?;
         (self.on_commit)(&commit);
         Ok(())
     }

@@ -33,6 +33,7 @@ use crate::{
         apply::{Applier, Upserted},
         copy::{CopyMessage, DeskChannels, desk::Desk},
         error::ReplicationError,
+        mending::Mending,
         plans::Plans,
         relations::{Described, Relations, SourceRelation},
         replicator::Replicator,
@@ -79,9 +80,20 @@ pub(super) fn apply_stream(
     let WalStream { events, durable } = wal;
     let inbox = Inbox::new(events, &replicator.metrics, &replicator.progress, &replicator.spool_folder);
     let idle_since = Instant::now();
-    let rollout = Rollout::new(rules);
-    let mut follower =
-        Follower { replicator, relations, types, state, catalog_seen_at, inbox, durable, desk, rollout, idle_since };
+    let (rollout, mending) = (Rollout::new(rules), Mending::new());
+    let mut follower = Follower {
+        replicator,
+        relations,
+        types,
+        state,
+        catalog_seen_at,
+        inbox,
+        durable,
+        desk,
+        rollout,
+        mending,
+        idle_since,
+    };
     let mut prefers_stream = true;
     loop {
         // In turns, so that neither waits for the other.
@@ -105,6 +117,7 @@ pub(super) fn apply_stream(
                     return Ok(Applied::Switched);
                 }
             }
+            Next::Mending => follower.mend()?,
             Next::End => return Ok(Applied::Closed),
         }
     }
@@ -127,6 +140,7 @@ enum Next {
     Copy(CopyMessage),
     Sweep,
     Rollout,
+    Mending,
     End,
 }
 
@@ -141,6 +155,7 @@ struct Follower<'r> {
     durable: watch::Sender<Lsn>,
     desk: Desk,
     rollout: Rollout,
+    mending: Mending,
     /// When the last position was stored.
     idle_since: Instant,
 }
@@ -189,10 +204,18 @@ impl<'r> Follower<'r> {
         self.rollout.step(&mut work)
     }
 
+    fn mend(&mut self) -> Result<(), ReplicationError> {
+        let mut work = Work { replicator: self.replicator, relations: &mut self.relations, state: &mut self.state };
+        self.mending.step(&mut work)
+    }
+
     /// Work that waits for nobody.
     fn background(&self) -> Option<Next> {
         if self.desk.has_sweeps() {
             return Some(Next::Sweep);
+        }
+        if self.mending.has_work(&self.state) {
+            return Some(Next::Mending);
         }
         self.rollout.has_work(&self.state).then_some(Next::Rollout)
     }
@@ -219,13 +242,14 @@ impl<'r> Follower<'r> {
         if let Some(background) = self.background() {
             return background;
         }
-        let due = self.rollout.due();
+        let (due, look) = (self.rollout.due(), self.mending.due(&self.state));
         let (inbox, desk) = (&mut self.inbox, &mut self.desk);
         Handle::current().block_on(async {
             tokio::select! {
                 incoming = inbox.recv() => incoming.map_or(Next::End, Next::Incoming),
                 message = desk.recv() => Next::Copy(message),
                 () = until(due) => Next::Rollout,
+                () = until(look) => Next::Mending,
             }
         })
     }

@@ -243,6 +243,11 @@ pub(super) fn cleared(operations: &[WireOperation]) -> Option<WireOperation> {
     Some(written("CLEAR", last.op_id, operations.iter().map(|operation| operation.checksum).sum()))
 }
 
+/// A CLEAR that stands for nothing: what a bucket begins with that is written anew.
+pub(super) fn clear(op_id: OpId) -> WireOperation {
+    written("CLEAR", op_id, Checksum::default())
+}
+
 fn written(op: &str, op_id: OpId, checksum: Checksum) -> WireOperation {
     let json = format!(r#"{{"op_id":"{op_id}","op":"{op}","checksum":{checksum}}}"#);
     WireOperation { op_id, checksum, json: json.into() }

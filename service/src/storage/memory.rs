@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
+use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
 
 use super::{
     Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, DefinitionStats, Dependency, DeploymentNumber,
     LookupKey, LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView,
     StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
-    compaction::{Superseding, cleared, count_to_clear, moved},
+    compaction::{Superseding, clear, cleared, count_to_clear, moved},
     definition_of, generation,
     wire::{RangeBuilder, WireOperation, write_json},
 };
@@ -48,6 +48,8 @@ struct Bucket {
     /// What the results of compaction stand for was replaced by operations up to these.
     valid_from: BTreeMap<OpId, OpId>,
     totals: BucketTotals,
+    /// It was emptied, and is not mended.
+    is_mending: bool,
 }
 
 impl MemoryStore {
@@ -112,7 +114,32 @@ impl State {
         }
         self.checkpoint = batch.visible_at.map(|lsn| Checkpoint { op_id: self.last_op_id, lsn });
         let (checkpoint, lookups) = (self.checkpoint, lookups.into_iter().collect());
-        Commit { checkpoint, buckets, lookups, write_checkpoints, serving: self.serving() }
+        Commit { checkpoint, buckets, emptied: Vec::new(), lookups, write_checkpoints, serving: self.serving() }
+    }
+
+    fn empty(&mut self, names: &[BucketName]) -> Commit {
+        let mut emptied = Vec::new();
+        for name in names {
+            let Some(bucket) = self.buckets.get_mut(name) else { continue };
+            let op_id = self.last_op_id.next();
+            self.last_op_id = op_id;
+            *bucket = Bucket { is_mending: true, ..Bucket::default() };
+            bucket.totals.append(op_id, Checksum::default());
+            bucket.operations.push(clear(op_id));
+            bucket.valid_from.insert(op_id, op_id);
+            emptied.push(name.clone());
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.op_id = self.last_op_id;
+        }
+        Commit {
+            checkpoint: self.checkpoint,
+            buckets: Vec::new(),
+            emptied,
+            lookups: Vec::new(),
+            write_checkpoints: Vec::new(),
+            serving: self.serving(),
+        }
     }
 
     fn serving(&self) -> DeploymentNumber {
@@ -201,6 +228,12 @@ impl State {
 }
 
 impl Bucket {
+    /// Itself, unless it is not to be served.
+    fn whole(&self) -> Result<&Self, StorageError> {
+        let damaged = || StorageError::BucketDamaged { what: "it was emptied".to_owned() };
+        (!self.is_mending).then_some(self).ok_or_else(damaged)
+    }
+
     /// Whether it changed anything.
     fn compact(&mut self) -> Result<bool, StorageError> {
         let mut superseding = Superseding::new(0);
@@ -238,7 +271,7 @@ impl StoreView for Arc<State> {
 
     fn bucket(&self, name: &BucketName) -> Result<BucketTotals, StorageError> {
         let bucket = self.buckets.get(name).filter(|_| self.checkpoint.is_some());
-        Ok(bucket.map(|bucket| bucket.totals).unwrap_or_default())
+        Ok(bucket.map(Bucket::whole).transpose()?.map(|bucket| bucket.totals).unwrap_or_default())
     }
 
     fn serving(&self) -> DeploymentNumber {
@@ -268,7 +301,7 @@ impl BucketStore for MemoryStore {
     ) -> Result<OperationRange, StorageError> {
         let state = self.state();
         let mut range = RangeBuilder::new(bytes_max);
-        if let Some(bucket) = state.buckets.get(bucket) {
+        if let Some(bucket) = state.buckets.get(bucket).map(Bucket::whole).transpose()? {
             let start = bucket.operations.partition_point(|operation| operation.op_id <= after);
             for operation in &bucket.operations[start..] {
                 let valid_from = bucket.valid_from.get(&operation.op_id).copied().unwrap_or_default();
@@ -348,6 +381,27 @@ impl BucketStore for MemoryStore {
         Ok(false)
     }
 
+    fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError> {
+        let state = self.state();
+        let mending = state.buckets.iter().filter(|(_, bucket)| bucket.is_mending);
+        Ok(mending.map(|(name, _)| name.clone()).take(limit).collect())
+    }
+
+    fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {
+        Ok(self.change(|state| state.empty(names)))
+    }
+
+    fn buckets_mended(&self, names: &[BucketName]) -> Result<(), StorageError> {
+        self.change(|state| {
+            for name in names {
+                if let Some(bucket) = state.buckets.get_mut(name) {
+                    bucket.is_mending = false;
+                }
+            }
+        });
+        Ok(())
+    }
+
     fn reset(&self) -> Result<(), StorageError> {
         self.change(|state| {
             let State { creation_id, write_checkpoints, generation, last_op_id, .. } = mem::take(state);
@@ -387,6 +441,8 @@ impl BucketStore for MemoryStore {
             row_count: state.rows.len() as u64,
             size_bytes: state.size_bytes(),
             free_bytes: None,
+            damaged_bucket_count: state.buckets.values().filter(|bucket| bucket.is_mending).count() as u64,
+            scrubbed_bytes: 0,
         })
     }
 }

@@ -158,6 +158,8 @@ pub struct Commit {
     pub buckets: Vec<BucketGrowth>,
     /// Lookups for which some row's values changed, each once. What was set to the same values again is not among them.
     pub lookups: Vec<LookupKey>,
+    /// Buckets that begin anew, of which nothing holds that was known before. See [`BucketStore::empty_buckets`].
+    pub emptied: Vec<BucketName>,
     /// Write checkpoints of the batch, as they are recorded now.
     pub write_checkpoints: Vec<(WriteCheckpointKey, WriteCheckpoint)>,
     /// The deployment clients are served by after it.
@@ -286,6 +288,10 @@ pub struct StoreStats {
     pub size_bytes: u64,
     /// Bytes that are free where its files are, if it has any and the system tells.
     pub free_bytes: Option<u64>,
+    /// Buckets that were found damaged and are not whole again.
+    pub damaged_bucket_count: u64,
+    /// Bytes of operations that were read since the store was opened only to see whether they are whole.
+    pub scrubbed_bytes: u64,
 }
 
 /// How much the buckets of one definition hold.
@@ -308,7 +314,7 @@ pub struct DefinitionStats {
 }
 
 /// The definition in the name of a bucket.
-fn definition_of<'a>(name: &'a BucketName, prefix: &str) -> &'a str {
+pub(crate) fn definition_of<'a>(name: &'a BucketName, prefix: &str) -> &'a str {
     let own = name.as_str().strip_prefix(prefix).unwrap_or(name.as_str());
     own.split_once('[').map_or(own, |(definition, _)| definition)
 }
@@ -345,8 +351,17 @@ pub enum StorageError {
         path: String,
     },
     /// Content contradicts its own checksum or structure.
-    #[error("bucket store is damaged ({what}): delete the folder to rebuild it")]
+    #[error(
+        "bucket store is damaged ({what}): look at the disk, stop the service and run `kairos-sync store delete --yes`; \
+         all is built again from Postgres"
+    )]
     Damaged {
+        /// Which part.
+        what: String,
+    },
+    /// The operations of one bucket contradict their checksums or structure. All else can be used.
+    #[error("a bucket is damaged ({what}) and is built again from the row store: try again")]
+    BucketDamaged {
         /// Which part.
         what: String,
     },
@@ -361,6 +376,7 @@ impl StorageError {
             Self::Locked { .. } => "STORE-0103",
             Self::Damaged { .. } => "STORE-0104",
             Self::Missing { .. } => "STORE-0105",
+            Self::BucketDamaged { .. } => "STORE-0106",
         }
     }
 }
@@ -448,6 +464,18 @@ pub trait BucketStore: Send + Sync + 'static {
     /// Stored rows no longer name the buckets as their outputs. To be called by whoever commits, between two commits, for
     /// what clients are not served any more.
     fn forget(&self, names: &NamePrefixes, limit: u32) -> Result<bool, StorageError>;
+
+    /// Buckets of which a reader found operations damaged, or that were emptied and are not mended; at most `limit`. Quick
+    /// where there are none.
+    fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError>;
+
+    /// Lets damaged buckets begin anew, durably: a CLEAR with a new op id takes the place of all their operations, and what
+    /// is visible stays so. Nobody is served them before they are mended: views and readers of operations get
+    /// [`StorageError::BucketDamaged`]. To be called by whoever commits, between two commits; publish what it gives.
+    fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError>;
+
+    /// Emptied buckets have all their operations again.
+    fn buckets_mended(&self, names: &[BucketName]) -> Result<(), StorageError>;
 
     /// Forgets everything but the op id sequence and the write checkpoints, and begins a new generation: bucket names
     /// made with its prefix were never used before.

@@ -33,6 +33,19 @@ pub enum StoreCommand {
     /// Make every bucket as small as it can be, and give the space back. The service does so by itself, where it pays.
     /// Exits with 0, or with 2 if it could not be done.
     Compact(StoreArguments),
+    /// Delete the store: the service builds it again from Postgres when it starts, and devices download what they have once
+    /// more. Without --yes it says what would be deleted. Exits with 0, or with 2 if it could not be done.
+    Delete(DeleteArguments),
+}
+
+/// Which store, and whether to.
+#[derive(Args)]
+pub struct DeleteArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Do it.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Which store, and how to tell.
@@ -81,6 +94,7 @@ impl StoreCommand {
             Self::Verify(arguments) => arguments.verify(),
             Self::Stats(arguments) => arguments.stats(),
             Self::Compact(arguments) => arguments.compact(),
+            Self::Delete(arguments) => arguments.delete(),
         }
         .unwrap_or_else(|error| {
             eprintln!("error {}: {error}", error.code());
@@ -126,6 +140,17 @@ impl StoreArguments {
         compact_all(&folder)?;
         let (after, _) = SqliteStore::stats_of(&folder)?;
         Ok((output::compaction(before, after, self.json), ExitCode::SUCCESS))
+    }
+}
+
+impl DeleteArguments {
+    fn delete(&self) -> Outcome {
+        let folder = self.store.folder()?;
+        let size_bytes = SqliteStore::size_of(&folder)?;
+        if self.yes {
+            SqliteStore::delete(&folder)?;
+        }
+        Ok((output::deletion(&folder, size_bytes, self.yes, self.store.json), ExitCode::SUCCESS))
     }
 }
 

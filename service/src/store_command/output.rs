@@ -1,6 +1,6 @@
 //! What `kairos-sync store` prints, for people and for programs.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
@@ -25,11 +25,38 @@ pub(super) fn verification(found: &Verification, as_json: bool) -> String {
         [bucket_count, operation_count, row_count, chunk_count].map(|count| HumanCount(*count));
     let verdict = match damage_count {
         0 => "nothing is damaged".to_owned(),
-        1 => "1 damage; delete the folder, and it is built again from Postgres".to_owned(),
-        count => format!("{count} damages; delete the folder, and it is built again from Postgres"),
+        1 => format!("1 damage; {}", remedy(found)),
+        count => format!("{count} damages; {}", remedy(found)),
     };
+    if found.mending_count > 0 {
+        let mending = HumanCount(found.mending_count);
+        let _ =
+            writeln!(out, "{mending} buckets were damaged and are not built again yet: the service goes on with it");
+    }
     let _ = writeln!(out, "{buckets} buckets, {operations} operations in {chunks} chunks, {rows} rows: {verdict}");
     out
+}
+
+/// What to do about damages.
+fn remedy(found: &Verification) -> &'static str {
+    if found.bucket_damage_count == found.damage_count {
+        "look at the disk, then start the service: it builds these buckets again by itself"
+    } else {
+        "look at the disk, then run `kairos-sync store delete --yes`: all is built again from Postgres"
+    }
+}
+
+/// What was deleted, or would be.
+pub(super) fn deletion(folder: &Path, size_bytes: u64, is_done: bool, as_json: bool) -> String {
+    if as_json {
+        return format!("{}\n", json!({"folder": folder, "size_bytes": size_bytes, "deleted": is_done}));
+    }
+    let (size, folder) = (HumanBytes(size_bytes), folder.display());
+    if is_done {
+        format!("the store in {folder} is deleted, {size}; the service builds it again from Postgres\n")
+    } else {
+        format!("the store in {folder} would be deleted, {size}: run it with --yes\n")
+    }
 }
 
 /// A table of the definitions, then the sums.
@@ -97,7 +124,9 @@ mod tests {
         found.damages.push(damage);
         let text = verification(&found, false);
         assert!(text.starts_with("damaged [STORE-0104]: a chunk is missing in a bucket of todos\n"), "{text}");
-        assert!(text.contains("1 damage; delete the folder"), "{text}");
+        assert!(text.contains("1 damage; look at the disk, then run `kairos-sync store delete --yes`"), "{text}");
+        found.bucket_damage_count = 1;
+        assert!(verification(&found, false).contains("it builds these buckets again by itself"));
         let object: serde_json::Value = serde_json::from_str(&verification(&found, true)).unwrap();
         assert_eq!((&object["ok"], &object["damages"][0]["definition"]), (&json!(false), &json!("todos")));
     }
@@ -109,7 +138,7 @@ mod tests {
             operation_count: 1_000,
             row_count: 900,
             size_bytes: 3 << 20,
-            free_bytes: None,
+            ..StoreStats::default()
         };
         let todos = DefinitionStats {
             definition: "todos".to_owned(),

@@ -191,6 +191,9 @@ impl State {
                 mark(connections, *id, |changes| changes.grow(growth));
             }
         }
+        for id in commit.emptied.iter().filter_map(|bucket| by_bucket.get(bucket)).flatten() {
+            mark(connections, *id, |changes| changes.everything = true);
+        }
         let concerned = commit.lookups.iter().filter_map(|lookup| by_lookup.get(lookup)).flatten();
         for id in concerned {
             mark(connections, *id, |changes| changes.resolve = true);
@@ -382,6 +385,7 @@ mod tests {
         Commit {
             checkpoint: Some(Checkpoint { op_id: OpId::new(lsn).unwrap(), lsn: Lsn::new(lsn) }),
             buckets: buckets.iter().map(|name| growth(name, lsn, lsn)).collect(),
+            emptied: vec![],
             lookups: lookups.iter().map(|name| LookupKey((*name).into())).collect(),
             write_checkpoints: vec![],
             serving: DeploymentNumber::default(),

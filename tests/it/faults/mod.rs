@@ -7,6 +7,7 @@
 
 mod acknowledged;
 mod checks;
+mod damage;
 mod deployments;
 mod device;
 mod killed;

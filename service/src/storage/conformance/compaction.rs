@@ -1,4 +1,4 @@
-//! Promises about compaction: whoever syncs in steps across it ends up as who syncs at once, and as the history says.
+//! Promises about compaction, and about buckets that begin anew: whoever syncs in steps across it ends up as who syncs at once, and as the history says.
 //!
 //! A client here is as the protocol describes it, and knows nothing of the service.
 
@@ -19,6 +19,8 @@ enum Step {
     /// Puts (with data that was never there) and removals of small ids in either bucket.
     Commit(Vec<(&'static str, u8, bool)>),
     Compact,
+    /// A bucket turns out to be damaged, and is mended.
+    Mend(&'static str),
     Reopen,
     /// A client looks at the newest state, if it has completed the one before.
     Look(usize),
@@ -58,6 +60,7 @@ pub(in crate::storage) fn syncing_in_steps_equals_syncing_at_once<E: Engine>(new
             match step {
                 Step::Commit(changes) => history.commit(&*store, &changes),
                 Step::Compact => drop(store.compact().unwrap()),
+                Step::Mend(bucket) => history.mend(&*store, bucket),
                 Step::Reopen => {
                     drop(store);
                     store = engine.open();
@@ -109,6 +112,30 @@ impl History {
             operations.push(operation);
         }
         store.commit(batch(operations)).unwrap();
+        self.remember(store);
+    }
+
+    fn mend(&mut self, store: &dyn BucketStore, bucket: &'static str) {
+        let commit = store.empty_buckets(&[name(bucket)]).unwrap();
+        assert_eq!(commit.checkpoint, store.view().unwrap().checkpoint(), "what was visible stays so");
+        if commit.emptied.is_empty() {
+            return;
+        }
+        let refused = [
+            store.view().unwrap().bucket(&name(bucket)).err(),
+            store.operations(&name(bucket), OpId::ZERO, op_id(9_999), 300).err(),
+        ];
+        assert_eq!(refused.map(|error| error.unwrap().code()), ["STORE-0106"; 2]);
+        assert_eq!(store.damaged_buckets(9).unwrap(), [name(bucket)]);
+        let rows = self.newest.get(bucket).into_iter().flatten();
+        let again = rows.map(|(id, data)| NewOperation { data: Some(data.as_str().into()), ..put(bucket, id) });
+        store.commit(batch(again.collect())).unwrap();
+        store.buckets_mended(&[name(bucket)]).unwrap();
+        assert!(store.damaged_buckets(9).unwrap().is_empty());
+        self.remember(store);
+    }
+
+    fn remember(&mut self, store: &dyn BucketStore) {
         let view = store.view().unwrap();
         for (bucket, rows) in &self.newest {
             self.buckets.insert((bucket, view.bucket(&name(bucket)).unwrap().last_op_id), rows.clone());
@@ -228,6 +255,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(change, 0..12).prop_map(Step::Commit),
         6 => Just(Step::Compact),
+        1 => select(&BUCKETS[..]).prop_map(Step::Mend),
         1 => Just(Step::Reopen),
         4 => (0..4_usize).prop_map(Step::Look),
         4 => (0..4_usize, 0..600_usize).prop_map(|(client, bytes_max)| Step::Read(client, bytes_max)),

@@ -19,11 +19,13 @@ pub(super) struct Bucket {
     pub(super) folded: BucketTotals,
     /// With so many operations in chunks compaction pays.
     pub(super) due_count: u64,
+    /// It was emptied, and does not have all its operations again: nobody is to get it.
+    pub(super) is_mending: bool,
 }
 
 impl Bucket {
     /// What [`Self::read`] reads.
-    pub(super) const COLUMNS: &str = "id, name, operation_count, checksum, last_op_id, due_count, sum";
+    pub(super) const COLUMNS: &str = "id, name, operation_count, checksum, last_op_id, due_count, mending, sum";
 
     /// A bucket from a row of [`Self::COLUMNS`].
     pub(super) fn read(row: &rusqlite::Row) -> Result<Self, StorageError> {
@@ -36,15 +38,24 @@ impl Bucket {
                 last_op_id: op_id(row.get(4)?)?,
             },
             due_count: number(row, 5)?,
+            is_mending: number(row, 6)? == 1,
         };
-        bucket.sum().check(row.get(6)?, "a bucket")?;
+        bucket.sum().check(row.get(7)?, "a bucket")?;
         Ok(bucket)
     }
 
     fn sum(&self) -> Sum {
-        let Self { id, name, folded: BucketTotals { count, checksum, last_op_id }, due_count } = self;
+        let Self { id, name, folded: BucketTotals { count, checksum, last_op_id }, due_count, is_mending } = self;
         let sum = Sum::of("bucket").number(id.0).text(name.as_str());
-        sum.number(*count).number(checksum.bits().into()).number(last_op_id.get()).number(*due_count)
+        let sum = sum.number(*count).number(checksum.bits().into()).number(last_op_id.get()).number(*due_count);
+        // Records of before format 5 stay as they are.
+        if *is_mending { sum.number(1) } else { sum }
+    }
+
+    /// Itself, unless it is not to be served.
+    pub(super) fn whole(self) -> Result<Self, StorageError> {
+        let damaged = || StorageError::BucketDamaged { what: "its operations are being written again".to_owned() };
+        (!self.is_mending).then_some(self).ok_or_else(damaged)
     }
 
     /// The bucket of this number.
@@ -68,14 +79,14 @@ impl Bucket {
 
     /// Writes a new bucket.
     pub(super) fn insert(&self, conn: &Connection) -> Result<(), StorageError> {
-        let sql = format!("INSERT INTO bucket ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", Self::COLUMNS);
+        let sql = format!("INSERT INTO bucket ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", Self::COLUMNS);
         self.write(conn, &sql)
     }
 
     /// Writes what has changed of a bucket that is there.
     pub(super) fn update(&self, conn: &Connection) -> Result<(), StorageError> {
         let sql = "UPDATE bucket SET name = ?2, operation_count = ?3, checksum = ?4, last_op_id = ?5, due_count = ?6, \
-                   sum = ?7 WHERE id = ?1";
+                   mending = ?7, sum = ?8 WHERE id = ?1";
         self.write(conn, sql)
     }
 
@@ -88,6 +99,7 @@ impl Bucket {
             checksum.bits(),
             last_op_id.get().cast_signed(),
             self.due_count.cast_signed(),
+            self.is_mending,
             self.sum().finish(),
         ))?;
         Ok(())

@@ -217,6 +217,12 @@ fn grow_bucket(conn: &Connection, bucket: BucketId, added: &BucketTotals) -> Res
     bucket.update(conn)
 }
 
+/// Deletes all chunks of a bucket, whatever is in them, within the caller's transaction.
+pub(super) fn delete_all(conn: &Connection, bucket: BucketId) -> Result<(), StorageError> {
+    conn.prepare_cached("DELETE FROM chunk WHERE bucket_id = ?1")?.execute([bucket.column()])?;
+    Ok(())
+}
+
 /// Deletes chunks, within the caller's transaction.
 pub(super) fn delete(conn: &Connection, ids: &[i64]) -> Result<(), StorageError> {
     let mut statement = conn.prepare_cached("DELETE FROM chunk WHERE id = ?1")?;
@@ -313,10 +319,11 @@ pub(super) fn visit(
     let mut rows = statement.query((bucket.column(), after.get().cast_signed()))?;
     let mut seen_upto = None;
     while let Some(row) = rows.next()? {
-        // Every chunk but the first begins with an operation that is asked for, or with later ones only.
+        // Every chunk but the first begins with an operation that is asked for, or with later ones only. That it is the
+        // latter is believed once the chunk is read: were the column damaged, the rest of the bucket would be left out.
         let is_beyond = op_id(row.get(3)?)? > upto;
-        if !range.is_empty() && (is_beyond || !range.wants_more()) {
-            return Ok(is_beyond);
+        if !range.is_empty() && !is_beyond && !range.wants_more() {
+            return Ok(false);
         }
         let Chunk { operations, links } = read(row, bucket)?;
         let follows = seen_upto.map_or(links.previous <= after, |seen_upto| links.previous == seen_upto);

@@ -145,11 +145,12 @@ impl Inner {
             return Ok(None);
         };
         let Compaction { bucket, generation, upto, stage } = compaction;
-        let (bytes, stage) = match stage {
-            Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next)?,
-            Stage::Clearing => self.clear_step(bucket, generation, upto)?,
-            Stage::Rewriting { rewritable, seen } => self.rewrite_step(bucket, generation, rewritable, seen)?,
+        let step = match stage {
+            Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next),
+            Stage::Clearing => self.clear_step(bucket, generation, upto),
+            Stage::Rewriting { rewritable, seen } => self.rewrite_step(bucket, generation, rewritable, seen),
         };
+        let (bytes, stage) = step.map_err(|error| self.noting(bucket, error))?;
         maintenance.compaction = stage.map(|stage| Compaction { bucket, generation, upto, stage });
         let is_done = maintenance.compaction.is_none();
         drop(maintenance);
@@ -316,7 +317,12 @@ impl Inner {
         *self.rewriting() = Rewriting::Done(id);
         let bucket = Bucket::load(writer.conn(), id)?.filter(|_| writer.head().generation == generation);
         let Some(bucket) = bucket else { return Ok(Vec::new()) };
-        let folded = group_after(writer.conn(), id, seen)?.map(|group| group.operations).unwrap_or_default();
+        let folded = match group_after(writer.conn(), id, seen).map_err(|error| self.noting(id, error)) {
+            Ok(group) => group.map(|group| group.operations).unwrap_or_default(),
+            // The commit has nothing to do with it.
+            Err(StorageError::BucketDamaged { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
         if folded.last().map_or(seen, |last| last.op_id) < bucket.folded.last_op_id {
             // Too much came since to be looked at while a commit waits.
             return Ok(Vec::new());
@@ -328,7 +334,7 @@ impl Inner {
         Ok(live.map(|(_, operation)| operation).collect())
     }
 
-    fn rewriting(&self) -> MutexGuard<'_, Rewriting> {
+    pub(super) fn rewriting(&self) -> MutexGuard<'_, Rewriting> {
         self.rewriting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

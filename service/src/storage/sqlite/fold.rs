@@ -112,8 +112,16 @@ impl Inner {
     fn fold_operations(&self, upto: FoldBound) -> Result<bool, StorageError> {
         let mut plans = Vec::new();
         let buckets = self.tail_read().bucket_ids();
+        let mut damaged = None;
         for bucket in buckets {
-            plans.extend(self.plan(bucket, upto.op_id)?);
+            // The others go on meanwhile.
+            match self.plan(bucket, upto.op_id) {
+                Ok(plan) => plans.extend(plan),
+                Err(error @ (StorageError::BucketDamaged { .. } | StorageError::Damaged { .. })) => {
+                    damaged = Some(error)
+                }
+                Err(error) => return Err(error),
+            }
             let bytes: usize = plans.iter().map(FoldPlan::bytes).sum();
             if (bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS)
                 && !self.store_plans(upto, &std::mem::take(&mut plans))?
@@ -121,7 +129,8 @@ impl Inner {
                 return Ok(false);
             }
         }
-        self.store_plans(upto, &plans)
+        let stored = self.store_plans(upto, &plans)?;
+        damaged.map_or(Ok(stored), Err)
     }
 
     /// As `fold_operations`, for rows.
@@ -164,7 +173,7 @@ impl Inner {
         let reader = self.reader()?;
         // One state: a reset must not look like a missing chunk.
         reader.conn().execute_batch("BEGIN")?;
-        FoldPlan::new(reader.conn(), bucket, operations).map(Some)
+        FoldPlan::new(reader.conn(), bucket, operations).map(Some).map_err(|error| self.noting(bucket, error))
     }
 
     pub(super) fn store_plans(&self, upto: FoldBound, plans: &[FoldPlan]) -> Result<bool, StorageError> {

@@ -129,7 +129,7 @@ impl Head {
     pub(super) fn stats(&self, folder: &StoreFolder) -> StoreStats {
         let Self { bucket_count, operation_count, row_count, .. } = *self;
         let (size_bytes, free_bytes) = (folder.size_bytes(), folder.free_bytes());
-        StoreStats { bucket_count, operation_count, row_count, size_bytes, free_bytes }
+        StoreStats { bucket_count, operation_count, row_count, size_bytes, free_bytes, ..StoreStats::default() }
     }
 
     /// Writes it where there is none.

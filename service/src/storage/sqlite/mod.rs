@@ -24,13 +24,14 @@
 //!   the tail has, and a fold that had planned to move that gives way.
 //! - Chunks of a bucket follow each other without a gap: each knows where the one before it ends.
 //! - One writer, behind a mutex. Fold and compaction take it for bounded slices.
-//! - Locks are taken in this order: whoever folds or compacts (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows
-//!   and of the names of buckets are taken alone.
+//! - Locks are taken in this order: whoever folds or compacts (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows,
+//!   of the names of buckets and of damages are taken alone, or last.
 //! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
 //! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` and
-//! `compact` for what happens to it later, `read` and `view` for how both are seen as one.
+//! `compact` for what happens to it later, `read` and `view` for how both are seen as one, `damage` for what is done where
+//! the disk did not keep it.
 
 mod block;
 mod bucket;
@@ -38,6 +39,7 @@ mod chain;
 mod chunk;
 mod codec;
 mod compact;
+mod damage;
 #[cfg(test)]
 mod damage_tests;
 mod error;
@@ -45,6 +47,8 @@ mod fold;
 mod forget;
 mod head;
 mod index;
+#[cfg(test)]
+mod mending_tests;
 mod placed;
 mod pool;
 mod read;
@@ -52,6 +56,7 @@ mod row_reader;
 mod rows;
 mod scan;
 mod schema;
+mod scrub;
 mod signal;
 mod stats;
 mod sum;
@@ -68,7 +73,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -82,6 +87,7 @@ use rusqlite::Connection;
 pub use self::verify::{Damage, Verification, VerifyProgress};
 use self::{
     compact::{Compaction, Rewriting},
+    damage::Damages,
     head::Head,
     placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
@@ -122,6 +128,8 @@ pub struct SqliteOptions {
     pub straight: StraightLimits,
     /// When old operations are made fewer.
     pub compaction: CompactionOptions,
+    /// How fast older operations are read to see whether they are whole; 0: only when they are needed. Default 1 MiB.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// How much a commit must have of something for it to go straight to where it is kept. Collected with what other commits
@@ -151,6 +159,7 @@ impl Default for SqliteOptions {
             fold_bytes: 12 << 20,
             straight: StraightLimits::default(),
             compaction: CompactionOptions::default(),
+            scrub_bytes_per_second: 1 << 20,
         }
     }
 }
@@ -158,10 +167,10 @@ impl Default for SqliteOptions {
 /// The embedded store. See the module for how it works.
 pub struct SqliteStore {
     inner: Arc<Inner>,
-    background: Option<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
 }
 
-/// Shared with the background thread.
+/// Shared with the background threads.
 struct Inner {
     folder: StoreFolder,
     options: SqliteOptions,
@@ -179,6 +188,10 @@ struct Inner {
     /// What compaction leaves to the next commit. Locked for one look at a time.
     rewriting: Mutex<Rewriting>,
     signal: Signal,
+    damages: Damages,
+    /// Wakes the thread that scrubs.
+    scrub_signal: Signal,
+    scrubbed_bytes: AtomicU64,
     /// Whether forgotten buckets may have chunks.
     has_forgotten: AtomicBool,
     /// Pages in the log that were not yet copied to the database.
@@ -228,6 +241,7 @@ impl SqliteStore {
         verify::check_names(writer.conn(), writer.head())?;
         let tail = Tail::load(writer.conn(), writer.head())?;
         let placed = PlacedKeys::new(!writer.has_rows()?);
+        let damages = Damages::load(writer.conn())?;
         let maintenance = folder.writer(0)?;
         // One more for the reader of rows.
         let reader_cache_bytes = options.cache_bytes / 2 / (options.reader_count + 1);
@@ -244,15 +258,24 @@ impl SqliteStore {
             write_checkpoints: WriteCheckpointQueue::default(),
             rewriting: Mutex::default(),
             signal: Signal::default(),
+            damages,
+            scrub_signal: Signal::default(),
+            scrubbed_bytes: AtomicU64::new(0),
             has_forgotten: AtomicBool::new(true),
             log_pages,
         });
-        let shared = Arc::clone(&inner);
-        let background = thread::Builder::new()
-            .name("store-fold".to_owned())
-            .spawn(move || shared.maintain())
-            .map_err(|error| StorageError::Engine(format!("start the fold thread: {error}")))?;
-        Ok(Self { inner, background: Some(background) })
+        let mut store = Self { inner, background: Vec::new() };
+        store.start("store-fold", |inner| inner.maintain())?;
+        store.start("store-scrub", Inner::look_after)?;
+        Ok(store)
+    }
+
+    /// Runs work in the background, which ends when the store is closed.
+    fn start(&mut self, name: &str, work: fn(&Arc<Inner>)) -> Result<(), StorageError> {
+        let inner = Arc::clone(&self.inner);
+        let started = thread::Builder::new().name(name.to_owned()).spawn(move || work(&inner));
+        self.background.push(started.map_err(|error| StorageError::Engine(format!("start thread {name}: {error}")))?);
+        Ok(())
     }
 
     /// Sizes of the store in `folder`, in all and by definition. Reads the whole row store.
@@ -261,6 +284,14 @@ impl SqliteStore {
     /// [`StorageError::Missing`] where there is none; otherwise as [`Self::open`].
     pub fn stats_of(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStats>), StorageError> {
         stats::of_folder(folder)
+    }
+
+    /// Bytes that the store in `folder` takes on disk.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn size_of(folder: &Path) -> Result<u64, StorageError> {
+        Ok(StoreFolder::lock_existing(folder)?.size_bytes())
     }
 
     /// Deletes the store in `folder`. Everything in it comes from Postgres.
@@ -284,7 +315,8 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.inner.signal.close();
-        if let Some(background) = self.background.take() {
+        self.inner.scrub_signal.close();
+        for background in self.background.drain(..) {
             // A panic there was reported by the panic hook; here is nothing left to do about it.
             let _ = background.join();
         }
@@ -376,7 +408,7 @@ impl Inner {
         tail.version = version;
         tail.checkpoint = checkpoint;
         let Appended { buckets, lookups, write_checkpoints, .. } = appended;
-        Ok(Commit { checkpoint, buckets, lookups, write_checkpoints, serving })
+        Ok(Commit { checkpoint, buckets, emptied: Vec::new(), lookups, write_checkpoints, serving })
     }
 
     fn reset(&self) -> Result<(), StorageError> {
@@ -390,6 +422,7 @@ impl Inner {
         })?;
         writer.forget_names();
         self.placed.clear();
+        self.damages.clear();
         self.row_reader.table_changed();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         *tail = Tail::empty(writer.head().version);
@@ -454,6 +487,18 @@ impl BucketStore for SqliteStore {
         self.inner.forget(names, limit)
     }
 
+    fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError> {
+        self.inner.damaged_buckets(limit)
+    }
+
+    fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {
+        self.inner.empty_buckets(names)
+    }
+
+    fn buckets_mended(&self, names: &[BucketName]) -> Result<(), StorageError> {
+        self.inner.buckets_mended(names)
+    }
+
     fn reset(&self) -> Result<(), StorageError> {
         self.inner.reset()
     }
@@ -480,6 +525,9 @@ impl BucketStore for SqliteStore {
 
     fn stats(&self) -> Result<StoreStats, StorageError> {
         let reader = self.inner.reader()?;
-        Ok(Head::read(reader.conn())?.stats(&self.inner.folder))
+        let stats = Head::read(reader.conn())?.stats(&self.inner.folder);
+        let damaged_bucket_count = self.inner.damages.count();
+        let scrubbed_bytes = self.inner.scrubbed_bytes.load(Ordering::Relaxed);
+        Ok(StoreStats { damaged_bucket_count, scrubbed_bytes, ..stats })
     }
 }

@@ -34,7 +34,8 @@ impl Inner {
     ) -> Result<OperationRange, StorageError> {
         let reader = self.reader()?;
         let mut range = RangeBuilder::new(bytes_max);
-        let Some(Bucket { id: bucket, .. }) = Bucket::find(reader.conn(), name)? else { return Ok(range.finish()) };
+        let Some(found) = Bucket::find(reader.conn(), name)? else { return Ok(range.finish()) };
+        let bucket = found.whole()?.id;
         // The tail first: what a fold moves after this look is in both, and then not taken from chunks.
         let (tail_first, recent) = {
             let tail = self.tail_read();
@@ -46,7 +47,8 @@ impl Inner {
             let is_older = |op_id| tail_first.is_none_or(|first| op_id < first);
             // One state of the file: chunks are replaced by others meanwhile. The connection ends it when it goes back.
             reader.conn().execute_batch("BEGIN")?;
-            goes_on = chunk::visit(reader.conn(), bucket, after, upto, &mut range, is_older)?;
+            let visited = chunk::visit(reader.conn(), bucket, after, upto, &mut range, is_older);
+            goes_on = visited.map_err(|error| self.noting(bucket, error))?;
         }
         if goes_on {
             let _ = recent.iter().all(|operation| range.push(operation.op_id, &operation.json));

@@ -20,7 +20,7 @@ const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 pub(super) const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -81,6 +81,8 @@ pub(super) const GENERATION: &str = "
         last_op_id INTEGER NOT NULL,
         -- With so many operations compaction pays.
         due_count INTEGER NOT NULL,
+        -- 1: it was emptied because it was damaged, and does not have all its operations again.
+        mending INTEGER NOT NULL,
         sum INTEGER NOT NULL
     );
     -- Numbers of buckets that are no more, while they have chunks.
@@ -88,6 +90,7 @@ pub(super) const GENERATION: &str = "
         id INTEGER PRIMARY KEY
     );
     CREATE INDEX bucket_due ON bucket (id) WHERE operation_count >= due_count;
+    CREATE INDEX bucket_mending ON bucket (id) WHERE mending = 1;
     -- New operations of all buckets in the order of their ids.
     CREATE TABLE tail (
         first_op_id INTEGER PRIMARY KEY,

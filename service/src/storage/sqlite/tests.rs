@@ -381,7 +381,9 @@ fn a_damaged_index_never_gives_the_operations_of_another_bucket() {
                 Err(error) => codes.push(error.code()),
             }
         }
-        assert!(codes.contains(&"STORE-0104"), "page {root}: nothing was noticed");
+        // That it is more than a bucket is found out later.
+        let is_noticed = codes.iter().any(|code| ["STORE-0104", "STORE-0106"].contains(code));
+        assert!(is_noticed, "page {root}: nothing was noticed");
     }
 }
 

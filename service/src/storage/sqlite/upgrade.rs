@@ -32,6 +32,11 @@ const TO_3: &str = "
     CREATE TABLE rules (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL);
     CREATE TABLE forgotten_bucket (id INTEGER PRIMARY KEY);";
 
+/// From format 4: buckets that are being mended.
+const TO_5: &str = "
+    ALTER TABLE bucket ADD COLUMN mending INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX bucket_mending ON bucket (id) WHERE mending = 1;";
+
 /// What format 3 had.
 const TABLES_OF_3: [&str; 12] = [
     "head",
@@ -54,7 +59,11 @@ pub(super) fn upgrade(conn: &Connection, from: u32) -> Result<(), StorageError> 
     if from < 3 {
         tx.execute_batch(TO_3)?;
     }
-    write_again(&tx)?;
+    if from < 4 {
+        write_again(&tx)?;
+    } else {
+        tx.execute_batch(TO_5)?;
+    }
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
 }
@@ -131,7 +140,7 @@ fn copy_buckets(conn: &Connection) -> Result<(), StorageError> {
             last_op_id: op_id(row.get(4)?)?,
         };
         let name = BucketName::new(row.get::<_, String>(1)?);
-        Bucket { id: BucketId::from_column(row.get(0)?)?, name, folded, due_count }.insert(conn)
+        Bucket { id: BucketId::from_column(row.get(0)?)?, name, folded, due_count, is_mending: false }.insert(conn)
     })?;
     Ok(conn.execute_batch("INSERT INTO forgotten_bucket SELECT id FROM former_forgotten_bucket")?)
 }

@@ -45,8 +45,12 @@ pub struct Verification {
     pub dependent_count: u64,
     /// Write checkpoints.
     pub write_checkpoint_count: u64,
+    /// Buckets whose operations are being written again because they were damaged.
+    pub mending_count: u64,
     /// How many damages were found.
     pub damage_count: u64,
+    /// How many of them are in operations of buckets, which the service builds again by itself.
+    pub bucket_damage_count: u64,
     /// The first hundred of them.
     pub damages: Vec<Damage>,
 }
@@ -218,8 +222,13 @@ impl Verifier<'_> {
             let bucket = Bucket::read(row)?;
             ids.insert(bucket.id);
             verifier.found.bucket_count += 1;
-            let checked = verifier.bucket(conn, &bucket);
-            if let Err(error) = checked {
+            verifier.found.mending_count += u64::from(bucket.is_mending);
+            let found = Bucket::find(conn, &bucket.name)?;
+            verifier.expect(found.as_ref() == Some(&bucket), "a bucket is not found under its name");
+            // What cannot be read is there nevertheless.
+            verifier.found.operation_count += bucket.folded.count;
+            if let Err(error) = verifier.bucket(conn, &bucket) {
+                verifier.found.bucket_damage_count += 1;
                 verifier.note(&error, Some(definition_of(&bucket.name, &prefix).to_owned()));
             }
             Ok(())
@@ -246,8 +255,10 @@ impl Verifier<'_> {
 
     /// All chunks of a bucket, and that there are no others.
     fn bucket(&mut self, conn: &Connection, bucket: &Bucket) -> Result<(), StorageError> {
-        let found = Bucket::find(conn, &bucket.name)?;
-        self.expect(found.as_ref() == Some(bucket), "a bucket is not found under its name");
+        let expect = |holds: bool, what: &str| {
+            let damaged = || StorageError::Damaged { what: what.to_owned() };
+            holds.then_some(()).ok_or_else(damaged)
+        };
         let columns = chunk::COLUMNS;
         let sql = format!("SELECT {columns} FROM chunk WHERE bucket_id = ?1 ORDER BY last_op_id");
         let mut statement = conn.prepare_cached(&sql)?;
@@ -256,17 +267,15 @@ impl Verifier<'_> {
         while let Some(row) = rows.next()? {
             let chunk = chunk::read(row, bucket.id)?;
             let Links { previous: says, valid_from } = chunk.links;
-            self.expect(says == previous, "a chunk is missing");
-            self.expect(valid_from <= bucket.folded.last_op_id, "a chunk is valid in no state");
+            expect(says == previous, "a chunk is missing")?;
+            expect(valid_from <= bucket.folded.last_op_id, "a chunk is valid in no state")?;
             let of_chunk = chunk.totals();
             previous = of_chunk.last_op_id;
             totals.extend(&of_chunk);
             self.found.chunk_count += 1;
             self.step();
         }
-        self.found.operation_count += totals.count;
-        self.expect(totals == bucket.folded, "a bucket contradicts its chunks");
-        Ok(())
+        expect(totals == bucket.folded, "a bucket contradicts its chunks")
     }
 
     fn rows(&mut self, conn: &Connection, head: &Head, tail: &Tail) -> Result<(), StorageError> {

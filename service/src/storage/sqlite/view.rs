@@ -52,9 +52,10 @@ impl StoreView for SqliteView<'_> {
         if self.checkpoint.is_none() {
             return Ok(BucketTotals::default());
         }
-        let Some(Bucket { id, folded: mut totals, .. }) = Bucket::find(self.reader.conn(), name)? else {
+        let Some(bucket) = Bucket::find(self.reader.conn(), name)? else {
             return Ok(BucketTotals::default());
         };
+        let Bucket { id, folded: mut totals, .. } = bucket.whole()?;
         if let Some(tail) = self.tail_totals.get(&id) {
             totals.extend(tail);
         }

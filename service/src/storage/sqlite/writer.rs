@@ -295,12 +295,17 @@ impl Change<'_> {
         Ok(id)
     }
 
+    /// With so many operations compaction of a new bucket pays.
+    pub(super) fn due_count(&self) -> u64 {
+        self.compaction.due_count(0)
+    }
+
     fn add_bucket(&mut self, name: &BucketName) -> Result<BucketId, StorageError> {
         self.head.last_bucket_id += 1;
         self.head.bucket_count += 1;
         let id = BucketId(self.head.last_bucket_id);
-        let due_count = self.compaction.due_count(0);
-        Bucket { id, name: name.clone(), folded: BucketTotals::default(), due_count }.insert(self.tx)?;
+        let (folded, due_count) = (BucketTotals::default(), self.due_count());
+        Bucket { id, name: name.clone(), folded, due_count, is_mending: false }.insert(self.tx)?;
         Ok(id)
     }
 

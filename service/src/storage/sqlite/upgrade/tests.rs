@@ -6,7 +6,8 @@ use kairos_sync_protocol::OpId;
 use super::{
     super::{
         super::{
-            BucketStore, LookupKey, LookupValue, NewOperation, RowOutput, StoredRow, StoredRules, wire::write_json,
+            Batch, BucketStore, LookupKey, LookupValue, NewOperation, RowOutput, StoredRow, StoredRules,
+            wire::write_json,
         },
         SqliteOptions, SqliteStore, codec,
         schema::APPLICATION_ID,
@@ -158,4 +159,28 @@ fn stores_of_former_formats_are_read_on() {
         let former: i64 = store.inner.writer().conn().query_row(tables, [], |row| row.get(0)).unwrap();
         assert_eq!(former, 0);
     }
+}
+
+#[test]
+fn a_store_of_format_4_is_read_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let bucket = BucketName::new("b");
+    let totals = {
+        let store = open();
+        let operations = (1..=9).map(operation).collect();
+        store.commit(Batch { operations, visible_at: Some(Lsn::new(77)), ..Batch::default() }).unwrap();
+        store.inner.fold().unwrap();
+        store.view().unwrap().bucket(&bucket).unwrap()
+    };
+    let conn = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
+    conn.execute_batch("DROP INDEX bucket_mending; ALTER TABLE bucket DROP COLUMN mending; PRAGMA user_version = 4")
+        .unwrap();
+    drop(conn);
+    let store = open();
+    assert_eq!(store.view().unwrap().bucket(&bucket).unwrap(), totals);
+    assert_eq!(store.operations(&bucket, OpId::ZERO, totals.last_op_id, 1 << 20).unwrap().count, 9);
+    store.empty_buckets(std::slice::from_ref(&bucket)).unwrap();
+    drop(store);
+    assert_eq!(open().damaged_buckets(9).unwrap(), [bucket]);
 }

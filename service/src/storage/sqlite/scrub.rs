@@ -1,0 +1,118 @@
+//! Reads what nobody asks for: chunks that have become damaged on the disk are found before a device needs them.
+//!
+//! A thread of its own, since it also examines the whole file where damage was found, which may take long; it never takes the
+//! writer.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use kairos_sync_protocol::OpId;
+use rusqlite::Connection;
+
+use super::{
+    super::StorageError,
+    BucketId, Inner,
+    chunk::{self, Links},
+    head::op_id,
+};
+
+/// Chunks read in one step, at most.
+const STEP_CHUNKS: i64 = 16;
+/// Between two passes over all.
+const PASS_REST: Duration = Duration::from_hours(1);
+/// Rest after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Where the scrub is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    bucket: BucketId,
+    last_op_id: OpId,
+}
+
+impl Place {
+    const START: Self = Self { bucket: BucketId(0), last_op_id: OpId::ZERO };
+}
+
+impl Inner {
+    /// Runs until the store is closed.
+    pub(super) fn look_after(self: &Arc<Self>) {
+        let (mut place, mut next) = (Place::START, Instant::now());
+        let mut failing = false;
+        let rest = |next: Instant| {
+            let is_off = self.options.scrub_bytes_per_second == 0;
+            if is_off { PASS_REST } else { next.saturating_duration_since(Instant::now()) }
+        };
+        while self.scrub_signal.wait_for_work(rest(next), || self.damages.has_noted()) {
+            let done = if self.damages.has_noted() {
+                self.examine()
+            } else if rest(next).is_zero() {
+                self.scrub_step(&mut place).map(|pause| next = Instant::now() + pause)
+            } else {
+                Ok(())
+            };
+            match done {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing && !self.scrub_signal.is_closing() {
+                        tracing::warn!(code = error.code(), %error, "bucket store cannot be scrubbed; trying again");
+                    }
+                    failing = true;
+                    self.scrub_signal.rest(RETRY_AFTER);
+                }
+            }
+        }
+    }
+
+    /// Reads some chunks; how long to rest then.
+    fn scrub_step(&self, place: &mut Place) -> Result<Duration, StorageError> {
+        let reader = self.reader()?;
+        let (bytes, last, damaged) = read_after(reader.conn(), *place)?;
+        drop(reader);
+        for (bucket, error) in damaged {
+            self.noting(bucket, error);
+        }
+        self.scrubbed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let Some(last) = last else {
+            *place = Place::START;
+            return Ok(PASS_REST);
+        };
+        *place = last;
+        Ok(Duration::from_millis(bytes.saturating_mul(1_000) / self.options.scrub_bytes_per_second.max(1)))
+    }
+}
+
+/// Reads the chunks after a place: their bytes, where they end, if there were any, and the buckets of damaged ones. All of
+/// one state of the file.
+#[expect(clippy::type_complexity, reason = "what one look gives")]
+fn read_after(
+    conn: &Connection,
+    place: Place,
+) -> Result<(u64, Option<Place>, Vec<(BucketId, StorageError)>), StorageError> {
+    let columns = chunk::COLUMNS;
+    let sql = format!(
+        "SELECT {columns}, bucket_id FROM chunk WHERE (bucket_id, last_op_id) > (?1, ?2) \
+         ORDER BY bucket_id, last_op_id LIMIT {STEP_CHUNKS}"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query((place.bucket.column(), place.last_op_id.get().cast_signed()))?;
+    let (mut bytes, mut last, mut damaged) = (0, None, Vec::new());
+    while let Some(row) = rows.next()? {
+        let here = Place { bucket: BucketId::from_column(row.get("bucket_id")?)?, last_op_id: op_id(row.get(4)?)? };
+        bytes += row.get_ref(0)?.as_blob().map_or(0, |block| block.len() as u64);
+        let follows = |links: Links| match last {
+            Some(Place { bucket, last_op_id }) if bucket == here.bucket => links.previous == last_op_id,
+            // Where the place was taken chunks may be others by now.
+            _ => here.bucket == place.bucket || links.previous == OpId::ZERO,
+        };
+        let read = chunk::read(row, here.bucket).and_then(|chunk| {
+            let missing = || StorageError::Damaged { what: "a chunk is missing".to_owned() };
+            follows(chunk.links).then_some(()).ok_or_else(missing)
+        });
+        damaged.extend(read.err().map(|error| (here.bucket, error)));
+        last = Some(here);
+    }
+    Ok((bytes, last, damaged))
+}

@@ -1,0 +1,144 @@
+//! Bits that the disk did not keep, in the files of a real service: devices get what SQL says all the same.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use kairos_tests::service::{PATIENCE, TestService, eventually, service_binary};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{device::Devices, load::Load, seed, service_schema};
+use crate::replica::RULES;
+
+const LOAD_PAUSE: Duration = Duration::from_millis(20);
+/// More than a reader of the store keeps in memory.
+const ROWS: &str = "
+    INSERT INTO items SELECT 'i' || n, 'first', string_agg(md5((n * 100 + m)::text), '')
+      FROM generate_series(1, 6000) n, generate_series(1, 20) m GROUP BY n;
+    INSERT INTO habits SELECT 'h' || n, (ARRAY['ada', 'bob', 'cyd', 'dan'])[1 + n % 4] FROM generate_series(1, 400) n;
+    INSERT INTO completions SELECT 'c' || n, 'h' || 1 + n % 400 FROM generate_series(1, 4000) n;";
+
+fn file(service: &TestService) -> PathBuf {
+    service.data_dir.join("buckets.sqlite3")
+}
+
+/// Flips a bit in some chunks of the buckets with such names, where the file has their content. How many.
+fn damage(service: &TestService, names: &str, chunk_count: u32, random: &mut StdRng) -> usize {
+    let conn = Connection::open_with_flags(file(service), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("it is SQLite");
+    let sql =
+        "SELECT block FROM chunk JOIN bucket ON bucket.id = bucket_id WHERE name LIKE ?1 ORDER BY random() LIMIT ?2";
+    let mut statement = conn.prepare(sql).expect("SQL");
+    let blocks = statement.query_map((names, chunk_count), |row| row.get(0)).expect("chunks");
+    let blocks: Vec<Vec<u8>> = blocks.map(|block| block.expect("a block")).collect();
+    let bytes = fs::read(file(service)).expect("readable");
+    let written = OpenOptions::new().write(true).open(file(service)).expect("writable");
+    let mut flipped = 0;
+    for block in &blocks {
+        let start = &block[..64];
+        // Pages that are free may have it, too.
+        for at in (0..bytes.len() - start.len()).filter(|at| bytes[*at..].starts_with(start)) {
+            let at = at + random.random_range(8..start.len());
+            let bit = 1 << random.random_range(0..8);
+            written.write_all_at(&[bytes[at] ^ bit], at as u64).expect("written");
+            flipped += 1;
+        }
+    }
+    assert!(flipped >= blocks.len() && !blocks.is_empty(), "chunks are in the file");
+    blocks.len()
+}
+
+async fn metric(service: &TestService, name: &str) -> u64 {
+    service.process.metric(name).await.unwrap_or_default()
+}
+
+/// A service with rows, of which all is in the file itself, and devices that have them.
+async fn service() -> (TestService, Devices) {
+    let mut service = TestService::start(&(service_schema() + ROWS), RULES).await;
+    service.wait_until_ready().await;
+    let devices = Devices::open(&service, "device").await;
+    devices.wait_until_equal(&service, PATIENCE, "at first").await;
+    service.process.terminate().await.expect("it ends");
+    (service, devices)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_that_were_damaged_while_the_service_was_stopped_are_built_again() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let (mut service, devices) = service().await;
+    damage(&service, "%everything[]", 3, &mut random);
+    damage(&service, "%user_data[\"ada\"]", 1, &mut random);
+    let verified =
+        Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();
+    let verified = verified.expect("it runs");
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(1), "{said}");
+    assert!(said.contains("in a bucket of everything\n") && said.contains("in a bucket of user_data\n"), "{said}");
+    assert!(said.contains("2 damages") && said.contains("builds these buckets again"), "{said}");
+    service.process.restart().await.expect("it starts");
+    let load = Load::start(&service.cluster.uri("postgres", &service.database), 1, 2, LOAD_PAUSE);
+    // They need every bucket, and so find what is damaged.
+    let fresh = Devices::open(&service, "fresh").await;
+    eventually(2, || metric(&service, "kairos_store_mended_buckets_total")).await;
+    load.stop().await;
+    fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
+    devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
+    assert_eq!(metric(&service, "kairos_store_damaged_buckets").await, 0);
+    let log = service.process.log_tail();
+    assert!(log.contains("everything: 1, user_data: 1") || log.contains("user_data: 1"), "{log}");
+    assert!(log.contains("STORE-0106") && !log.contains("[\"ada\"]") && !log.contains("[\\\"ada"), "{log}");
+    service.process.terminate().await.expect("it ends");
+    let verified =
+        Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();
+    assert_eq!(verified.expect("it runs").status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_damaged_while_the_service_runs_is_built_again_also_after_a_kill() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let (mut service, devices) = service().await;
+    service.process.restart().await.expect("it starts");
+    service.wait_until_ready().await;
+    damage(&service, "%everything[]", 1_000, &mut random);
+    let fresh = Devices::open(&service, "fresh").await;
+    // In the middle of it, perhaps.
+    eventually(true, async || {
+        metric(&service, "kairos_store_damaged_buckets").await > 0
+            || metric(&service, "kairos_store_mended_buckets_total").await > 0
+    })
+    .await;
+    service.process.kill().expect("it runs");
+    service.process.restart().await.expect("it starts");
+    fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
+    devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
+    eventually(0, || metric(&service, "kairos_store_damaged_buckets")).await;
+}
+
+/// What is damaged beside buckets cannot be mended alone: it has a name, and so has what mends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_store_is_named_and_a_deleted_store_is_built_again() {
+    let (mut service, devices) = service().await;
+    let conn = Connection::open(file(&service)).expect("it is SQLite");
+    let flip = "UPDATE row SET sum = sum + 1 WHERE identity = (SELECT max(identity) FROM row)";
+    assert_eq!(conn.execute(flip, []).expect("SQL"), 1);
+    drop(conn);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(service_binary());
+        let output =
+            command.arg("store").args(arguments).arg("--data-dir").arg(&service.data_dir).output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, said) = run(&["verify"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a row contradicts its sum") && said.contains("`kairos-sync store delete --yes`"), "{said}");
+    let (code, said) = run(&["delete"]);
+    assert!(code == Some(0) && said.contains("would be deleted") && file(&service).exists(), "{said}");
+    let (code, said) = run(&["delete", "--yes"]);
+    assert!(code == Some(0) && said.contains("is deleted") && !file(&service).exists(), "{said}");
+    service.process.restart().await.expect("it starts");
+    devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
+}

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kairos_tests::service::{PATIENCE, TestService, eventually, service_binary};
+use kairos_tests::service::{TestService, eventually, service_binary};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rusqlite::{Connection, OpenFlags};
 
@@ -16,10 +16,12 @@ use super::{device::Devices, load::Load, seed, service_schema};
 use crate::replica::RULES;
 
 const LOAD_PAUSE: Duration = Duration::from_millis(20);
+/// Devices without optimisation download all more than once.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// More than a reader of the store keeps in memory.
 const ROWS: &str = "
     INSERT INTO items SELECT 'i' || n, 'first', string_agg(md5((n * 100 + m)::text), '')
-      FROM generate_series(1, 6000) n, generate_series(1, 20) m GROUP BY n;
+      FROM generate_series(1, 3000) n, generate_series(1, 30) m GROUP BY n;
     INSERT INTO habits SELECT 'h' || n, (ARRAY['ada', 'bob', 'cyd', 'dan'])[1 + n % 4] FROM generate_series(1, 400) n;
     INSERT INTO completions SELECT 'c' || n, 'h' || 1 + n % 400 FROM generate_series(1, 4000) n;";
 
@@ -89,8 +91,7 @@ async fn buckets_that_were_damaged_while_the_service_was_stopped_are_built_again
     devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
     assert_eq!(metric(&service, "kairos_store_damaged_buckets").await, 0);
     let log = service.process.log_tail();
-    assert!(log.contains("everything: 1, user_data: 1") || log.contains("user_data: 1"), "{log}");
-    assert!(log.contains("STORE-0106") && !log.contains("[\"ada\"]") && !log.contains("[\\\"ada"), "{log}");
+    assert!(!log.contains("\"ada") && !log.contains("\"bob"), "names of buckets hold values: {log}");
     service.process.terminate().await.expect("it ends");
     let verified =
         Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();

@@ -21,13 +21,13 @@ use super::{
 use crate::fuzz::Random;
 
 const FILE: &str = "buckets.sqlite3";
-const BUCKETS: usize = 6;
+pub(super) const BUCKETS: usize = 6;
 const ROWS: usize = 300;
 /// For what the thread that scrubs does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Data of rows by id.
-type Rows = BTreeMap<String, String>;
+pub(super) type Rows = BTreeMap<String, String>;
 
 fn options(scrub_bytes_per_second: u64) -> SqliteOptions {
     SqliteOptions {
@@ -38,11 +38,11 @@ fn options(scrub_bytes_per_second: u64) -> SqliteOptions {
     }
 }
 
-fn bucket(number: usize) -> BucketName {
+pub(super) fn bucket(number: usize) -> BucketName {
     BucketName::new(format!("todos[\"user {number}\"]"))
 }
 
-fn put(number: usize, id: &str, data: &str) -> NewOperation {
+pub(super) fn put(number: usize, id: &str, data: &str) -> NewOperation {
     NewOperation {
         output: RowOutput { bucket: bucket(number), object_type: "todos".into(), object_id: id.into() },
         subkey: "k".into(),
@@ -78,15 +78,15 @@ fn filled(folder: &TempDir) -> Vec<Rows> {
 
 /// A device that has nothing, or what it has after an earlier sync.
 #[derive(Default, Clone)]
-struct Device {
-    rows: Rows,
+pub(super) struct Device {
+    pub(super) rows: Rows,
     sum: Checksum,
     position: OpId,
 }
 
 impl Device {
     /// Gets the newest state of a bucket and looks at the sums.
-    fn sync(&mut self, store: &SqliteStore, number: usize) -> Result<(), StorageError> {
+    pub(super) fn sync(&mut self, store: &SqliteStore, number: usize) -> Result<(), StorageError> {
         let BucketTotals { checksum, last_op_id, .. } = store.view()?.bucket(&bucket(number))?;
         loop {
             let range = store.operations(&bucket(number), self.position, last_op_id, 3_000)?;
@@ -243,7 +243,7 @@ fn a_fold_goes_on_without_the_damaged_bucket_and_with_it_once_it_is_mended() {
     assert!(is_whole(&folder).is_whole());
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub(super) fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

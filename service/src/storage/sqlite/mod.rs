@@ -51,6 +51,8 @@ mod index;
 mod mending_tests;
 mod placed;
 mod pool;
+#[cfg(test)]
+mod power_tests;
 mod read;
 mod row_reader;
 mod rows;

@@ -14,7 +14,7 @@ use kairos_sync_protocol::BucketName;
 use super::{
     apply::Applier,
     error::ReplicationError,
-    state::ReplicationState,
+    state::{ReplicationState, TableState},
     work::{PART, Work},
 };
 use crate::storage::{BucketStore, RowKey, StorageError, TableId, definition_of};
@@ -91,7 +91,7 @@ impl UnderWay {
             "store: damaged buckets are built again from the row store"
         );
         work.replicator.empty_buckets(&buckets)?;
-        let tables = work.state.tables.iter().filter(|table| !table.is_gone).map(|table| table.id()).collect();
+        let tables = work.state.tables.iter().filter(|table| !table.is_gone).map(TableState::id).collect();
         let buckets = buckets.into_iter().collect();
         Ok(Some(Self { buckets, tables, after: None, row_count: 0, started: Instant::now() }))
     }

@@ -30,7 +30,7 @@ use super::{
 use crate::storage::compaction::clear;
 
 /// Buckets that are remembered at most. Others are found again.
-const NOTED_MAX: usize = 10_000;
+const NOTED_MAX: u32 = 10_000;
 /// Steps of SQLite between two looks at whether the store is being closed.
 const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
@@ -55,7 +55,7 @@ impl Damages {
     /// Of a store that is being opened: buckets that were emptied and not mended.
     pub(super) fn load(conn: &Connection) -> Result<Self, StorageError> {
         let mut statement = conn.prepare("SELECT id FROM bucket WHERE mending = 1 ORDER BY id LIMIT ?1")?;
-        let ids = statement.query_map([NOTED_MAX as i64], |row| row.get(0))?;
+        let ids = statement.query_map([NOTED_MAX], |row| row.get(0))?;
         let mendable = ids.map(|id| BucketId::from_column(id?)).collect::<Result<_, _>>()?;
         Ok(Self { found: Mutex::new(Found { mendable, ..Found::default() }) })
     }
@@ -96,7 +96,8 @@ impl Inner {
         if found.is_beyond_repair {
             return StorageError::Damaged { what };
         }
-        let is_new = !found.mendable.contains(&bucket) && found.noted.len() < NOTED_MAX && found.noted.insert(bucket);
+        let is_new =
+            !found.mendable.contains(&bucket) && found.noted.len() < NOTED_MAX as usize && found.noted.insert(bucket);
         drop(found);
         let error = StorageError::BucketDamaged { what };
         if is_new {
@@ -178,7 +179,7 @@ impl Inner {
         found.mendable.extend(ids);
         let emptied = emptied.into_iter().map(|(_, name)| name).collect();
         let (buckets, lookups, write_checkpoints) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Commit { checkpoint, buckets, emptied, lookups, write_checkpoints, serving })
+        Ok(Commit { checkpoint, buckets, lookups, emptied, write_checkpoints, serving })
     }
 
     pub(super) fn buckets_mended(&self, names: &[BucketName]) -> Result<(), StorageError> {

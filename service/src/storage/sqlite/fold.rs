@@ -118,7 +118,7 @@ impl Inner {
             match self.plan(bucket, upto.op_id) {
                 Ok(plan) => plans.extend(plan),
                 Err(error @ (StorageError::BucketDamaged { .. } | StorageError::Damaged { .. })) => {
-                    damaged = Some(error)
+                    damaged = Some(error);
                 }
                 Err(error) => return Err(error),
             }

@@ -122,7 +122,9 @@ fn damage(folder: &TempDir, number: usize) {
     let places = file.windows(start.len()).enumerate().filter(|(_, window)| *window == start);
     let places: Vec<_> = places.map(|(at, _)| at).collect();
     assert!(!places.is_empty(), "the block is in the file");
-    places.into_iter().for_each(|at| flip(folder, at + 40, 3));
+    for at in places {
+        flip(folder, at + 40, 3);
+    }
 }
 
 fn flip(folder: &TempDir, at: usize, bit: usize) {

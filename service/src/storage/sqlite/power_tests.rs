@@ -150,7 +150,8 @@ fn step(store: &SqliteStore, random: &mut Random, states: &mut Vec<Vec<Rows>>) -
     }
 }
 
-/// Runs some steps, after each of which power may fail; what was seen of that: nothing lost, and the commit that was under way.
+/// Runs some steps, after each of which power may fail. How often the store was as after the last acknowledged commit, and
+/// as after the one under way.
 fn run(seed: u64) -> [u64; 2] {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir().unwrap();
@@ -162,7 +163,7 @@ fn run(seed: u64) -> [u64; 2] {
     drop(store.inner.maintenance());
     let mut states = vec![vec![Rows::new(); BUCKETS]];
     let mut synced = files_of(&folder);
-    let mut seen = [0; 2];
+    let mut counts = [0; 2];
     for number in 0..STEPS {
         let acknowledged = states.len() as u64 - 1;
         let done = step(&store, &mut random, &mut states);
@@ -175,26 +176,26 @@ fn run(seed: u64) -> [u64; 2] {
         if matches!(done, Step::LogCopied | Step::Commit) || random.chance(30) {
             let state = after_power_failure(&[database, log], &states, &case);
             assert!(state >= acknowledged, "{case}: commit {acknowledged} was acknowledged, and {state} is there");
-            seen[usize::from(state > acknowledged)] += 1;
+            counts[usize::from(state > acknowledged)] += 1;
         }
         if matches!(done, Step::LogCopied | Step::Commit) {
             synced = written;
         }
     }
-    seen
+    counts
 }
 
 #[test]
 fn no_acknowledged_commit_is_lost_and_none_is_torn_when_power_fails() {
     let first = number("POWER_SEED", 1);
-    let mut seen = [0; 2];
+    let mut counts = [0; 2];
     for seed in first..first + number("POWER_CASES", CASES) {
-        for (sum, seen) in seen.iter_mut().zip(run(seed)) {
-            *sum += seen;
+        for (sum, count) in counts.iter_mut().zip(run(seed)) {
+            *sum += count;
         }
     }
-    println!("{seen:?} failures of power left the last acknowledged commit, or the one under way as well");
-    assert!(seen.iter().all(|seen| *seen > 0));
+    println!("{counts:?} failures of power left the last acknowledged commit, or the one under way as well");
+    assert!(counts.iter().all(|count| *count > 0));
 }
 
 /// Were the log not synced by a commit, this test would see it.

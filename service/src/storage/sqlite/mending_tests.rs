@@ -258,7 +258,7 @@ fn any_flipped_bit_is_mended_or_named() {
     let bytes = fs::read(original.path().join(FILE)).unwrap();
     let first = number("MENDING_SEED", 1);
     let (mut mended, mut refused) = (0, 0);
-    for seed in first..first + number("MENDING_CASES", 300) {
+    for seed in first..first + number("MENDING_CASES", 150) {
         let mut random = Random::new(seed);
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), &bytes).unwrap();

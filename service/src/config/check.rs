@@ -21,7 +21,7 @@ pub(super) fn settings(
     warnings: &mut Vec<String>,
 ) -> Result<Node, ConfigError> {
     section(ROOT, &mut root, warnings)?;
-    fill(ROOT, &mut root, "KAIROS", environment)?;
+    fill(ROOT, &mut root, "KAIROS", environment, warnings)?;
     Ok(root)
 }
 
@@ -106,7 +106,13 @@ fn checked(takes: &Takes, mut node: Node, warnings: &mut Vec<String>) -> Result<
 }
 
 /// Takes what is missing from variables. One of a setting is `KAIROS_` and its path in capitals.
-fn fill(keys: &'static [Key], node: &mut Node, prefix: &str, environment: &dyn Environment) -> Result<(), ConfigError> {
+fn fill(
+    keys: &'static [Key],
+    node: &mut Node,
+    prefix: &str,
+    environment: &dyn Environment,
+    warnings: &mut Vec<String>,
+) -> Result<(), ConfigError> {
     let Value::Map(entries) = &mut node.value else { return Ok(()) };
     for key in keys {
         let variable = variable(prefix, key);
@@ -118,10 +124,10 @@ fn fill(keys: &'static [Key], node: &mut Node, prefix: &str, environment: &dyn E
             _ => None,
         };
         match (below, found) {
-            (Some(keys), Some(index)) => fill(keys, &mut entries[index].1, &variable, environment)?,
+            (Some(keys), Some(index)) => fill(keys, &mut entries[index].1, &variable, environment, warnings)?,
             (Some(keys), None) => {
                 let mut below = of_environment(&variable, Value::Map(Vec::new()));
-                fill(keys, &mut below, &variable, environment)?;
+                fill(keys, &mut below, &variable, environment, warnings)?;
                 if !matches!(&below.value, Value::Map(entries) if entries.is_empty()) {
                     let is_list = matches!(key.takes, Takes::One(_));
                     let value = if is_list { of_environment(&variable, Value::List(vec![below])) } else { below };
@@ -130,7 +136,7 @@ fn fill(keys: &'static [Key], node: &mut Node, prefix: &str, environment: &dyn E
             }
             (None, Some(_)) => {}
             (None, None) => {
-                if let Some(value) = said(key, &variable, environment)? {
+                if let Some(value) = said(key, &variable, environment, warnings)? {
                     entries.push((key.name.to_owned(), value));
                 }
             }
@@ -148,9 +154,23 @@ pub(super) fn variable(prefix: &str, key: &Key) -> String {
 }
 
 /// What the first of a setting's variables that is set has to say.
-fn said(key: &Key, variable: &str, environment: &dyn Environment) -> Result<Option<Node>, ConfigError> {
+fn said(
+    key: &Key,
+    variable: &str,
+    environment: &dyn Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Node>, ConfigError> {
     let names = std::iter::once(variable).chain(key.aliases.iter().copied());
-    let mut set = names.filter_map(|name| Some((name, environment.variable(name)?)));
+    let mut set = names.filter_map(|name| Some((name, environment.variable(name)?))).filter(|(name, text)| {
+        let is_link = is_service_link(name, text);
+        if is_link {
+            warnings.push(format!(
+                "{ENVIRONMENT}: `{name}` is ignored: Kubernetes sets it for a Service of that name; \
+                 `enableServiceLinks: false` in the Pod's spec ends that"
+            ));
+        }
+        !is_link
+    });
     let Some((name, text)) = set.next() else { return Ok(None) };
     let node = of_environment(name, Value::Text(text.clone()));
     let text = if name.ends_with("_B64") { decoded(name, &text)? } else { text };
@@ -161,6 +181,12 @@ fn said(key: &Key, variable: &str, environment: &dyn Environment) -> Result<Opti
     };
     let value = if is_document { yaml::parse(&text, &name.into(), environment)?.value } else { Value::Text(text) };
     checked(&key.takes, Node { value, ..node }, &mut Vec::new()).map(Some)
+}
+
+/// Kubernetes tells Pods where Services are: of one called `kairos`, `KAIROS_PORT=tcp://10.0.0.1:8080`, which is not for us.
+fn is_service_link(name: &str, text: &str) -> bool {
+    let addresses = ["tcp://", "udp://", "sctp://"];
+    name.ends_with("_PORT") && addresses.iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// What a variable says in base64.

@@ -99,14 +99,28 @@ fn prometheus_accepts_its_files_and_alerts_fire_when_they_should() {
     }
 }
 
+/// What is otherwise about a Prometheus.
+pub(super) struct Asked<'a> {
+    /// Where it tells of alerts.
+    pub(super) alertmanager: &'a str,
+    /// Whether alerts fire without waiting.
+    pub(super) for_at_once: bool,
+}
+
 /// A Prometheus with the kit's files, which asks this service every second.
-fn prometheus(service: &TestService, folder: &TempDir) -> (Running, String) {
+pub(super) fn prometheus(service: &TestService, folder: &TempDir, asked: &Asked<'_>) -> (Running, String) {
     let config = read("deploy/prometheus/prometheus.yaml");
     let address = service.process.endpoint().trim_start_matches("http://");
     let here = config.replace("kairos-sync:8080", address).replace("interval: 15s", "interval: 1s");
+    assert!(here.contains("targets: [alertmanager:9093]"), "{here}");
+    let here = here.replace("alertmanager:9093", asked.alertmanager);
     assert!(here.contains(address) && here.contains("scrape_interval: 1s"), "{here}");
     fs::write(folder.path().join("prometheus.yaml"), here).expect("writable");
-    fs::copy(kit().join("prometheus/alerts.yaml"), folder.path().join("alerts.yaml")).expect("copied");
+    let mut alerts = read("deploy/prometheus/alerts.yaml");
+    if asked.for_at_once {
+        alerts = alerts.replace("for: 2m", "for: 0s");
+    }
+    fs::write(folder.path().join("alerts.yaml"), alerts).expect("writable");
     let port = free_port().expect("a port");
     let mut command = program("prometheus");
     command.arg(format!("--config.file={}", folder.path().join("prometheus.yaml").display()));
@@ -148,7 +162,8 @@ async fn a_running_prometheus_gets_an_answer_to_everything_that_is_asked() {
     let service = TestService::start(SCHEMA, RULES).await;
     service.wait_until_ready().await;
     let folder = TempDir::new().expect("a folder");
-    let (_process, prometheus) = prometheus(&service, &folder);
+    let (_process, prometheus) =
+        prometheus(&service, &folder, &Asked { alertmanager: "127.0.0.1:1", for_at_once: false });
     live_a_little(&service).await;
     let scrape = service.process.get("/metrics").await.expect("answers");
     let shown = metrics_in(&scrape);

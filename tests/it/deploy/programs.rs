@@ -13,7 +13,7 @@ use kairos_tests::service::service_binary;
 use crate::tidy::root;
 
 /// Where `./kairos test` unpacks them: they are not installed, since a system would start them as services.
-fn fetched() -> PathBuf {
+pub(super) fn fetched() -> PathBuf {
     let service = service_binary();
     let target = service.parent().and_then(Path::parent).expect("target/<profile>/kairos-sync");
     target.join("deploy-tools")

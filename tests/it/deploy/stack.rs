@@ -23,6 +23,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// For a program that asks none of them.
+    pub(super) fn unused() -> Self {
+        Self { postgres: 1, pocketbase: 1, sync: 1, caddy: 1 }
+    }
+
     /// Text in which hosts of the network are ports of this host.
     pub(super) fn here(self, text: &str) -> String {
         text.replace("postgres:5432", &format!("127.0.0.1:{}", self.postgres))

@@ -31,6 +31,7 @@ use crate::{
     server,
     service_status::{self, StatusOptions},
     teardown::TeardownArguments,
+    traces::Export,
 };
 
 /// Longest line `rules eval` reads, its end not counted: rules and rows for a test, with room to spare.
@@ -39,10 +40,18 @@ const CASE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often bars of copies are drawn.
 const BARS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Begins to send traces, if the configuration says where to. Complains if that cannot be.
+pub fn begin_traces(config: &Config) -> Option<Export> {
+    let begun = Export::begin(config.traces.as_ref()).map_err(|error| (error.code(), error.to_string()));
+    begun.map_err(|refusal| finish(Err(refusal))).ok()
+}
+
 /// `serve`: runs the service until SIGTERM or Ctrl-C. Draws bars while tables are copied, if any are given; `events` is what
-/// the log had of warnings and errors.
-pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>, events: RecentEvents) -> ExitCode {
-    let Some(config) = load_config(config) else { return ExitCode::FAILURE };
+/// the log had of warnings and errors, and `traces` are sent until the end.
+pub async fn serve(config: Config, bars: Option<CopyBars>, events: RecentEvents, traces: Export) -> ExitCode {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let status = Arc::new(ReplicationStatus::default());
     let drawing = bars.map(|bars| tokio::spawn(draw_copies(bars, Arc::clone(&status))));
     let (stop, stopped) = watch::channel(false);
@@ -55,6 +64,7 @@ pub async fn serve(config: Option<&Path>, bars: Option<CopyBars>, events: Recent
     if let Some(drawing) = drawing {
         drawing.abort();
     }
+    traces.end().await;
     finish(ended.map_err(|error| (error.code(), server::chain(&error))))
 }
 
@@ -128,19 +138,10 @@ fn finish(result: Result<(), (&'static str, String)>) -> ExitCode {
     }
 }
 
-fn load_config(path: Option<&Path>) -> Option<Config> {
-    match Config::load(path, &ProcessEnvironment) {
-        Ok(config) => {
-            for warning in &config.warnings {
-                tracing::warn!("{warning}");
-            }
-            Some(config)
-        }
-        Err(error) => {
-            eprintln!("error {}: {error}", error.code());
-            None
-        }
-    }
+/// What the service is configured with. Complains if it cannot be read.
+pub fn load_config(path: Option<&Path>) -> Option<Config> {
+    let loaded = Config::load(path, &ProcessEnvironment).map_err(|error| (error.code(), error.to_string()));
+    loaded.map_err(|refusal| finish(Err(refusal))).ok()
 }
 
 /// `migrate`: prepares the source database.

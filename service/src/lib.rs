@@ -32,6 +32,7 @@ pub mod copy_bars;
 pub mod demo;
 pub mod deployment;
 pub mod doctor;
+pub mod examples;
 pub mod explain;
 mod fault_point;
 #[cfg(test)]
@@ -55,5 +56,6 @@ pub mod storage;
 pub mod store_command;
 pub mod sync;
 pub mod teardown;
+pub mod traces;
 mod unambiguous_json;
 pub mod write;

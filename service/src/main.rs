@@ -4,9 +4,10 @@ use std::{
     io::{self, IsTerminal, Write, stderr},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use indicatif::MultiProgress;
 use kairos_sync::{
@@ -18,6 +19,7 @@ use kairos_sync::{
     copy_bars::CopyBars,
     demo::DemoOptions,
     doctor::DoctorOptions,
+    examples::with_examples,
     explain::ExplainArguments,
     migrate_command::MigrateArguments,
     recent_events::RecentEvents,
@@ -25,13 +27,22 @@ use kairos_sync::{
     rules_plan::{self, DeployArguments, PlanArguments},
     store_command::StoreCommand,
     teardown::TeardownArguments,
+    traces::{self, Export},
 };
-use tracing_subscriber::{EnvFilter, Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, LevelFilter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Rows wait in memory for their fold in many small pieces, freed on another thread than the one that made them, which
 /// the system's allocator takes a quarter of all processor time for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long a thread for blocking work waits for more. Each keeps memory of its own, a megabyte or two after a burst.
+const THREADS_KEPT: Duration = Duration::from_secs(1);
 
 /// Self-hosted sync from Postgres to SQLite on devices, and back.
 #[derive(Parser)]
@@ -242,27 +253,30 @@ struct DemoArguments {
     open: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Arguments { log, command } = Arguments::parse();
+fn main() -> ExitCode {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_keep_alive(THREADS_KEPT).build();
+    runtime.expect("threads can be started").block_on(run())
+}
+
+/// Does what the arguments say.
+async fn run() -> ExitCode {
+    let matches = program().get_matches();
+    let Arguments { log, command } = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("another TLS provider was installed first");
     }
     match command {
-        Command::Serve(options) => {
-            let bars = (stderr().is_terminal() && !options.no_progress).then(CopyBars::new);
-            let events = log.start("info", bars.as_ref().map(CopyBars::screen));
-            commands::serve(options.config.config.as_deref(), bars, events).await
-        }
+        Command::Serve(options) => serve(&log, &options).await,
         Command::Status(StatusArguments { url, config, json, watch, ready }) => {
             commands::status(StatusCommand { url, config: config.config, json, watch, ready }).await
         }
         Command::Migrate(arguments) => {
-            log.start("warn", None);
+            log.start("warn");
             commands::migrate(&arguments).await
         }
         Command::Teardown(arguments) => {
-            log.start("warn", None);
+            log.start("warn");
             commands::teardown(&arguments).await
         }
         Command::Doctor(DoctorArguments { config, database, json, fix, admin }) => {
@@ -271,11 +285,11 @@ async fn main() -> ExitCode {
         Command::Explain(arguments) => commands::explain(&arguments).await,
         Command::Auth { command } => command.run().await,
         Command::Config { command } => {
-            log.start("warn", None);
+            log.start("warn");
             command.run()
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "kairos-sync", &mut io::stdout());
+            clap_complete::generate(shell, &mut program(), "kairos-sync", &mut io::stdout());
             ExitCode::SUCCESS
         }
         Command::Man { folder } => write_manual(&folder),
@@ -296,23 +310,37 @@ async fn main() -> ExitCode {
         Command::Rules { command: RulesCommand::Eval } => commands::eval_rules(),
         Command::Openapi => commands::print_openapi(),
         Command::Store { command } => {
-            log.start("warn", None);
+            log.start("warn");
             tokio::task::spawn_blocking(move || command.run()).await.unwrap_or(ExitCode::FAILURE)
         }
         Command::Client(arguments) => {
-            log.start("warn", None);
+            log.start("warn");
             commands::client(&arguments).await
         }
         Command::Demo(options) => {
-            log.start("error", None);
+            log.start("error");
             commands::demo(options.into()).await
         }
     }
 }
 
+/// The whole command line.
+fn program() -> clap::Command {
+    with_examples(Arguments::command())
+}
+
+/// `serve`. The configuration comes before the log, since it says whether there are traces.
+async fn serve(log: &LogArguments, options: &ServeArguments) -> ExitCode {
+    let Some(config) = commands::load_config(options.config.config.as_deref()) else { return ExitCode::FAILURE };
+    let Some(traces) = commands::begin_traces(&config) else { return ExitCode::FAILURE };
+    let bars = (stderr().is_terminal() && !options.no_progress).then(CopyBars::new);
+    let events = log.start_with("info", bars.as_ref().map(CopyBars::screen), Some(&traces));
+    commands::serve(config, bars, events, traces).await
+}
+
 /// `man`: a page for each command.
 fn write_manual(folder: &Path) -> ExitCode {
-    let Err(error) = clap_mangen::generate_to(Arguments::command(), folder) else { return ExitCode::SUCCESS };
+    let Err(error) = clap_mangen::generate_to(program(), folder) else { return ExitCode::SUCCESS };
     let code = "CONF-0303";
     eprintln!("error {code}: no man pages in {}: {error}", folder.display());
     ExitCode::FAILURE
@@ -342,12 +370,18 @@ impl Write for LogLine {
 }
 
 impl LogArguments {
-    /// Begins to log. `RUST_LOG` comes first: who sets it knows what they want. Gives the warnings and errors among it, which
+    /// Begins to log what a command has to say.
+    fn start(&self, default_level: &str) {
+        self.start_with(default_level, None, None);
+    }
+
+    /// As [`Self::start`], above the bars on `screen`, and with `traces`. `RUST_LOG` comes first: who sets it knows what they want. Gives the warnings and errors among it, which
     /// are kept whatever is logged.
-    fn start(&self, default_level: &str, screen: Option<MultiProgress>) -> RecentEvents {
+    fn start_with(&self, default_level: &str, screen: Option<MultiProgress>, traces: Option<&Export>) -> RecentEvents {
         let variable = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
         let filter = variable.or_else(|| self.log_level.clone()).unwrap_or_else(|| default_level.to_owned());
         let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default_level));
+        let filter = filter.and(traces::log_filter());
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(stderr().is_terminal())
             .with_writer(move || LogLine(screen.clone()));
@@ -356,7 +390,59 @@ impl LogArguments {
             LogFormat::Json => lines.json().with_filter(filter).boxed(),
         };
         let events = RecentEvents::default();
-        tracing_subscriber::registry().with(lines).with(events.clone().with_filter(LevelFilter::WARN)).init();
+        let mut layers = vec![lines, events.clone().with_filter(LevelFilter::WARN).boxed()];
+        layers.extend(traces.and_then(Export::layer));
+        tracing_subscriber::registry().with(layers).init();
         events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The help of each command that does something, with its name.
+    fn helps(command: &mut clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        if !command.has_subcommands() {
+            found.push((path.to_owned(), command.render_help().to_string()));
+        }
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            let path = format!("{path} {}", below.get_name());
+            helps(below, &path, found);
+        }
+    }
+
+    /// What a shell makes of a call, as far as examples go: single quotes, redirections, `<(…)`.
+    fn words(call: &str) -> Vec<String> {
+        let (mut words, mut is_quoted) = (vec![String::new()], false);
+        for letter in call.trim_end_matches(')').chars() {
+            match letter {
+                '\'' => is_quoted = !is_quoted,
+                '<' | '>' if !is_quoted => break,
+                ' ' if !is_quoted => words.push(String::new()),
+                letter => words.last_mut().expect("never empty").push(letter),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_command_has_examples_that_it_takes() {
+        let mut found = Vec::new();
+        helps(&mut program(), "kairos-sync", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (command, help) in found {
+            let examples = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{command} has no example")).1;
+            let calls = examples.lines().filter_map(|line| {
+                line.starts_with("    ").then(|| line.find("kairos-sync").map(|at| line[at..].to_owned()))?
+            });
+            for call in calls {
+                let words = words(&call);
+                let parsed = program().try_get_matches_from(&words);
+                assert!(call.starts_with(&command), "{command} shows {call}");
+                assert!(parsed.is_ok(), "{call}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+            }
+        }
     }
 }

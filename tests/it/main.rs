@@ -38,6 +38,7 @@ mod status;
 mod store;
 mod teardown;
 mod tidy;
+mod traces;
 mod transactions;
 mod types;
 mod wal_budget;

@@ -8,6 +8,8 @@ use axum::{
 };
 use tracing::{Instrument, field, info_span};
 
+use crate::traces::{failed, number, trace_span};
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer name is not taken over.
 const BYTES_MAX: usize = 64;
@@ -22,9 +24,26 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = name.to_str().unwrap_or_default();
     // A stream that is opened has a number, by which the list of connections knows it.
-    let span = info_span!("request", id, method = %request.method(), route, connection = field::Empty);
+    let span = info_span!(parent: None, "request", id, method = %request.method(), route, connection = field::Empty);
+    // Beside that of the log, which a stream keeps as long as it lives: this one ends with the answer's head.
+    let trace = trace_span!(
+        parent: None,
+        "request",
+        otel.name = format_args!("{} {route}", request.method()),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+        request.id = id,
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+    );
     request.headers_mut().remove(X_REQUEST_ID);
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = next.run(request).instrument(span).instrument(trace.clone()).await;
+    trace.record("http.response.status_code", number(response.status().as_u16()));
+    if response.status().is_server_error() {
+        failed(&trace, response.status().as_str());
+    }
     response.headers_mut().insert(X_REQUEST_ID, name);
     response
 }

@@ -4,13 +4,15 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use futures_util::future::BoxFuture;
 use kairos_sync_protocol::{
     request::Wrapped,
-    upload::{UploadBatch, UploadResponse},
+    upload::{OpResult, Outcome, UploadBatch, UploadResponse},
 };
+use tracing::{Instrument, field};
 
 use super::{ApiError, ApiState, body::read_json, caller::Caller, write_checkpoint::ClientQuery};
 use crate::{
     auth::Principal,
     rate_limit::Activity,
+    traces::{failed, number, trace_span},
     write::{UploadError, Writer},
 };
 
@@ -48,6 +50,16 @@ pub(super) async fn upload(
     caller.device_begins(client_id, Activity::Upload)?;
     caller.writes(client_id, batch.batch.len())?;
     let _timer = state.parts.metrics.latencies.upload.start_timer();
-    let data = state.parts.uploads.upload(&caller.principal, batch).await?;
+    let span = trace_span!(
+        "upload",
+        operations = number(batch.batch.len()),
+        operations.refused = field::Empty,
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+    );
+    let taken = state.parts.uploads.upload(&caller.principal, batch).instrument(span.clone()).await;
+    let data = taken.inspect_err(|error| failed(&span, error.code()))?;
+    let not_written = |result: &&OpResult| matches!(result.outcome, Outcome::Conflict | Outcome::Refused);
+    span.record("operations.refused", number(data.results.iter().filter(not_written).count()));
     Ok(Json(Wrapped { data }))
 }

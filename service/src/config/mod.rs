@@ -9,7 +9,7 @@
 //!
 //! - A configuration with a mistake is refused, with file, line, column and what to write instead.
 //! - Every bound has a default, named here; every secret is a [`Secret`](crate::secret::Secret).
-//! - Nothing else in the service reads the environment.
+//! - Nothing else in the service reads the environment; the exporter of traces has its standard variables.
 //!
 //! Start reading at [`Config::load`].
 
@@ -22,6 +22,7 @@ mod introspection;
 mod parse;
 mod section;
 mod settings;
+mod traces;
 mod yaml;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::{
     postgres::SourceConfig,
     rate_limit::RateLimits,
     secret::Secret,
+    traces::TracesConfig,
     write::TransactionPolicy,
 };
 
@@ -45,6 +47,9 @@ use crate::{
 pub const DEFAULT_PORT: u16 = 8080;
 /// Where the bucket store goes where nothing is configured.
 pub const DEFAULT_DATA_DIR: &str = "./kairos-data";
+
+/// As what the service appears in traces where nothing is configured.
+pub const DEFAULT_SERVICE_NAME: &str = "kairos-sync";
 
 /// A whole file as base64.
 const CONFIG_B64: &str = "POWERSYNC_CONFIG_B64";
@@ -79,6 +84,8 @@ pub struct Config {
     pub limits: Limits,
     /// Tokens for administration; without one nobody may.
     pub admin_tokens: Vec<Secret>,
+    /// Where traces go; `None`: nowhere.
+    pub traces: Option<TracesConfig>,
     /// What was read but changes nothing, with its place. To be logged once.
     pub warnings: Vec<String>,
 }

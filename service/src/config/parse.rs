@@ -14,6 +14,7 @@ use super::{
     environment::Environment,
     error::{ConfigError, Place, Problem},
     section::{Section, missing},
+    traces,
     yaml::{self, Node},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     postgres::{Failover, PgError, SourceConfig, TlsMode},
     rate_limit::{RateLimits, Rates},
     secret::Secret,
+    traces::ARE_BUILT_IN,
     write::TransactionPolicy,
 };
 
@@ -64,6 +66,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
         write: write(&mut root, &source)?,
         limits: limits(&mut root)?,
         admin_tokens: admin_tokens(&mut root)?,
+        traces: traces::traces(&mut root, ARE_BUILT_IN)?,
         source,
         warnings: Vec::new(),
     };

@@ -1,7 +1,7 @@
 //! All settings there are: what each takes, what holds without it, and which variable of the environment says it where
 //! the file does not. What reads a configuration, and what describes one, go by this table.
 
-use super::{DEFAULT_DATA_DIR, DEFAULT_PORT};
+use super::{DEFAULT_DATA_DIR, DEFAULT_PORT, DEFAULT_SERVICE_NAME};
 
 /// A setting.
 #[derive(Debug)]
@@ -115,10 +115,11 @@ pub(super) const ROOT: &[Key] = &[
     .default("0"),
     key("limits", Takes::Section(LIMITS), "Bounds of this process; read [serving.md](serving.md)."),
     key("api", Takes::Section(API), "Who may look inside and change rules; read [admin.md](admin.md)."),
+    key("traces", Takes::Section(TRACES), "Where traces go; read [operations.md](operations.md#traces)."),
     key("metadata", Takes::Anything, "Free text for your own use, with `!env` as everywhere."),
     key("parameters", Takes::Anything, "As `metadata`."),
     nothing("storage", "the embedded bucket store in data_dir needs no database"),
-    nothing("telemetry", "nothing is ever sent; metrics are at /metrics of the service's port"),
+    nothing("telemetry", "nothing is ever sent to its makers; metrics are at /metrics of the service's port, and traces have a section of their own"),
     nothing("migrations", "the bucket store upgrades itself"),
     nothing("healthcheck", "the probes are always served over HTTP"),
     nothing("system", "set PS_LOG_LEVEL and PS_LOG_FORMAT"),
@@ -341,6 +342,19 @@ const U32_MAX: u64 = 0xffff_ffff;
 const API: &[Key] = &[
     key("tokens", Takes::Secrets, "Tokens of those who may. Nobody may without one.").aliases(&["KAIROS_ADMIN_TOKEN"]),
     nothing("parameters", "bounds are set in the section limits"),
+];
+
+const TRACES: &[Key] = &[
+    key(
+        "endpoint",
+        Takes::Text,
+        "A collector that takes OTLP over HTTP, like `http://127.0.0.1:4318`; spans go to `/v1/traces` below it. Nothing is \
+         sent without it. Needs a binary that was built with `--features otlp`.",
+    )
+    .aliases(&["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    key("service_name", Takes::Text, "As what the service appears there.")
+        .default(DEFAULT_SERVICE_NAME)
+        .aliases(&["OTEL_SERVICE_NAME"]),
 ];
 
 /// So that the table says what holds.

@@ -35,8 +35,8 @@ fn of_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 #[test]
 fn every_setting_is_asked_for() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
-    let readers =
-        ["parse.rs", "auth.rs", "introspection.rs"].map(|file| fs::read_to_string(folder.join(file)).unwrap());
+    let readers = ["parse.rs", "auth.rs", "introspection.rs", "traces.rs"]
+        .map(|file| fs::read_to_string(folder.join(file)).unwrap());
     for (path, _, key) in leaves() {
         // There is one kind of database.
         let is_read = readers.iter().any(|text| text.contains(&format!("\"{}\"", key.name)));
@@ -97,6 +97,34 @@ fn numbers_have_the_bounds_that_are_written_and_defaults_are_what_holds() {
             assert_eq!(shown(with(key.default).unwrap()), shown(without), "{path}");
         }
     }
+}
+
+/// In a namespace with Services `kairos` and `kairos-replication`.
+#[test]
+fn what_kubernetes_says_of_a_service_is_not_for_us() {
+    let links = [
+        ("KAIROS_PORT", "tcp://10.96.0.7:80"),
+        ("KAIROS_SERVICE_HOST", "10.96.0.7"),
+        ("KAIROS_SERVICE_PORT", "80"),
+        ("KAIROS_PORT_80_TCP", "tcp://10.96.0.7:80"),
+        ("KAIROS_PORT_80_TCP_PORT", "80"),
+        ("KAIROS_REPLICATION_PORT", "udp://[fd00::7]:80"),
+    ];
+    let variables: Vec<_> = links.into_iter().chain([URI, RULES]).collect();
+    let config = of_environment(&variables).unwrap();
+    assert_eq!((config.port, config.source.port), (DEFAULT_PORT, 5432));
+    let warning = |name: &str| {
+        format!(
+            "environment: `{name}` is ignored: Kubernetes sets it for a Service of that name; `enableServiceLinks: false` \
+             in the Pod's spec ends that"
+        )
+    };
+    assert_eq!(config.warnings, [warning("KAIROS_REPLICATION_PORT"), warning("KAIROS_PORT")]);
+    // A port of ours beside it is read, and what is nobody's is refused.
+    let both: Vec<_> = variables.iter().copied().chain([("PS_PORT", "9000")]).collect();
+    assert_eq!(of_environment(&both).unwrap().port, 9000);
+    let refused = of_environment(&[URI, RULES, ("KAIROS_PORT", "http://10.96.0.7:80")]).err().unwrap();
+    assert_eq!(refused.code(), "CONF-0105");
 }
 
 #[test]

@@ -36,6 +36,7 @@ use crate::{
         stream::{Applied, apply_stream},
     },
     storage::{Batch, BucketStore, Commit, StorageError},
+    traces::{number, trace_span},
 };
 
 /// Full jitter up to a bound that doubles: many services come back to a restarted source at different times.
@@ -287,8 +288,10 @@ impl Replicator {
 
     /// Commits a batch and tells who waits for it.
     pub(super) fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let timer = self.metrics.latencies.store_commit.start_timer();
         let is_visible = batch.visible_at.is_some();
+        let span = trace_span!("store.commit", operations = number(batch.operations.len()), is_visible);
+        let _entered = span.entered();
+        let timer = self.metrics.latencies.store_commit.start_timer();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();
         if is_visible {

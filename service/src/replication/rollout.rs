@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::field;
+
 use super::{
     apply::Applier,
     error::ReplicationError,
@@ -12,7 +14,11 @@ use super::{
     state::ReplicationState,
     work::{PART, Work},
 };
-use crate::{deployment::RulesState, fault_point::fault_point};
+use crate::{
+    deployment::RulesState,
+    fault_point::fault_point,
+    traces::{number, trace_span},
+};
 
 /// Stored rows taken at once: enough for most buckets to get a chunk of their own, and for rows to go past the store's
 /// tail, little enough for the stream to get its turn several times a second.
@@ -78,6 +84,7 @@ impl Rollout {
     }
 
     fn switch(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
+        let _span = trace_span!("rules.switch").entered();
         self.rules.switch();
         let rebuild = work.state.rebuild.take();
         fault_point("rules.before-switch");
@@ -109,6 +116,7 @@ fn has_pages(state: &ReplicationState) -> bool {
 fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
     let Work { replicator, relations, state } = work;
     let Some((table, after)) = state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
+    let span = trace_span!("rules.page", rows = field::Empty).entered();
     let store = replicator.store.as_ref();
     let page = store.stored_rows(table, after.as_ref(), PAGE_ROWS, PAGE_BYTES)?;
     let mut applier = Applier::with_capacity(store, page.len());
@@ -123,6 +131,7 @@ fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
         row_count += 1;
         last = Some(key);
     }
+    span.record("rows", number(row_count));
     if let Some(rebuild) = &mut state.rebuild {
         rebuild.advance(row_count, last.as_ref());
         replicator.progress.rebuilds(Some(rebuild.status()));

@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc::error::TryRecvError, watch},
     time::sleep_until,
 };
+use tracing::{Span, field};
 
 use crate::{
     deployment::RulesState,
@@ -43,6 +44,7 @@ use crate::{
         types::Types,
         work::{PART, Work},
     },
+    traces::{number, trace_span},
 };
 
 /// Says which logical messages are ours.
@@ -176,6 +178,8 @@ struct Group<'r> {
     transaction_count: u64,
     /// When the first of its transactions was committed in the source.
     committed_at: Option<SystemTime>,
+    /// Of traces; begins with the first transaction.
+    span: Span,
 }
 
 /// Where in the stream of transactions we are.
@@ -267,6 +271,7 @@ impl<'r> Follower<'r> {
             is_awaited: false,
             transaction_count: 0,
             committed_at: None,
+            span: Span::none(),
         };
         self.handle(&mut group, first)?;
         loop {
@@ -343,6 +348,9 @@ impl<'r> Follower<'r> {
             return Ok(());
         }
         group.transaction = Transaction::Applying(begin.commit_lsn);
+        if group.span.is_none() {
+            group.span = group_span();
+        }
         fault_point("reader.after-begin");
         if let Some(partial) = self.state.partial {
             if partial.commit_lsn != begin.commit_lsn {
@@ -471,7 +479,7 @@ impl<'r> Follower<'r> {
         }
         self.state.partial = Some(PartialTransaction { commit_lsn, change_count: group.change_count });
         let applier = mem::replace(&mut group.applier, Applier::new(self.replicator.store.as_ref()));
-        self.store(applier, group.position.unwrap_or_default())?;
+        group.span.in_scope(|| self.store(applier, group.position.unwrap_or_default()))?;
         fault_point("reader.after-part");
         Ok(())
     }
@@ -486,7 +494,8 @@ impl<'r> Follower<'r> {
         if !group.is_awaited && self.idle_since.elapsed() < IDLE_COMMIT_INTERVAL {
             return Ok(());
         }
-        self.store(group.applier, position)?;
+        group.span.record("transactions", number(group.transaction_count));
+        group.span.in_scope(|| self.store(group.applier, position))?;
         self.idle_since = Instant::now();
         self.replicator.metrics.transactions_replicated.inc_by(group.transaction_count);
         if let Some(committed_at) = group.committed_at {
@@ -494,6 +503,7 @@ impl<'r> Follower<'r> {
             let delay = committed_at.elapsed().unwrap_or_default();
             self.replicator.metrics.latencies.replication.observe(delay.as_secs_f64());
             self.replicator.progress.stored_after(delay);
+            group.span.record("delay_ms", number(delay.as_millis()));
         }
         let (desk, mut work) = self.desk();
         desk.begin_due(&mut work)
@@ -512,6 +522,11 @@ impl<'r> Follower<'r> {
         self.replicator.set_resume(resume);
         Ok(())
     }
+}
+
+/// From the first transaction of a group until it is stored; `delay_ms` is the time since that was committed.
+fn group_span() -> Span {
+    trace_span!(parent: None, "replication.group", transactions = field::Empty, delay_ms = field::Empty)
 }
 
 async fn until(due: Option<Instant>) {

@@ -22,6 +22,7 @@ use tokio::{
     task,
     time::{Instant, sleep_until},
 };
+use tracing::{Span, field};
 
 use super::{
     Hub, SyncError,
@@ -38,6 +39,7 @@ use crate::{
     deployment::Deployments,
     metrics::Metrics,
     storage::{BucketStore, Checkpoint, StoreView, WriteCheckpointKey},
+    traces::{number, trace_span},
 };
 
 /// A checkpoint of which this many operations were sent may be superseded by a newer one before it is complete.
@@ -189,6 +191,8 @@ pub struct Session {
     ahead: Option<ReadAhead>,
     /// What the first state gave, until it is asked for.
     first: Option<Line>,
+    /// Of traces: the checkpoint that is being sent.
+    span: Span,
 }
 
 impl Session {
@@ -238,6 +242,7 @@ impl Session {
             ended: false,
             ahead: None,
             first: None,
+            span: Span::none(),
         };
         session.first = session.refresh().await?;
         Ok(session)
@@ -380,16 +385,31 @@ impl Session {
 
     fn announce(&mut self, line: &SyncLine) -> Line {
         self.sent_count = 0;
+        self.span = trace_span!(
+            parent: None,
+            "sync.checkpoint",
+            connection = number(self.entry.connection.id),
+            operations = field::Empty,
+            is_complete = field::Empty,
+        );
         self.line(line)
+    }
+
+    /// The client has all that it was promised.
+    fn completed(&mut self) {
+        if let Some(since) = self.behind_since.take() {
+            self.context.metrics.latencies.delivery.observe(since.elapsed().as_secs_f64());
+        }
+        let span = mem::replace(&mut self.span, Span::none());
+        span.record("operations", number(self.sent_count));
+        span.record("is_complete", true);
     }
 
     async fn perform(&mut self, step: NextStep) -> Result<Option<Line>, SyncError> {
         match step {
             NextStep::Line(line) => {
-                if matches!(line, SyncLine::CheckpointComplete(_))
-                    && let Some(since) = self.behind_since.take()
-                {
-                    self.context.metrics.latencies.delivery.observe(since.elapsed().as_secs_f64());
+                if matches!(line, SyncLine::CheckpointComplete(_)) {
+                    self.completed();
                 }
                 Ok(Some(self.line(&line)))
             }

@@ -56,6 +56,7 @@ use kairos_sync_rules::{SyncPlan, WriteOrigin};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_postgres::Error;
+use tracing::Instrument;
 
 use self::{
     batch::{Answered, BatchError, Constraints, Context, Upload},
@@ -63,7 +64,13 @@ use self::{
     ledger::Answer,
     refusal::{Verdict, judge},
 };
-use crate::{auth::Principal, iso8601::iso8601_microseconds, metrics::Metrics, rate_limit::TableRates};
+use crate::{
+    auth::Principal,
+    iso8601::iso8601_microseconds,
+    metrics::Metrics,
+    rate_limit::TableRates,
+    traces::{number, trace_span},
+};
 
 pub use conflict_log::ConflictFilter;
 pub use error::{Cause, ConflictError, UploadError};
@@ -270,7 +277,8 @@ impl Writer {
         let mut attempts = 1;
         loop {
             let client = connection.insert(self.pool.get().await.map_err(UploadError::Connect)?);
-            let (obstacle, source) = match work.attempt(&context, client, constraints).await {
+            let span = trace_span!("upload.attempt", attempt = number(attempts));
+            let (obstacle, source) = match work.attempt(&context, client, constraints).instrument(span).await {
                 Ok(done) => return Ok(done),
                 Err(error) => self.obstacle(error)?,
             };

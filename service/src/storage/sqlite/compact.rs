@@ -20,6 +20,7 @@ use std::{
 
 use kairos_sync_protocol::OpId;
 use rusqlite::{Connection, OptionalExtension};
+use tracing::field;
 
 use super::{
     super::{
@@ -36,7 +37,10 @@ use super::{
     head::Head,
     writer::{Durability, Writer},
 };
-use crate::fault_point::fault_point;
+use crate::{
+    fault_point::fault_point,
+    traces::{number, trace_span},
+};
 
 /// Bytes of JSON a step looks at, but at least one chunk: what it writes takes commits a few milliseconds.
 const STEP_BYTES: u64 = 512 << 10;
@@ -144,6 +148,7 @@ impl Inner {
         else {
             return Ok(None);
         };
+        let span = trace_span!(parent: None, "store.compact", bytes = field::Empty).entered();
         let Compaction { bucket, generation, upto, stage } = compaction;
         let step = match stage {
             Stage::Moving { superseding, next } => self.move_step(bucket, generation, upto, superseding, next),
@@ -151,6 +156,7 @@ impl Inner {
             Stage::Rewriting { rewritable, seen } => self.rewrite_step(bucket, generation, rewritable, seen),
         };
         let (bytes, stage) = step.map_err(|error| self.noting(bucket, error))?;
+        span.record("bytes", number(bytes));
         maintenance.compaction = stage.map(|stage| Compaction { bucket, generation, upto, stage });
         let is_done = maintenance.compaction.is_none();
         drop(maintenance);

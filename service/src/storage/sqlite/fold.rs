@@ -20,7 +20,7 @@ use super::{
     rows::RowState,
     writer::{Durability, RowPlacer, Writer},
 };
-use crate::fault_point::fault_point;
+use crate::{fault_point::fault_point, traces::trace_span};
 
 /// Most compressed bytes one slice writes, but at least one bucket.
 const SLICE_BYTES: usize = 512 << 10;
@@ -78,7 +78,7 @@ impl Inner {
         // First, since a copied log leaves room for the fold.
         self.checkpoint_log()?;
         if self.tail_wants_fold() {
-            self.fold()?;
+            trace_span!(parent: None, "store.fold").in_scope(|| self.fold())?;
             self.give_back_pages(free_pages_kept)?;
         } else if compaction.rest().is_zero() {
             // Only while there is nothing to fold.

@@ -1,0 +1,27 @@
+//! A binary without the feature `otlp` sends nothing; its configuration refuses to ask for it.
+
+use tracing::Subscriber;
+
+use super::{TracesConfig, TracesError, TracesLayer};
+
+/// Nothing.
+#[derive(Debug)]
+pub struct Export;
+
+impl Export {
+    /// Does nothing.
+    ///
+    /// # Errors
+    /// None.
+    pub fn begin(_: Option<&TracesConfig>) -> Result<Self, TracesError> {
+        Ok(Self)
+    }
+
+    /// What takes spans: nothing.
+    pub fn layer<S: Subscriber>(&self) -> Option<TracesLayer<S>> {
+        None
+    }
+
+    /// Does nothing.
+    pub async fn end(self) {}
+}

@@ -28,7 +28,7 @@ const RULES: &str = "bucket_definitions: { everything: { data: [SELECT * FROM it
 write_rules: { items: { allow: [put, patch, delete], check: true } }";
 
 /// Spans go every five seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest answer to a stop.
 const STOP_TIME: Duration = Duration::from_secs(10);
 

@@ -1,5 +1,7 @@
 //! A binary without the feature `otlp` sends nothing; its configuration refuses to ask for it.
 
+use std::future::{Ready, ready};
+
 use tracing::Subscriber;
 
 use super::{TracesConfig, TracesError, TracesLayer};
@@ -23,5 +25,7 @@ impl Export {
     }
 
     /// Does nothing.
-    pub async fn end(self) {}
+    pub fn end(self) -> Ready<()> {
+        ready(())
+    }
 }

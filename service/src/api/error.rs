@@ -17,6 +17,9 @@ use crate::{
     write::UploadError,
 };
 
+/// After which a device asks again for a bucket that is built anew.
+const MENDING_WAIT: Duration = Duration::from_secs(2);
+
 /// The code of a failed request, for counting. Found in the extensions of its response.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorCode(pub &'static str);
@@ -112,8 +115,13 @@ impl From<SyncError> for ApiError {
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
+        let told = Self::new(status, error.code(), error.to_string());
+        if matches!(error, SyncError::Storage(StorageError::BucketDamaged { .. })) {
+            // The log has the damage; each device that waits for its end would only repeat it.
+            return Self { retry_after: Some(MENDING_WAIT), ..told };
+        }
         log(error.code(), &error);
-        Self::new(status, error.code(), error.to_string())
+        told
     }
 }
 
@@ -153,5 +161,18 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_is_built_anew_is_asked_for_later() {
+        let damaged = StorageError::BucketDamaged { what: "a chunk contradicts its sums".to_owned() };
+        let response = ApiError::from(SyncError::Storage(damaged)).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
     }
 }

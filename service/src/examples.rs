@@ -73,6 +73,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("store verify", &[("Is anything damaged? The service must not run", "kairos-sync store verify -c kairos.yaml")]),
     ("store stats", &[("What takes the space?", "kairos-sync store stats --data-dir /var/lib/kairos-sync")]),
     ("store compact", &[("Before a copy of the folder", "kairos-sync store compact -c kairos.yaml")]),
+    (
+        "store delete",
+        &[
+            ("What would go?", "kairos-sync store delete -c kairos.yaml"),
+            ("Start again from Postgres", "kairos-sync store delete -c kairos.yaml --yes"),
+        ],
+    ),
     ("openapi", &[("For a generator of clients", "kairos-sync openapi > openapi.json")]),
     (
         "demo",

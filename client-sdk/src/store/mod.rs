@@ -304,21 +304,14 @@ impl Store {
                 let mut connection = writer.lock_after_others();
                 let mode = (Durability::Written, Author::Sync);
                 let (completed, state) = transact(&mut connection, &context, mode, |tx| {
+                    let mut completed = None;
                     for piece in pieces.by_ref() {
-                        match piece {
-                            Piece::Delete(names) => oplog::delete_buckets(tx, names)?,
-                            Piece::Apply(bucket, operations) => {
-                                let staging = Staging::new(tx, &schema, operations.len() >= stages_from);
-                                oplog::apply(tx, bucket, operations, staging)?;
-                                context.take_changed_tables(); // nobody sees what was staged
-                            }
-                            Piece::Complete(completion) => return publish::complete(tx, completion, &schema).map(Some),
-                        }
-                        if writer.is_wanted() {
+                        completed = piece.perform(tx, &context, &schema, stages_from)?;
+                        if completed.is_some() || writer.is_wanted() {
                             break;
                         }
                     }
-                    Ok::<_, StoreError>(None)
+                    Ok::<_, StoreError>(completed)
                 })?;
                 *lock(&local) = state;
                 changed.append(&mut context.take_changed_tables());
@@ -352,13 +345,17 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let writer = Arc::clone(&self.writer);
+        let (writer, log) = (Arc::clone(&self.writer), Arc::clone(&self.log));
         let (context, local) = (Arc::clone(&self.context), Arc::clone(&self.local));
         let (result, changed) = blocking(move || {
             let mut connection = writer.lock();
             let (result, state) = transact(&mut connection, &context, (durability, author), work)?;
             *lock(&local) = state;
-            Ok::<_, E>((result, context.take_changed_tables()))
+            let changed = context.take_changed_tables();
+            if log.is_too_long() {
+                log.empty(); // with the connection still locked
+            }
+            Ok::<_, E>((result, changed))
         })
         .await?;
         self.changes.announce(changed);
@@ -375,6 +372,28 @@ enum Piece<'steps> {
     Delete(&'steps [String]),
     Apply(&'steps str, &'steps [Operation]),
     Complete(&'steps Completion),
+}
+
+impl Piece<'_> {
+    /// What became of it, if it is a completion.
+    fn perform(
+        self,
+        tx: &Connection,
+        context: &WriteContext,
+        schema: &Schema,
+        stages_from: usize,
+    ) -> Result<Option<Outcome>, StoreError> {
+        match self {
+            Self::Delete(names) => oplog::delete_buckets(tx, names)?,
+            Self::Apply(bucket, operations) => {
+                let staging = Staging::new(tx, schema, operations.len() >= stages_from);
+                oplog::apply(tx, bucket, operations, staging)?;
+                context.take_changed_tables(); // nobody sees what was staged
+            }
+            Self::Complete(completion) => return publish::complete(tx, completion, schema).map(Some),
+        }
+        Ok(None)
+    }
 }
 
 fn pieces(step: &StoreStep) -> Box<dyn Iterator<Item = Piece<'_>> + '_> {

@@ -64,9 +64,7 @@ impl<'tx> Staging<'tx> {
     /// Whether the next checkpoint has to bring rows to their tables.
     pub(super) fn finish(self) -> Result<bool, StoreError> {
         for (name, stage) in self.by_name.iter().filter_map(|(name, stage)| Some((name, stage.as_ref()?))) {
-            self.tx
-                .prepare_cached("UPDATE kairos_table SET staged_rows = staged_rows + ?2 WHERE name = ?1")?
-                .execute(params![name, sql_id(stage.row_count)])?;
+            count(self.tx, name, sql_id(stage.row_count))?;
         }
         Ok(self.has_unstaged)
     }
@@ -122,8 +120,12 @@ pub(super) fn take_out_sql(table: &str) -> String {
 
 /// So many rows of the table were taken out.
 pub(super) fn note_taken(tx: &Connection, table: &str, row_count: u64) -> Result<(), StoreError> {
-    tx.prepare_cached("UPDATE kairos_table SET staged_rows = staged_rows - ?2 WHERE name = ?1")?
-        .execute(params![table, sql_id(row_count)])?;
+    count(tx, table, -sql_id(row_count))
+}
+
+fn count(tx: &Connection, table: &str, change: i64) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE kairos_table SET staged_rows = staged_rows + ?2 WHERE name = ?1")?
+        .execute(params![table, change])?;
     Ok(())
 }
 
@@ -143,11 +145,7 @@ pub(super) fn show(tx: &Connection, schema: &Schema) -> Result<Vec<(String, u64)
 pub(super) fn abandon(tx: &Connection) -> Result<(), StoreError> {
     for (name, _) in staged_tables(tx)? {
         tx.execute(&format!("DELETE FROM {} WHERE staged", views::data_table(&name)), [])?;
-        tx.execute(
-            "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id)
-             SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
-            [&name],
-        )?;
+        views::touch_operations(tx, &name)?;
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(super) fn install(tx: &Connection, schema: &Schema) -> Result<(), StoreError
                 queue_rows(tx, table)?;
             }
             raw::take_over(tx, table, raw)?;
-            touch_operations(tx, table)?;
+            touch_operations(tx, &table.name)?;
             continue;
         }
         if table.local_only || before.contains(&table.name) {
@@ -136,7 +136,7 @@ pub(super) fn names(tx: &Connection, sql: &str) -> Result<Vec<String>, StoreErro
 
 /// While a table was not declared nothing was published to it, so all of its rows are to be looked at.
 fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
-    touch_operations(tx, table)?;
+    touch_operations(tx, &table.name)?;
     let data = data_table(&table.name);
     tx.execute(
         &format!("INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT ?1, id FROM {data}"),
@@ -145,10 +145,11 @@ fn touch_rows(tx: &Connection, table: &Table) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn touch_operations(tx: &Connection, table: &Table) -> Result<(), StoreError> {
+/// Has the next whole checkpoint look at all that was received of a table.
+pub(super) fn touch_operations(tx: &Connection, table: &str) -> Result<(), StoreError> {
     tx.execute(
         "INSERT OR IGNORE INTO kairos_touched_row (row_type, row_id) SELECT row_type, row_id FROM kairos_oplog WHERE row_type = ?1",
-        [&table.name],
+        [table],
     )?;
     Ok(())
 }

@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone, Copy)]
-enum Change {
+pub(super) enum Change {
     Put { bucket: u8, row: u8 },
     Remove { bucket: u8, row: u8 },
     Move { bucket: u8 },
     Clear { bucket: u8 },
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     let (buckets, rows) = (0..3_u8, 0..4_u8);
     prop_oneof![
         6 => (buckets.clone(), rows.clone()).prop_map(|(bucket, row)| Change::Put { bucket, row }),
@@ -22,6 +22,19 @@ fn change() -> impl Strategy<Value = Change> {
         1 => buckets.clone().prop_map(|bucket| Change::Move { bucket }),
         1 => buckets.prop_map(|bucket| Change::Clear { bucket }),
     ]
+}
+
+impl Change {
+    /// What the service sends of it. A row is named after its operation.
+    pub(super) fn send(self, service: &mut Service) -> StoreStep {
+        let name = (service.last_op_id + 1).to_string();
+        match self {
+            Self::Put { bucket, row } => service.put(&bucket.to_string(), &row.to_string(), &name),
+            Self::Remove { bucket, row } => service.remove(&bucket.to_string(), &row.to_string()),
+            Self::Move { bucket } => service.operation(&bucket.to_string(), OpKind::Move, None, None),
+            Self::Clear { bucket } => service.operation(&bucket.to_string(), OpKind::Clear, None, None),
+        }
+    }
 }
 
 /// What the buckets hold: bucket and row to operation and name.
@@ -39,22 +52,17 @@ impl Model {
     }
 
     fn apply(&mut self, service: &mut Service, change: Change) -> StoreStep {
-        let next = service.last_op_id + 1;
         match change {
             Change::Put { bucket, row } => {
-                self.0.insert((bucket, row), next);
-                service.put(&bucket.to_string(), &row.to_string(), &next.to_string())
+                self.0.insert((bucket, row), service.last_op_id + 1);
             }
             Change::Remove { bucket, row } => {
                 self.0.remove(&(bucket, row));
-                service.remove(&bucket.to_string(), &row.to_string())
             }
-            Change::Move { bucket } => service.operation(&bucket.to_string(), OpKind::Move, None, None),
-            Change::Clear { bucket } => {
-                self.0.retain(|(of, _), _| *of != bucket);
-                service.operation(&bucket.to_string(), OpKind::Clear, None, None)
-            }
+            Change::Move { .. } => {}
+            Change::Clear { bucket } => self.0.retain(|(of, _), _| *of != bucket),
         }
+        change.send(service)
     }
 }
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    convergence::{Change, change},
+    *,
+};
 use crate::store::account;
 
 #[derive(Debug, Clone, Copy)]
 enum Action {
-    Put { bucket: u8, row: u8 },
-    Remove { bucket: u8, row: u8 },
-    Clear { bucket: u8 },
+    Arrive(Change),
     DropBucket { bucket: u8 },
     CompletePart { priority: u8 },
     Complete,
@@ -27,9 +28,7 @@ enum Action {
 fn action() -> impl Strategy<Value = Action> {
     let (buckets, rows) = (0..3_u8, 0..4_u8);
     prop_oneof![
-        8 => (buckets.clone(), rows.clone()).prop_map(|(bucket, row)| Action::Put { bucket, row }),
-        3 => (buckets.clone(), rows.clone()).prop_map(|(bucket, row)| Action::Remove { bucket, row }),
-        1 => buckets.clone().prop_map(|bucket| Action::Clear { bucket }),
+        13 => change().prop_map(Action::Arrive),
         1 => buckets.clone().prop_map(|bucket| Action::DropBucket { bucket }),
         2 => buckets.prop_map(|priority| Action::CompletePart { priority }),
         3 => Just(Action::Complete),
@@ -111,15 +110,14 @@ impl Subject {
 
 /// What the service sends, as far as this action has it send something.
 fn steps(action: Action, service: &mut Service) -> Vec<StoreStep> {
-    let next = service.last_op_id + 1;
     match action {
-        Action::Put { bucket, row } => {
-            let put = service.put(&bucket.to_string(), &row.to_string(), &next.to_string());
-            service.bucket(&bucket.to_string()).priority = bucket;
-            vec![put]
+        Action::Arrive(change) => {
+            let step = change.send(service);
+            if let Change::Put { bucket, .. } = change {
+                service.bucket(&bucket.to_string()).priority = bucket;
+            }
+            vec![step]
         }
-        Action::Remove { bucket, row } => vec![service.remove(&bucket.to_string(), &row.to_string())],
-        Action::Clear { bucket } => vec![service.operation(&bucket.to_string(), OpKind::Clear, None, None)],
         Action::DropBucket { bucket } => {
             service.buckets.remove(&bucket.to_string());
             vec![StoreStep::DeleteBuckets(vec![bucket.to_string()])]

@@ -137,7 +137,7 @@ fn read_all(store: &SqliteStore, bucket: &BucketName, upto: OpId) -> Vec<Operati
     loop {
         let after = all.last().map(|operation| operation.op_id).unwrap_or_default();
         let range = store.operations(bucket, after, upto, 1 << 20).expect("readable");
-        let json = [b"[", range.json.as_ref(), b"]"].concat();
+        let json = range.json.array().expect("whole");
         all.extend(serde_json::from_slice::<Vec<Operation>>(&json).expect("valid"));
         if !range.has_more {
             return all;

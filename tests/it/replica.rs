@@ -262,8 +262,7 @@ impl Replica {
         let (mut rows, mut sum, mut after) = (BTreeMap::new(), Checksum::ZERO, OpId::ZERO);
         loop {
             let range = self.store.operations(bucket, after, upto, 1 << 20).expect("operations");
-            let operations: Vec<Operation> =
-                serde_json::from_str(&format!("[{}]", std::str::from_utf8(&range.json).expect("text"))).expect("JSON");
+            let operations: Vec<Operation> = serde_json::from_slice(&range.json.array().expect("whole")).expect("JSON");
             for operation in operations {
                 sum += operation.checksum;
                 let Operation { op, object_type, object_id, subkey, data, checksum, .. } = operation;

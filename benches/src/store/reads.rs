@@ -87,7 +87,7 @@ fn read_buckets(
         let mut after = OpId::ZERO;
         loop {
             let range = store.operations(&bucket, after, upto, SLICE_BYTES)?;
-            take(&range.json)?;
+            take(&range.json.array()?)?;
             after = range.last_op_id;
             if !range.has_more {
                 break;

@@ -89,10 +89,7 @@ impl Search {
     fn slice(&self, store: &dyn BucketStore, after: OpId, upto: OpId) -> Result<Slice, SyncError> {
         let range = store.operations(&self.bucket, after, upto, SLICE_BYTES)?;
         let mut found = None;
-        let mut list = Vec::with_capacity(range.json.len() + 2);
-        list.push(b'[');
-        list.extend_from_slice(&range.json);
-        list.push(b']');
+        let list = range.json.array()?;
         // The store wrote it; what cannot be read is not the operation looked for.
         let operations: Vec<Operation<'_>> = serde_json::from_slice(&list).unwrap_or_default();
         for operation in operations {
@@ -102,6 +99,6 @@ impl Search {
                 found = Some(operation.op_id);
             }
         }
-        Ok(Slice { found, bytes: range.json.len(), next_after: range.has_more.then_some(range.last_op_id) })
+        Ok(Slice { found, bytes: range.json.length(), next_after: range.has_more.then_some(range.last_op_id) })
     }
 }

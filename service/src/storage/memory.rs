@@ -16,7 +16,8 @@ use super::{
     StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
     compaction::{Superseding, clear, cleared, count_to_clear, moved},
     definition_of, generation,
-    wire::{RangeBuilder, WireOperation, write_json},
+    range::RangeBuilder,
+    wire::{WireOperation, write_json},
 };
 use crate::lsn::Lsn;
 

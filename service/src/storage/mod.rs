@@ -20,8 +20,10 @@
 mod compaction;
 #[cfg(test)]
 mod conformance;
+mod frame;
 mod generation;
 mod memory;
+mod range;
 mod sqlite;
 mod wire;
 
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     compaction::CompactionOptions,
     memory::MemoryStore,
+    range::{PackedJson, RangeJson, RangePart},
     sqlite::{Damage, SqliteOptions, SqliteStore, StraightLimits, Verification, VerifyProgress},
 };
 use crate::lsn::Lsn;
@@ -227,10 +230,10 @@ impl BucketTotals {
 }
 
 /// Consecutive operations of one bucket, in the form they are sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct OperationRange {
-    /// JSON objects as in the protocol's `data` lines, joined by commas: ready to stand between `[` and `]`.
-    pub json: Bytes,
+    /// The operations.
+    pub json: RangeJson,
     /// How many.
     pub count: usize,
     /// Id of the last one; the position to continue from. Zero if there is none.

@@ -1,9 +1,9 @@
 //! Operations in the form they are sent. Written once, at commit; serving copies the bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use kairos_sync_protocol::{Checksum, OpId};
 
-use super::{NewOperation, OperationRange, RANGE_OPERATIONS_MAX};
+use super::NewOperation;
 
 /// An operation with its id, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,59 +118,6 @@ fn write_with_controls(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Collects operations into a range until one of its bounds is reached.
-pub(super) struct RangeBuilder {
-    bytes_max: usize,
-    json: BytesMut,
-    count: usize,
-    last_op_id: OpId,
-    full: bool,
-    valid_from: OpId,
-}
-
-impl RangeBuilder {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, json: BytesMut::new(), count: 0, last_op_id: OpId::ZERO, full: false, valid_from: OpId::ZERO }
-    }
-
-    /// Adds an operation, unless a bound is reached; `false` says that it was left out, as all later ones will be.
-    pub(super) fn push(&mut self, op_id: OpId, json: &[u8]) -> bool {
-        let over = self.count == RANGE_OPERATIONS_MAX || self.json.len() + 1 + json.len() > self.bytes_max;
-        if self.full || (self.count > 0 && over) {
-            self.full = true;
-            return false;
-        }
-        if self.count > 0 {
-            self.json.put_u8(b',');
-        }
-        self.json.put_slice(json);
-        self.count += 1;
-        self.last_op_id = op_id;
-        true
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// What was added, or would have been, was replaced by operations up to this one.
-    pub(super) fn replaced_upto(&mut self, op_id: OpId) {
-        self.valid_from = self.valid_from.max(op_id);
-    }
-
-    /// Whether more operations, which are there but cost something to get, shall be added. Not so to a range that is
-    /// half full: what does not fit into it would have to be got again for the next.
-    pub(super) fn wants_more(&mut self) -> bool {
-        self.full |= self.count > RANGE_OPERATIONS_MAX / 2 || self.json.len() > self.bytes_max / 2;
-        !self.full
-    }
-
-    pub(super) fn finish(self) -> OperationRange {
-        let Self { json, count, last_op_id, full, valid_from, .. } = self;
-        OperationRange { json: json.freeze(), count, last_op_id, has_more: full, valid_from }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kairos_sync_protocol::{
@@ -223,25 +170,5 @@ mod tests {
                 prop_assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&text).unwrap());
             }
         }
-    }
-
-    #[test]
-    fn a_range_has_at_least_one_operation_and_keeps_its_bounds() {
-        let op_id = |id| OpId::new(id).unwrap();
-        let mut range = RangeBuilder::new(3);
-        assert!(range.push(op_id(1), b"{12345}"));
-        assert!(!range.push(op_id(2), b"{}"));
-        assert!(!range.push(op_id(3), b""), "nothing follows what was left out");
-        let range = range.finish();
-        assert_eq!((range.count, range.last_op_id, range.has_more), (1, op_id(1), true));
-
-        let mut range = RangeBuilder::new(9);
-        assert!(range.push(op_id(1), b"{1}") && range.wants_more() && range.push(op_id(2), b"{2}"));
-        assert!(!range.wants_more() && !range.push(op_id(3), b""), "it stays as it is");
-        assert!(range.finish().has_more);
-
-        let mut range = RangeBuilder::new(7);
-        assert!(range.push(op_id(1), b"{1}") && range.push(op_id(2), b"{2}"));
-        assert_eq!(range.finish().json, "{1},{2}");
     }
 }

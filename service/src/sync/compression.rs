@@ -80,6 +80,43 @@ impl Segment {
     }
 }
 
+/// Puts a segment of zstd together from bytes, and from frames of what is compressed already.
+#[derive(Debug, Default)]
+pub struct ZstdSegmentBuilder {
+    bytes: Vec<u8>,
+    /// Not compressed yet.
+    plain: Vec<u8>,
+    plain_length: usize,
+}
+
+impl ZstdSegmentBuilder {
+    /// Appends bytes.
+    pub fn push(&mut self, plain: &[u8]) {
+        self.plain.extend_from_slice(plain);
+    }
+
+    /// Appends `plain_length` bytes that are a frame already.
+    pub fn push_frame(&mut self, frame: &[u8], plain_length: usize) {
+        self.compress();
+        self.bytes.extend_from_slice(frame);
+        self.plain_length += plain_length;
+    }
+
+    /// The segment.
+    pub fn finish(mut self) -> Segment {
+        self.compress();
+        Segment { bytes: self.bytes.into(), plain_length: self.plain_length, crc: Crc::new() }
+    }
+
+    fn compress(&mut self) {
+        if !self.plain.is_empty() {
+            self.bytes.extend_from_slice(&zstd(&self.plain));
+            self.plain_length += self.plain.len();
+            self.plain.clear();
+        }
+    }
+}
+
 fn deflate(plain: &[u8]) -> Bytes {
     thread_local! {
         static DEFLATER: RefCell<Compress> = RefCell::new(Compress::new(flate2::Compression::new(DEFLATE_LEVEL), false));
@@ -216,6 +253,20 @@ mod tests {
             }
             prop_assert_eq!(stream(&parts, Compression::Identity).0, parts.concat());
         }
+    }
+
+    #[test]
+    fn frames_of_others_are_a_part_of_a_segment() {
+        let mut segment = ZstdSegmentBuilder::default();
+        segment.push(b"be");
+        segment.push(b"fore,");
+        segment.push_frame(&zstd(b"one,two"), 7);
+        segment.push_frame(&zstd(b",three"), 6);
+        segment.push(b",after");
+        let segment = segment.finish();
+        let plain = b"before,one,two,three,after";
+        assert_eq!(zstd::decode_all(&segment.bytes()[..]).unwrap(), plain);
+        assert_eq!(segment.plain_length(), plain.len());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use kairos_sync_protocol::{
 };
 use serde_json::{Map, Value};
 
-use crate::storage::{OperationRange, StorageError};
+use super::compression::{Segment, ZstdSegmentBuilder};
+use crate::storage::{OperationRange, RangePart, StorageError};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,9 @@ pub fn write_line(line: &SyncLine, form: LineForm) -> Vec<u8> {
     buffer
 }
 
+/// Behind the operations of a `data` line.
+const DATA_END: &[u8] = b"]}}\n";
+
 /// A `data` line made of operations as the store has them.
 ///
 /// # Errors
@@ -51,29 +55,56 @@ pub fn write_data_line(
     range: &OperationRange,
     form: LineForm,
 ) -> Result<Vec<u8>, StorageError> {
-    let mut buffer = Vec::with_capacity(range.json.len() + bucket.as_str().len() + 256);
+    let mut buffer = Vec::with_capacity(range.json.length() + bucket.as_str().len() + 256);
     if form == LineForm::Bson {
+        let mut json = Vec::new();
+        range.json.write(&mut json)?;
         let head = DataHead { bucket, after, has_more: range.has_more, next_after: range.last_op_id };
-        bson::write_data_line(head, &range.json, &mut buffer).map_err(damaged)?;
+        bson::write_data_line(head, &json, &mut buffer).map_err(damaged)?;
         return Ok(buffer);
     }
-    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
-    serde_json::to_writer(&mut buffer, bucket.as_str()).expect("text always serialises");
-    let (has_more, next_after) = (range.has_more, range.last_op_id);
-    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
-        .expect("memory takes all");
+    write_data_head(bucket, after, range, &mut buffer);
     if form == LineForm::NestedJson {
-        write_nested(&range.json, &mut buffer)?;
+        write_nested(&range.json.array()?, &mut buffer)?;
     } else {
-        buffer.extend_from_slice(&range.json);
+        range.json.write(&mut buffer)?;
     }
-    buffer.extend_from_slice(b"]}}\n");
+    buffer.extend_from_slice(DATA_END);
     Ok(buffer)
 }
 
-fn write_nested(json: &[u8], buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-    let list = [b"[", json, b"]"].concat();
-    let mut operations: Vec<Map<String, Value>> = serde_json::from_slice(&list).map_err(damaged)?;
+/// A `data` line of [`LineForm::Json`], compressed with zstd: what the store has compressed stays as it is.
+///
+/// # Panics
+/// Never: memory takes all.
+pub fn pack_data_line(bucket: &BucketName, after: OpId, range: &OperationRange) -> Segment {
+    let (mut segment, mut head) = (ZstdSegmentBuilder::default(), Vec::new());
+    write_data_head(bucket, after, range, &mut head);
+    segment.push(&head);
+    for (index, part) in range.json.parts().iter().enumerate() {
+        if index > 0 {
+            segment.push(b",");
+        }
+        match part {
+            RangePart::Plain(json) => segment.push(json),
+            RangePart::Packed(json) => segment.push_frame(json.frame(), json.length()),
+        }
+    }
+    segment.push(DATA_END);
+    segment.finish()
+}
+
+/// What stands before the operations of a `data` line.
+fn write_data_head(bucket: &BucketName, after: OpId, range: &OperationRange, buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
+    serde_json::to_writer(&mut *buffer, bucket.as_str()).expect("text always serialises");
+    let (has_more, next_after) = (range.has_more, range.last_op_id);
+    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
+        .expect("memory takes all");
+}
+
+fn write_nested(list: &[u8], buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+    let mut operations: Vec<Map<String, Value>> = serde_json::from_slice(list).map_err(damaged)?;
     for (index, operation) in operations.iter_mut().enumerate() {
         if let Some(data) = operation.get_mut("data")
             && let Value::String(text) = data
@@ -102,7 +133,8 @@ mod tests {
         OperationRange {
             json: Bytes::from_static(
                 br#"{"op_id":"1","op":"PUT","checksum":5,"data":"{\"id\":\"l1\",\"n\":9007199254740993}"},{"op_id":"2","op":"REMOVE","checksum":6,"data":null}"#,
-            ),
+            )
+            .into(),
             count: 2,
             last_op_id: OpId::new(2).unwrap(),
             has_more: false,
@@ -143,7 +175,7 @@ mod tests {
 
     #[test]
     fn damaged_operations_are_named() {
-        let damaged = OperationRange { json: Bytes::from_static(b"{"), ..range() };
+        let damaged = OperationRange { json: Bytes::from_static(b"{").into(), ..range() };
         for form in [LineForm::NestedJson, LineForm::Bson] {
             let error = write_data_line(&BucketName::new("b"), OpId::ZERO, &damaged, form).unwrap_err();
             assert_eq!(error.code(), "STORE-0104");

@@ -30,7 +30,7 @@ use super::{
     SyncError,
     checkpoint_state::BucketRange,
     compression::{Compression, Segment},
-    line::{LineForm, write_data_line},
+    line::{LineForm, pack_data_line, write_data_line},
     session::blocking,
 };
 use crate::{
@@ -191,16 +191,7 @@ impl Ranges {
         let (store, key) = (Arc::clone(&self.store), key.clone());
         blocking(move || {
             let range = store.operations(&key.bucket, key.after, upto, LINE_BYTES_MAX)?;
-            let line = if range.count == 0 {
-                None
-            } else {
-                let plain = Bytes::from(write_data_line(&key.bucket, key.after, &range, key.packaging.form)?);
-                Some(if plain.len() < PACKED_BYTES_MIN {
-                    Line::Plain(plain)
-                } else {
-                    Line::Packed(Arc::new(Segment::new(plain, key.packaging.compression)))
-                })
-            };
+            let line = if range.count == 0 { None } else { Some(package(&key, &range)?) };
             let has_more = range.has_more && range.count > 0;
             let OperationRange { count, last_op_id, valid_from, .. } = range;
             Ok(Arc::new(DataLine { line, count, last_op_id, has_more, valid_from }))
@@ -212,6 +203,21 @@ impl Ranges {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The line of these operations.
+fn package(Key { bucket, after, packaging }: &Key, range: &OperationRange) -> Result<Line, SyncError> {
+    if range.json.length() >= PACKED_BYTES_MIN
+        && *packaging == (Packaging { form: LineForm::Json, compression: Compression::Zstd })
+    {
+        return Ok(Line::Packed(Arc::new(pack_data_line(bucket, *after, range))));
+    }
+    let plain = Bytes::from(write_data_line(bucket, *after, range, packaging.form)?);
+    Ok(if plain.len() < PACKED_BYTES_MIN {
+        Line::Plain(plain)
+    } else {
+        Line::Packed(Arc::new(Segment::new(plain, packaging.compression)))
+    })
 }
 
 impl Kept {
@@ -279,7 +285,7 @@ mod tests {
     use kairos_sync_protocol::Checksum;
 
     use super::*;
-    use crate::storage::{Batch, MemoryStore, NewOperation, RowOutput};
+    use crate::storage::{Batch, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore};
 
     const JSON: Packaging = Packaging { form: LineForm::Json, compression: Compression::Identity };
 
@@ -366,6 +372,42 @@ mod tests {
         let kept = ranges.kept();
         assert_eq!(kept.entries.len(), 3);
         assert_eq!(kept.bytes, kept.entries.iter().map(|(_, entry)| entry.bytes).sum::<usize>());
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_as_stored_says_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+        let bucket = BucketName::new("b");
+        let mut operations: Vec<_> = (0..1500).map(|id| put(&bucket, id, 300)).collect();
+        // In chunks but for the last ones, which are in the tail.
+        let last = operations.split_off(1490);
+        for operations in [operations, last] {
+            store.commit(Batch { operations, ..Batch::default() }).unwrap();
+        }
+        let ranges = Ranges::new(Arc::new(store), Arc::new(Metrics::new()), 2, 1 << 20);
+        let mut after = OpId::ZERO;
+        loop {
+            let [plain, packed] = [Compression::Identity, Compression::Zstd].map(async |compression| {
+                let packaging = Packaging { form: LineForm::Json, compression };
+                ranges.line(range(&bucket, after, op_id(1500)), packaging).await.unwrap()
+            });
+            let (plain, packed) = (plain.await, packed.await);
+            let [Some(Line::Packed(sent)), Some(Line::Packed(zstd))] = [&plain.line, &packed.line] else {
+                panic!("long lines")
+            };
+            assert_eq!(zstd::decode_all(&zstd.bytes()[..]).unwrap(), &sent.bytes()[..]);
+            assert_eq!(zstd.plain_length(), sent.bytes().len());
+            assert_eq!(
+                (plain.count, plain.last_op_id, plain.has_more),
+                (packed.count, packed.last_op_id, packed.has_more)
+            );
+            if !plain.has_more {
+                break;
+            }
+            after = plain.last_op_id;
+        }
+        assert!(after > OpId::ZERO, "several lines");
     }
 
     #[tokio::test]

@@ -398,10 +398,8 @@ async fn a_wall_shows_each_member_of_a_household_whose_rules_say_so() {
     tab.click(BENS).await;
     tab.shows("#refused", "A change was not taken").await;
     tab.picture("mirror-refused", &SIZES).await;
-    eventually(json!("false"), async || {
-        tab.evaluate(&format!("document.querySelector('{BENS}').ariaPressed")).await
-    })
-    .await;
+    eventually(json!("false"), async || tab.evaluate(&format!("document.querySelector('{BENS}').ariaPressed")).await)
+        .await;
     tab.is_accessible().await;
     tab.press("OK").await;
     tab.hides("#refused", "A change was not taken").await;

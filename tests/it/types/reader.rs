@@ -78,8 +78,7 @@ impl Reader {
         };
         let range = self.store.operations(&bucket, OpId::ZERO, checkpoint.op_id, 1 << 24).expect("operations");
         assert!(!range.has_more, "a few rows are one range");
-        let json = format!("[{}]", std::str::from_utf8(&range.json).expect("text"));
-        let operations: Vec<Operation> = serde_json::from_str(&json).expect("JSON");
+        let operations: Vec<Operation> = serde_json::from_slice(&range.json.array().expect("whole")).expect("JSON");
         let puts = operations.into_iter().filter(|operation| operation.op == OpKind::Put);
         puts.map(|put| {
             let row = serde_json::from_str(&put.data.expect("data")).expect("a JSON object");

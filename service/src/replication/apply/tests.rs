@@ -200,9 +200,9 @@ fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, St
     let upto = store.view().expect("a view").checkpoint().expect("a checkpoint").op_id;
     let range = store.operations(bucket, OpId::ZERO, upto, usize::MAX).expect("operations");
     assert!(!range.has_more, "few operations");
-    let json = format!("[{}]", std::str::from_utf8(&range.json).expect("text"));
+    let json = range.json.array().expect("whole");
     let mut rows = BTreeSet::new();
-    for operation in serde_json::from_str::<Vec<Operation>>(&json).expect("operations") {
+    for operation in serde_json::from_slice::<Vec<Operation>>(&json).expect("operations") {
         let key = (operation.object_type.expect("a table"), operation.object_id.expect("an id"), operation.subkey);
         if operation.op == OpKind::Put {
             rows.insert(key)

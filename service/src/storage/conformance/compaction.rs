@@ -166,7 +166,7 @@ impl Client {
     fn read(&mut self, store: &dyn BucketStore, bucket: &'static str, bytes_max: usize, history: &History) {
         let Some(target) = self.target else { return };
         let range = store.operations(&name(bucket), self.position, target.last_op_id, bytes_max).unwrap();
-        let json = [b"[", range.json.as_ref(), b"]"].concat();
+        let json = range.json.array().unwrap();
         let operations: Vec<Operation> = serde_json::from_slice(&json).unwrap();
         for operation in operations {
             self.apply(operation);

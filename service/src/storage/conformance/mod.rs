@@ -121,7 +121,7 @@ fn read_all(
     let mut position = after;
     loop {
         let range = store.operations(bucket, position, upto, bytes_max)?;
-        let json = [b"[", range.json.as_ref(), b"]"].concat();
+        let json = range.json.array()?;
         let operations: Vec<Operation> = serde_json::from_slice(&json).expect("a JSON array when put into brackets");
         assert_eq!(operations.len(), range.count);
         assert_eq!(operations.last().map(|operation| operation.op_id).unwrap_or_default(), range.last_op_id);

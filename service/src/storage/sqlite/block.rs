@@ -1,4 +1,4 @@
-//! Compressed blocks of operations: what the tail and the chunks are made of.
+//! Compressed blocks of operations: what the tail is made of.
 //!
 //! ```text
 //! block   = length of the content (u32, little endian), zstd frame with its own checksum
@@ -9,19 +9,15 @@
 //!
 //! Rows of the tail use the outer form only, [`pack`].
 
-use std::{cell::RefCell, io::Cursor};
-
 use bytes::{BufMut, Bytes};
 use kairos_sync_protocol::{Checksum, OpId};
 
 use super::{
-    super::{BucketTotals, StorageError, wire::WireOperation},
+    super::{StorageError, frame, wire::WireOperation},
     BucketId,
     codec::{Reader, put_number},
 };
 
-/// Fast and already small: column names repeat in every operation.
-const COMPRESSION_LEVEL: i32 = 1;
 /// Above any block that is written, so that a damaged length cannot ask for all memory.
 const CONTENT_BYTES_MAX: usize = 512 << 20;
 
@@ -43,11 +39,6 @@ struct IndexEntry {
 pub(super) type BlockOperations = Vec<(BucketId, WireOperation)>;
 
 impl BlockBuilder {
-    /// With room for so many bytes of JSON.
-    pub(super) fn with_capacity(json_bytes: usize) -> Self {
-        Self { content: Vec::with_capacity(json_bytes), index: Vec::new() }
-    }
-
     /// Adds an operation whose JSON `write` appends. Ids ascend within a block.
     pub(super) fn push(&mut self, bucket: BucketId, op_id: OpId, checksum: Checksum, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.content.len();
@@ -67,15 +58,6 @@ impl BlockBuilder {
     /// Id of the first operation; zero without any.
     pub(super) fn first_op_id(&self) -> OpId {
         self.index.first().map(|entry| entry.op_id).unwrap_or_default()
-    }
-
-    /// Sums over the operations.
-    pub(super) fn totals(&self) -> BucketTotals {
-        BucketTotals {
-            count: self.index.len() as u64,
-            checksum: self.index.iter().map(|entry| entry.checksum).sum(),
-            last_op_id: self.index.last().map(|entry| entry.op_id).unwrap_or_default(),
-        }
     }
 
     /// The block to store, with a few bytes of the caller's at its end.
@@ -154,35 +136,12 @@ fn block_length(length: usize) -> Result<u32, StorageError> {
         .ok_or_else(|| StorageError::Engine(format!("{length} bytes do not fit a block")))
 }
 
-thread_local! {
-    /// Its tables take longer to make than a small block to compress. They are some hundred KiB, and only the threads
-    /// that commit and fold have them.
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
-}
-
 /// Content of any kind, compressed, with a checksum.
 pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let length = block_length(content.len())?;
+    let mut block = block_length(content.len())?.to_le_bytes().to_vec();
     let failed = |error| StorageError::Engine(format!("compress a block: {error}"));
-    COMPRESSOR.with_borrow_mut(|compressor| {
-        let compressor = match compressor {
-            Some(compressor) => compressor,
-            none => none.insert(new_compressor().map_err(failed)?),
-        };
-        let head = length.to_le_bytes();
-        let mut block = Vec::with_capacity(head.len() + zstd::zstd_safe::compress_bound(content.len()));
-        block.extend_from_slice(&head);
-        let mut after_head = Cursor::new(block);
-        after_head.set_position(head.len() as u64);
-        compressor.compress_to_buffer(content, &mut after_head).map_err(failed)?;
-        Ok(after_head.into_inner())
-    })
-}
-
-fn new_compressor() -> std::io::Result<zstd::bulk::Compressor<'static>> {
-    let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?;
-    compressor.include_checksum(true)?;
-    Ok(compressor)
+    frame::compress_onto(content, &mut block).map_err(failed)?;
+    Ok(block)
 }
 
 /// What [`pack`] was given.
@@ -193,8 +152,9 @@ pub(super) fn unpack(block: &[u8]) -> Result<Bytes, StorageError> {
 fn decompress(block: &[u8]) -> Option<Bytes> {
     let (length, frame) = block.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= CONTENT_BYTES_MAX)?;
-    let content = zstd::bulk::decompress(frame, length).ok()?;
-    (content.len() == length).then(|| content.into())
+    let mut content = Vec::new();
+    frame::decompress_onto(frame, length, &mut content)?;
+    Some(content.into())
 }
 
 /// Takes the index off the end of the content, leaving the JSON.

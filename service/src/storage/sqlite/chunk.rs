@@ -7,24 +7,23 @@ use kairos_sync_protocol::{Checksum, OpId};
 use rusqlite::Connection;
 
 use super::{
-    super::{
-        BucketTotals, StorageError,
-        wire::{RangeBuilder, WireOperation},
-    },
+    super::{BucketTotals, RANGE_OPERATIONS_MAX, StorageError, range::RangeBuilder, wire::WireOperation},
     BucketId,
-    block::{self, BlockBuilder},
     bucket::Bucket,
+    chunk_block::{ChunkBlockBuilder, PackedBlock},
     head::{number, op_id},
 };
 
 /// Bytes of JSON a chunk is closed at. A client's request reads whole chunks, so larger ones waste work; smaller ones
 /// compress worse.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// And operations: as many as a client gets at once.
+const CHUNK_OPERATIONS: usize = RANGE_OPERATIONS_MAX;
 /// A chunk is merged with newer operations while it is at most this many times as large as they are: each operation
 /// is then rewritten a logarithmic number of times, and a bucket keeps few small chunks.
 const MERGE_FACTOR: u64 = 2;
 
-/// What a chunk knows beside its operations; the end of its block.
+/// What a chunk knows beside its operations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Links {
     /// Last operation of the chunk before it; zero for a bucket's first.
@@ -34,14 +33,17 @@ pub(super) struct Links {
 }
 
 impl Links {
-    const BYTES: usize = 16;
+    /// Of a record.
+    pub(super) const BYTES: usize = 16;
 
-    fn encode(self) -> [u8; Self::BYTES] {
+    /// Its record.
+    pub(super) fn encode(self) -> [u8; Self::BYTES] {
         let both = u128::from(self.previous.get()) << 64 | u128::from(self.valid_from.get());
         both.to_be_bytes()
     }
 
-    fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, StorageError> {
+    /// What [`Self::encode`] was given.
+    pub(super) fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, StorageError> {
         let both = u128::from_be_bytes(bytes);
         let op_id = |bits: u128| {
             let id = u64::try_from(bits).ok().and_then(|id| OpId::new(id).ok());
@@ -77,7 +79,8 @@ impl FoldPlan {
         let mut before = first_op_id;
         let mut links = Links::default();
         while let Some(chunk) = last_chunk_before(conn, bucket, before)? {
-            if chunk.json_bytes > MERGE_FACTOR * bytes || chunk.json_bytes >= CHUNK_BYTES {
+            let is_full = chunk.json_bytes >= CHUNK_BYTES || chunk.operation_count >= CHUNK_OPERATIONS as u64;
+            if is_full || chunk.json_bytes > MERGE_FACTOR * bytes {
                 links.previous = chunk.last_op_id;
                 break;
             }
@@ -120,7 +123,7 @@ pub(super) struct NewChunks {
     bucket: BucketId,
     /// Of the next chunk.
     links: Links,
-    open: BlockBuilder,
+    open: ChunkBlockBuilder,
     closed: Vec<NewChunk>,
 }
 
@@ -141,7 +144,7 @@ impl NewChunks {
         operations: impl IntoIterator<Item = WireOperation>,
     ) -> Result<Self, StorageError> {
         let room = usize::try_from(json_bytes.min(CHUNK_BYTES)).unwrap_or_default();
-        let mut chunks = Self { bucket, links, open: BlockBuilder::with_capacity(room), closed: Vec::new() };
+        let mut chunks = Self { bucket, links, open: ChunkBlockBuilder::with_capacity(room), closed: Vec::new() };
         for WireOperation { op_id, checksum, json } in operations {
             chunks.push(op_id, checksum, |out| out.extend_from_slice(&json))?;
         }
@@ -155,8 +158,8 @@ impl NewChunks {
         checksum: Checksum,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), StorageError> {
-        self.open.push(self.bucket, op_id, checksum, write);
-        if self.open.json_bytes() as u64 >= CHUNK_BYTES {
+        self.open.push(op_id, checksum, write);
+        if self.open.json_bytes() >= CHUNK_BYTES || self.open.count() >= CHUNK_OPERATIONS {
             self.close()?;
         }
         Ok(())
@@ -168,8 +171,8 @@ impl NewChunks {
             return Ok(());
         }
         let open = std::mem::take(&mut self.open);
-        let (first_op_id, totals, json_bytes) = (open.first_op_id(), open.totals(), open.json_bytes() as u64);
-        let block = open.finish_with(&self.links.encode())?;
+        let (first_op_id, totals, json_bytes) = (open.first_op_id(), open.totals(), open.json_bytes());
+        let block = open.finish(self.bucket, self.links)?;
         self.links.previous = totals.last_op_id;
         self.closed.push(NewChunk { first_op_id, totals, json_bytes, block });
         Ok(())
@@ -233,6 +236,7 @@ pub(super) fn delete(conn: &Connection, ids: &[i64]) -> Result<(), StorageError>
 struct StoredChunk {
     id: i64,
     last_op_id: OpId,
+    operation_count: u64,
     json_bytes: u64,
 }
 
@@ -263,12 +267,17 @@ fn totals_of(operations: &[WireOperation]) -> BucketTotals {
 }
 
 fn last_chunk_before(conn: &Connection, bucket: BucketId, before: OpId) -> Result<Option<StoredChunk>, StorageError> {
-    let sql = "SELECT id, last_op_id, json_bytes FROM chunk WHERE bucket_id = ?1 AND last_op_id < ?2 \
-               ORDER BY last_op_id DESC LIMIT 1";
+    let sql = "SELECT id, last_op_id, operation_count, json_bytes FROM chunk \
+               WHERE bucket_id = ?1 AND last_op_id < ?2 ORDER BY last_op_id DESC LIMIT 1";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((bucket.column(), before.get().cast_signed()))?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some(StoredChunk { id: row.get(0)?, last_op_id: op_id(row.get(1)?)?, json_bytes: number(row, 2)? }))
+    Ok(Some(StoredChunk {
+        id: row.get(0)?,
+        last_op_id: op_id(row.get(1)?)?,
+        operation_count: number(row, 2)?,
+        json_bytes: number(row, 3)?,
+    }))
 }
 
 fn load(conn: &Connection, bucket: BucketId, id: i64) -> Result<Chunk, StorageError> {
@@ -282,26 +291,28 @@ fn load(conn: &Connection, bucket: BucketId, id: i64) -> Result<Chunk, StorageEr
 /// What [`read`] reads.
 pub(super) const COLUMNS: &str = "block, operation_count, checksum, first_op_id, last_op_id, json_bytes";
 
-/// A chunk from a row of [`COLUMNS`]. The block knows its bucket: a damaged index must not give the rows of one user to
-/// another. Nor must other columns say what is not so.
+/// A chunk from a row of [`COLUMNS`].
 pub(super) fn read(row: &rusqlite::Row, bucket: BucketId) -> Result<Chunk, StorageError> {
-    let (entries, links) = block::decode_with(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
-    if entries.iter().any(|(of, _)| *of != bucket) {
+    let block = read_packed(row, bucket)?;
+    Ok(Chunk { operations: block.operations()?, links: block.links })
+}
+
+/// The block of a chunk from a row of [`COLUMNS`]. It knows its bucket: a damaged index must not give the rows of one user to
+/// another. Nor must other columns say what is not so.
+fn read_packed<'a>(row: &'a rusqlite::Row, bucket: BucketId) -> Result<PackedBlock<'a>, StorageError> {
+    let block = PackedBlock::read(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    if block.bucket != bucket {
         return Err(StorageError::Damaged { what: "a chunk is found under another bucket".to_owned() });
     }
-    let operations: Vec<_> = entries.into_iter().map(|(_, operation)| operation).collect();
-    let first_op_id = operations.first().map(|operation| operation.op_id).unwrap_or_default();
-    let totals_found = totals_of(&operations);
-    let chunk = Chunk { operations, links: Links::decode(links)? };
     let totals = BucketTotals {
         count: number(row, 1)?,
         checksum: Checksum::from_bits(row.get(2)?),
         last_op_id: op_id(row.get(4)?)?,
     };
-    if (totals, op_id(row.get(3)?)?, number(row, 5)?) != (totals_found, first_op_id, chunk.json_bytes()) {
+    if (totals, op_id(row.get(3)?)?, number(row, 5)?) != (block.totals(), block.first_op_id(), block.json_bytes()) {
         return Err(StorageError::Damaged { what: "a chunk contradicts its sums".to_owned() });
     }
-    Ok(chunk)
+    Ok(block)
 }
 
 /// Passes operations in chunks with `after < op id <= upto` to `range`, in order, as long as it wants more and `is_wanted`
@@ -325,12 +336,13 @@ pub(super) fn visit(
         if !range.is_empty() && !is_beyond && !range.wants_more() {
             return Ok(false);
         }
-        let Chunk { operations, links } = read(row, bucket)?;
+        let block = read_packed(row, bucket)?;
+        let (links, totals) = (block.links, block.totals());
         let follows = seen_upto.map_or(links.previous <= after, |seen_upto| links.previous == seen_upto);
         if !follows {
             return Err(StorageError::Damaged { what: "a chunk is missing".to_owned() });
         }
-        seen_upto = operations.last().map(|operation| operation.op_id);
+        seen_upto = Some(totals.last_op_id);
         if is_beyond {
             // What was asked for may be gone into the CLEAR a bucket begins with.
             if links.previous == OpId::ZERO {
@@ -338,16 +350,17 @@ pub(super) fn visit(
             }
             return Ok(true);
         }
-        let start = operations.partition_point(|operation| operation.op_id <= after);
-        let end = operations.partition_point(|operation| operation.op_id <= upto);
-        for operation in operations.get(start..end).unwrap_or_default() {
-            if !is_wanted(operation.op_id) {
-                return Ok(true);
+        let is_whole = after < block.first_op_id() && totals.last_op_id <= upto && is_wanted(totals.last_op_id);
+        let pushed = if is_whole { range.push_packed(&totals, || block.json(), block.length()) } else { None };
+        match pushed {
+            Some(true) => range.replaced_upto(links.valid_from),
+            Some(false) => return Ok(false),
+            None => {
+                let part = Part { after, upto, valid_from: links.valid_from };
+                if let Some(all_were_passed) = visit_part(&block, part, range, &is_wanted)? {
+                    return Ok(all_were_passed);
+                }
             }
-            if !range.push(operation.op_id, &operation.json) {
-                return Ok(false);
-            }
-            range.replaced_upto(links.valid_from);
         }
     }
     let last = last_op_id(conn, bucket)?;
@@ -355,6 +368,35 @@ pub(super) fn visit(
         return Err(StorageError::Damaged { what: "a chunk is missing".to_owned() });
     }
     Ok(true)
+}
+
+/// Which of a chunk's operations are wanted, and since when they are valid.
+struct Part {
+    after: OpId,
+    upto: OpId,
+    valid_from: OpId,
+}
+
+/// As [`visit`], the operations of one chunk, one by one. `None`: others may follow.
+fn visit_part(
+    block: &PackedBlock,
+    Part { after, upto, valid_from }: Part,
+    range: &mut RangeBuilder,
+    is_wanted: impl Fn(OpId) -> bool,
+) -> Result<Option<bool>, StorageError> {
+    let operations = block.operations()?;
+    let start = operations.partition_point(|operation| operation.op_id <= after);
+    let end = operations.partition_point(|operation| operation.op_id <= upto);
+    for operation in operations.get(start..end).unwrap_or_default() {
+        if !is_wanted(operation.op_id) {
+            return Ok(Some(true));
+        }
+        if !range.push(operation.op_id, &operation.json) {
+            return Ok(Some(false));
+        }
+        range.replaced_upto(valid_from);
+    }
+    Ok(None)
 }
 
 /// The last operation that a bucket has in chunks; zero without any.

@@ -90,8 +90,7 @@ impl Device {
         let BucketTotals { checksum, last_op_id, .. } = store.view()?.bucket(&bucket(number))?;
         loop {
             let range = store.operations(&bucket(number), self.position, last_op_id, 3_000)?;
-            let operations: Vec<Operation> =
-                serde_json::from_slice(&[b"[", range.json.as_ref(), b"]"].concat()).unwrap();
+            let operations: Vec<Operation> = serde_json::from_slice(&range.json.array()?).unwrap();
             for Operation { op_id, op, object_id, checksum, data, .. } in operations {
                 assert!(op_id > self.position, "ids ascend");
                 self.position = op_id;

@@ -37,6 +37,7 @@ mod block;
 mod bucket;
 mod chain;
 mod chunk;
+mod chunk_block;
 mod codec;
 mod compact;
 mod damage;

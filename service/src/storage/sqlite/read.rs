@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{
     super::{
         LookupKey, LookupValue, OperationRange, RANGE_OPERATIONS_MAX, RowKey, RowOutput, StorageError, StoredRow,
-        StoredRules, TableId, wire::RangeBuilder,
+        StoredRules, TableId, range::RangeBuilder,
     },
     BucketId, Inner,
     bucket::Bucket,

@@ -20,7 +20,7 @@ const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 pub(super) const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-pub(super) const FORMAT: u32 = 5;
+pub(super) const FORMAT: u32 = 6;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{
     super::{
-        BucketTotals, NewOperation, RowOutput,
+        BucketTotals, NewOperation, RANGE_OPERATIONS_MAX, RangePart, RowOutput,
         conformance::{self, Engine},
     },
     *,
@@ -105,7 +105,7 @@ fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
         let mut after = OpId::ZERO;
         loop {
             let range = store.operations(&bucket(number), after, upto, 5_000).unwrap();
-            json.extend_from_slice(&range.json);
+            range.json.write(&mut json).unwrap();
             if !range.has_more {
                 return (view.bucket(&bucket(number)).unwrap(), json);
             }
@@ -148,6 +148,41 @@ fn many_folds_leave_few_chunks() {
     // Full ones, and a few of growing size, for each of three buckets.
     assert!(chunks <= bytes / (256 << 10) + 3 * 8, "{chunks} chunks for {bytes} bytes");
     assert_eq!(contents(&store).iter().map(|(totals, _)| totals.count).sum::<u64>(), 3_000);
+}
+
+/// How many operations ranges have, read one after the other, and which of them are as the store has them.
+fn ranges_after(store: &SqliteStore, mut after: u64) -> Vec<(usize, bool)> {
+    let mut ranges = Vec::new();
+    loop {
+        let range =
+            store.operations(&bucket(0), OpId::new(after).unwrap(), OpId::new(2_500).unwrap(), 384 << 10).unwrap();
+        ranges.push((range.count, matches!(range.json.parts(), [RangePart::Packed(_)])));
+        after = range.last_op_id.get();
+        if !range.has_more {
+            return ranges;
+        }
+    }
+}
+
+#[test]
+fn who_wants_a_whole_chunk_gets_it_as_it_is_stored() {
+    let folder = Folder::new(straight());
+    let store = folder.store().unwrap();
+    let operation = |number: u64| NewOperation {
+        output: RowOutput { bucket: bucket(0), object_type: "t".into(), object_id: number.to_string().into() },
+        subkey: "k".into(),
+        checksum: Checksum::from_bits(1),
+        data: Some("{}".into()),
+    };
+    let operations = (0..2_500).map(operation).collect();
+    store.commit(Batch { operations, visible_at: Some(Lsn::new(1)), ..Batch::default() }).unwrap();
+    store.inner.fold().unwrap();
+    let most = count(&store, "SELECT max(operation_count) FROM chunk");
+    assert_eq!(usize::try_from(most), Ok(RANGE_OPERATIONS_MAX), "as many as a client gets at once");
+    let whole = [(RANGE_OPERATIONS_MAX, true), (RANGE_OPERATIONS_MAX, true), (500, true)];
+    assert_eq!(ranges_after(&store, 0), whole);
+    // From the middle of a chunk on: the next one is whole again.
+    assert_eq!(ranges_after(&store, 300), [(RANGE_OPERATIONS_MAX - 300, false), whole[1], whole[2]]);
 }
 
 #[test]
@@ -328,7 +363,7 @@ fn nothing_is_changed(store: &SqliteStore, originals: &[Vec<u8>], damage: &str) 
                 continue;
             }
         };
-        let json = [b"[", range.json.as_ref(), b"]"].concat();
+        let json = range.json.array().unwrap();
         let sent: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&json).unwrap();
         let text = std::str::from_utf8(original).unwrap();
         assert!(sent.iter().all(|operation| text.contains(operation.get())), "{damage}");

@@ -13,6 +13,7 @@ use super::{
     block::{self, BlockBuilder},
     bucket::Bucket,
     chunk::{Links, NewChunks},
+    chunk_block::ChunkBlockBuilder,
     head::{Head, number, op_id},
     index,
     rows::{self, RowsBuilder},
@@ -62,7 +63,10 @@ pub(super) fn upgrade(conn: &Connection, from: u32) -> Result<(), StorageError> 
     if from < 4 {
         write_again(&tx)?;
     } else {
-        tx.execute_batch(TO_5)?;
+        if from < 5 {
+            tx.execute_batch(TO_5)?;
+        }
+        pack_chunks_again(&tx)?;
     }
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
@@ -158,6 +162,30 @@ fn copy_chunks(conn: &Connection) -> Result<(), StorageError> {
         chunks.close()?;
         chunks.store(conn)
     })
+}
+
+/// From formats 4 and 5, whose chunks were blocks as the tail's, with the links at their end.
+fn pack_chunks_again(conn: &Connection) -> Result<(), StorageError> {
+    let mut select = conn.prepare("SELECT block FROM chunk WHERE id = ?1")?;
+    let mut update = conn.prepare("UPDATE chunk SET block = ?2 WHERE id = ?1")?;
+    // Not from the table that is written meanwhile.
+    let mut ids = Vec::new();
+    each(conn, "SELECT id FROM chunk", |row| {
+        ids.push(row.get::<_, i64>(0)?);
+        Ok(())
+    })?;
+    for id in ids {
+        let former: Vec<u8> = select.query_row([id], |row| row.get(0))?;
+        // What is damaged stays as it is: whoever reads it notices, and its bucket is built again.
+        let Ok((operations, links)) = block::decode_with(&former) else { continue };
+        let Some((bucket, _)) = operations.first() else { continue };
+        let (bucket, mut block) = (*bucket, ChunkBlockBuilder::default());
+        for (_, operation) in operations {
+            block.push(operation.op_id, operation.checksum, |out| out.extend_from_slice(&operation.json));
+        }
+        update.execute((id, block.finish(bucket, Links::decode(links)?)?))?;
+    }
+    Ok(())
 }
 
 fn copy_tail(conn: &Connection, head: &mut Head) -> Result<(), StorageError> {

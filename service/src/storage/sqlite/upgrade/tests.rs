@@ -7,9 +7,11 @@ use super::{
     super::{
         super::{
             Batch, BucketStore, LookupKey, LookupValue, NewOperation, RowOutput, StoredRow, StoredRules,
-            wire::write_json,
+            wire::{WireOperation, write_json},
         },
-        SqliteOptions, SqliteStore, codec,
+        SqliteOptions, SqliteStore,
+        chunk_block::PackedBlock,
+        codec,
         schema::APPLICATION_ID,
     },
     *,
@@ -161,26 +163,58 @@ fn stores_of_former_formats_are_read_on() {
     }
 }
 
+/// Writes chunks as formats 4 and 5 had them.
+fn write_former_chunks(conn: &Connection) {
+    let mut chunks = Vec::new();
+    each(conn, "SELECT id, block FROM chunk", |row| {
+        chunks.push((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
+        Ok(())
+    })
+    .unwrap();
+    assert!(!chunks.is_empty());
+    for (id, block) in chunks {
+        let block = PackedBlock::read(&block).unwrap();
+        let mut former = BlockBuilder::default();
+        for WireOperation { op_id, checksum, json } in block.operations().unwrap() {
+            former.push(block.bucket, op_id, checksum, |out| out.extend_from_slice(&json));
+        }
+        let former = former.finish_with(&block.links.encode()).unwrap();
+        conn.execute("UPDATE chunk SET block = ?2 WHERE id = ?1", (id, former)).unwrap();
+    }
+}
+
 #[test]
-fn a_store_of_format_4_is_read_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
-    let bucket = BucketName::new("b");
-    let totals = {
+fn stores_of_formats_4_and_5_are_read_on() {
+    for format in [4, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+        let [bucket, damaged] = ["b", "damaged"].map(BucketName::new);
+        let json = |store: &SqliteStore, bucket: &BucketName| {
+            let range = store.operations(bucket, OpId::ZERO, OpId::new(99).unwrap(), 1 << 20)?;
+            range.json.array()
+        };
+        let (totals, operations) = {
+            let store = open();
+            let mut operations: Vec<_> = (1..=10).map(operation).collect();
+            operations[9].output.bucket = damaged.clone();
+            store.commit(Batch { operations, visible_at: Some(Lsn::new(77)), ..Batch::default() }).unwrap();
+            store.inner.fold().unwrap();
+            (store.view().unwrap().bucket(&bucket).unwrap(), json(&store, &bucket).unwrap())
+        };
+        let conn = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
+        write_former_chunks(&conn);
+        conn.execute("UPDATE chunk SET block = zeroblob(length(block)) WHERE last_op_id = 10", []).unwrap();
+        if format == 4 {
+            conn.execute_batch("DROP INDEX bucket_mending; ALTER TABLE bucket DROP COLUMN mending").unwrap();
+        }
+        conn.pragma_update(None, "user_version", format).unwrap();
+        drop(conn);
         let store = open();
-        let operations = (1..=9).map(operation).collect();
-        store.commit(Batch { operations, visible_at: Some(Lsn::new(77)), ..Batch::default() }).unwrap();
-        store.inner.fold().unwrap();
-        store.view().unwrap().bucket(&bucket).unwrap()
-    };
-    let conn = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
-    conn.execute_batch("DROP INDEX bucket_mending; ALTER TABLE bucket DROP COLUMN mending; PRAGMA user_version = 4")
-        .unwrap();
-    drop(conn);
-    let store = open();
-    assert_eq!(store.view().unwrap().bucket(&bucket).unwrap(), totals);
-    assert_eq!(store.operations(&bucket, OpId::ZERO, totals.last_op_id, 1 << 20).unwrap().count, 9);
-    store.empty_buckets(std::slice::from_ref(&bucket)).unwrap();
-    drop(store);
-    assert_eq!(open().damaged_buckets(9).unwrap(), [bucket]);
+        assert_eq!(store.view().unwrap().bucket(&bucket).unwrap(), totals);
+        assert_eq!(json(&store, &bucket).unwrap(), operations);
+        assert_eq!(json(&store, &damaged).unwrap_err().code(), "STORE-0106");
+        store.empty_buckets(std::slice::from_ref(&damaged)).unwrap();
+        drop(store);
+        assert_eq!(open().damaged_buckets(9).unwrap(), [damaged]);
+    }
 }

@@ -3,8 +3,8 @@
 //!
 //! **Invariants**
 //!
-//! - Lines that are kept have a bound in bytes; the ones used least recently go first. None is given to others for longer
-//!   than some seconds.
+//! - Lines that are kept have a bound in bytes; the ones used least recently go first. None is given to others, nor kept, for
+//!   longer than some seconds.
 //! - Reads of the store that are under way have a bound, and wait in the order they came: a bulk download takes turns
 //!   with small updates.
 //! - Any number of clients that ask for the same line cost one read.
@@ -12,8 +12,9 @@
 //!   over all clients, has the same bound as reads.
 
 use std::{
+    mem,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use lru::LruCache;
 use tokio::{
     sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::{self, JoinHandle},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -125,7 +126,7 @@ pub(super) struct Ranges {
     /// Lines read ahead, over all clients: each is one more that a client may hold.
     places_ahead: Arc<Semaphore>,
     // Held for operations on the map only.
-    kept: Mutex<Kept>,
+    kept: Arc<Mutex<Kept>>,
 }
 
 struct Kept {
@@ -133,6 +134,8 @@ struct Kept {
     /// Sum over the entries.
     bytes: usize,
     bytes_max: usize,
+    /// A task takes out what is too old to be given to others.
+    is_swept: bool,
 }
 
 struct Entry {
@@ -149,9 +152,9 @@ impl Ranges {
         concurrency_max: usize,
         bytes_max: usize,
     ) -> Self {
-        let kept = Kept { entries: LruCache::new(ENTRIES_MAX), bytes: 0, bytes_max };
+        let kept = Kept { entries: LruCache::new(ENTRIES_MAX), bytes: 0, bytes_max, is_swept: false };
         let [reads, ahead] = [0; 2].map(|_| Semaphore::new(concurrency_max.max(1)));
-        Self { store, metrics, reads, places_ahead: Arc::new(ahead), kept: Mutex::new(kept) }
+        Self { store, metrics, reads, places_ahead: Arc::new(ahead), kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// Begins to read a line that is wanted once the one before is sent. `None` where so many are read ahead already that
@@ -180,7 +183,12 @@ impl Ranges {
         let loaded = slot.line.get_or_try_init(|| self.load(&key, upto)).await;
         let mut kept = self.kept();
         match loaded {
-            Ok(line) => kept.count(&key, &slot, line),
+            Ok(line) => {
+                kept.count(&key, &slot, line);
+                if !mem::replace(&mut kept.is_swept, true) {
+                    task::spawn(sweep(Arc::downgrade(&self.kept), SHARED_FOR));
+                }
+            }
             Err(_) => kept.forget(&key, &slot),
         }
         loaded.map(Arc::clone)
@@ -199,9 +207,27 @@ impl Ranges {
         .await
     }
 
-    /// A poisoned lock holds whole entries; at worst the sum of bytes is off by one line.
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.kept)
+    }
+}
+
+/// A poisoned lock holds whole entries; at worst the sum of bytes is off by one line.
+fn locked(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes out lines that are no longer given to others, until none is left: what a burst of clients took is given back.
+async fn sweep(kept: Weak<Mutex<Kept>>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let mut kept = locked(&kept);
+        kept.forget_old();
+        if kept.entries.is_empty() {
+            kept.is_swept = false;
+            return;
+        }
     }
 }
 
@@ -249,6 +275,17 @@ impl Kept {
             && let Some((_, left)) = self.entries.pop_lru()
         {
             self.bytes -= left.bytes;
+        }
+    }
+
+    /// Forgets lines that have come and are too old. The one used least recently need not be the oldest.
+    fn forget_old(&mut self) {
+        let is_old = |entry: &Entry| entry.bytes > 0 && entry.slot.asked_at.elapsed() >= SHARED_FOR;
+        let old: Vec<_> = self.entries.iter().filter(|(_, entry)| is_old(entry)).map(|(key, _)| key.clone()).collect();
+        for key in old {
+            if let Some(left) = self.entries.pop(&key) {
+                self.bytes -= left.bytes;
+            }
         }
     }
 
@@ -347,6 +384,40 @@ mod tests {
         let asked = |ago| Slot { upto: op_id(2000), asked_at: Instant::now() - ago, line: Arc::clone(&line).into() };
         assert!(asked(Duration::ZERO).serves(op_id(2001)));
         assert!(!asked(SHARED_FOR).serves(op_id(2001)) && !asked(SHARED_FOR).serves(op_id(2000)));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_is_given_any_more_is_not_kept() {
+        let (ranges, bucket, _) = ranges(100, 1000, 1 << 20);
+        let state = || {
+            let kept = ranges.kept();
+            (kept.entries.len(), kept.bytes, kept.is_swept)
+        };
+        for after in [0, 50] {
+            ranges.line(range(&bucket, op_id(after), op_id(100)), JSON).await.unwrap();
+        }
+        let (count, all, is_swept) = state();
+        assert_eq!((count, is_swept), (2, true));
+        let key = Key { bucket: bucket.clone(), after: OpId::ZERO, packaging: JSON };
+        let slot_of = |key: &Key| Arc::clone(&ranges.kept().entries.peek(key).unwrap().slot);
+        let line = slot_of(&key).line.get().cloned().unwrap();
+        let make_old = || {
+            let slot = Slot { upto: op_id(100), asked_at: Instant::now() - SHARED_FOR, line: line.clone().into() };
+            ranges.kept().entries.peek_mut(&key).unwrap().slot = Arc::new(slot);
+        };
+        make_old();
+        ranges.kept().forget_old();
+        let (count, bytes, _) = state();
+        assert_eq!(count, 1, "the other one can still be given to others");
+        assert!((1..all).contains(&bytes));
+
+        let last = Key { after: op_id(50), ..key.clone() };
+        let slot = slot_of(&last);
+        ranges.kept().forget(&last, &slot);
+        ranges.line(range(&bucket, OpId::ZERO, op_id(100)), JSON).await.unwrap();
+        make_old();
+        sweep(Arc::downgrade(&ranges.kept), Duration::from_millis(1)).await;
+        assert_eq!(state(), (0, 0, false));
     }
 
     #[tokio::test]

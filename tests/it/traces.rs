@@ -173,6 +173,25 @@ async fn a_collector_gets_where_the_time_went_and_no_row_or_token() {
     assert_eq!((&attempt.trace_id, &attempt.parent_span_id), (&request.trace_id, &uploaded.span_id));
     assert!(!collector.spans().iter().any(is_error));
 
+    // A proxy that traces by itself has the service in its trace; what it does not follow is not sent, and nonsense is nothing.
+    let probe = async |caller: &str, id: &str| {
+        let request = Client::new().get(format!("{}/probes/liveness", service.process.endpoint()));
+        let request = request.header("traceparent", caller).header("x-request-id", id);
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+    };
+    probe("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "not-followed").await;
+    probe("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "followed").await;
+    probe("00-zzz", "nonsense").await;
+    let followed = collector.span("the caller's", |span| of(span, "request.id") == "followed").await;
+    let ids = [
+        0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes().to_vec(),
+        0xb7ad_6b71_6920_3331_u64.to_be_bytes().to_vec(),
+    ];
+    assert_eq!([followed.trace_id, followed.parent_span_id], ids);
+    let own = collector.span("the one with nonsense", |span| of(span, "request.id") == "nonsense").await;
+    assert!(own.parent_span_id.is_empty());
+    assert!(!collector.spans().iter().any(|span| of(span, "request.id") == "not-followed"));
+
     // What is done last is sent before the process ends.
     service.run("REVOKE kairos_write FROM kairos_service").await;
     let status = upload(&service, &token, "two").await;

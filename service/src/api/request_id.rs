@@ -8,7 +8,7 @@ use axum::{
 };
 use tracing::{Instrument, field, info_span};
 
-use crate::traces::{failed, number, trace_span};
+use crate::traces::{failed, join_caller, number, trace_span};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer name is not taken over.
@@ -38,6 +38,7 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
         http.route = route,
         http.response.status_code = field::Empty,
     );
+    join_caller(&trace, request.headers());
     request.headers_mut().remove(X_REQUEST_ID);
     let mut response = next.run(request).instrument(span).instrument(trace.clone()).await;
     trace.record("http.response.status_code", number(response.status().as_u16()));

@@ -10,13 +10,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use opentelemetry::trace::TracerProvider;
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use axum::http::HeaderMap;
+use opentelemetry::{
+    propagation::TextMapPropagator,
+    trace::{TraceContextExt, TracerProvider},
+};
+use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use reqwest::{Client, redirect};
 use tokio::runtime::Handle;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Level, Metadata, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use super::{TARGET, TracesConfig, TracesError, TracesLayer};
@@ -81,6 +86,16 @@ impl Export {
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the last traces were not sent");
         }
+    }
+}
+
+/// Makes a span for traces, which must be new, a part of the trace that the caller says its request belongs to, if it does
+/// (W3C Trace Context, `traceparent`).
+pub(crate) fn join_caller(span: &Span, headers: &HeaderMap) {
+    let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+    if context.span().span_context().is_valid() {
+        // Where nobody takes traces there is nothing to join.
+        let _ = span.set_parent(context);
     }
 }
 

@@ -24,6 +24,7 @@ use tracing::Metadata;
 use tracing_subscriber::{Layer, layer::Filter};
 
 pub use export::Export;
+pub(crate) use export::join_caller;
 
 /// Of spans for traces.
 pub const TARGET: &str = "kairos_sync::traces";

@@ -64,7 +64,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let bucket_count = arguments.next().ok_or("no number of buckets")?.parse()?;
         return Ok(write!(std::io::stdout(), "{}", store::scale::open(folder.as_ref(), bucket_count)?)?);
     }
+    if arguments.next_if(|argument| argument == store::engines::PHASE).is_some() {
+        return store::engines::phase(&arguments.collect::<Vec<_>>());
+    }
     if arguments.next_if(|argument| argument == "store").is_some() {
+        if arguments.next_if(|argument| argument == "engines").is_some() {
+            return store::engines::measure(
+                arguments.next().map_or(Ok(store::engines::ROW_COUNT), |text| text.parse())?,
+            );
+        }
         if arguments.next_if(|argument| argument == "scale").is_some() {
             let bucket_count = arguments.next().map_or(Ok(BUCKET_COUNT), |text| text.parse())?;
             print_header()?;

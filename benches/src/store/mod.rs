@@ -1,6 +1,7 @@
 //! The embedded store: commits, reads, its size; what is built from its rows; and a parent whose children move with it.
 
 mod commits;
+pub(crate) mod engines;
 mod moved;
 mod reads;
 mod rebuild;

@@ -98,7 +98,7 @@ fn read_buckets(
 }
 
 /// So that files are read from the disk. Only root may do that, and only Linux has it.
-fn drop_caches() -> bool {
+pub(super) fn drop_caches() -> bool {
     let _ = Command::new("sync").status();
     fs::write("/proc/sys/vm/drop_caches", "1").is_ok()
 }

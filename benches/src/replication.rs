@@ -231,7 +231,7 @@ impl StageClock {
 }
 
 /// What this process has used so far, in Linux's ticks of 10 ms.
-fn processor_time() -> Option<Duration> {
+pub(crate) fn processor_time() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The name in parentheses may contain spaces; user and system time are the 12th and 13th fields after it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);

@@ -50,18 +50,19 @@ type Told = Vec<(String, f64)>;
 pub(crate) fn measure(row_count: u32) -> Result<(), Box<dyn Error>> {
     let scratch = tempfile::tempdir_in(".")?;
     let folder = |kind: Kind, phase: &str| scratch.path().join(format!("{phase}-{}", kind.name()));
+    let mut turns = Turns(0);
     print_header()?;
     for (number, scope) in COMMITS.iter().enumerate() {
         let phase = format!("commits of {}", scope.operations);
-        compare(&phase, |kind| run(kind, "commits", &folder(kind, &phase), &[&number.to_string()]))?;
+        turns.compare(&phase, |kind| run(kind, "commits", &folder(kind, &phase), &[&number.to_string()]))?;
     }
     // Those commits have most operations.
-    compare("buckets", |kind| run(kind, "reads", &folder(kind, "commits of 2000"), &[]))?;
+    turns.compare("buckets", |kind| run(kind, "reads", &folder(kind, "commits of 2000"), &[]))?;
     let rows = row_count.to_string();
-    compare(&format!("{rows} rows copied"), |kind| run(kind, "copy", &folder(kind, "rows"), &[&rows]))?;
-    compare("updates of 100 of them", |kind| run(kind, "updates", &folder(kind, "rows"), &[&rows]))?;
-    compare("that store, closed and opened", |kind| run(kind, "reopen", &folder(kind, "rows"), &[]))?;
-    compare(&format!("killed {KILLS} times"), |kind| kill(kind, &folder(kind, "killed")))
+    turns.compare(&format!("{rows} rows copied"), |kind| run(kind, "copy", &folder(kind, "rows"), &[&rows]))?;
+    turns.compare("updates of 100 of them", |kind| run(kind, "updates", &folder(kind, "rows"), &[&rows]))?;
+    turns.compare("that store, closed and opened", |kind| run(kind, "reopen", &folder(kind, "rows"), &[]))?;
+    turns.compare(&format!("killed {KILLS} times"), |kind| kill(kind, &folder(kind, "killed")))
 }
 
 /// Runs the phase that the arguments name.
@@ -125,23 +126,30 @@ fn kill(kind: Kind, folder: &Path) -> Outcome<Told> {
     ])
 }
 
-/// Prints what each engine tells of a phase, with its ratio to ours.
-fn compare(phase: &str, tell: impl Fn(Kind) -> Outcome<Told>) -> Outcome<()> {
-    let mut told = Vec::new();
-    for kind in Kind::ALL {
-        writeln!(std::io::stderr(), "engines: {phase}: {}", kind.name())?;
-        told.push(tell(kind)?);
-    }
-    let mut out = std::io::stdout().lock();
-    for (at, (name, ours)) in told[0].iter().enumerate() {
-        write!(out, "| {phase}: {name} | {}", plain(*ours))?;
-        for other in &told[1..] {
-            let (_, value) = other.get(at).ok_or("an engine has told less than another")?;
-            write!(out, " | {} ({:.2})", plain(*value), value / ours)?;
+/// Who begins a phase: each engine once, since a machine changes its pace.
+struct Turns(usize);
+
+impl Turns {
+    /// Prints what each engine tells of a phase, with its ratio to ours.
+    fn compare(&mut self, phase: &str, tell: impl Fn(Kind) -> Outcome<Told>) -> Outcome<()> {
+        let mut told: Vec<Told> = vec![Vec::new(); Kind::ALL.len()];
+        for turn in 0..told.len() {
+            let at = (self.0 + turn) % told.len();
+            writeln!(std::io::stderr(), "engines: {phase}: {}", Kind::ALL[at].name())?;
+            told[at] = tell(Kind::ALL[at])?;
         }
-        writeln!(out, " |")?;
+        self.0 += 1;
+        let mut out = std::io::stdout().lock();
+        for (at, (name, ours)) in told[0].iter().enumerate() {
+            write!(out, "| {phase}: {name} | {}", plain(*ours))?;
+            for other in &told[1..] {
+                let (_, value) = other.get(at).ok_or("an engine has told less than another")?;
+                write!(out, " | {} ({:.2})", plain(*value), value / ours)?;
+            }
+            writeln!(out, " |")?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn print_header() -> Outcome<()> {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::MetadataExt,
     path::Path,
     thread,
@@ -13,7 +14,10 @@ use super::{
     engine::{Engine, Kind, Outcome},
     workload::{BUCKETS, Changes, Workload},
 };
-use crate::paths::{per_second, percentile};
+use crate::{
+    paths::{per_second, percentile},
+    replication::processor_time,
+};
 
 /// A name and a number.
 pub(super) type Measured = Vec<(&'static str, f64)>;
@@ -29,6 +33,8 @@ const UPDATE_TIME: Duration = Duration::from_secs(8);
 /// An engine that has written nothing for so long has nothing to do; nor is it waited for any longer than that.
 const QUIET: Duration = Duration::from_millis(500);
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often a long copy says how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
 /// Buckets that are read.
 const READ_BUCKETS: u32 = 500;
 
@@ -40,28 +46,25 @@ pub(super) struct CommitScope {
     pub(super) time: Duration,
 }
 
-/// Synced commits into an empty store.
+/// Synced commits into a store that has an operation in each bucket.
 pub(super) fn commits(kind: Kind, folder: &Path, scope: CommitScope) -> Outcome<Measured> {
     let mut engine = kind.open(folder)?;
+    let begin = Workload { rows: BUCKETS, changes: BUCKETS, has_operations: true }.changes(1);
+    engine.commit(&begin)?;
     let workload = Workload { rows: COMMIT_ROWS, changes: scope.operations, has_operations: true };
-    let mut times = Times::default();
-    let before = written_bytes();
-    let (started, mut payload) = (Instant::now(), 0);
-    for position in 1..=u64::from(scope.commits) {
-        if started.elapsed() > scope.time {
+    let mut load = Load::start();
+    for position in (2..).take(scope.commits as usize) {
+        if load.started.elapsed() > scope.time {
             break;
         }
-        let changes = workload.changes(position);
-        payload += changes.payload();
-        times.time(|| engine.commit(&changes))?;
+        load.commit(engine.as_mut(), &workload.changes(position))?;
     }
     settle();
     drop(engine);
-    let written = written_bytes() - before;
-    let mut measured = times.figures(u64::from(scope.operations));
+    let on_disk = float(size_of(folder)?) / float(load.payload + begin.payload());
+    let mut measured = load.figures(&workload);
     measured.extend([
-        ("bytes written for each of JSON", float(written) / float(payload)),
-        ("bytes on disk for each of JSON", float(size_of(folder)?) / float(payload)),
+        ("bytes on disk for each of JSON", on_disk),
         ("largest resident size, MiB", float(peak_bytes()) / MIB),
     ]);
     Ok(measured)
@@ -70,12 +73,16 @@ pub(super) fn commits(kind: Kind, folder: &Path, scope: CommitScope) -> Outcome<
 /// A table of so many rows is copied.
 pub(super) fn copy(kind: Kind, folder: &Path, rows: u32) -> Outcome<Measured> {
     let mut engine = kind.open(folder)?;
-    let mut took = Duration::ZERO;
+    let (mut took, mut told) = (Duration::ZERO, Instant::now());
     for (first, position) in (0..rows).step_by(COPY_ROWS as usize).zip(1..) {
         let changes = Changes::copied(position, first..rows.min(first.saturating_add(COPY_ROWS)));
         let started = Instant::now();
         engine.commit(&changes)?;
         took += started.elapsed();
+        if told.elapsed() > PROGRESS {
+            writeln!(std::io::stderr(), "engines: {first} of {rows} rows are there")?;
+            told = Instant::now();
+        }
     }
     settle();
     drop(engine);
@@ -86,30 +93,25 @@ pub(super) fn copy(kind: Kind, folder: &Path, rows: u32) -> Outcome<Measured> {
 pub(super) fn updates(kind: Kind, folder: &Path, rows: u32) -> Outcome<Measured> {
     let mut engine = kind.open(folder)?;
     let workload = Workload { rows, changes: UPDATE_ROWS, has_operations: false };
-    let (before, started) = (written_bytes(), Instant::now());
-    let (mut reading, mut read, mut payload, mut times) = (Duration::ZERO, 0, 0, Times::default());
-    let first = engine.position()? + 1;
-    for position in first..first + u64::from(UPDATES) {
-        if started.elapsed() > UPDATE_TIME {
+    let (mut reading, mut read, mut load) = (Duration::ZERO, 0, Load::start());
+    for position in (engine.position()? + 1..).take(UPDATES as usize) {
+        if load.started.elapsed() > UPDATE_TIME {
             break;
         }
         let changes = workload.changes(position);
-        payload += changes.payload();
         let reads = Instant::now();
         for change in &changes.rows {
             engine.row(change.row)?.ok_or("a copied row is missing")?;
             read += 1;
         }
         reading += reads.elapsed();
-        times.time(|| engine.commit(&changes))?;
+        load.commit(engine.as_mut(), &changes)?;
     }
     settle();
     drop(engine);
-    let written = written_bytes() - before;
-    let mut measured = times.figures(u64::from(UPDATE_ROWS));
+    let mut measured = load.figures(&workload);
     measured.extend([
         ("rows read before it, rows/s", per_second(read, reading)),
-        ("bytes written for each of JSON", float(written) / float(payload)),
         ("size on disk, MB", float(size_of(folder)?) / 1e6),
         ("largest resident size, MiB", float(peak_bytes()) / MIB),
     ]);
@@ -162,29 +164,58 @@ pub(super) fn reopen(kind: Kind, folder: &Path) -> Outcome<Measured> {
     Ok(vec![("until a row is read, ms", started.elapsed().as_secs_f64() * 1e3)])
 }
 
-/// How long each commit took.
-#[derive(Default)]
-struct Times(Vec<Duration>);
+/// Commits, and what they took.
+struct Load {
+    started: Instant,
+    processor: Duration,
+    written: u64,
+    positions: Vec<u64>,
+    times: Vec<Duration>,
+    payload: u64,
+}
 
-impl Times {
-    fn time(&mut self, run: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
+impl Load {
+    fn start() -> Self {
+        let processor = processor_time().unwrap_or_default();
+        let (positions, times) = (Vec::new(), Vec::new());
+        Self { started: Instant::now(), processor, written: written_bytes(), positions, times, payload: 0 }
+    }
+
+    fn commit(&mut self, engine: &mut dyn Engine, changes: &Changes) -> Outcome<()> {
+        self.payload += changes.payload();
         let started = Instant::now();
-        run()?;
-        self.0.push(started.elapsed());
+        engine.commit(changes)?;
+        self.times.push(started.elapsed());
+        self.positions.push(changes.position);
         Ok(())
     }
 
-    fn figures(mut self, operations: u64) -> Measured {
-        let (count, sum) = (self.0.len() as u64, self.0.iter().sum());
-        let mut percentile = |percent| percentile(&mut self.0, percent).as_secs_f64() * 1e3;
+    /// To be called once the engine is closed.
+    fn figures(&mut self, workload: &Workload) -> Measured {
+        let written = written_bytes() - self.written;
+        let (count, sum) = (self.times.len() as u64, self.times.iter().sum());
+        let changes = count * u64::from(workload.changes);
+        let processor = self.processor(workload).as_secs_f64() * 1e6 / float(changes);
+        let mut percentile = |percent| percentile(&mut self.times, percent).as_secs_f64() * 1e3;
         vec![
             ("commits made", float(count)),
-            ("commits/s", per_second(count, sum)),
-            ("operations/s", per_second(count * operations, sum)),
+            ("changes/s", per_second(changes, sum)),
             ("commit p50, ms", percentile(50)),
             ("commit p99, ms", percentile(99)),
             ("longest commit, ms", percentile(100)),
+            ("processor time for each change, µs", processor),
+            ("bytes written for each of JSON", float(written) / float(self.payload)),
         ]
+    }
+
+    /// Of all threads, less what it takes to make the changes.
+    fn processor(&self, workload: &Workload) -> Duration {
+        let Some(made) = processor_time() else { return Duration::ZERO };
+        for position in &self.positions {
+            std::hint::black_box(workload.changes(*position));
+        }
+        let making = processor_time().unwrap_or(made).saturating_sub(made);
+        made.saturating_sub(self.processor).saturating_sub(making)
     }
 }
 

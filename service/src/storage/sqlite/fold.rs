@@ -76,7 +76,7 @@ impl Inner {
 
     fn work(&self, compaction: &mut Pace) -> Result<(), StorageError> {
         // First, since a copied log leaves room for the fold.
-        self.checkpoint_log()?;
+        self.checkpoint_log(&self.maintenance().conn)?;
         if self.tail_wants_fold() {
             trace_span!(parent: None, "store.fold").in_scope(|| self.fold())?;
             self.give_back_pages(free_pages_kept)?;
@@ -93,9 +93,10 @@ impl Inner {
 
     /// Moves all that is in the tail now to where it is kept.
     pub(super) fn fold(&self) -> Result<(), StorageError> {
-        let _alone = self.maintenance();
+        let maintenance = self.maintenance();
         let upto = self.bound();
-        let folded = self.fold_operations(upto)? && self.fold_rows(upto)?;
+        let log = &maintenance.conn;
+        let folded = self.fold_operations(upto, log)? && self.fold_rows(upto, log)?;
         fault_point("store.before-forgetting");
         while folded && self.delete_blocks(upto)? {}
         Ok(())
@@ -109,7 +110,7 @@ impl Inner {
     }
 
     /// `false` if it was given up, because of a reset or because the store is being closed.
-    fn fold_operations(&self, upto: FoldBound) -> Result<bool, StorageError> {
+    fn fold_operations(&self, upto: FoldBound, log: &Connection) -> Result<bool, StorageError> {
         let mut plans = Vec::new();
         let buckets = self.tail_read().bucket_ids();
         let mut damaged = None;
@@ -123,10 +124,11 @@ impl Inner {
                 Err(error) => return Err(error),
             }
             let bytes: usize = plans.iter().map(FoldPlan::bytes).sum();
-            if (bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS)
-                && !self.store_plans(upto, &std::mem::take(&mut plans))?
-            {
-                return Ok(false);
+            if bytes >= SLICE_BYTES || plans.len() >= SLICE_BUCKETS {
+                if !self.store_plans(upto, &std::mem::take(&mut plans))? {
+                    return Ok(false);
+                }
+                self.checkpoint_log(log)?;
             }
         }
         let stored = self.store_plans(upto, &plans)?;
@@ -134,7 +136,7 @@ impl Inner {
     }
 
     /// As `fold_operations`, for rows.
-    fn fold_rows(&self, upto: FoldBound) -> Result<bool, StorageError> {
+    fn fold_rows(&self, upto: FoldBound, log: &Connection) -> Result<bool, StorageError> {
         let mut after: Option<RowKey> = None;
         loop {
             let rows = self.tail_read().rows.slice(after.as_ref(), upto.version, SLICE_ROWS);
@@ -143,6 +145,7 @@ impl Inner {
             if !self.place_rows(upto, &rows)? {
                 return Ok(false);
             }
+            self.checkpoint_log(log)?;
         }
     }
 
@@ -239,22 +242,25 @@ impl Inner {
         Ok(goes_on)
     }
 
-    /// Copies the log into the database, first beside the writer, then what came meanwhile with the writer held: only
-    /// a log copied whole begins again from its start.
-    fn checkpoint_log(&self) -> Result<(), StorageError> {
+    /// Copies the log into the database once it is long, first beside the writer, then what came meanwhile with the writer
+    /// held: only a log copied whole begins again from its start. Also between the slices of a fold, which writes many
+    /// times that where rows are scattered over a large table.
+    fn checkpoint_log(&self, log: &Connection) -> Result<(), StorageError> {
         if self.log_pages.load(Ordering::Relaxed) <= LOG_PAGES {
             return Ok(());
         }
-        let maintenance = self.maintenance();
-        let copied = copy_log(&maintenance.conn).and_then(|()| {
-            fault_point("store.log-half-copied");
-            let _writer = self.writer();
-            copy_log(&maintenance.conn)
-        });
-        if let Err(error) = copied {
+        let noticed = |error| {
             self.writer().notice(&error);
-            return Err(error.into());
-        }
+            StorageError::from(error)
+        };
+        copy_log(log).map_err(noticed)?;
+        fault_point("store.log-half-copied");
+        let writer = self.writer();
+        // Nothing is copied past what an open transaction sees.
+        self.row_reader.rest()?;
+        let copied = copy_log(log);
+        drop(writer);
+        copied.map_err(noticed)?;
         self.log_pages.store(0, Ordering::Relaxed);
         Ok(())
     }

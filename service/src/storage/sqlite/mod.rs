@@ -175,16 +175,18 @@ pub struct SqliteStore {
 
 /// Shared with the background threads.
 struct Inner {
-    folder: StoreFolder,
     options: SqliteOptions,
-    writer: Mutex<Writer>,
+    // Dropped in this order. The last connection to be closed copies the log and deletes it, which one that only reads
+    // cannot; it still has the folder to itself then.
     readers: ReaderPool,
+    row_reader: RowReader,
+    writer: Mutex<Writer>,
     /// Held by whoever folds or compacts, so that there is one at a time.
     maintenance: Mutex<Maintenance>,
+    folder: StoreFolder,
     /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
     placed: PlacedKeys,
-    row_reader: RowReader,
     /// Names of buckets that rows were read with. Numbers are never reused, so they hold. Locked for one look at a time.
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,

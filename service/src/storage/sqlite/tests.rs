@@ -482,6 +482,43 @@ fn the_log_is_kept_small() {
     assert!(log < 64 << 20, "{log} bytes of log after 80 MiB of changes");
 }
 
+/// Rows, of which the tail holds little and table `row` much.
+fn long_rows(ids: std::ops::Range<u32>) -> Batch {
+    let row = StoredRow { image: vec![b'x'; 3_000].into(), ..StoredRow::default() };
+    let rows = ids.map(|id| (RowKey { table: TableId(1), identity: id.to_be_bytes().into() }, Some(row.clone())));
+    Batch { rows: rows.collect(), ..batch(1) }
+}
+
+#[test]
+fn the_log_is_kept_small_while_a_fold_writes_much_and_rows_are_read() {
+    let folder = Folder::new(SqliteOptions { fold_operations: usize::MAX, fold_bytes: usize::MAX, ..collecting() });
+    let store = folder.store().unwrap();
+    store.commit(long_rows(0..1)).unwrap();
+    store.inner.fold().unwrap();
+    for first in (1..20_001).step_by(2_000) {
+        store.commit(long_rows(first..first + 2_000)).unwrap();
+    }
+    // From here on a transaction is open.
+    assert!(store.row(&RowKey { table: TableId(1), identity: 0_u32.to_be_bytes().into() }).unwrap().is_some());
+    store.inner.fold().unwrap();
+    let bytes = |name| fs::metadata(folder.path().join(name)).unwrap().len();
+    let (log, file) = (bytes("buckets.sqlite3-wal"), bytes("buckets.sqlite3"));
+    assert!(file > 64 << 20 && log < 32 << 20, "{log} bytes of log for {file}");
+}
+
+#[test]
+fn a_closed_store_has_no_log() {
+    let folder = Folder::new(collecting());
+    let store = folder.store().unwrap();
+    store.commit(long_rows(0..1)).unwrap();
+    store.inner.fold().unwrap();
+    // Both kinds of readers.
+    assert!(store.row(&RowKey { table: TableId(1), identity: 0_u32.to_be_bytes().into() }).unwrap().is_some());
+    assert!(store.replication_state().unwrap().is_none());
+    drop(store);
+    assert!(!folder.path().join("buckets.sqlite3-wal").exists());
+}
+
 #[test]
 fn nothing_is_written_after_a_failed_sync() {
     let folder = Folder::new(SqliteOptions::default());

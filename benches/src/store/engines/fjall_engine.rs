@@ -13,10 +13,14 @@ use super::{
 /// store's tail may have; it is the least that fjall recommends.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 
+/// The least it takes. What is in there is read again when it opens.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Beside the rows, whose keys are shorter: a keyspace of its own would hardly ever be written out, and keep old journals.
+const PLACE: &str = "place";
+
 pub(super) struct FjallEngine {
     operations: Keyspace,
     rows: Keyspace,
-    place: Keyspace,
     last_op_id: u64,
     // Dropped last.
     database: Database,
@@ -24,17 +28,18 @@ pub(super) struct FjallEngine {
 
 impl FjallEngine {
     pub(super) fn open(folder: &Path) -> Outcome<Self> {
-        let database = Database::builder(folder.join("fjall")).cache_size(CACHE_BYTES as u64).open()?;
+        let builder = Database::builder(folder.join("fjall")).cache_size(CACHE_BYTES as u64);
+        let database = builder.max_journaling_size(JOURNAL_BYTES).open()?;
         let keyspace =
             |name| database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
-        let (operations, rows, place) = (keyspace("operations")?, keyspace("rows")?, keyspace("place")?);
-        let (_, last_op_id) = place_of(&place)?;
-        Ok(Self { operations, rows, place, last_op_id, database })
+        let (operations, rows) = (keyspace("operations")?, keyspace("rows")?);
+        let (_, last_op_id) = place_of(&rows)?;
+        Ok(Self { operations, rows, last_op_id, database })
     }
 }
 
-fn place_of(keyspace: &Keyspace) -> Outcome<(u64, u64)> {
-    keyspace.get("place")?.map_or(Ok((0, 0)), |numbers| read_place(&numbers))
+fn place_of(rows: &Keyspace) -> Outcome<(u64, u64)> {
+    rows.get(PLACE)?.map_or(Ok((0, 0)), |numbers| read_place(&numbers))
 }
 
 impl Engine for FjallEngine {
@@ -48,14 +53,14 @@ impl Engine for FjallEngine {
                 batch.insert(&self.operations, operation_key(bucket_of(change.row), op_id), change.wire_form(op_id)?);
             }
         }
-        batch.insert(&self.place, "place", place(changes.position, op_id));
+        batch.insert(&self.rows, PLACE, place(changes.position, op_id));
         batch.commit()?;
         self.last_op_id = op_id;
         Ok(())
     }
 
     fn position(&self) -> Outcome<u64> {
-        Ok(place_of(&self.place)?.0)
+        Ok(place_of(&self.rows)?.0)
     }
 
     fn last_op_id(&self) -> Outcome<u64> {

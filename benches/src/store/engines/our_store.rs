@@ -81,10 +81,13 @@ impl Engine for OurStore {
 
     fn read(&self, bucket: u32, after: u64, take: &mut dyn FnMut(&[u8]) -> Outcome<()>) -> Outcome<()> {
         let (bucket, upto, mut after) = (bucket_name(bucket), OpId::new(self.last_op_id()?)?, OpId::new(after)?);
+        let mut json = Vec::new();
         loop {
             let range = self.store.operations(&bucket, after, upto, SLICE_BYTES)?;
             if range.count > 0 {
-                take(&range.json)?;
+                json.clear();
+                range.json.write(&mut json)?;
+                take(&json)?;
                 after = range.last_op_id;
             }
             if !range.has_more {

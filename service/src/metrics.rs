@@ -64,6 +64,8 @@ pub struct Metrics {
     pub store_rows: IntGauge,
     /// Bytes that are free on the store's disk; 0 where that is not known.
     pub store_free_bytes: IntGauge,
+    /// 1 while nothing can be stored because the disk is full.
+    pub store_full: IntGauge,
     /// Buckets that were found damaged and are not whole again.
     pub store_damaged_buckets: IntGauge,
     /// Bytes that were read only to see whether they are whole.
@@ -214,6 +216,7 @@ impl Metrics {
             store_operations: gauge("kairos_store_operations", "Operations in all buckets"),
             store_rows: gauge("kairos_store_rows", "Rows of the source that the store keeps"),
             store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
+            store_full: gauge("kairos_store_full", "Whether nothing can be stored because the disk is full"),
             store_damaged_buckets: gauge("kairos_store_damaged_buckets", "Buckets found damaged and not whole again"),
             store_scrubbed_bytes: gauge("kairos_store_scrubbed_bytes", "Bytes read to find damage, since the start"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),

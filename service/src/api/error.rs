@@ -110,7 +110,9 @@ impl From<SyncError> for ApiError {
             SyncError::Stopping
             | SyncError::Head(_)
             | SyncError::UnknownRules
-            | SyncError::Storage(StorageError::BucketDamaged { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            | SyncError::Storage(StorageError::BucketDamaged { .. } | StorageError::Full) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             SyncError::CustomWriteCheckpoints => StatusCode::BAD_REQUEST,
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -140,6 +140,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse 
     let metrics = &state.parts.metrics;
     metrics.last_message_timestamp.set(unix_seconds(status.last_message));
     metrics.checkpoint_timestamp.set(unix_seconds(status.last_checkpoint));
+    metrics.store_full.set(i64::from(status.full_disk.is_some()));
     show_copies(metrics, &status.copies);
     show_rules(metrics, &state.parts.deployments.snapshot(), &status);
     // Where the store cannot be read, what is known of it stays.

@@ -16,13 +16,19 @@ const CHECKPOINT_AGE_MIN: Duration = Duration::from_secs(30);
 /// at least; without one, silence means nothing.
 ///
 /// While the source is away clients are served what the store has: that is no reason. A stream that is open and brings
-/// nothing is one, because nobody else notices.
+/// nothing is one, because nobody else notices; a full disk is one, because somebody has to free it.
 pub(super) fn unready(
     status: &StatusSnapshot,
     has_checkpoint: bool,
     heartbeat: Option<Duration>,
     now: Instant,
 ) -> Option<String> {
+    if let Some(code) = status.full_disk {
+        return Some(format!(
+            "nothing new is stored, because the disk under `data_dir` is full ({code}): free some space, and it goes on \
+             by itself"
+        ));
+    }
     if !has_checkpoint {
         return Some(format!("no checkpoint is visible yet: {}", doing(status)));
     }
@@ -100,6 +106,13 @@ mod tests {
             let reason = unready(&status, true, heartbeat.map(Duration::from_secs), start + Duration::from_secs(age));
             assert_eq!(reason.is_none(), is_ready, "{:?}, {heartbeat:?}, {age} s: {reason:?}", status.phase);
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_a_reason_also_where_there_is_something_to_serve() {
+        let status = StatusSnapshot { full_disk: Some("STORE-0107"), ..StatusSnapshot::default() };
+        let reason = unready(&status, true, None, Instant::now()).expect("not ready");
+        assert!(reason.contains("STORE-0107"), "{reason}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -118,12 +118,12 @@ impl ServiceProcess {
         Ok(())
     }
 
-    /// Whether it has ended by itself.
+    /// How it has ended, if it has by itself.
     ///
     /// # Errors
     /// When the system does not tell.
-    pub fn has_ended(&mut self) -> io::Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
     }
 
     /// Memory the process holds, in bytes.

@@ -114,8 +114,19 @@ impl ReplicationError {
         }
     }
 
+    /// Whether it is for want of space under `data_dir`.
+    pub(super) fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Storage(error) => matches!(error, StorageError::Full),
+            Self::Spool { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     pub(super) fn recovery(&self) -> Recovery {
         match self {
+            // Nothing of the commit is there: what it was made of comes again.
+            Self::Storage(StorageError::Full) => Recovery::RetrySlowly,
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
             Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => Recovery::RetrySlowly,

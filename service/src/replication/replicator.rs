@@ -294,6 +294,7 @@ impl Replicator {
         let timer = self.metrics.latencies.store_commit.start_timer();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();
+        self.progress.stored();
         if is_visible {
             self.progress.published();
         }
@@ -321,12 +322,19 @@ impl Replicator {
     pub(super) fn save_rules(&self, state: &ReplicationState, rules: &RulesState) -> Result<(), StorageError> {
         // Whoever looks at the store next may be served by these.
         self.deployments.in_force(rules);
-        self.commit(Batch {
+        let stored = self.commit(Batch {
             replication_state: Some(state.to_bytes()),
             rules: Some(rules.to_stored()),
             visible_at: state.visible_at(),
             ..Batch::default()
-        })
+        });
+        if stored.is_err()
+            && let Some(before) =
+                self.store.rules().ok().flatten().and_then(|before| RulesState::from_stored(&before).ok())
+        {
+            self.deployments.in_force(&before);
+        }
+        stored
     }
 
     pub(super) fn set_resume(&self, resume: Lsn) {

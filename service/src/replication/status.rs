@@ -63,6 +63,8 @@ pub struct StatusSnapshot {
     pub rebuild: Option<RebuildStatus>,
     /// Code and message of what went wrong last; `None` once the stream runs again.
     pub last_error: Option<(&'static str, String)>,
+    /// Code of the error, while nothing can be stored because the disk is full.
+    pub full_disk: Option<&'static str>,
     /// Code and reason of the last time that all tables had to be compared, since the service was started.
     pub last_comparison: Option<(&'static str, String)>,
     /// The slot's name, once there is one.
@@ -139,6 +141,11 @@ impl ReplicationStatus {
         self.update(|status| status.fresh_at = Some(Instant::now()));
     }
 
+    /// Something could be stored.
+    pub(super) fn stored(&self) {
+        self.update(|status| status.full_disk = None);
+    }
+
     /// A checkpoint became visible.
     pub(super) fn published(&self) {
         self.update(|status| {
@@ -206,6 +213,9 @@ impl ReplicationStatus {
         self.update(|status| {
             status.phase = Phase::Connecting;
             status.last_error = Some((error.code(), error.to_string()));
+            if error.is_full_disk() {
+                status.full_disk = Some(error.code());
+            }
         });
     }
 }

@@ -323,12 +323,22 @@ pub(crate) fn definition_of<'a>(name: &'a BucketName, prefix: &str) -> &'a str {
 }
 
 /// Why the store cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The engine failed: disk full, no permission, a broken disk.
+    /// The engine failed: no permission, a broken disk.
     #[error("bucket store failed: {0}")]
     Engine(String),
+    /// Nothing can be written for want of space. Nothing of what was to be written is there, and it can be tried again.
+    #[error("the disk of the bucket store is full: free some space")]
+    Full,
+    /// A sync to disk failed. Nobody knows what is on the disk, and a second try may falsely succeed: nothing more is
+    /// written by this process.
+    #[error(
+        "a sync of the bucket store to its disk failed, so nothing more is written: check the disk, then start the \
+         service again"
+    )]
+    Unsynced,
     /// The folder belongs to a newer release or to another program.
     #[error(
         "bucket store at {path} has format {found}, this release reads {expected}: delete the folder to rebuild it"
@@ -380,6 +390,8 @@ impl StorageError {
             Self::Damaged { .. } => "STORE-0104",
             Self::Missing { .. } => "STORE-0105",
             Self::BucketDamaged { .. } => "STORE-0106",
+            Self::Full => "STORE-0107",
+            Self::Unsynced => "STORE-0108",
         }
     }
 }

@@ -239,7 +239,7 @@ impl Shared {
                 };
                 wanted.iter().zip(stored).map(created).collect()
             }
-            Err(error) => wanted.iter().map(|_| Err(StorageError::Engine(error.to_string()))).collect(),
+            Err(error) => wanted.iter().map(|_| Err(error.clone())).collect(),
         });
         Ok((head, ids.await.map_err(HeadUnavailable::new)?))
     }

@@ -23,7 +23,7 @@ pub(super) fn variants() -> [String; 4] {
 }
 
 /// Wants these rules of a service that reads them from its folder.
-pub(super) fn deploy(folder: &Path, rules: &str) {
+pub(crate) fn deploy(folder: &Path, rules: &str) {
     // As a mounted file is replaced: in one step.
     let new = folder.join("rules.new");
     fs::write(&new, rules).expect("writes");

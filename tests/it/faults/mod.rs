@@ -10,6 +10,7 @@ mod checks;
 mod damage;
 mod deployments;
 mod device;
+mod disk;
 mod killed;
 mod load;
 mod points;
@@ -18,6 +19,7 @@ mod proxy;
 mod snapshot;
 mod stream;
 
+pub(crate) use self::deployments::deploy;
 use kairos_sync::demo::cluster::PgCluster;
 use tokio_postgres::Client;
 

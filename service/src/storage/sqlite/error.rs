@@ -18,20 +18,15 @@ impl From<Error> for StorageError {
             | Error::IntegralValueOutOfRange(..)
             | Error::Utf8Error(..) => Self::Damaged { what: "a column has a value of another type".to_owned() },
             Error::QueryReturnedNoRows => Self::Damaged { what: "a row that always exists is missing".to_owned() },
-            Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DiskFull => {
-                Self::Engine("the disk is full: free some space".to_owned())
-            }
+            Error::SqliteFailure(failure, _) => match failure.extended_code {
+                ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Self::Unsynced,
+                // The index of the log, which SQLite makes larger by itself, has no name of its own for a full disk.
+                ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE => Self::Full,
+                _ => Self::Engine(error.to_string()),
+            },
             _ => Self::Engine(error.to_string()),
         }
     }
-}
-
-/// After a failed sync nobody knows what reached the disk, and a second try may falsely succeed.
-pub(super) fn is_sync_failure(error: &Error) -> bool {
-    matches!(
-        error.sqlite_error().map(|failure| failure.extended_code),
-        Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
-    )
 }
 
 #[cfg(test)]
@@ -47,17 +42,13 @@ mod tests {
         for (code, expected) in [
             (ffi::SQLITE_CORRUPT, "STORE-0104"),
             (ffi::SQLITE_NOTADB, "STORE-0104"),
-            (ffi::SQLITE_FULL, "STORE-0101"),
+            (ffi::SQLITE_FULL, "STORE-0107"),
+            (ffi::SQLITE_IOERR_SHMSIZE, "STORE-0107"),
+            (ffi::SQLITE_IOERR_FSYNC, "STORE-0108"),
+            (ffi::SQLITE_IOERR_DIR_FSYNC, "STORE-0108"),
             (ffi::SQLITE_IOERR_WRITE, "STORE-0101"),
         ] {
             assert_eq!(StorageError::from(failure(code)).code(), expected);
         }
-    }
-
-    #[test]
-    fn only_a_failed_sync_ends_writing() {
-        assert!(is_sync_failure(&failure(ffi::SQLITE_IOERR_FSYNC)));
-        assert!(!is_sync_failure(&failure(ffi::SQLITE_IOERR_WRITE)));
-        assert!(!is_sync_failure(&failure(ffi::SQLITE_FULL)));
     }
 }

@@ -53,7 +53,9 @@ impl Inner {
         let mut failing = false;
         let mut compaction = Pace::new(self.options.compaction);
         while self.signal.wait_for_work(compaction.rest(), || self.has_work()) {
-            match self.work(&mut compaction) {
+            let done = self.work(&mut compaction);
+            self.is_full.store(matches!(done, Err(StorageError::Full)), Ordering::Relaxed);
+            match done {
                 Ok(()) => failing = false,
                 Err(error) => {
                     if !failing {
@@ -251,7 +253,7 @@ impl Inner {
         }
         let noticed = |error| {
             self.writer().notice(&error);
-            StorageError::from(error)
+            error
         };
         copy_log(log).map_err(noticed)?;
         fault_point("store.log-half-copied");
@@ -293,6 +295,6 @@ pub(super) fn free_pages_kept(all: i64) -> i64 {
 }
 
 /// Copies what no reader is in the way of, without waiting for anyone.
-fn copy_log(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+fn copy_log(conn: &Connection) -> Result<(), StorageError> {
+    Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
 }

@@ -199,6 +199,8 @@ struct Inner {
     scrubbed_bytes: AtomicU64,
     /// Whether forgotten buckets may have chunks.
     has_forgotten: AtomicBool,
+    /// Whether background work failed for want of space when it was last tried.
+    is_full: AtomicBool,
     /// Pages in the log that were not yet copied to the database.
     log_pages: Arc<AtomicUsize>,
 }
@@ -267,6 +269,7 @@ impl SqliteStore {
             scrub_signal: Signal::default(),
             scrubbed_bytes: AtomicU64::new(0),
             has_forgotten: AtomicBool::new(true),
+            is_full: AtomicBool::new(false),
             log_pages,
         });
         let mut store = Self { inner, background: Vec::new() };
@@ -369,14 +372,18 @@ impl Inner {
     }
 
     fn commit(&self, batch: Batch) -> Result<Commit, StorageError> {
-        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_is_full()) {
-            let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is full, broken or too slow");
+        let is_full = || self.is_full.load(Ordering::Relaxed);
+        if !self.signal.wait_for_room(ROOM_WAIT_MAX, || !self.tail_is_full() || is_full()) {
+            let message = format!("folding made no room in {ROOM_WAIT_MAX:?}: the disk is broken or too slow");
             return Err(StorageError::Engine(message));
+        }
+        if is_full() && self.tail_is_full() {
+            return Err(StorageError::Full);
         }
         self.row_reader.rest()?;
         let commit = self.commit_and_publish(batch);
-        if matches!(commit, Err(StorageError::Engine(_))) {
-            // The disk may be full of log, which shrinks by being copied.
+        if matches!(commit, Err(StorageError::Full)) {
+            // It may be full of log, which shrinks by being copied.
             self.log_pages.store(usize::MAX, Ordering::Relaxed);
         }
         if self.has_work() {

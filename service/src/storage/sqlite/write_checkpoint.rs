@@ -22,11 +22,11 @@ pub(super) struct WriteCheckpointQueue(Mutex<Vec<Arc<Request>>>);
 struct Request {
     wanted: Vec<(WriteCheckpointKey, Option<WriteCheckpointId>)>,
     head: Lsn,
-    /// Set by whoever commits the group. The error is its text, since each of the group gets one.
+    /// Set by whoever commits the group.
     result: Mutex<Option<Stored>>,
 }
 
-type Stored = Result<Vec<WriteCheckpoint>, String>;
+type Stored = Result<Vec<WriteCheckpoint>, StorageError>;
 
 impl Inner {
     pub(super) fn put_write_checkpoints(
@@ -42,8 +42,8 @@ impl Inner {
             let group = std::mem::take(&mut *self.write_checkpoints.queue());
             commit_group(&mut writer, &group);
         }
-        let result = request.result().take().unwrap_or_else(|| Err("a write checkpoint was forgotten".to_owned()));
-        result.map_err(StorageError::Engine)
+        let forgotten = || Err(StorageError::Engine("a write checkpoint was forgotten".to_owned()));
+        request.result().take().unwrap_or_else(forgotten)
     }
 
     pub(super) fn release_write_checkpoints(&self) -> Result<(), StorageError> {
@@ -80,7 +80,7 @@ fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
     });
     match stored {
         Ok(stored) => group.iter().zip(stored).for_each(|(request, stored)| *request.result() = Some(Ok(stored))),
-        Err(error) => group.iter().for_each(|request| *request.result() = Some(Err(error.to_string()))),
+        Err(error) => group.iter().for_each(|request| *request.result() = Some(Err(error.clone()))),
     }
 }
 

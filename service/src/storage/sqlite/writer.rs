@@ -19,7 +19,6 @@ use super::{
     bucket::Bucket,
     chunk::{self, Links, NewChunks},
     codec::{encode_row, encode_values},
-    error::is_sync_failure,
     head::{Head, RecordSum},
     index,
     placed::PlacedKeys,
@@ -107,11 +106,11 @@ impl Writer {
         change: impl FnOnce(&mut Change) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         if self.failed {
-            let message = "an earlier sync to disk failed, so nothing more is written: check the disk, then restart";
-            return Err(StorageError::Engine(message.to_owned()));
+            return Err(StorageError::Unsynced);
         }
         let result = self.try_transaction(durability, change);
-        if result.is_err() {
+        if let Err(error) = &result {
+            self.notice(error);
             // Some may be numbered by the transaction that is no more.
             self.names.clear();
         }
@@ -132,17 +131,14 @@ impl Writer {
         let head = change_state.head;
         head.write(&tx)?;
         fault_point("store.before-sync");
-        if let Err(error) = tx.commit() {
-            self.notice(&error);
-            return Err(error.into());
-        }
+        tx.commit()?;
         self.head = head;
         Ok(value)
     }
 
     /// Writes nothing any more if this was a failed sync, here or of another connection.
-    pub(super) fn notice(&mut self, error: &rusqlite::Error) {
-        self.failed |= is_sync_failure(error);
+    pub(super) fn notice(&mut self, error: &StorageError) {
+        self.failed |= matches!(error, StorageError::Unsynced);
     }
 
     /// Forgets bucket names, as a reset does with the buckets.

@@ -34,7 +34,7 @@ fn a_configuration_is_checked_without_starting_anything() {
     let good = run(folder.path(), &["config", "check"], &[]);
     assert_eq!(good.status.code(), Some(0), "{good:?}");
     let said = text(&good.stdout);
-    assert!(said.contains("warning: kairos.yaml:4:1: `storage` is ignored"), "{said}");
+    assert!(said.contains("warning: kairos.yaml:4:12: `storage.type` is ignored"), "{said}");
     assert!(said.ends_with("good, with 1 definitions in rules.yaml\n"), "{said}");
     assert!(!said.contains("hunter2"));
     write("kairos.yaml", &GOOD.replace("audience", "audiance"));

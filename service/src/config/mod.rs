@@ -74,6 +74,8 @@ pub struct Config {
     pub drain: Duration,
     /// Folder of the embedded bucket store.
     pub data_dir: PathBuf,
+    /// How fast that looks after itself.
+    pub storage: StorageRates,
     /// Whose tokens are accepted.
     pub auth: AuthConfig,
     /// Where that is said.
@@ -156,6 +158,15 @@ pub struct WriteConfig {
     pub keep_conflicts_for: Duration,
     /// What of a batch is committed at once.
     pub transaction: TransactionPolicy,
+}
+
+/// How fast the bucket store works by itself, beside everything else; 0: not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageRates {
+    /// Bytes that compaction reads and writes in a second.
+    pub compaction_bytes_per_second: u64,
+    /// Bytes that are read in a second to find damage.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// Bounds of one service process.

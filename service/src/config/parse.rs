@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesOrigin, RulesText, WriteConfig, auth, check,
+    Config, DEFAULT_DATA_DIR, DEFAULT_PORT, Limits, RulesOrigin, RulesText, StorageRates, WriteConfig, auth, check,
     environment::Environment,
     error::{ConfigError, Place, Problem},
     section::{Section, missing},
@@ -61,6 +61,7 @@ pub(super) fn config(text: &str, path: &Path, environment: &dyn Environment) -> 
         trusted_proxies: trusted_proxies(&mut root)?,
         drain: Duration::from_secs(root.number("drain_seconds")?.unwrap_or_default()),
         data_dir: context.data_dir(&mut root)?,
+        storage: storage(&mut root)?,
         auth,
         auth_settings,
         write: write(&mut root, &source)?,
@@ -249,6 +250,14 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
     let write = SourceConfig::from_uri(&uri.into_text()?).map_err(|error| source_error(&place, error))?;
     // The same server, as another role: how it is reached is said once.
     Ok(WriteConfig { source: write.reached_like(source), ..config })
+}
+
+fn storage(root: &mut Section) -> Result<StorageRates, ConfigError> {
+    let mut section = root.section("storage")?;
+    Ok(StorageRates {
+        compaction_bytes_per_second: section.number("compaction_bytes_per_second")?.unwrap_or(4 << 20),
+        scrub_bytes_per_second: section.number("scrub_bytes_per_second")?.unwrap_or(1 << 20),
+    })
 }
 
 fn limits(root: &mut Section) -> Result<Limits, ConfigError> {

@@ -113,12 +113,12 @@ pub(super) const ROOT: &[Key] = &[
          clients here takes to notice.",
     )
     .default("0"),
+    key("storage", Takes::Section(STORAGE), "The bucket store; read [operations.md](operations.md#the-store)."),
     key("limits", Takes::Section(LIMITS), "Bounds of this process; read [serving.md](serving.md)."),
     key("api", Takes::Section(API), "Who may look inside and change rules; read [admin.md](admin.md)."),
     key("traces", Takes::Section(TRACES), "Where traces go; read [operations.md](operations.md#traces)."),
     key("metadata", Takes::Anything, "Free text for your own use, with `!env` as everywhere."),
     key("parameters", Takes::Anything, "As `metadata`."),
-    nothing("storage", "the embedded bucket store in data_dir needs no database"),
     nothing("telemetry", "nothing is ever sent to its makers; metrics are at /metrics of the service's port, and traces have a section of their own"),
     nothing("migrations", "the bucket store upgrades itself"),
     nothing("healthcheck", "the probes are always served over HTTP"),
@@ -297,6 +297,40 @@ const WRITE: &[Key] = &[
         .default("7"),
     key("conflict_history_days", Takes::Number(1, 3650), "How long decided conflicts are kept.").default("90"),
 ];
+
+const STORAGE: &[Key] = &[
+    key(
+        "compaction_bytes_per_second",
+        Takes::Number(0, 1 << 30),
+        "How fast old operations are read and written to make them fewer, beside everything else; 0: only by \
+         `kairos-sync store compact`.",
+    )
+    .default("4194304"),
+    key(
+        "scrub_bytes_per_second",
+        Takes::Number(0, 1 << 30),
+        "How fast old operations are read to find what the disk has damaged; 0: only when somebody needs them.",
+    )
+    .default("1048576"),
+    nothing("type", NO_DATABASE),
+    nothing("uri", NO_DATABASE),
+    nothing("hostname", NO_DATABASE),
+    nothing("port", NO_DATABASE),
+    nothing("username", NO_DATABASE),
+    nothing("password", NO_DATABASE),
+    nothing("database", NO_DATABASE),
+    nothing("sslmode", NO_DATABASE),
+    nothing("cacert", NO_DATABASE),
+    nothing("tls_servername", NO_DATABASE),
+    nothing("client_certificate", NO_DATABASE),
+    nothing("client_private_key", NO_DATABASE),
+    nothing("max_pool_size", NO_DATABASE),
+    nothing("reject_ip_ranges", NO_DATABASE),
+    nothing("id", NO_DATABASE),
+    nothing("tag", NO_DATABASE),
+];
+
+const NO_DATABASE: &str = "the embedded bucket store in data_dir needs no database";
 
 const LIMITS: &[Key] = &[
     key("connections_max", Takes::Number(1, 1_000_000), "Open streams.").default("10000"),

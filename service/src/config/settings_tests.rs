@@ -90,8 +90,8 @@ fn numbers_have_the_bounds_that_are_written_and_defaults_are_what_holds() {
                     config.write.keep_conflicts_for,
                     config.write.transaction,
                 );
-                let Config { source, limits, port, data_dir, drain, .. } = config;
-                format!("{source:?} {write:?} {limits:?} {port} {data_dir:?} {drain:?}")
+                let Config { source, limits, port, data_dir, storage, drain, .. } = config;
+                format!("{source:?} {write:?} {limits:?} {port} {data_dir:?} {storage:?} {drain:?}")
             };
             let without = of_environment(&[URI, RULES]).unwrap();
             assert_eq!(shown(with(key.default).unwrap()), shown(without), "{path}");

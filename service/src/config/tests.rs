@@ -80,8 +80,8 @@ telemetry:
     assert_eq!((&source.rules.audience[..], source.rules.issuer.len()), (&["powersync".to_owned()][..], 0));
     assert!(matches!(&source.keys, KeyOrigin::Fetched(uri) if uri == "https://app.example/keys"));
     assert_eq!(config.admin_tokens[0].reveal(), "let-me-in");
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
-    assert!(config.warnings[0].contains("powersync.yaml:7:1: `storage` is ignored"), "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 4, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("powersync.yaml:8:3: `storage.type` is ignored"), "{:?}", config.warnings);
 }
 
 #[test]

@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     recent_events::RecentEvents,
     replication::{ReplicationError, ReplicationStatus, Replicator, custom_write_checkpoints},
-    storage::{BucketStore, Commit, SqliteOptions, SqliteStore, StorageError},
+    storage::{BucketStore, Commit, CompactionOptions, SqliteOptions, SqliteStore, StorageError},
     sync::{Hub, SyncContext, SyncLimits, WriteCheckpoints},
     write::{WriteCheckpointSource, WriteOptions, Writer},
 };
@@ -108,7 +108,7 @@ pub async fn run(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let folder = config.data_dir.clone();
-    let options = SqliteOptions { reader_count: config.limits.fetch_concurrency_max, ..SqliteOptions::default() };
+    let options = store_options(&config);
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options)).await;
     let store: Arc<dyn BucketStore> =
         Arc::new(opened.expect("opening a store does not panic").map_err(ServerError::Store)?);
@@ -136,6 +136,17 @@ pub async fn run(
     descriptors::make_room(socket_count_max);
     api::serve(listener, api::router(state), socket_count_max, shutdown).await;
     replicating.await.expect("replication does not panic").map_err(ServerError::Replication)
+}
+
+fn store_options(config: &Config) -> SqliteOptions {
+    let rates = config.storage;
+    let defaults = SqliteOptions::default();
+    SqliteOptions {
+        reader_count: config.limits.fetch_concurrency_max,
+        compaction: CompactionOptions { bytes_per_second: rates.compaction_bytes_per_second, ..defaults.compaction },
+        scrub_bytes_per_second: rates.scrub_bytes_per_second,
+        ..defaults
+    }
 }
 
 /// When no more clients should come, and when it is over for those that are here.

@@ -435,3 +435,17 @@ impl Group {
         Some(Self { ids, operations, links: Links { previous, valid_from }, json_bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rests_for_as_long_as_what_it_did_takes_at_its_rate() {
+        let pace = |bytes_per_second| Pace::new(CompactionOptions { bytes_per_second, ..CompactionOptions::default() });
+        let mut slow = pace(1_000);
+        slow.pay(Some(3_600_000));
+        assert!(slow.rest() > Duration::from_mins(58) && slow.rest() <= Duration::from_hours(1), "{:?}", slow.rest());
+        assert_eq!(pace(0).rest(), Duration::from_hours(1), "never by itself");
+    }
+}

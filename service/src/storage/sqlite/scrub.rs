@@ -116,3 +116,37 @@ fn read_after(
     }
     Ok((bytes, last, damaged))
 }
+
+#[cfg(test)]
+mod tests {
+    use kairos_sync_protocol::{BucketName, Checksum};
+
+    use super::super::StraightLimits;
+    use super::*;
+    use crate::storage::{Batch, BucketStore, NewOperation, RowOutput, SqliteOptions, SqliteStore};
+
+    #[test]
+    fn it_rests_for_as_long_as_what_it_read_takes_at_its_rate() {
+        let folder = tempfile::tempdir().unwrap();
+        for rate in [500, 4_000] {
+            let straight = StraightLimits { chunk_bytes: 0, ..StraightLimits::default() };
+            let options = SqliteOptions { scrub_bytes_per_second: rate, straight, ..SqliteOptions::default() };
+            let store = SqliteStore::open(&folder.path().join(rate.to_string()), options).unwrap();
+            let operation = |number: u32| NewOperation {
+                output: RowOutput {
+                    bucket: BucketName::new("a[]"),
+                    object_type: "items".into(),
+                    object_id: number.to_string().into(),
+                },
+                data: None,
+                checksum: Checksum::from_bits(number),
+                subkey: "s".into(),
+            };
+            store.commit(Batch { operations: (0..100).map(operation).collect(), ..Batch::default() }).unwrap();
+            let (bytes, ..) = read_after(store.inner.reader().unwrap().conn(), Place::START).unwrap();
+            assert!(bytes > 100, "{bytes}");
+            let pause = store.inner.scrub_step(&mut { Place::START }).unwrap();
+            assert_eq!(pause, Duration::from_millis(bytes * 1_000 / rate));
+        }
+    }
+}

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kairos_sync::{
     lsn::Lsn,
     storage::{
-        Batch, BucketStore, BucketTotals, Checkpoint, Commit, DefinitionStats, DeploymentNumber, LookupKey,
-        LookupValue, NamePrefixes, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules,
-        TableId, WriteCheckpoint, WriteCheckpointKey,
+        Batch, BucketStore, BucketTotals, Checkpoint, Commit, DamageReport, DefinitionStats, DeploymentNumber,
+        LookupKey, LookupValue, NamePrefixes, OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow,
+        StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
     },
 };
 use kairos_sync_protocol::{BucketName, OpId, WriteCheckpointId};
@@ -131,6 +131,10 @@ impl BucketStore for NullStore {
 
     fn damaged_buckets(&self, _limit: usize) -> Result<Vec<BucketName>, StorageError> {
         Ok(Vec::new())
+    }
+
+    fn damages(&self) -> Result<DamageReport, StorageError> {
+        Ok(DamageReport::default())
     }
 
     fn empty_buckets(&self, _names: &[BucketName]) -> Result<Commit, StorageError> {

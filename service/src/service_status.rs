@@ -14,6 +14,7 @@ use crate::{
     api::{Probe, Status},
     byte_size::ByteSize,
     copy_bars::{CopyBars, describe, describe_all, describe_rebuild},
+    storage::{DamageReport, DamagedDefinition},
 };
 
 /// A service that does not answer by then is taken for gone.
@@ -111,9 +112,10 @@ pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
         if options.json {
             print(&format!("{value}\n"));
         }
-        let Status { version, probe } = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
+        let status: Status = serde_json::from_value(value).map_err(|error| place.not_understood(error))?;
+        let Status { probe, .. } = &status;
         let replication = &probe.replication;
-        let goes_on = options.watch && is_busy(&probe);
+        let goes_on = options.watch && is_busy(probe);
         let building = probe.rules.building.as_ref();
         let has_bars = !replication.copies.is_empty() || building.is_some();
         let is_drawn = goes_on && has_bars && io::stderr().is_terminal();
@@ -123,7 +125,7 @@ pub async fn run(options: &StatusOptions) -> Result<bool, StatusError> {
             bars.show(&[], None);
         }
         if !options.json && !is_drawn {
-            print(&text_of(&place.shown, &version, &probe));
+            print(&text_of(&place.shown, &status));
         }
         if !goes_on {
             return Ok(if options.ready { probe.ready } else { replication.error.is_none() });
@@ -175,7 +177,8 @@ fn print(text: &str) {
 }
 
 /// The status for people.
-fn text_of(url: &str, version: &str, probe: &Probe) -> String {
+fn text_of(url: &str, status: &Status) -> String {
+    let Status { version, probe, damages } = status;
     let Probe { ready, reason, replication, rules, .. } = probe;
     let mut text = String::new();
     let readiness = if *ready { "ready" } else { "not ready" };
@@ -212,6 +215,9 @@ fn text_of(url: &str, version: &str, probe: &Probe) -> String {
     if let Some(code) = &rules.refused {
         line(format!("  the rules that are wanted were refused with {code}, and the old ones stay; the log says more"));
     }
+    for text in describe_damages(damages) {
+        line(format!("  {text}"));
+    }
     for copy in &replication.copies {
         line(format!("  {}", describe(copy)));
     }
@@ -219,6 +225,18 @@ fn text_of(url: &str, version: &str, probe: &Probe) -> String {
         line(format!("  {}", describe_all(&replication.copies)));
     }
     text
+}
+
+/// What of the store is damaged.
+fn describe_damages(damages: &DamageReport) -> Vec<String> {
+    let of_definition = |DamagedDefinition { definition, bucket_count, mending_count }: &DamagedDefinition| {
+        format!("damaged buckets of {definition}: {bucket_count}, of which {mending_count} are being built again")
+    };
+    let mut texts: Vec<_> = damages.definitions.iter().map(of_definition).collect();
+    if damages.is_beyond_repair {
+        texts.push("the file of the bucket store is damaged (STORE-0104): the log says what to do".to_owned());
+    }
+    texts
 }
 
 #[cfg(test)]
@@ -236,6 +254,9 @@ mod tests {
                 "last_comparison": "REPL-0201", "copies": copies, "copy_seconds_left": null,
             },
             "rules": { "deployment": 3, "refused": "CONF-0201" },
+            "damages": { "is_beyond_repair": true, "definitions": [
+                { "definition": "todos", "bucket_count": 3, "mending_count": 1 },
+            ] },
         });
         serde_json::from_value(answer).expect("an answer")
     }
@@ -253,10 +274,11 @@ mod tests {
   all tables were compared because of REPL-0201
   rules: deployment 3
   the rules that are wanted were refused with CONF-0201, and the old ones stay; the log says more
+  damaged buckets of todos: 3, of which 1 are being built again
+  the file of the bucket store is damaged (STORE-0104): the log says what to do
   public.items: 1.00 KiB of 2.00 KiB, 5 of about 10 rows, 3 s left
 ";
-        let Status { version, probe } = answer("creating_slot", &json!([copy]));
-        assert_eq!(text_of("here", &version, &probe), expected);
+        assert_eq!(text_of("here", &answer("creating_slot", &json!([copy]))), expected);
     }
 
     #[test]

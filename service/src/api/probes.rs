@@ -22,7 +22,7 @@ use crate::{
     iso8601::iso8601,
     metrics::Metrics,
     replication::{Budget, CopyStatus, RebuildStatus, StatusSnapshot, copy_status::seconds_left},
-    storage::StoreStats,
+    storage::{DamageReport, StoreStats},
 };
 
 /// As the PowerSync service answers, and how replication is.
@@ -68,6 +68,9 @@ pub(crate) struct Status {
     pub(crate) version: Cow<'static, str>,
     #[serde(flatten)]
     pub(crate) probe: Probe,
+    /// What of the store was found damaged and is not whole again; absent where nothing was.
+    #[serde(default, skip_serializing_if = "DamageReport::is_empty")]
+    pub(crate) damages: DamageReport,
 }
 
 /// The status of replication without what only the log should say.
@@ -131,7 +134,7 @@ pub(super) async fn readiness(State(state): State<ApiState>) -> Response {
 
 /// How the service is, whether it is ready or not.
 pub(super) async fn status(State(state): State<ApiState>) -> Response {
-    (StatusCode::OK, Json(status_of(&state))).into_response()
+    (StatusCode::OK, Json(status_of(&state).await)).into_response()
 }
 
 /// Metrics in the Prometheus text format.
@@ -181,8 +184,10 @@ fn show_rules(metrics: &Metrics, deployments: &DeploymentsSnapshot, status: &Sta
 }
 
 /// How the service is.
-pub(super) fn status_of(state: &ApiState) -> Status {
-    Status { version: env!("CARGO_PKG_VERSION").into(), probe: probe(state) }
+pub(super) async fn status_of(state: &ApiState) -> Status {
+    // A store that cannot be read is told of elsewhere.
+    let damages = state.parts.sync.read(|store| Ok(store.damages()?)).await.unwrap_or_default();
+    Status { version: env!("CARGO_PKG_VERSION").into(), probe: probe(state), damages }
 }
 
 fn probe(state: &ApiState) -> Probe {

@@ -11,6 +11,7 @@ use tracing::{Instrument, field};
 use super::{ApiError, ApiState, body::read_json, caller::Caller, write_checkpoint::ClientQuery};
 use crate::{
     auth::Principal,
+    fault_point::fault_point,
     rate_limit::Activity,
     traces::{failed, number, trace_span},
     write::{UploadError, Writer},
@@ -58,6 +59,7 @@ pub(super) async fn upload(
         error.type = field::Empty,
     );
     let taken = state.parts.uploads.upload(&caller.principal, batch).instrument(span.clone()).await;
+    fault_point("upload.before-answer");
     let data = taken.inspect_err(|error| failed(&span, error.code()))?;
     let not_written = |result: &&OpResult| matches!(result.outcome, Outcome::Conflict | Outcome::Refused);
     span.record("operations.refused", number(data.results.iter().filter(not_written).count()));

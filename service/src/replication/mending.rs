@@ -17,7 +17,10 @@ use super::{
     state::{ReplicationState, TableState},
     work::{PART, Work},
 };
-use crate::storage::{BucketStore, RowKey, StorageError, TableId, definition_of};
+use crate::{
+    fault_point::fault_point,
+    storage::{BucketStore, RowKey, StorageError, TableId, definition_of},
+};
 
 /// How often one asks whether buckets were found damaged.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -91,6 +94,7 @@ impl UnderWay {
             "store: damaged buckets are built again from the row store"
         );
         work.replicator.empty_buckets(&buckets)?;
+        fault_point("mending.emptied");
         let tables = work.state.tables.iter().filter(|table| !table.is_gone).map(TableState::id).collect();
         let buckets = buckets.into_iter().collect();
         Ok(Some(Self { buckets, tables, after: None, row_count: 0, started: Instant::now() }))
@@ -121,12 +125,16 @@ impl UnderWay {
         if applier.is_empty() {
             return Ok(());
         }
-        work.store(applier)
+        work.store(applier)?;
+        fault_point("mending.after-page");
+        Ok(())
     }
 
     fn end(&self, work: &Work<'_, '_>) -> Result<(), StorageError> {
         let buckets: Vec<_> = self.buckets.iter().cloned().collect();
+        fault_point("mending.before-end");
         work.replicator.store.buckets_mended(&buckets)?;
+        fault_point("mending.ended");
         work.replicator.metrics.buckets_mended.inc_by(buckets.len() as u64);
         let (bucket_count, row_count, elapsed) = (buckets.len(), self.row_count, self.started.elapsed());
         tracing::info!(bucket_count, row_count, ?elapsed, "store: damaged buckets are whole again");

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, Checksum, OpId, WriteCheckpointId};
 
 use super::{
-    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, DefinitionStats, Dependency, DeploymentNumber,
-    LookupKey, LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError, StoreStats, StoreView,
-    StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
+    Batch, BucketGrowth, BucketStore, BucketTotals, Checkpoint, Commit, DamageReport, DefinitionStats, Dependency,
+    DeploymentNumber, LookupKey, LookupValue, NamePrefixes, NewOperation, OperationRange, RowKey, StorageError,
+    StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint, WriteCheckpointKey,
     compaction::{Superseding, clear, cleared, count_to_clear, moved},
     definition_of, generation,
     range::RangeBuilder,
@@ -386,6 +386,13 @@ impl BucketStore for MemoryStore {
         let state = self.state();
         let mending = state.buckets.iter().filter(|(_, bucket)| bucket.is_mending);
         Ok(mending.map(|(name, _)| name.clone()).take(limit).collect())
+    }
+
+    fn damages(&self) -> Result<DamageReport, StorageError> {
+        let prefix = self.bucket_prefix()?;
+        let state = self.state();
+        let mending = state.buckets.iter().filter(|(_, bucket)| bucket.is_mending);
+        Ok(DamageReport::of(false, mending.map(|(name, _)| (name, true)), &prefix))
     }
 
     fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {

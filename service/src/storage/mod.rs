@@ -27,7 +27,10 @@ mod range;
 mod sqlite;
 mod wire;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -297,6 +300,47 @@ pub struct StoreStats {
     pub scrubbed_bytes: u64,
 }
 
+/// What was found damaged and is not whole again, for operators: names of buckets hold values, those of definitions do
+/// not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageReport {
+    /// Whether the file itself is not built as it should be, so that nothing in it can be built again.
+    pub is_beyond_repair: bool,
+    /// Buckets by definition, each once. Where there are very many, not all of them.
+    pub definitions: Vec<DamagedDefinition>,
+}
+
+/// Damaged buckets of one definition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedDefinition {
+    /// What bucket names begin with, between the store's prefix and the parameters.
+    pub definition: String,
+    /// How many.
+    pub bucket_count: u64,
+    /// How many of them were emptied and are being built again.
+    pub mending_count: u64,
+}
+
+impl DamageReport {
+    /// Of buckets, each with whether it was emptied.
+    fn of<'a>(is_beyond_repair: bool, buckets: impl Iterator<Item = (&'a BucketName, bool)>, prefix: &str) -> Self {
+        let mut definitions: BTreeMap<&str, DamagedDefinition> = BTreeMap::new();
+        for (name, is_mending) in buckets {
+            let definition = definition_of(name, prefix);
+            let counts = definitions.entry(definition).or_default();
+            counts.definition = definition.to_owned();
+            counts.bucket_count += 1;
+            counts.mending_count += u64::from(is_mending);
+        }
+        Self { is_beyond_repair, definitions: definitions.into_values().collect() }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        !self.is_beyond_repair && self.definitions.is_empty()
+    }
+}
+
 /// How much the buckets of one definition hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DefinitionStats {
@@ -483,6 +527,9 @@ pub trait BucketStore: Send + Sync + 'static {
     /// Buckets of which a reader found operations damaged, or that were emptied and are not mended; at most `limit`. Quick
     /// where there are none.
     fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError>;
+
+    /// What was found damaged and is not whole again. Quick where there is nothing.
+    fn damages(&self) -> Result<DamageReport, StorageError>;
 
     /// Lets damaged buckets begin anew, durably: a CLEAR with a new op id takes the place of all their operations, and what
     /// is visible stays so. Nobody is served them before they are mended: views and readers of operations get

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     deployment::Deployments,
+    fault_point::fault_point,
     metrics::Metrics,
     storage::{BucketStore, Checkpoint, StoreView, WriteCheckpointKey},
     traces::{number, trace_span},
@@ -244,7 +245,9 @@ impl Session {
             first: None,
             span: Span::none(),
         };
+        fault_point("session.before-checkpoint");
         session.first = session.refresh().await?;
+        fault_point("session.after-checkpoint");
         Ok(session)
     }
 
@@ -409,6 +412,7 @@ impl Session {
         match step {
             NextStep::Line(line) => {
                 if matches!(line, SyncLine::CheckpointComplete(_)) {
+                    fault_point("session.before-complete");
                     self.completed();
                 }
                 Ok(Some(self.line(&line)))
@@ -421,6 +425,7 @@ impl Session {
                     self.ended = true;
                     return Ok(None);
                 }
+                fault_point("session.between-lines");
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
                 self.state.sent(&bucket, data.last_op_id, data.has_more, data.valid_from);

@@ -30,6 +30,7 @@ use super::{
     row::{self, RowWrite},
     script::{Stage, Values},
 };
+use crate::fault_point::fault_point;
 
 /// Statements kept prepared on a connection. Devices may send any set of columns, so there must be an end.
 const STATEMENTS_MAX: usize = 256;
@@ -155,10 +156,13 @@ impl Work for Upload<'_> {
         let configured = configure(&tx, context.deadline).map_err(BatchError::Postgres);
         let recalled = recall(&tx, self, &keys).map_err(BatchError::Ledger);
         let ((), mut known) = try_join(configured, recalled).await?;
+        fault_point("upload.after-lookup");
         let preferences = prefer(context, &tx, self).await.map_err(BatchError::Ledger)?;
         begin(context, &tx, self, constraints).await?;
+        fault_point("upload.begun");
         let places = unanswered(&keys, &known);
         let taken = take(context, &tx, self, &places, &preferences).await?;
+        fault_point("upload.after-statements");
         let remembered = |index: usize| Some((keys[index]?, Answer { theirs: None, ..taken.get(&index)?.clone() }));
         let fresh: Vec<(Key, Answer)> = places.into_iter().filter_map(remembered).collect();
         // Sent in this order, without waiting in between: the ledger is not the write role's.
@@ -167,7 +171,9 @@ impl Work for Upload<'_> {
         let answers = assemble(context, self, &keys, taken, &known, &preferences);
         let judged = judged(context, self, &answers, &preferences);
         conflict_log::record(&tx, self, &judged).await.map_err(BatchError::Ledger)?;
+        fault_point("upload.before-commit");
         tx.commit().await?;
+        fault_point("upload.after-commit");
         Ok(answers)
     }
 }

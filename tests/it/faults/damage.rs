@@ -11,6 +11,7 @@ use std::{
 use kairos_tests::service::{TestService, eventually, service_binary};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
 
 use super::{device::Devices, load::Load, seed, service_schema};
 use crate::replica::RULES;
@@ -30,7 +31,7 @@ fn file(service: &TestService) -> PathBuf {
 }
 
 /// Flips a bit in some chunks of the buckets with such names, where the file has their content. How many.
-fn damage(service: &TestService, names: &str, chunk_count: u32, random: &mut StdRng) -> usize {
+pub(crate) fn damage(service: &TestService, names: &str, chunk_count: u32, random: &mut StdRng) -> usize {
     let conn = Connection::open_with_flags(file(service), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("it is SQLite");
     let sql =
         "SELECT block FROM chunk JOIN bucket ON bucket.id = bucket_id WHERE name LIKE ?1 ORDER BY random() LIMIT ?2";
@@ -117,6 +118,43 @@ async fn a_bucket_that_is_damaged_while_the_service_runs_is_built_again_also_aft
     fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
     devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
     eventually(0, || metric(&service, "kairos_store_damaged_buckets")).await;
+}
+
+/// The definitions that `/status` names, with how many buckets of each.
+async fn damaged(service: &TestService) -> Vec<(String, u64)> {
+    let status = service.process.get("/status").await.expect("an answer");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let definitions = status["damages"]["definitions"].as_array().cloned().unwrap_or_default();
+    let told = |one: &Value| (one["definition"].as_str().expect("text").to_owned(), one["bucket_count"].as_u64());
+    definitions.iter().map(told).map(|(name, count)| (name, count.expect("a number"))).collect()
+}
+
+/// While the source is away nothing is built again, so that there is time to look.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_buckets_are_told_to_operators_by_definition_until_they_are_whole() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let mut service = TestService::start_alone(&(service_schema() + ROWS), RULES).await;
+    service.wait_until_ready().await;
+    eventually(0, || metric(&service, "kairos_copy_bytes_left")).await;
+    service.process.terminate().await.expect("it ends");
+    service.cluster.stop("fast").expect("it stops");
+    damage(&service, "%everything[]", 3, &mut random);
+    damage(&service, "%user_data[\"ada\"]", 1, &mut random);
+    damage(&service, "%user_data[\"bob\"]", 1, &mut random);
+    service.process.restart().await.expect("it starts");
+    let expected = vec![("everything".to_owned(), 1), ("user_data".to_owned(), 2)];
+    eventually(expected, || damaged(&service)).await;
+    let mut command = Command::new(service_binary());
+    let status = command.args(["status", "--url", service.process.endpoint()]).output().expect("it runs");
+    let said = String::from_utf8(status.stdout).expect("text");
+    for told in ["everything: 1, of which 0 are being built again", "user_data: 2, of which 0 are being built again"] {
+        assert!(said.contains(&format!("  damaged buckets of {told}\n")), "{said}");
+    }
+    let all = service.process.get("/status").await.expect("an answer") + &said;
+    assert!(!all.contains("ada") && !all.contains("bob"), "names of buckets hold values: {all}");
+    service.cluster.start_server().expect("it starts");
+    eventually(Vec::new(), || damaged(&service)).await;
+    eventually(3, || metric(&service, "kairos_store_mended_buckets_total")).await;
 }
 
 /// What is damaged beside buckets cannot be mended alone: it has a name, and so has what mends it.

@@ -18,8 +18,9 @@ mod postgres;
 mod proxy;
 mod snapshot;
 mod stream;
+mod uploads;
 
-pub(crate) use self::deployments::deploy;
+pub(crate) use self::{damage::damage, deployments::deploy};
 use kairos_sync::demo::cluster::PgCluster;
 use tokio_postgres::Client;
 

@@ -15,10 +15,12 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
     acknowledged::Watch,
+    damage::damage,
     deployments::{deploy, variants},
     device::Devices,
     load::Load,
     number, seed, service_schema,
+    uploads::{EFFECTS, Uploads, writable},
 };
 use crate::{
     replica::RULES,
@@ -65,6 +67,8 @@ fn passes_max(point: &str) -> usize {
         Some("copy") => 3,
         Some("store") if point.contains("before-sync") || point.contains("before-publishing") => 50,
         Some("store") => 2,
+        Some("upload") => 20,
+        Some("session") => 5,
         _ => 1,
     }
 }
@@ -109,18 +113,26 @@ async fn forget(service: &mut TestService) {
         assert!(Instant::now() < deadline, "{error}");
         sleep(POLL).await;
     }
-    service.sql.batch_execute("TRUNCATE items, habits, completions").await.expect("empties the tables");
+    service.sql.batch_execute("TRUNCATE items, habits, completions, effects").await.expect("empties the tables");
     let rows = "INSERT INTO items SELECT 'i' || n, 'first', repeat('x', 100) FROM generate_series(1, 5000) n;
                 INSERT INTO habits SELECT 'h' || n, 'ada' FROM generate_series(1, 100) n;
                 INSERT INTO completions SELECT 'c' || n, 'h' || n % 100 FROM generate_series(1, 1000) n";
     service.sql.batch_execute(rows).await.expect("fills");
 }
 
+/// Damages a bucket of a store that has it all in chunks, so that it is mended once the service runs again.
+async fn damage_bucket(service: &mut TestService, devices: &Devices, random: &mut StdRng) {
+    service.process.restart().await.expect("it starts");
+    devices.wait_until_equal(service, PATIENCE, "before the damage").await;
+    service.process.terminate().await.expect("it ends");
+    damage(service, "%everything[]", 3, random);
+}
+
 /// Other rules for the same rows, one after the other. What is retired is forgotten before the next ones come.
 fn change_rules(folder: PathBuf) -> JoinHandle<()> {
     tokio::spawn(async move {
         for rules in variants().iter().cycle() {
-            deploy(&folder, rules);
+            deploy(&folder, &writable(rules));
             sleep(RULES_PAUSE).await;
         }
     })
@@ -134,8 +146,8 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
     }
     let (seed, rounds) = (seed(), number("KAIROS_FAULT_ROUNDS", 2));
     let mut random = StdRng::seed_from_u64(seed);
-    let mut service = TestService::prepare_with(&build(), Migrations::Service, RULES, async |sql| {
-        sql.batch_execute(&service_schema()).await.expect("the test's schema is valid");
+    let mut service = TestService::prepare_with(&build(), Migrations::Service, &writable(RULES), async |sql| {
+        sql.batch_execute(&(service_schema() + EFFECTS)).await.expect("the test's schema is valid");
         let streams = "ALTER ROLE kairos_replication SET logical_decoding_work_mem = '64kB'";
         sql.batch_execute(streams).await.expect("a setting");
     })
@@ -147,11 +159,15 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
             let passes = random.random_range(1..=passes_max(&point));
             let context = format!("seed {seed}, {point}, round {round}, pass {passes}");
             forget(&mut service).await;
+            if point.starts_with("mending.") {
+                damage_bucket(&mut service, &devices, &mut random).await;
+            }
             let watch = Watch::start(&service).await;
             let order = format!("{point}:{passes}");
             service.process.restart_with(&[("KAIROS_FAULT_POINT", &order)]).expect("it can be started");
             let load = Load::start(&uri, seed.wrapping_add(1_000 * round), 2, LOAD_PAUSE);
             let much = write_much(uri.clone());
+            let uploads = Uploads::start(&service, &context);
             let rules = change_rules(service.folder.path().to_path_buf());
             let started = Instant::now();
             while service.process.ended().expect("the system tells").is_none() {
@@ -163,7 +179,9 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
             much.abort();
             rules.abort();
             load.stop().await;
+            let uploaded = uploads.stop().await;
             devices.wait_until_equal(&service, PATIENCE, &context).await;
+            uploaded.assert_once(&service.sql, &context).await;
             watch.assert_held().await;
         }
     }

@@ -7,10 +7,12 @@ use kairos_tests::{
     service::{ADMIN_TOKEN, TestService, eventually},
 };
 use reqwest::{Client, Response};
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
+    faults::damage,
     sdk::basics::{RULES, SCHEMA},
     status::{NOTES_ONLY, RULES as ITEMS_TOO, Site},
 };
@@ -244,6 +246,26 @@ async fn a_first_copy_is_shown_and_why_clients_wait() {
     tab.picture("copying", &SIZES).await;
     tab.end().await;
     drop(service);
+}
+
+#[tokio::test]
+async fn damaged_buckets_are_shown_until_they_are_whole() {
+    let mut service = TestService::start_alone(SCHEMA, RULES).await;
+    service.wait_until_ready().await;
+    service.process.terminate().await.expect("it ends");
+    // While it is away nothing is built again.
+    service.cluster.stop("fast").expect("it stops");
+    damage(&service, "%todos%", 1, &mut StdRng::seed_from_u64(7));
+    service.process.restart().await.expect("it starts");
+    let tab = Tab::open(service.folder.path()).await;
+    sign_in(&tab, &format!("{}/admin/", service.process.endpoint())).await;
+    tab.shows("#problems", "todos: 1, of which 0 are being built again").await;
+    tab.is_accessible().await;
+    tab.picture("damaged", &SIZES).await;
+    service.cluster.start_server().expect("it starts");
+    tab.hides("#problems", "being built again").await;
+    tab.shows("#state", "Streaming, ready").await;
+    tab.end().await;
 }
 
 #[tokio::test]

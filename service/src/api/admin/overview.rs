@@ -59,7 +59,7 @@ pub(super) async fn overview(State(state): State<ApiState>) -> Result<Json<Wrapp
     ];
     let reason = |(of, told): (_, Option<_>)| told.map(|(code, message)| Reason { of, code, message });
     let data = Overview {
-        status: status_of(&state),
+        status: status_of(&state).await,
         reasons: told.into_iter().filter_map(reason).collect(),
         connections: Totals::new(&state),
         store: store_answer(&state).await?,

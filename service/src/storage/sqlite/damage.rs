@@ -18,7 +18,7 @@ use kairos_sync_protocol::BucketName;
 use rusqlite::Connection;
 
 use super::{
-    super::{BucketTotals, Commit, StorageError},
+    super::{BucketTotals, Commit, DamageReport, StorageError, generation},
     BucketId, Inner,
     bucket::Bucket,
     chunk::{self, Links, NewChunks},
@@ -27,10 +27,12 @@ use super::{
     tail::TailTotals,
     writer::{Change, Durability},
 };
-use crate::storage::compaction::clear;
+use crate::{fault_point::fault_point, storage::compaction::clear};
 
 /// Buckets that are remembered at most. Others are found again.
 const NOTED_MAX: u32 = 10_000;
+/// Buckets that are told of at most: each costs a look at its record.
+const REPORTED_MAX: usize = 1_000;
 /// Steps of SQLite between two looks at whether the store is being closed.
 const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
@@ -119,6 +121,7 @@ impl Inner {
             Err(StorageError::Damaged { .. }) => false,
             Err(error) => return Err(error),
         };
+        fault_point("mending.examined");
         let mut found = self.damages.found();
         if is_sound {
             found.noted.retain(|id| !noted.contains(id));
@@ -148,6 +151,22 @@ impl Inner {
         }
         self.damages.remove(&forgotten);
         Ok(names)
+    }
+
+    pub(super) fn damage_report(&self) -> Result<DamageReport, StorageError> {
+        let found = self.damages.found();
+        let is_beyond_repair = found.is_beyond_repair;
+        let ids: Vec<_> = found.noted.union(&found.mendable).copied().take(REPORTED_MAX).collect();
+        drop(found);
+        if ids.is_empty() {
+            return Ok(DamageReport { is_beyond_repair, ..DamageReport::default() });
+        }
+        let reader = self.reader()?;
+        let head = Head::read(reader.conn())?;
+        let prefix = generation::bucket_prefix(&head.creation_id, head.generation);
+        let buckets = ids.into_iter().map(|id| Bucket::load(reader.conn(), id)).collect::<Result<Vec<_>, _>>()?;
+        let buckets = buckets.iter().flatten().map(|bucket| (&bucket.name, bucket.is_mending));
+        Ok(DamageReport::of(is_beyond_repair, buckets, &prefix))
     }
 
     pub(super) fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {

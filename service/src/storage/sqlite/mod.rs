@@ -102,7 +102,7 @@ use self::{
     writer::{Appended, Durability, Memory, NAMES_MAX, Writer},
 };
 use super::{
-    Batch, BucketStore, Commit, CompactionOptions, DefinitionStats, LookupKey, LookupValue, NamePrefixes,
+    Batch, BucketStore, Commit, CompactionOptions, DamageReport, DefinitionStats, LookupKey, LookupValue, NamePrefixes,
     OperationRange, RowKey, StorageError, StoreStats, StoreView, StoredRow, StoredRules, TableId, WriteCheckpoint,
     WriteCheckpointKey,
 };
@@ -244,6 +244,7 @@ impl SqliteStore {
             seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
+        fault_point("store.at-open");
         let writer = Writer::new(conn, options.compaction)?;
         verify::check_names(writer.conn(), writer.head())?;
         let tail = Tail::load(writer.conn(), writer.head())?;
@@ -501,6 +502,10 @@ impl BucketStore for SqliteStore {
 
     fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError> {
         self.inner.damaged_buckets(limit)
+    }
+
+    fn damages(&self) -> Result<DamageReport, StorageError> {
+        self.inner.damage_report()
     }
 
     fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {

@@ -17,6 +17,7 @@ use super::{
     chunk::{self, Links},
     head::op_id,
 };
+use crate::fault_point::fault_point;
 
 /// Chunks read in one step, at most.
 const STEP_CHUNKS: i64 = 16;
@@ -68,6 +69,7 @@ impl Inner {
 
     /// Reads some chunks; how long to rest then.
     fn scrub_step(&self, place: &mut Place) -> Result<Duration, StorageError> {
+        fault_point("store.scrubbing");
         let reader = self.reader()?;
         let (bytes, last, damaged) = read_after(reader.conn(), *place)?;
         drop(reader);

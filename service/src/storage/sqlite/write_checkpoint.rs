@@ -12,7 +12,7 @@ use super::{
     sum::Sum,
     writer::{Durability, Writer},
 };
-use crate::lsn::Lsn;
+use crate::{fault_point::fault_point, lsn::Lsn};
 
 /// Requests that wait for the writer.
 #[derive(Debug, Default)]
@@ -78,6 +78,7 @@ fn commit_group(writer: &mut Writer, group: &[Arc<Request>]) {
         };
         group.iter().map(put).collect::<Result<Vec<_>, _>>()
     });
+    fault_point("store.write-checkpoints-stored");
     match stored {
         Ok(stored) => group.iter().zip(stored).for_each(|(request, stored)| *request.result() = Some(Ok(stored))),
         Err(error) => group.iter().for_each(|request| *request.result() = Some(Err(error.clone()))),

@@ -4,6 +4,7 @@ import { api, token } from './api.js';
 import { refreshDevices, showConnections } from './connections.js';
 import { byId, note, show } from './dom.js';
 import { refreshEvents } from './events.js';
+import { count } from './format.js';
 import { lookUp } from './lookup.js';
 import { phase, showReplication } from './replication.js';
 import { plan, showRules, showRulesText } from './rules.js';
@@ -56,8 +57,18 @@ function problems({ status, reasons }) {
     status.reason ? note('warning', 'Clients cannot sync', status.reason) : null,
     error ? note('error', `Replication failed with ${error.code} and is tried again`, error.message) : null,
     refusal ? note('error', `The rules that are wanted were refused with ${refusal.code}; the old ones stay`, refusal.message) : null,
+    ...damages(status),
     status.rules.building ? note('warning', 'Other rules are being built', 'Clients are served by the old ones until then.') : null,
   ].filter(Boolean);
+}
+
+function damages({ damages }) {
+  if (!damages) return [];
+  const told = ({ definition, bucket_count: all, mending_count: mending }) => `${definition}: ${count(all)}, of which ${count(mending)} are being built again`;
+  return [
+    damages.is_beyond_repair ? note('error', 'The file of the bucket store is damaged (STORE-0104)', 'Look at the disk, stop the service and run kairos-sync store delete --yes; all is built again from Postgres.') : null,
+    damages.definitions.length > 0 ? note('warning', 'Damaged buckets wait to be built again: look at the disk', damages.definitions.map(told).join('; ')) : null,
+  ];
 }
 
 function showState(mood, text) {

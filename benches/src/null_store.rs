@@ -137,6 +137,10 @@ impl BucketStore for NullStore {
         Ok(DamageReport::default())
     }
 
+    fn shrink_damaged(&self, _name: &BucketName) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn empty_buckets(&self, _names: &[BucketName]) -> Result<Commit, StorageError> {
         self.commit(Batch::default())
     }

@@ -40,6 +40,9 @@ pub(super) struct Mending {
 /// Buckets that are being mended.
 struct UnderWay {
     buckets: HashSet<BucketName>,
+    /// Those of which there is more to delete. While there are any, none is emptied.
+    shrinking: VecDeque<BucketName>,
+    is_emptied: bool,
     /// Tables whose rows are left.
     tables: VecDeque<TableId>,
     /// The last row of the first table that was read.
@@ -70,6 +73,9 @@ impl Mending {
             self.under_way = UnderWay::begin(work)?;
             return Ok(());
         };
+        if !under_way.is_emptied {
+            return under_way.empty(work);
+        }
         let Some(table) = under_way.tables.front().copied() else {
             under_way.end(work)?;
             self.under_way = None;
@@ -80,7 +86,7 @@ impl Mending {
 }
 
 impl UnderWay {
-    /// Empties what was found damaged, if anything.
+    /// Of what was found damaged, if anything.
     fn begin(work: &Work<'_, '_>) -> Result<Option<Self>, ReplicationError> {
         let store = &work.replicator.store;
         let buckets = store.damaged_buckets(BUCKETS_MAX)?;
@@ -93,11 +99,27 @@ impl UnderWay {
             definitions,
             "store: damaged buckets are built again from the row store"
         );
-        work.replicator.empty_buckets(&buckets)?;
-        fault_point("mending.emptied");
         let tables = work.state.tables.iter().filter(|table| !table.is_gone).map(TableState::id).collect();
+        let shrinking = buckets.iter().cloned().collect();
         let buckets = buckets.into_iter().collect();
-        Ok(Some(Self { buckets, tables, after: None, row_count: 0, started: Instant::now() }))
+        let started = Instant::now();
+        Ok(Some(Self { buckets, shrinking, is_emptied: false, tables, after: None, row_count: 0, started }))
+    }
+
+    /// Deletes some of what the buckets have, and empties them once nothing is left of it.
+    fn empty(&mut self, work: &Work<'_, '_>) -> Result<(), ReplicationError> {
+        if let Some(bucket) = self.shrinking.front() {
+            if !work.replicator.store.shrink_damaged(bucket)? {
+                self.shrinking.pop_front();
+            }
+            fault_point("mending.shrunk");
+            return Ok(());
+        }
+        let buckets: Vec<_> = self.buckets.iter().cloned().collect();
+        work.replicator.empty_buckets(&buckets)?;
+        self.is_emptied = true;
+        fault_point("mending.emptied");
+        Ok(())
     }
 
     /// Appends what a page of a table's stored rows has in the buckets.

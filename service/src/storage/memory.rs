@@ -395,6 +395,10 @@ impl BucketStore for MemoryStore {
         Ok(DamageReport::of(false, mending.map(|(name, _)| (name, true)), &prefix))
     }
 
+    fn shrink_damaged(&self, _: &BucketName) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {
         Ok(self.change(|state| state.empty(names)))
     }

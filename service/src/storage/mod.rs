@@ -531,6 +531,10 @@ pub trait BucketStore: Send + Sync + 'static {
     /// What was found damaged and is not whole again. Quick where there is nothing.
     fn damages(&self) -> Result<DamageReport, StorageError>;
 
+    /// Deletes some of what a damaged bucket has, which nobody is served from now on, and says whether there is more. To be
+    /// called until there is not, before it is emptied: no single commit deletes very much then.
+    fn shrink_damaged(&self, name: &BucketName) -> Result<bool, StorageError>;
+
     /// Lets damaged buckets begin anew, durably: a CLEAR with a new op id takes the place of all their operations, and what
     /// is visible stays so. Nobody is served them before they are mended: views and readers of operations get
     /// [`StorageError::BucketDamaged`]. To be called by whoever commits, between two commits; publish what it gives.

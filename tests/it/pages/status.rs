@@ -6,8 +6,8 @@ use kairos_tests::{
     browser::Tab,
     service::{ADMIN_TOKEN, TestService, eventually},
 };
-use reqwest::{Client, Response};
 use rand::{SeedableRng, rngs::StdRng};
+use reqwest::{Client, Response};
 use serde_json::json;
 use tokio::time::sleep;
 

@@ -226,6 +226,12 @@ pub(super) fn delete_all(conn: &Connection, bucket: BucketId) -> Result<(), Stor
     Ok(())
 }
 
+/// Deletes so many chunks of a bucket, whatever is in them, within the caller's transaction. How many there were.
+pub(super) fn delete_some(conn: &Connection, bucket: BucketId, limit: u32) -> Result<usize, StorageError> {
+    let sql = "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE bucket_id = ?1 LIMIT ?2)";
+    Ok(conn.prepare_cached(sql)?.execute((bucket.column(), limit))?)
+}
+
 /// Deletes chunks, within the caller's transaction.
 pub(super) fn delete(conn: &Connection, ids: &[i64]) -> Result<(), StorageError> {
     let mut statement = conn.prepare_cached("DELETE FROM chunk WHERE id = ?1")?;

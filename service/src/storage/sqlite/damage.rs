@@ -33,6 +33,10 @@ use crate::{fault_point::fault_point, storage::compaction::clear};
 const NOTED_MAX: u32 = 10_000;
 /// Buckets that are told of at most: each costs a look at its record.
 const REPORTED_MAX: usize = 1_000;
+/// Chunks deleted at once: a few megabytes.
+const SLICE_CHUNKS: u32 = 32;
+/// Operations that no bucket has.
+const NEVER_DUE: u64 = i64::MAX.unsigned_abs();
 /// Steps of SQLite between two looks at whether the store is being closed.
 const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
@@ -167,6 +171,25 @@ impl Inner {
         let buckets = ids.into_iter().map(|id| Bucket::load(reader.conn(), id)).collect::<Result<Vec<_>, _>>()?;
         let buckets = buckets.iter().flatten().map(|bucket| (&bucket.name, bucket.is_mending));
         Ok(DamageReport::of(is_beyond_repair, buckets, &prefix))
+    }
+
+    pub(super) fn shrink_damaged(&self, name: &BucketName) -> Result<bool, StorageError> {
+        // What a fold or compaction has planned for it must not come back.
+        let mut maintenance = self.maintenance();
+        maintenance.compaction = None;
+        *self.rewriting() = Rewriting::Nothing;
+        let mut writer = self.writer();
+        let has_more = writer.transaction(Durability::Later, |change| {
+            let Some(bucket) = Bucket::find(change.tx, name)? else { return Ok(false) };
+            if !bucket.is_mending {
+                change.head.version += 1;
+                // Compaction would only meet what is missing.
+                Bucket { is_mending: true, due_count: NEVER_DUE, ..bucket.clone() }.update(change.tx)?;
+            }
+            Ok(chunk::delete_some(change.tx, bucket.id, SLICE_CHUNKS)? == SLICE_CHUNKS as usize)
+        })?;
+        self.tail.write().unwrap_or_else(PoisonError::into_inner).version = writer.head().version;
+        Ok(has_more)
     }
 
     pub(super) fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {

@@ -111,6 +111,44 @@ impl Device {
     }
 }
 
+/// A bucket that is large begins anew in slices, none of which deletes much, also after an end in between.
+#[test]
+fn a_large_bucket_is_deleted_in_slices_before_it_is_emptied() {
+    let folder = TempDir::new().unwrap();
+    let straight = StraightLimits { chunk_bytes: 0, row_bytes: 1 << 20 };
+    let options = SqliteOptions { straight, ..options(0) };
+    let mut store = SqliteStore::open(folder.path(), options).unwrap();
+    for round in 0..300 {
+        store.commit(batch(vec![put(0, &round.to_string(), "{}"), put(1, &round.to_string(), "{}")])).unwrap();
+    }
+    let chunks = |store: &SqliteStore| -> i64 {
+        let sql = "SELECT count(*) FROM chunk JOIN bucket ON bucket.id = bucket_id WHERE name = ?1";
+        store.inner.writer().conn().query_row(sql, [bucket(0).as_str()], |row| row.get(0)).unwrap()
+    };
+    let mut left = chunks(&store);
+    assert!(left > 250, "{left} chunks");
+    let mut slices = 0;
+    while store.shrink_damaged(&bucket(0)).unwrap() {
+        let now = chunks(&store);
+        assert!((1..=32).contains(&(left - now)), "{} chunks at once", left - now);
+        (left, slices) = (now, slices + 1);
+        assert_eq!(Device::default().sync(&store, 0).unwrap_err().code(), "STORE-0106", "nobody gets a part");
+        Device::default().sync(&store, 1).unwrap();
+        if slices == 3 {
+            drop(store);
+            store = SqliteStore::open(folder.path(), options).unwrap();
+            assert_eq!(store.damaged_buckets(9).unwrap(), [bucket(0)], "it is known to be damaged");
+        }
+    }
+    assert!(slices > 7 && chunks(&store) == 0, "{slices} slices");
+    store.empty_buckets(&[bucket(0)]).unwrap();
+    store.commit(batch(vec![put(0, "1", "{\"title\":\"again\"}")])).unwrap();
+    store.buckets_mended(&[bucket(0)]).unwrap();
+    let mut device = Device::default();
+    device.sync(&store, 0).unwrap();
+    assert_eq!(device.rows, Rows::from([("1".to_owned(), "{\"title\":\"again\"}".to_owned())]));
+}
+
 /// Damages a chunk of this bucket, amid the first part of its block; also where a page that is free has it still.
 fn damage(folder: &TempDir, number: usize) {
     let conn = Connection::open(folder.path().join(FILE)).unwrap();

@@ -508,6 +508,10 @@ impl BucketStore for SqliteStore {
         self.inner.damage_report()
     }
 
+    fn shrink_damaged(&self, name: &BucketName) -> Result<bool, StorageError> {
+        self.inner.shrink_damaged(name)
+    }
+
     fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {
         self.inner.empty_buckets(names)
     }

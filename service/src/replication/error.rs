@@ -125,11 +125,12 @@ impl ReplicationError {
 
     pub(super) fn recovery(&self) -> Recovery {
         match self {
-            // Nothing of the commit is there: what it was made of comes again.
-            Self::Storage(StorageError::Full) => Recovery::RetrySlowly,
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
             Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
-            Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => Recovery::RetrySlowly,
+            // On a full disk nothing of the commit is there, and what it was made of comes again.
+            Self::Storage(StorageError::Full) | Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => {
+                Recovery::RetrySlowly
+            }
             Self::State(_) => Recovery::StartOver,
             Self::RowMissing { .. }
             | Self::RowShape { .. }

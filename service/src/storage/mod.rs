@@ -328,7 +328,7 @@ impl DamageReport {
         for (name, is_mending) in buckets {
             let definition = definition_of(name, prefix);
             let counts = definitions.entry(definition).or_default();
-            counts.definition = definition.to_owned();
+            definition.clone_into(&mut counts.definition);
             counts.bucket_count += 1;
             counts.mending_count += u64::from(is_mending);
         }

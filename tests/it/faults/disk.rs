@@ -158,8 +158,8 @@ async fn a_service_on_a_small_disk_waits_for_space_and_goes_on() {
     service.process.restart_with(&[("SMALL_DISK", &data_dir)]).expect("it can be started");
     service.wait_until_ready().await;
     let fill = |service: &TestService| {
-        let mut file = fs::File::create(filling(service)).expect("its disk can be seen");
-        while file.write_all(&[0; 4096]).is_ok() {}
+        let mut filling = fs::File::create(filling(service)).expect("its disk can be seen");
+        while filling.write_all(&[0; 4096]).is_ok() {}
     };
     let free = |service: &TestService| fs::remove_file(filling(service)).expect("it was full");
     filled_and_freed(&mut service, fill, free).await;

@@ -34,7 +34,7 @@ const MUCH_PAUSE: Duration = Duration::from_secs(6);
 /// Between two deployments.
 const RULES_PAUSE: Duration = Duration::from_secs(30);
 /// How long it may take until the point is passed, and until everything is equal afterwards.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A binary that has the points, in a folder of its own so that the usual one stays as it is.

@@ -87,7 +87,7 @@ impl Inner {
 }
 
 /// Reads the chunks after a place: their bytes, where they end, if there were any, and the buckets of damaged ones. All of
-/// one state of the file.
+/// one state of the file. Those of buckets that are forgotten or being mended are left out: they are being deleted.
 #[expect(clippy::type_complexity, reason = "what one look gives")]
 fn read_after(
     conn: &Connection,
@@ -96,6 +96,7 @@ fn read_after(
     let columns = chunk::COLUMNS;
     let sql = format!(
         "SELECT {columns}, bucket_id FROM chunk WHERE (bucket_id, last_op_id) > (?1, ?2) \
+         AND EXISTS (SELECT 1 FROM bucket WHERE bucket.id = bucket_id AND mending = 0) \
          ORDER BY bucket_id, last_op_id LIMIT {STEP_CHUNKS}"
     );
     let mut statement = conn.prepare_cached(&sql)?;
@@ -127,6 +128,12 @@ mod tests {
     use super::*;
     use crate::storage::{Batch, BucketStore, NewOperation, RowOutput, SqliteOptions, SqliteStore};
 
+    fn operation(number: u32) -> NewOperation {
+        let (bucket, object_id) = (BucketName::new("a[]"), number.to_string().into());
+        let output = RowOutput { bucket, object_type: "items".into(), object_id };
+        NewOperation { output, data: None, checksum: Checksum::from_bits(number), subkey: "s".into() }
+    }
+
     #[test]
     fn it_rests_for_as_long_as_what_it_read_takes_at_its_rate() {
         let folder = tempfile::tempdir().unwrap();
@@ -134,21 +141,28 @@ mod tests {
             let straight = StraightLimits { chunk_bytes: 0, ..StraightLimits::default() };
             let options = SqliteOptions { scrub_bytes_per_second: rate, straight, ..SqliteOptions::default() };
             let store = SqliteStore::open(&folder.path().join(rate.to_string()), options).unwrap();
-            let operation = |number: u32| NewOperation {
-                output: RowOutput {
-                    bucket: BucketName::new("a[]"),
-                    object_type: "items".into(),
-                    object_id: number.to_string().into(),
-                },
-                data: None,
-                checksum: Checksum::from_bits(number),
-                subkey: "s".into(),
-            };
             store.commit(Batch { operations: (0..100).map(operation).collect(), ..Batch::default() }).unwrap();
             let (bytes, ..) = read_after(store.inner.reader().unwrap().conn(), Place::START).unwrap();
             assert!(bytes > 100, "{bytes}");
             let pause = store.inner.scrub_step(&mut { Place::START }).unwrap();
             assert_eq!(pause, Duration::from_millis(bytes * 1_000 / rate));
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_forgotten_bucket_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let straight = StraightLimits { chunk_bytes: 0, ..StraightLimits::default() };
+        let options = SqliteOptions { scrub_bytes_per_second: 0, straight, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        for number in 0..3 {
+            store.commit(Batch { operations: vec![operation(number)], ..Batch::default() }).unwrap();
+        }
+        let damages = || read_after(store.inner.reader().unwrap().conn(), Place::START).unwrap().2.len();
+        let run = |sql: &str| store.inner.writer().conn().execute(sql, []).unwrap();
+        assert_eq!(run("DELETE FROM chunk WHERE id = (SELECT min(id) FROM chunk)"), 1);
+        assert_eq!(damages(), 1);
+        assert_eq!(run("DELETE FROM bucket"), 1);
+        assert_eq!(damages(), 0);
     }
 }

@@ -65,6 +65,8 @@ fn passes_max(point: &str) -> usize {
         Some("reader") if point.ends_with("part") => 2,
         Some("reader") => 50,
         Some("copy") => 3,
+        // Once when the store is opened, and not again for long.
+        Some("store") if ["store.at-open", "store.scrubbing"].contains(&point) => 1,
         Some("store") if point.contains("before-sync") || point.contains("before-publishing") => 50,
         Some("store") => 2,
         Some("upload") => 20,

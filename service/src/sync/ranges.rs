@@ -358,9 +358,10 @@ mod tests {
         let lines: Vec<_> = lines.into_iter().map(Result::unwrap).collect();
         assert!(lines.iter().all(|line| Arc::ptr_eq(line, &lines[0])), "one line");
         assert_eq!((lines[0].count, lines[0].last_op_id, lines[0].has_more), (10, op_id(10), false));
-        assert_eq!(metrics.shared_lines.get(), 0);
+        // Who asked before the line had come is not counted; a thread that is quick may have read it at once.
+        let before = metrics.shared_lines.get();
         ranges.line(range(&bucket, OpId::ZERO, op_id(10)), JSON).await.unwrap();
-        assert_eq!(metrics.shared_lines.get(), 1);
+        assert_eq!(metrics.shared_lines.get(), before + 1);
     }
 
     #[tokio::test]

@@ -1,5 +1,4 @@
-//! Compressed bytes: frames of zstd, each with its length and a checksum (RFC 8878, 3.1.1), so that several after each other
-//! can be sent as they are.
+//! Compressed bytes: frames of zstd, each with its length and a checksum (RFC 8878, 3.1.1).
 
 use std::{
     cell::RefCell,

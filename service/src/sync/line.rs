@@ -9,8 +9,7 @@ use kairos_sync_protocol::{
 };
 use serde_json::{Map, Value};
 
-use super::compression::{Segment, ZstdSegmentBuilder};
-use crate::storage::{OperationRange, RangePart, StorageError};
+use crate::storage::{OperationRange, StorageError};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,27 +70,6 @@ pub fn write_data_line(
     }
     buffer.extend_from_slice(DATA_END);
     Ok(buffer)
-}
-
-/// A `data` line of [`LineForm::Json`], compressed with zstd: what the store has compressed stays as it is.
-///
-/// # Panics
-/// Never: memory takes all.
-pub fn pack_data_line(bucket: &BucketName, after: OpId, range: &OperationRange) -> Segment {
-    let (mut segment, mut head) = (ZstdSegmentBuilder::default(), Vec::new());
-    write_data_head(bucket, after, range, &mut head);
-    segment.push(&head);
-    for (index, part) in range.json.parts().iter().enumerate() {
-        if index > 0 {
-            segment.push(b",");
-        }
-        match part {
-            RangePart::Plain(json) => segment.push(json),
-            RangePart::Packed(json) => segment.push_frame(json.frame(), json.length()),
-        }
-    }
-    segment.push(DATA_END);
-    segment.finish()
 }
 
 /// What stands before the operations of a `data` line.

@@ -31,7 +31,7 @@ use super::{
     SyncError,
     checkpoint_state::BucketRange,
     compression::{Compression, Segment},
-    line::{LineForm, pack_data_line, write_data_line},
+    line::{LineForm, write_data_line},
     session::blocking,
 };
 use crate::{
@@ -233,11 +233,6 @@ async fn sweep(kept: Weak<Mutex<Kept>>, every: Duration) {
 
 /// The line of these operations.
 fn package(Key { bucket, after, packaging }: &Key, range: &OperationRange) -> Result<Line, SyncError> {
-    if range.json.length() >= PACKED_BYTES_MIN
-        && *packaging == (Packaging { form: LineForm::Json, compression: Compression::Zstd })
-    {
-        return Ok(Line::Packed(Arc::new(pack_data_line(bucket, *after, range))));
-    }
     let plain = Bytes::from(write_data_line(bucket, *after, range, packaging.form)?);
     Ok(if plain.len() < PACKED_BYTES_MIN {
         Line::Plain(plain)
@@ -447,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_as_stored_says_the_same() {
+    async fn long_lines_say_the_same_however_they_are_compressed() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
         let bucket = BucketName::new("b");

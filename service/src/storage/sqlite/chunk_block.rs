@@ -7,8 +7,8 @@
 //! frame = zstd of the operations' JSON, joined by commas
 //! ```
 //!
-//! Whoever wants all operations of a chunk needs neither take the JSON apart nor, where zstd is what is sent, decompress it:
-//! the sum says that the frame is what was written.
+//! Whoever wants all operations of a chunk need not take the JSON apart: it is decompressed to where it is sent from. The sum
+//! says before that that the frame is what was written.
 
 use bytes::{BufMut, Bytes};
 use kairos_sync_protocol::{Checksum, OpId};

@@ -37,10 +37,6 @@ async fn rules(service: &TestService) -> Value {
     serde_json::from_str::<Value>(&status).expect("JSON")["rules"].clone()
 }
 
-fn log(service: &TestService) -> String {
-    fs::read_to_string(service.config.with_extension("log")).expect("readable")
-}
-
 /// Names of definitions in the buckets that a client gets.
 async fn buckets(service: &TestService) -> String {
     let request = reqwest::Client::new().post(format!("{}/sync/stream", service.process.endpoint()));
@@ -65,7 +61,7 @@ async fn rules_are_read_at_sighup_and_bad_ones_change_nothing() {
     let changing = keep_changing(folder.clone(), BAD);
     hang_up(&service);
     eventually(Value::from("CONF-0201"), async || rules(&service).await["refused"].clone()).await;
-    let said = log(&service);
+    let said = service.process.log().expect("readable");
     assert!(said.contains("clients are served by the old ones as before") && said.contains("rules.yaml:1:"), "{said}");
     assert_eq!(rules(&service).await["deployment"], 1);
     assert!(buckets(&service).await.contains("others[]"), "served as before");
@@ -74,7 +70,7 @@ async fn rules_are_read_at_sighup_and_bad_ones_change_nothing() {
     // A file that is gone is told, too.
     fs::remove_file(folder.join("rules.yaml")).expect("it is there");
     hang_up(&service);
-    eventually(true, async || log(&service).contains("rules: the old ones stay")).await;
+    eventually(true, async || service.process.log().expect("readable").contains("rules: the old ones stay")).await;
     // And good ones end all that.
     deploy(&folder, OTHER);
     hang_up(&service);
@@ -93,6 +89,9 @@ async fn rules_in_the_configuration_are_not_read_at_sighup() {
     service.reconfigure("").await;
     service.wait_until_ready().await;
     hang_up(&service);
-    eventually(true, async || log(&service).contains("read at start only: restart the service")).await;
+    eventually(true, async || {
+        service.process.log().expect("readable").contains("read at start only: restart the service")
+    })
+    .await;
     assert!(buckets(&service).await.contains("everything[]"));
 }

@@ -39,6 +39,7 @@ use crate::{
     postgres::SourceConfig,
     rate_limit::RateLimits,
     secret::Secret,
+    storage::SqliteOptions,
     traces::TracesConfig,
     write::TransactionPolicy,
 };
@@ -167,6 +168,13 @@ pub struct StorageRates {
     pub compaction_bytes_per_second: u64,
     /// Bytes that are read in a second to find damage.
     pub scrub_bytes_per_second: u64,
+}
+
+impl Default for StorageRates {
+    fn default() -> Self {
+        let SqliteOptions { compaction, scrub_bytes_per_second, .. } = SqliteOptions::default();
+        Self { compaction_bytes_per_second: compaction.bytes_per_second, scrub_bytes_per_second }
+    }
 }
 
 /// Bounds of one service process.

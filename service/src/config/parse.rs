@@ -253,10 +253,12 @@ fn write(root: &mut Section, source: &SourceConfig) -> Result<WriteConfig, Confi
 }
 
 fn storage(root: &mut Section) -> Result<StorageRates, ConfigError> {
+    let defaults = StorageRates::default();
     let mut section = root.section("storage")?;
+    let mut rate = |name, default| Ok::<u64, ConfigError>(section.number(name)?.unwrap_or(default));
     Ok(StorageRates {
-        compaction_bytes_per_second: section.number("compaction_bytes_per_second")?.unwrap_or(4 << 20),
-        scrub_bytes_per_second: section.number("scrub_bytes_per_second")?.unwrap_or(1 << 20),
+        compaction_bytes_per_second: rate("compaction_bytes_per_second", defaults.compaction_bytes_per_second)?,
+        scrub_bytes_per_second: rate("scrub_bytes_per_second", defaults.scrub_bytes_per_second)?,
     })
 }
 

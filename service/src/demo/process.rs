@@ -131,9 +131,17 @@ impl ServiceProcess {
         resident_bytes(self.child.id())
     }
 
-    /// What the process logged last.
+    /// All that was logged, by processes before this one too.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn log(&self) -> io::Result<String> {
+        fs::read_to_string(&self.log)
+    }
+
+    /// What was logged last.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log().unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

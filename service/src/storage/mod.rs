@@ -20,6 +20,7 @@
 mod compaction;
 #[cfg(test)]
 mod conformance;
+mod damage_report;
 mod frame;
 mod generation;
 mod memory;
@@ -27,10 +28,7 @@ mod range;
 mod sqlite;
 mod wire;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -40,8 +38,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     compaction::CompactionOptions,
+    damage_report::{DamageReport, DamagedDefinition},
     memory::MemoryStore,
-    range::{PackedJson, RangeJson, RangePart},
+    range::RangeJson,
     sqlite::{Damage, SqliteOptions, SqliteStore, StraightLimits, Verification, VerifyProgress},
 };
 use crate::lsn::Lsn;
@@ -224,6 +223,13 @@ impl BucketTotals {
         self.last_op_id = later.last_op_id;
     }
 
+    /// Of these operations, in their order.
+    fn of(operations: impl IntoIterator<Item = (OpId, Checksum)>) -> Self {
+        let mut totals = Self::default();
+        operations.into_iter().for_each(|(op_id, checksum)| totals.append(op_id, checksum));
+        totals
+    }
+
     /// Counts one more operation.
     fn append(&mut self, op_id: OpId, checksum: Checksum) {
         self.count += 1;
@@ -298,47 +304,6 @@ pub struct StoreStats {
     pub damaged_bucket_count: u64,
     /// Bytes of operations that were read since the store was opened only to see whether they are whole.
     pub scrubbed_bytes: u64,
-}
-
-/// What was found damaged and is not whole again, for operators: names of buckets hold values, those of definitions do
-/// not.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DamageReport {
-    /// Whether the file itself is not built as it should be, so that nothing in it can be built again.
-    pub is_beyond_repair: bool,
-    /// Buckets by definition, each once. Where there are very many, not all of them.
-    pub definitions: Vec<DamagedDefinition>,
-}
-
-/// Damaged buckets of one definition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DamagedDefinition {
-    /// What bucket names begin with, between the store's prefix and the parameters.
-    pub definition: String,
-    /// How many.
-    pub bucket_count: u64,
-    /// How many of them were emptied and are being built again.
-    pub mending_count: u64,
-}
-
-impl DamageReport {
-    /// Of buckets, each with whether it was emptied.
-    fn of<'a>(is_beyond_repair: bool, buckets: impl Iterator<Item = (&'a BucketName, bool)>, prefix: &str) -> Self {
-        let mut definitions: BTreeMap<&str, DamagedDefinition> = BTreeMap::new();
-        for (name, is_mending) in buckets {
-            let definition = definition_of(name, prefix);
-            let counts = definitions.entry(definition).or_default();
-            definition.clone_into(&mut counts.definition);
-            counts.bucket_count += 1;
-            counts.mending_count += u64::from(is_mending);
-        }
-        Self { is_beyond_repair, definitions: definitions.into_values().collect() }
-    }
-
-    /// Whether there is nothing to tell.
-    pub fn is_empty(&self) -> bool {
-        !self.is_beyond_repair && self.definitions.is_empty()
-    }
 }
 
 /// How much the buckets of one definition hold.

@@ -15,7 +15,7 @@ pub struct RangeJson {
 
 /// Some of the operations of a range. Between parts belongs a comma.
 #[derive(Debug, Clone)]
-pub enum RangePart {
+enum RangePart {
     /// As they are.
     Plain(Bytes),
     /// Compressed.
@@ -24,29 +24,13 @@ pub enum RangePart {
 
 /// Operations joined by commas, as a frame of zstd that has its length and a checksum.
 #[derive(Debug, Clone)]
-pub struct PackedJson {
+pub(super) struct PackedJson {
     pub(super) frame: Bytes,
+    /// Bytes of JSON.
     pub(super) length: usize,
 }
 
-impl PackedJson {
-    /// The frame.
-    pub fn frame(&self) -> &[u8] {
-        &self.frame
-    }
-
-    /// Bytes of JSON.
-    pub const fn length(&self) -> usize {
-        self.length
-    }
-}
-
 impl RangeJson {
-    /// Its parts, in order.
-    pub fn parts(&self) -> &[RangePart] {
-        &self.parts
-    }
-
     /// Bytes of JSON, commas between parts included.
     pub const fn length(&self) -> usize {
         self.length
@@ -86,6 +70,15 @@ impl RangeJson {
     }
 }
 
+#[cfg(test)]
+impl RangeJson {
+    /// Whether it is one piece as it is stored.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(&*self.parts, [RangePart::Packed(_)])
+    }
+}
+
+#[cfg(test)]
 impl From<Bytes> for RangeJson {
     fn from(json: Bytes) -> Self {
         Self { length: json.len(), parts: vec![RangePart::Plain(json)] }

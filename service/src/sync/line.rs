@@ -38,9 +38,6 @@ pub fn write_line(line: &SyncLine, form: LineForm) -> Vec<u8> {
     buffer
 }
 
-/// Behind the operations of a `data` line.
-const DATA_END: &[u8] = b"]}}\n";
-
 /// A `data` line made of operations as the store has them.
 ///
 /// # Errors
@@ -62,23 +59,18 @@ pub fn write_data_line(
         bson::write_data_line(head, &json, &mut buffer).map_err(damaged)?;
         return Ok(buffer);
     }
-    write_data_head(bucket, after, range, &mut buffer);
+    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
+    serde_json::to_writer(&mut buffer, bucket.as_str()).expect("text always serialises");
+    let (has_more, next_after) = (range.has_more, range.last_op_id);
+    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
+        .expect("memory takes all");
     if form == LineForm::NestedJson {
         write_nested(&range.json.array()?, &mut buffer)?;
     } else {
         range.json.write(&mut buffer)?;
     }
-    buffer.extend_from_slice(DATA_END);
+    buffer.extend_from_slice(b"]}}\n");
     Ok(buffer)
-}
-
-/// What stands before the operations of a `data` line.
-fn write_data_head(bucket: &BucketName, after: OpId, range: &OperationRange, buffer: &mut Vec<u8>) {
-    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
-    serde_json::to_writer(&mut *buffer, bucket.as_str()).expect("text always serialises");
-    let (has_more, next_after) = (range.has_more, range.last_op_id);
-    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
-        .expect("memory takes all");
 }
 
 fn write_nested(list: &[u8], buffer: &mut Vec<u8>) -> Result<(), StorageError> {

@@ -199,7 +199,16 @@ impl Ranges {
         let (store, key) = (Arc::clone(&self.store), key.clone());
         blocking(move || {
             let range = store.operations(&key.bucket, key.after, upto, LINE_BYTES_MAX)?;
-            let line = if range.count == 0 { None } else { Some(package(&key, &range)?) };
+            let line = if range.count == 0 {
+                None
+            } else {
+                let plain = Bytes::from(write_data_line(&key.bucket, key.after, &range, key.packaging.form)?);
+                Some(if plain.len() < PACKED_BYTES_MIN {
+                    Line::Plain(plain)
+                } else {
+                    Line::Packed(Arc::new(Segment::new(plain, key.packaging.compression)))
+                })
+            };
             let has_more = range.has_more && range.count > 0;
             let OperationRange { count, last_op_id, valid_from, .. } = range;
             Ok(Arc::new(DataLine { line, count, last_op_id, has_more, valid_from }))
@@ -229,16 +238,6 @@ async fn sweep(kept: Weak<Mutex<Kept>>, every: Duration) {
             return;
         }
     }
-}
-
-/// The line of these operations.
-fn package(Key { bucket, after, packaging }: &Key, range: &OperationRange) -> Result<Line, SyncError> {
-    let plain = Bytes::from(write_data_line(bucket, *after, range, packaging.form)?);
-    Ok(if plain.len() < PACKED_BYTES_MIN {
-        Line::Plain(plain)
-    } else {
-        Line::Packed(Arc::new(Segment::new(plain, packaging.compression)))
-    })
 }
 
 impl Kept {

@@ -1,7 +1,5 @@
 //! One row for each kind of reason.
 
-use std::fs;
-
 use kairos_tests::service::{ADMIN_TOKEN, TestService};
 use serde_json::{Value, json};
 
@@ -82,7 +80,7 @@ async fn each_kind_of_reason_is_named() {
         "{answer:#}"
     );
     // The stream.
-    let log = fs::read_to_string(service.config.with_extension("log")).expect("the log");
+    let log = service.process.log().expect("readable");
     assert!(!log.contains("secret title") && !log.contains(ADMIN_TOKEN), "no value and no token is logged");
 }
 

@@ -59,10 +59,6 @@ fn order(service: &TestService, how: &str) -> PathBuf {
     order.into()
 }
 
-fn log(service: &TestService) -> String {
-    fs::read_to_string(service.config.with_extension("log")).expect("readable")
-}
-
 fn assert_store_is_whole(service: &TestService) {
     let verify = Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();
     let verified = verify.expect("it runs");
@@ -79,7 +75,7 @@ async fn filled_and_freed(service: &mut TestService, fill: impl Fn(&TestService)
         let context = format!("seed {seed}, round {round}");
         let load = Load::start(&uri, seed.wrapping_add(1_000 * round), 2, LOAD_PAUSE);
         sleep(Duration::from_millis(random.random_range(50..1_500))).await;
-        let said = log(service).matches("STORE-0107").count();
+        let said = service.process.log().expect("readable").matches("STORE-0107").count();
         fill(service);
         let started = Instant::now();
         while service.process.is_ready().await.expect("it answers all the time") {
@@ -91,7 +87,10 @@ async fn filled_and_freed(service: &mut TestService, fill: impl Fn(&TestService)
         let told = service.process.get("/probes/readiness").await.expect("it answers");
         assert!(told.contains("STORE-0107") && told.contains("free some space"), "{context}: {told}");
         assert_eq!(service.process.metric("kairos_store_full").await.expect("metrics"), 1, "{context}");
-        assert!(log(service).matches("STORE-0107").count() > said, "{context}: the log says so");
+        assert!(
+            service.process.log().expect("readable").matches("STORE-0107").count() > said,
+            "{context}: the log says so"
+        );
         sleep(Duration::from_millis(random.random_range(0..15_000))).await;
         assert_eq!(service.process.ended().expect("the system tells"), None, "{context}: it goes on");
         free(service);
@@ -179,7 +178,7 @@ async fn a_service_whose_disk_does_not_sync_ends_and_has_confirmed_nothing_of_it
         fail_on_demand(&mut service).await;
         let load = Load::start(&uri, seed.wrapping_add(1_000 * round), 2, LOAD_PAUSE);
         sleep(Duration::from_millis(random.random_range(50..1_500))).await;
-        let said = log(&service).matches("STORE-0108").count();
+        let said = service.process.log().expect("readable").matches("STORE-0108").count();
         fs::write(order(&service, "unsynced"), "").expect("writable");
         let started = Instant::now();
         let status = loop {
@@ -190,7 +189,10 @@ async fn a_service_whose_disk_does_not_sync_ends_and_has_confirmed_nothing_of_it
             sleep(POLL).await;
         };
         assert!(status.code().is_some_and(|code| code != 0), "{context}: {status}");
-        assert!(log(&service).matches("STORE-0108").count() > said, "{context}: the log says so");
+        assert!(
+            service.process.log().expect("readable").matches("STORE-0108").count() > said,
+            "{context}: the log says so"
+        );
         fs::remove_file(order(&service, "unsynced")).expect("it was there");
         println!("{context}: ended after {:?}, {} transactions", started.elapsed(), load.committed());
         service.process.restart().await.unwrap_or_else(|error| panic!("{context}: {error}"));

@@ -265,11 +265,7 @@ impl Chunk {
 }
 
 fn totals_of(operations: &[WireOperation]) -> BucketTotals {
-    BucketTotals {
-        count: operations.len() as u64,
-        checksum: operations.iter().map(|operation| operation.checksum).sum(),
-        last_op_id: operations.last().map(|operation| operation.op_id).unwrap_or_default(),
-    }
+    BucketTotals::of(operations.iter().map(|operation| (operation.op_id, operation.checksum)))
 }
 
 fn last_chunk_before(conn: &Connection, bucket: BucketId, before: OpId) -> Result<Option<StoredChunk>, StorageError> {

@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes};
 use kairos_sync_protocol::{Checksum, OpId};
 
 use super::{
-    super::{BucketTotals, PackedJson, StorageError, frame, wire::WireOperation},
+    super::{BucketTotals, StorageError, frame, range::PackedJson, wire::WireOperation},
     BucketId,
     chunk::Links,
     codec::{Reader, put_number},
@@ -197,11 +197,7 @@ fn first_op_id(index: &[Entry]) -> OpId {
 }
 
 fn totals(index: &[Entry]) -> BucketTotals {
-    BucketTotals {
-        count: index.len() as u64,
-        checksum: index.iter().map(|entry| entry.checksum).sum(),
-        last_op_id: index.last().map(|entry| entry.op_id).unwrap_or_default(),
-    }
+    BucketTotals::of(index.iter().map(|entry| (entry.op_id, entry.checksum)))
 }
 
 /// Without the commas between operations.
@@ -246,7 +242,7 @@ mod tests {
             prop_assert_eq!(read.operations().unwrap(), written.clone());
             let json: Vec<&[u8]> = written.iter().map(|operation| operation.json.as_ref()).collect();
             let (mut joined, packed) = (Vec::new(), read.json());
-            frame::decompress_onto(packed.frame(), packed.length(), &mut joined).unwrap();
+            frame::decompress_onto(&packed.frame, packed.length, &mut joined).unwrap();
             prop_assert_eq!(joined, json.join(&b','));
             prop_assert_eq!(read.json_bytes(), json.concat().len() as u64);
             let totals = BucketTotals {

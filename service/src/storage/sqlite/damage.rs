@@ -19,7 +19,7 @@ use rusqlite::Connection;
 
 use super::{
     super::{BucketTotals, Commit, DamageReport, StorageError, generation},
-    BucketId, Inner,
+    BucketId, Inner, Maintenance,
     bucket::Bucket,
     chunk::{self, Links, NewChunks},
     compact::Rewriting,
@@ -173,11 +173,16 @@ impl Inner {
         Ok(DamageReport::of(is_beyond_repair, buckets, &prefix))
     }
 
-    pub(super) fn shrink_damaged(&self, name: &BucketName) -> Result<bool, StorageError> {
-        // What a fold or compaction has planned for it must not come back.
+    /// Keeps a fold and compaction away, and forgets what they have planned, which must not come back once it is deleted.
+    fn without_plans(&self) -> MutexGuard<'_, Maintenance> {
         let mut maintenance = self.maintenance();
         maintenance.compaction = None;
         *self.rewriting() = Rewriting::Nothing;
+        maintenance
+    }
+
+    pub(super) fn shrink_damaged(&self, name: &BucketName) -> Result<bool, StorageError> {
+        let _alone = self.without_plans();
         let mut writer = self.writer();
         let has_more = writer.transaction(Durability::Later, |change| {
             let Some(bucket) = Bucket::find(change.tx, name)? else { return Ok(false) };
@@ -193,10 +198,7 @@ impl Inner {
     }
 
     pub(super) fn empty_buckets(&self, names: &[BucketName]) -> Result<Commit, StorageError> {
-        // What a fold or compaction has planned for them must not come back.
-        let mut maintenance = self.maintenance();
-        maintenance.compaction = None;
-        *self.rewriting() = Rewriting::Nothing;
+        let _alone = self.without_plans();
         let mut writer = self.writer();
         let recent = self.tail_read().totals();
         let emptied = writer.transaction(Durability::Synced, |change| {

@@ -49,6 +49,8 @@ mod forget;
 mod head;
 mod index;
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod mending_tests;
 mod placed;
 mod pool;

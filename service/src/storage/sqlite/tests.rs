@@ -10,28 +10,28 @@ use tempfile::TempDir;
 
 use super::{
     super::{
-        BucketTotals, NewOperation, RANGE_OPERATIONS_MAX, RangePart, RowOutput,
+        BucketTotals, NewOperation, RANGE_OPERATIONS_MAX, RowOutput,
         conformance::{self, Engine},
     },
     *,
 };
 
 /// A store in a folder of its own.
-struct Folder {
+pub(super) struct Folder {
     folder: TempDir,
     options: SqliteOptions,
 }
 
 impl Folder {
-    fn new(options: SqliteOptions) -> Self {
+    pub(super) fn new(options: SqliteOptions) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), options }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn store(&self) -> Result<SqliteStore, StorageError> {
+    pub(super) fn store(&self) -> Result<SqliteStore, StorageError> {
         SqliteStore::open(self.path(), self.options)
     }
 }
@@ -54,7 +54,7 @@ fn compacting() -> SqliteOptions {
 }
 
 /// Everything goes through the tail.
-fn collecting() -> SqliteOptions {
+pub(super) fn collecting() -> SqliteOptions {
     let straight = StraightLimits { chunk_bytes: usize::MAX, row_bytes: usize::MAX };
     SqliteOptions { straight, ..compacting() }
 }
@@ -86,7 +86,7 @@ fn bucket(number: u64) -> BucketName {
 }
 
 /// A batch with `count` operations over three buckets, of about 300 bytes each.
-fn batch(count: u64) -> Batch {
+pub(super) fn batch(count: u64) -> Batch {
     let operation = |index: u64| NewOperation {
         output: RowOutput { bucket: bucket(index % 3), object_type: "t".into(), object_id: index.to_string().into() },
         subkey: "k".into(),
@@ -97,7 +97,7 @@ fn batch(count: u64) -> Batch {
 }
 
 /// Everything clients can see: totals and operations of all buckets.
-fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
+pub(super) fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
     let view = store.view().unwrap();
     let upto = view.checkpoint().map_or(END, |checkpoint| checkpoint.op_id);
     let of_bucket = |number| {
@@ -115,7 +115,7 @@ fn contents(store: &SqliteStore) -> Vec<(BucketTotals, Vec<u8>)> {
     (0..3).map(of_bucket).collect()
 }
 
-fn count(store: &SqliteStore, sql: &str) -> i64 {
+pub(super) fn count(store: &SqliteStore, sql: &str) -> i64 {
     store.inner.writer().conn().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
@@ -156,7 +156,7 @@ fn ranges_after(store: &SqliteStore, mut after: u64) -> Vec<(usize, bool)> {
     loop {
         let range =
             store.operations(&bucket(0), OpId::new(after).unwrap(), OpId::new(2_500).unwrap(), 384 << 10).unwrap();
-        ranges.push((range.count, matches!(range.json.parts(), [RangePart::Packed(_)])));
+        ranges.push((range.count, range.json.is_packed()));
         after = range.last_op_id.get();
         if !range.has_more {
             return ranges;
@@ -423,27 +423,6 @@ fn a_damaged_index_never_gives_the_operations_of_another_bucket() {
 }
 
 #[test]
-fn a_full_disk_fails_the_whole_commit_and_the_store_goes_on() {
-    let folder = Folder::new(SqliteOptions::default());
-    let store = folder.store().unwrap();
-    store.commit(batch(9)).unwrap();
-    let limit = |pages: i64| {
-        let writer = store.inner.writer();
-        writer.conn().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
-    };
-    let before = contents(&store);
-    limit(count(&store, "PRAGMA page_count") + 2);
-    let error = store.commit(batch(3_000)).err().unwrap();
-    assert_eq!(error.code(), "STORE-0107", "{error}");
-    assert_eq!(contents(&store), before, "nothing of the batch is there");
-
-    limit(1 << 30);
-    assert_eq!(store.commit(batch(3)).unwrap().checkpoint.unwrap().op_id, OpId::new(12).unwrap(), "no id was lost");
-    drop(store);
-    assert_eq!(contents(&folder.store().unwrap()).iter().map(|(totals, _)| totals.count).sum::<u64>(), 12);
-}
-
-#[test]
 fn commits_wait_for_room_in_the_tail() {
     let options = SqliteOptions { fold_operations: 100, ..SqliteOptions::default() };
     let folder = Folder::new(options);
@@ -455,82 +434,6 @@ fn commits_wait_for_room_in_the_tail() {
     }
 }
 
-#[test]
-fn the_log_is_kept_small() {
-    let folder = Folder::new(SqliteOptions::default());
-    let store = folder.store().unwrap();
-    let row = |size: usize| StoredRow {
-        image: vec![b'x'; size].into(),
-        outputs: Vec::new(),
-        lookups: Vec::new(),
-        consulted: Vec::new(),
-    };
-    // Each replaces the same megabyte of rows, so that only the log grows.
-    for _ in 0..80 {
-        let rows = (0..256_u32)
-            .map(|id| (RowKey { table: TableId(1), identity: id.to_be_bytes().into() }, Some(row(4_000))))
-            .collect();
-        store.commit(Batch { rows, ..batch(1) }).unwrap();
-    }
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while store.inner.has_work() {
-        assert!(std::time::Instant::now() < deadline, "the log is not copied");
-        thread::sleep(Duration::from_millis(5));
-    }
-    let log = fs::metadata(folder.path().join("buckets.sqlite3-wal")).unwrap().len();
-    assert!(log < 64 << 20, "{log} bytes of log after 80 MiB of changes");
-}
-
-/// Rows, of which the tail holds little and table `row` much.
-fn long_rows(ids: std::ops::Range<u32>) -> Batch {
-    let row = StoredRow { image: vec![b'x'; 3_000].into(), ..StoredRow::default() };
-    let rows = ids.map(|id| (RowKey { table: TableId(1), identity: id.to_be_bytes().into() }, Some(row.clone())));
-    Batch { rows: rows.collect(), ..batch(1) }
-}
-
-#[test]
-fn the_log_is_kept_small_while_a_fold_writes_much_and_rows_are_read() {
-    let folder = Folder::new(SqliteOptions { fold_operations: usize::MAX, fold_bytes: usize::MAX, ..collecting() });
-    let store = folder.store().unwrap();
-    store.commit(long_rows(0..1)).unwrap();
-    store.inner.fold().unwrap();
-    for first in (1..20_001).step_by(2_000) {
-        store.commit(long_rows(first..first + 2_000)).unwrap();
-    }
-    // From here on a transaction is open.
-    assert!(store.row(&RowKey { table: TableId(1), identity: 0_u32.to_be_bytes().into() }).unwrap().is_some());
-    store.inner.fold().unwrap();
-    let bytes = |name| fs::metadata(folder.path().join(name)).unwrap().len();
-    let (log, file) = (bytes("buckets.sqlite3-wal"), bytes("buckets.sqlite3"));
-    assert!(file > 64 << 20 && log < 32 << 20, "{log} bytes of log for {file}");
-}
-
-#[test]
-fn a_closed_store_has_no_log() {
-    let folder = Folder::new(collecting());
-    let store = folder.store().unwrap();
-    store.commit(long_rows(0..1)).unwrap();
-    store.inner.fold().unwrap();
-    // Both kinds of readers.
-    assert!(store.row(&RowKey { table: TableId(1), identity: 0_u32.to_be_bytes().into() }).unwrap().is_some());
-    assert!(store.replication_state().unwrap().is_none());
-    drop(store);
-    assert!(!folder.path().join("buckets.sqlite3-wal").exists());
-}
-
-#[test]
-fn nothing_is_written_after_a_failed_sync() {
-    let folder = Folder::new(SqliteOptions::default());
-    let store = folder.store().unwrap();
-    store.commit(batch(9)).unwrap();
-    let before = contents(&store);
-    store.inner.writer().notice(&StorageError::Unsynced);
-    let error = store.commit(batch(1)).err().unwrap();
-    assert_eq!(error.code(), "STORE-0108", "{error}");
-    assert_eq!(contents(&store), before, "reading goes on");
-}
-
-/// Rows are read while folds move them, through a transaction that stays open from row to row.
 #[test]
 fn a_row_never_goes_back_while_it_is_moved() {
     let options = SqliteOptions { fold_operations: 20, ..SqliteOptions::default() };

@@ -25,6 +25,11 @@ impl<'a> Reader<'a> {
         self.bytes.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(super) fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn number(&mut self) -> Result<u64, StorageError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {

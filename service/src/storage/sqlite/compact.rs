@@ -169,6 +169,7 @@ impl Inner {
     /// Compacts every bucket, and gives all free pages back.
     pub(super) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StorageError> {
         self.fold()?;
+        self.merge_all_runs()?;
         let total = self.writer().head().bucket_count;
         let mut done = 0;
         let mut last = None;

@@ -18,7 +18,8 @@ use super::{
     chunk::FoldPlan,
     compact::Pace,
     rows::RowState,
-    writer::{Durability, RowPlacer, Writer},
+    runs::{build::RunBuilder, filter::KeyHash},
+    writer::{Durability, Writer},
 };
 use crate::{fault_point::fault_point, traces::trace_span};
 
@@ -26,8 +27,10 @@ use crate::{fault_point::fault_point, traces::trace_span};
 const SLICE_BYTES: usize = 512 << 10;
 /// Most buckets in one slice: each touches a page of its own.
 const SLICE_BUCKETS: usize = 256;
-/// Most rows in one slice: each may touch a page of its own, though mostly they are neighbours.
-const SLICE_ROWS: usize = 1_024;
+/// Most rows in one run that a fold writes: all of a usual tail.
+const RUN_ROWS: usize = 20_000;
+/// Compressed bytes after which it begins another one, since a run is written at once.
+const RUN_BYTES: usize = 2 << 20;
 /// Most blocks of the tail deleted in one slice.
 const SLICE_BLOCKS: u32 = 256;
 /// Most free pages given back to the file system in one slice.
@@ -72,6 +75,7 @@ impl Inner {
 
     pub(super) fn has_work(&self) -> bool {
         self.tail_wants_fold()
+            || self.has_many_runs()
             || self.has_forgotten.load(Ordering::Relaxed)
             || self.log_pages.load(Ordering::Relaxed) > LOG_PAGES
     }
@@ -84,8 +88,10 @@ impl Inner {
             self.give_back_pages(free_pages_kept)?;
         } else if compaction.rest().is_zero() {
             // Only while there is nothing to fold.
-            compaction.pay(self.compact()?);
+            let merged = self.merge_runs()?;
+            compaction.pay(merged.map_or_else(|| self.compact(), |bytes| Ok(Some(bytes)))?);
         }
+        while self.has_many_runs() && self.merge_runs()?.is_some() {}
         if self.has_forgotten.load(Ordering::Relaxed) {
             self.delete_forgotten()?;
             self.give_back_pages(free_pages_kept)?;
@@ -139,11 +145,11 @@ impl Inner {
 
     /// As `fold_operations`, for rows.
     fn fold_rows(&self, upto: FoldBound, log: &Connection) -> Result<bool, StorageError> {
-        let mut after: Option<RowKey> = None;
         loop {
-            let rows = self.tail_read().rows.slice(after.as_ref(), upto.version, SLICE_ROWS);
-            let Some((last, _)) = rows.last() else { return Ok(true) };
-            after = Some(last.clone());
+            let rows = self.tail_read().rows.slice(upto.version, RUN_ROWS);
+            if rows.is_empty() {
+                return Ok(true);
+            }
             if !self.place_rows(upto, &rows)? {
                 return Ok(false);
             }
@@ -151,19 +157,26 @@ impl Inner {
         }
     }
 
+    /// Moves rows of the tail into a run: all of these, or the first that fill it.
     pub(super) fn place_rows(&self, upto: FoldBound, rows: &[(RowKey, RowState)]) -> Result<bool, StorageError> {
-        self.slice(upto.generation, |writer| {
-            for (key, _) in rows {
-                self.placed.insert(key);
+        let runs = self.runs.list();
+        let (mut run, mut count) = (RunBuilder::new(rows.len()), 0);
+        for (key, state) in rows {
+            if run.packed_bytes() >= RUN_BYTES {
+                break;
             }
-            writer.transaction(Durability::Later, |change| {
-                let mut placer = RowPlacer::new(change.tx)?;
-                rows.iter().try_for_each(|(key, state)| placer.place(key, state.as_deref()))
-            })?;
+            count += 1;
+            // That a row is gone need not be said where nothing says that it is there.
+            if state.is_some() || runs.may_have(KeyHash::of_key(key)) {
+                run.push(key, state.as_deref())?;
+            }
+        }
+        let run = run.finish()?;
+        self.slice(upto.generation, |writer| {
+            writer.transaction(Durability::Later, |change| run.store(change))?;
             fault_point("store.rows-placed");
-            self.row_reader.table_changed();
             let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
-            for (key, _) in rows {
+            for (key, _) in &rows[..count] {
                 tail.rows.remove(key, upto.version);
             }
             Ok(true)

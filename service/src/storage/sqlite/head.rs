@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row};
 
 use super::{
     super::{Checkpoint, DeploymentNumber, StorageError, StoreStats},
+    runs::{BlockId, RunId},
     schema::StoreFolder,
     sum::Sum,
 };
@@ -19,6 +20,8 @@ pub(super) struct Head {
     pub(super) version: u64,
     pub(super) last_op_id: OpId,
     pub(super) last_bucket_id: u64,
+    pub(super) last_run_id: u64,
+    pub(super) last_row_block_id: u64,
     pub(super) bucket_count: u64,
     pub(super) operation_count: u64,
     pub(super) row_count: u64,
@@ -45,11 +48,22 @@ pub(super) type RecordSum = Option<u32>;
 impl Head {
     const COLUMNS: &str = "creation_id, generation, version, last_op_id, last_bucket_id, bucket_count, operation_count, \
         row_count, lookup_count, dependent_count, serving, tail_op_id, folded_op_id, row_tail_version, folded_version, \
-        visible_op_id, visible_lsn, replication_sum, rules_sum, sum";
+        visible_op_id, visible_lsn, replication_sum, rules_sum, last_run_id, last_row_block_id, sum";
 
     pub(super) fn read(conn: &Connection) -> Result<Self, StorageError> {
         let sql = format!("SELECT {} FROM head", Self::COLUMNS);
-        conn.prepare_cached(&sql)?.query_row([], |row| Ok(Self::from_row(row)))?
+        conn.prepare_cached(&sql)?.query_row([], |row| {
+            Ok(Self::from_row(row).and_then(|head| head.sum().check(row.get(21)?, "the head").map(|()| head)))
+        })?
+    }
+
+    /// As format 6 wrote it, once it has its new columns: their numbers are not in its sum.
+    pub(super) fn read_without_runs(conn: &Connection) -> Result<Self, StorageError> {
+        let sql = format!("SELECT {} FROM head", Self::COLUMNS);
+        conn.prepare(&sql)?.query_row([], |row| {
+            let checked = |head: Self| head.sum_of(18).check(row.get(21)?, "the head").map(|()| head);
+            Ok(Self::from_row(row).and_then(checked))
+        })?
     }
 
     fn from_row(row: &Row) -> Result<Self, StorageError> {
@@ -57,7 +71,7 @@ impl Head {
             (Some(id), Some(lsn)) => Some(Checkpoint { op_id: op_id(id)?, lsn: Lsn::new(lsn.cast_unsigned()) }),
             _ => None,
         };
-        let head = Self {
+        Ok(Self {
             creation_id: row.get(0)?,
             generation: number(row, 1)?,
             version: number(row, 2)?,
@@ -76,13 +90,13 @@ impl Head {
             checkpoint,
             replication_sum: row.get(17)?,
             rules_sum: row.get(18)?,
-        };
-        head.sum().check(row.get(19)?, "the head")?;
-        Ok(head)
+            last_run_id: number(row, 19)?,
+            last_row_block_id: number(row, 20)?,
+        })
     }
 
     /// All but the first of [`Self::COLUMNS`], which never changes, and the sum.
-    fn numbers(&self) -> [Option<i64>; 18] {
+    fn numbers(&self) -> [Option<i64>; 20] {
         let number = |number: u64| Some(number.cast_signed());
         let op_id = |id: OpId| Some(id.get().cast_signed());
         [
@@ -104,25 +118,60 @@ impl Head {
             self.checkpoint.map(|checkpoint| checkpoint.lsn.get().cast_signed()),
             self.replication_sum.map(i64::from),
             self.rules_sum.map(i64::from),
+            number(self.last_run_id),
+            number(self.last_row_block_id),
         ]
     }
 
     fn sum(&self) -> Sum {
+        self.sum_of(usize::MAX)
+    }
+
+    /// Over the first of its numbers.
+    pub(super) fn sum_of(&self, count: usize) -> Sum {
         let sum = Sum::of("head").text(&self.creation_id);
         let add = |sum: Sum, number: Option<i64>| {
             sum.number(number.is_some().into()).number(number.unwrap_or_default().cast_unsigned())
         };
-        self.numbers().into_iter().fold(sum, add)
+        self.numbers().into_iter().take(count).fold(sum, add)
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), StorageError> {
         let sql = "UPDATE head SET generation = ?1, version = ?2, last_op_id = ?3, last_bucket_id = ?4, \
                    bucket_count = ?5, operation_count = ?6, row_count = ?7, lookup_count = ?8, dependent_count = ?9, \
                    serving = ?10, tail_op_id = ?11, folded_op_id = ?12, row_tail_version = ?13, folded_version = ?14, \
-                   visible_op_id = ?15, visible_lsn = ?16, replication_sum = ?17, rules_sum = ?18, sum = ?19";
+                   visible_op_id = ?15, visible_lsn = ?16, replication_sum = ?17, rules_sum = ?18, last_run_id = ?19, \
+                   last_row_block_id = ?20, sum = ?21";
         let values = self.numbers().into_iter().chain([Some(self.sum().finish().into())]);
         conn.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))?;
         Ok(())
+    }
+
+    /// That of a store that begins anew. Numbers that are given once go on.
+    pub(super) fn of_next_generation(&self) -> Self {
+        let Self { generation, version, last_op_id, last_bucket_id, last_run_id, last_row_block_id, .. } = *self;
+        Self {
+            creation_id: self.creation_id.clone(),
+            generation: generation + 1,
+            version: version + 1,
+            last_op_id,
+            last_bucket_id,
+            last_run_id,
+            last_row_block_id,
+            ..Self::default()
+        }
+    }
+
+    /// A number for a new run of rows.
+    pub(super) fn next_run_id(&mut self) -> RunId {
+        self.last_run_id += 1;
+        RunId(self.last_run_id)
+    }
+
+    /// A number for a new block of rows.
+    pub(super) fn next_row_block_id(&mut self) -> BlockId {
+        self.last_row_block_id += 1;
+        BlockId(self.last_row_block_id)
     }
 
     /// What it says of the size of the store.
@@ -136,7 +185,8 @@ impl Head {
     pub(super) fn insert(&self, conn: &Connection) -> Result<(), StorageError> {
         let sql = "INSERT INTO head (id, creation_id, generation, version, last_op_id, last_bucket_id, bucket_count, \
                    operation_count, row_count, lookup_count, dependent_count, serving, tail_op_id, folded_op_id, \
-                   row_tail_version, folded_version, sum) VALUES (1, ?1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)";
+                   row_tail_version, folded_version, last_run_id, last_row_block_id, sum) VALUES (1, ?1, 0, 0, 0, 0, 0, \
+                   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)";
         conn.execute(sql, [&self.creation_id])?;
         self.write(conn)
     }

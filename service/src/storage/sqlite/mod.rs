@@ -3,9 +3,9 @@
 //! ```text
 //! commit ─► table `tail` (blocks in op id order, synced) + the same operations in memory, by bucket
 //!        └► table `row_tail` (a block of row states) + the same states in memory, by key
-//!        └► of what a commit has much: tables `chunk` and `row` at once
-//! fold, in the background ─► table `chunk` (blocks by bucket, merged by size) and table `row` (in key order);
-//!                            the folded part of the tails is deleted
+//!        └► of what a commit has much: table `chunk`, and a run of rows, at once
+//! fold, in the background ─► table `chunk` (blocks by bucket, merged by size) and a run of rows (in key order);
+//!                            the folded part of the tails is deleted; runs are merged
 //! operations() = chunks, then the tail      totals = table `bucket` (what is in chunks) + the tail's totals in memory
 //! ```
 //!
@@ -26,11 +26,12 @@
 //! - One writer, behind a mutex. Fold and compaction take it for bounded slices.
 //! - Locks are taken in this order: whoever folds or compacts (`maintenance`), `writer`, `signal`, `tail`. Those of the reader of rows,
 //!   of the names of buckets and of damages are taken alone, or last.
-//! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets.
+//! - Memory is bounded: page caches, the tail (commits wait when it is full), names of busy buckets, filters of rows and
+//!   the blocks of rows read last.
 //! - Numbers of buckets are never reused, not even after a reset.
 //!
-//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `fold` and
-//! `compact` for what happens to it later, `read` and `view` for how both are seen as one, `damage` for what is done where
+//! Start reading at [`SqliteStore`], then `schema` for the tables, `writer` for what a commit writes, `runs` for where rows
+//! are kept, `fold` and `compact` for what happens to it later, `read` and `view` for how both are seen as one, `damage` for what is done where
 //! the disk did not keep it.
 
 mod block;
@@ -52,13 +53,13 @@ mod index;
 mod log_tests;
 #[cfg(test)]
 mod mending_tests;
-mod placed;
 mod pool;
 #[cfg(test)]
 mod power_tests;
 mod read;
 mod row_reader;
 mod rows;
+mod runs;
 mod scan;
 mod schema;
 mod scrub;
@@ -94,9 +95,9 @@ use self::{
     compact::{Compaction, Rewriting},
     damage::Damages,
     head::Head,
-    placed::PlacedKeys,
     pool::{PooledReader, ReaderPool},
     row_reader::RowReader,
+    runs::{current::CurrentRuns, list::RunList, read::RecentBlocks},
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
@@ -188,7 +189,8 @@ struct Inner {
     folder: StoreFolder,
     /// Changed under the writer, right after its transaction. Whoever holds it takes no other lock.
     tail: RwLock<Tail>,
-    placed: PlacedKeys,
+    runs: Arc<CurrentRuns>,
+    blocks: RecentBlocks,
     /// Names of buckets that rows were read with. Numbers are never reused, so they hold. Locked for one look at a time.
     bucket_names: Mutex<LruCache<BucketId, BucketName>>,
     write_checkpoints: WriteCheckpointQueue,
@@ -247,10 +249,10 @@ impl SqliteStore {
             Ok(())
         }))?;
         fault_point("store.at-open");
-        let writer = Writer::new(conn, options.compaction)?;
-        verify::check_names(writer.conn(), writer.head())?;
+        verify::check_names(&conn, &Head::read(&conn)?)?;
+        let runs = Arc::new(CurrentRuns::new(RunList::load(&conn)?));
+        let writer = Writer::new(conn, Arc::clone(&runs), options.compaction)?;
         let tail = Tail::load(writer.conn(), writer.head())?;
-        let placed = PlacedKeys::new(!writer.has_rows()?);
         let damages = Damages::load(writer.conn())?;
         let maintenance = folder.writer(0)?;
         // One more for the reader of rows.
@@ -262,8 +264,9 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             maintenance: Mutex::new(Maintenance { conn: maintenance, compaction: None }),
             tail: RwLock::new(tail),
-            placed,
-            row_reader: RowReader::new(reader_cache_bytes),
+            row_reader: RowReader::new(reader_cache_bytes, Arc::clone(&runs)),
+            runs,
+            blocks: RecentBlocks::default(),
             bucket_names: Mutex::new(LruCache::new(NAMES_MAX)),
             write_checkpoints: WriteCheckpointQueue::default(),
             rewriting: Mutex::default(),
@@ -403,12 +406,10 @@ impl Inner {
         }
         let appended = {
             // Only the writer changes it, so nobody waits for it meanwhile.
-            let memory = Memory { tail: &self.tail_read(), placed: &self.placed };
+            let memory = Memory { tail: &self.tail_read(), blocks: &self.blocks };
             writer.transaction(Durability::Synced, |change| change.apply(batch, &memory, &self.options.straight))?
         };
         fault_point("store.before-publishing");
-        // Rows may have gone straight to their places.
-        self.row_reader.table_changed();
         let Head { version, checkpoint, last_op_id, serving, .. } = *writer.head();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         for bucket in appended.past_tail {
@@ -430,15 +431,12 @@ impl Inner {
         let mut writer = self.writer();
         writer.transaction(Durability::Synced, |change| {
             schema::recreate_generation(change.tx)?;
-            let Head { creation_id, generation, version, last_op_id, last_bucket_id, .. } = change.head.clone();
-            let (generation, version) = (generation + 1, version + 1);
-            change.head = Head { creation_id, generation, version, last_op_id, last_bucket_id, ..Head::default() };
+            *change.runs_mut() = RunList::default();
+            change.head = change.head.of_next_generation();
             Ok(())
         })?;
         writer.forget_names();
-        self.placed.clear();
         self.damages.clear();
-        self.row_reader.table_changed();
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         *tail = Tail::empty(writer.head().version);
         Ok(())

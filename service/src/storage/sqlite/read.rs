@@ -20,7 +20,8 @@ use super::{
     codec::{self, OutputRecord},
     head::{Head, RecordSum},
     index,
-    rows::{RecentPage, RowState},
+    rows::RecentPage,
+    runs::{filter::KeyHash, list::RunList, read::MergedRuns},
     sum::Sum,
 };
 
@@ -61,8 +62,8 @@ impl Inner {
         let recent = self.tail_read().rows.get(key);
         let state = match recent {
             Some(state) => state,
-            None if !self.placed.may_have(key) => None,
-            None => self.row_reader.read(&self.folder, |conn| placed_row(conn, key))?,
+            None if !self.runs.list().may_have(KeyHash::of_key(key)) => None,
+            None => self.row_reader.find(&self.folder, &self.blocks, key)?.flatten(),
         };
         state.map(|state| self.decode_row(&state)).transpose()
     }
@@ -107,8 +108,19 @@ impl Inner {
         let reader = self.reader()?;
         // The tail first, as for operations. Keys forgotten in the tail may take places on the page.
         let RecentPage { present: mut keys, forgotten } = self.tail_read().rows.page(table, start, limit);
-        let placed = placed_keys(reader.conn(), table, start, limit.saturating_add(forgotten.len()))?;
-        keys.extend(placed.into_iter().filter(|key| !forgotten.contains(key)));
+        // One state: a merge deletes blocks.
+        reader.conn().execute_batch("BEGIN")?;
+        let mut placed = MergedRuns::of_all(reader.conn(), &RunList::load_without_filters(reader.conn())?, start)?;
+        let mut placed_count = 0;
+        while placed_count < limit
+            && let Some(key) = placed.row_key().filter(|key| key.table == table)
+        {
+            if placed.state().is_some() && !forgotten.contains(&key) {
+                placed_count += 1;
+                keys.insert(key);
+            }
+            placed.advance()?;
+        }
         Ok(keys.into_iter().take(limit).collect())
     }
 
@@ -153,73 +165,4 @@ pub(super) fn single(conn: &Connection, table: &'static str, says: RecordSum) ->
         return Ok(state.map(Bytes::from));
     }
     Err(StorageError::Damaged { what: format!("the state of {table} contradicts its sum") })
-}
-
-/// The state of a row in the row store.
-fn placed_row(conn: &Connection, key: &RowKey) -> Result<RowState, StorageError> {
-    let sql = "SELECT state, sum FROM row WHERE table_id = ?1 AND identity = ?2";
-    let mut statement = conn.prepare_cached(sql)?;
-    let placed = statement.query_row((key.table.0, &*key.identity), |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)));
-    let Some((state, sum)) = placed.optional()? else { return Ok(None) };
-    row_sum(key.table.0, &key.identity, &state).check(sum, "a row")?;
-    Ok(Some(state.into()))
-}
-
-/// Passes on all rows of the row store, each compared with its sum.
-pub(super) fn placed_rows(
-    conn: &Connection,
-    mut visit: impl FnMut(RowKey, &Bytes) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
-    let mut statement = conn.prepare("SELECT table_id, identity, state, sum FROM row")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (key, state) = placed_row_of(row)?;
-        visit(key, &state)?;
-    }
-    Ok(())
-}
-
-/// A row of the row store from all its columns.
-pub(super) fn placed_row_of(row: &rusqlite::Row) -> Result<(RowKey, Bytes), StorageError> {
-    let (key, state) = (row_key(row)?, row.get::<_, Vec<u8>>(2)?);
-    row_sum(key.table.0, &key.identity, &state).check(row.get(3)?, "a row")?;
-    Ok((key, state.into()))
-}
-
-/// Keys of a table's rows in the row store, from `start` on.
-fn placed_keys(
-    conn: &Connection,
-    table: TableId,
-    start: Bound<&RowKey>,
-    limit: usize,
-) -> Result<Vec<RowKey>, StorageError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (comparison, identity) = match start {
-        Bound::Excluded(key) => (">", &*key.identity),
-        Bound::Included(key) => (">=", &*key.identity),
-        Bound::Unbounded => (">=", &[][..]),
-    };
-    let sql = format!(
-        "SELECT table_id, identity FROM row WHERE table_id = ?1 AND identity {comparison} ?2 ORDER BY identity LIMIT ?3"
-    );
-    row_keys(&mut conn.prepare_cached(&sql)?.query((table.0, identity, limit))?)
-}
-
-/// Reads rows of `(table_id, identity)`.
-fn row_keys(rows: &mut rusqlite::Rows) -> Result<Vec<RowKey>, StorageError> {
-    let mut keys = Vec::new();
-    while let Some(row) = rows.next()? {
-        keys.push(row_key(row)?);
-    }
-    Ok(keys)
-}
-
-/// Over a row of the row store.
-pub(super) fn row_sum(table: u32, identity: &[u8], state: &[u8]) -> Sum {
-    Sum::of("row").number(table.into()).bytes(identity).bytes(state)
-}
-
-fn row_key(row: &rusqlite::Row) -> Result<RowKey, StorageError> {
-    let identity = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-    Ok(RowKey { table: TableId(row.get(0)?), identity: identity.into() })
 }

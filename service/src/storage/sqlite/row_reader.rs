@@ -1,63 +1,76 @@
-//! Reading rows of table `row` for replication, which asks for many between two commits.
+//! Reading rows of runs for replication, which asks for many between two commits.
 //!
 //! Beginning a read takes SQLite several system calls, so one transaction stays open from row to row. It is renewed when
-//! a fold has placed rows meanwhile, and ended by the next commit: an open one would keep the log from beginning again.
+//! runs have changed meanwhile, and ended by the next commit: an open one would keep the log from beginning again.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::{super::StorageError, schema::StoreFolder};
+use super::{
+    super::{RowKey, StorageError},
+    rows::RowState,
+    runs::{
+        current::CurrentRuns,
+        list::RunList,
+        read::{RecentBlocks, find},
+    },
+    schema::StoreFolder,
+};
 
 /// The connection, and what its open transaction can see.
 #[derive(Debug)]
 pub(super) struct RowReader {
     cache_bytes: usize,
-    /// Grows with every change of table `row`, after its commit and before memory forgets what it placed.
-    version: AtomicU64,
+    runs: Arc<CurrentRuns>,
     open: Mutex<Option<OpenReader>>,
 }
 
 #[derive(Debug)]
 struct OpenReader {
     conn: Connection,
-    /// Of the table as the open transaction sees it; `None` if none is open.
-    version: Option<u64>,
+    /// What the open transaction sees; `None` if none is open.
+    seen: Option<Seen>,
+}
+
+/// The runs, and the version they have at least.
+#[derive(Debug)]
+struct Seen {
+    version: u64,
+    runs: RunList,
 }
 
 impl RowReader {
-    pub(super) fn new(cache_bytes: usize) -> Self {
-        Self { cache_bytes, version: AtomicU64::new(0), open: Mutex::default() }
+    pub(super) fn new(cache_bytes: usize, runs: Arc<CurrentRuns>) -> Self {
+        Self { cache_bytes, runs, open: Mutex::default() }
     }
 
-    /// Table `row` has changed. To be called before memory forgets the rows that were placed: who misses one there
-    /// then finds it in the table.
-    pub(super) fn table_changed(&self) {
-        self.version.fetch_add(1, Ordering::Release);
-    }
-
-    /// Reads the table as it is now, or as it was when the last rows were placed.
-    pub(super) fn read<T>(
+    /// What runs say of a row, as they are now or when they last changed; `None` if they say nothing.
+    pub(super) fn find(
         &self,
         folder: &StoreFolder,
-        read: impl FnOnce(&Connection) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
+        blocks: &RecentBlocks,
+        key: &RowKey,
+    ) -> Result<Option<RowState>, StorageError> {
         let mut open = self.open();
         let reader = match &mut *open {
             Some(reader) => reader,
-            none => none.insert(OpenReader { conn: folder.reader(self.cache_bytes)?, version: None }),
+            none => none.insert(OpenReader { conn: folder.reader(self.cache_bytes)?, seen: None }),
         };
         // Before the transaction begins, which then sees at least this version.
-        let version = self.version.load(Ordering::Acquire);
-        if reader.version != Some(version) {
+        let version = self.runs.version();
+        if reader.seen.as_ref().is_some_and(|seen| seen.version != version) {
             reader.end()?;
-            reader.conn.execute_batch("BEGIN")?;
-            reader.version = Some(version);
         }
-        read(&reader.conn)
+        let OpenReader { conn, seen } = reader;
+        let seen = match seen {
+            Some(seen) => seen,
+            none => {
+                conn.execute_batch("BEGIN")?;
+                none.insert(Seen { version, runs: RunList::load_with(conn, &self.runs.list())? })
+            }
+        };
+        find(conn, &seen.runs, blocks, key)
     }
 
     /// Ends the open transaction.
@@ -72,7 +85,7 @@ impl RowReader {
 
 impl OpenReader {
     fn end(&mut self) -> Result<(), StorageError> {
-        self.version = None;
+        self.seen = None;
         if !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK")?;
         }

@@ -1,7 +1,6 @@
 //! The newest states of source rows, in memory by key. The same states are durable in table `row_tail`.
 //!
-//! Rows change all over the row store. Written one by one, each would cost a page in the log and one in the database;
-//! collected and written in key order, neighbours share pages and a row that changes often is written once.
+//! Collected until they are enough for a run, in which a row that changes often is written once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -15,8 +14,9 @@ use super::{
     super::{RowKey, StorageError, TableId},
     block,
     chain::Chain,
-    codec::{Reader, put_bytes, put_number},
+    codec::{put_bytes, put_number},
     head::{Head, number},
+    runs::block::Entries,
 };
 
 /// The encoded state of a row; `None` forgets the row.
@@ -25,7 +25,7 @@ pub(super) type RowState = Option<Bytes>;
 /// Names the records in errors.
 const ROWS: &str = "row store";
 
-/// Rows whose state is not yet in table `row`, or is so for an instant.
+/// Rows whose state is not yet in a run, or is so for an instant.
 #[derive(Debug, Default)]
 pub(super) struct RecentRows {
     rows: BTreeMap<RowKey, RecentRow>,
@@ -77,7 +77,7 @@ impl RecentRows {
         }
     }
 
-    /// Forgets a state that is now in table `row`, unless a newer version came meanwhile.
+    /// Forgets a state that is now in a run, unless a newer version came meanwhile.
     pub(super) fn remove(&mut self, key: &RowKey, upto: u64) {
         if let Entry::Occupied(entry) = self.rows.entry(key.clone())
             && entry.get().version <= upto
@@ -86,7 +86,7 @@ impl RecentRows {
         }
     }
 
-    /// `None` if table `row` has the state.
+    /// `None` if runs have the state.
     pub(super) fn get(&self, key: &RowKey) -> Option<RowState> {
         self.rows.get(key).map(|row| row.state.clone())
     }
@@ -101,15 +101,14 @@ impl RecentRows {
         self.rows.iter().map(|(key, row)| (key, &row.state))
     }
 
-    /// Whether the row is there; `None` if table `row` knows.
+    /// Whether the row is there; `None` if runs know.
     pub(super) fn is_there(&self, key: &RowKey) -> Option<bool> {
         self.rows.get(key).map(|row| row.state.is_some())
     }
 
-    /// The next states after a key, of versions up to this one.
-    pub(super) fn slice(&self, after: Option<&RowKey>, upto: u64, limit: usize) -> Vec<(RowKey, RowState)> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.rows.range((start, Bound::Unbounded)).filter(|(_, row)| row.version <= upto);
+    /// The first states, of versions up to this one.
+    pub(super) fn slice(&self, upto: u64, limit: usize) -> Vec<(RowKey, RowState)> {
+        let rows = self.rows.iter().filter(|(_, row)| row.version <= upto);
         rows.take(limit).map(|(key, row)| (key.clone(), row.state.clone())).collect()
     }
 
@@ -147,7 +146,7 @@ impl RecentRows {
     }
 }
 
-/// Keys that a page of table `row` does not have, or has no longer.
+/// Keys that a page of the runs does not have, or has no longer.
 #[derive(Debug, Default)]
 pub(super) struct RecentPage {
     pub(super) present: BTreeSet<RowKey>,
@@ -208,14 +207,9 @@ fn decode(record: &[u8]) -> Result<(RowStates, [u64; 2]), StorageError> {
 
 /// The rows of a record without versions.
 pub(super) fn decode_content(content: &Bytes) -> Result<RowStates, StorageError> {
-    let mut reader = Reader::new(content, ROWS);
-    let mut rows = Vec::new();
-    while !reader.is_empty() {
-        let table = u32::try_from(reader.number()?).map_err(|_| reader.damaged())?;
-        let identity = reader.bytes()?.into();
-        let is_there = reader.number()? == 1;
-        let state = content.slice_ref(reader.bytes()?);
-        rows.push((RowKey { table: TableId(table), identity }, is_there.then_some(state)));
+    let (mut entries, mut rows) = (Entries::of(content.clone()), Vec::new());
+    while entries.advance()? {
+        rows.extend(entries.row_key().map(|key| (key, entries.shared_state())));
     }
     Ok(rows)
 }
@@ -247,7 +241,7 @@ mod tests {
         recent.insert(key(1, "a"), 5, Some(Bytes::from_static(b"old")));
         recent.insert(key(1, "a"), 7, Some(Bytes::from_static(b"newer")));
         recent.insert(key(1, "b"), 6, None);
-        assert_eq!(recent.slice(None, 6, 9), [(key(1, "b"), None)]);
+        assert_eq!(recent.slice(6, 9), [(key(1, "b"), None)]);
         recent.remove(&key(1, "a"), 6);
         assert_eq!(recent.get(&key(1, "a")), Some(Some(Bytes::from_static(b"newer"))));
         recent.remove(&key(1, "a"), 7);

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{
     super::{RowKey, StorageError, StoredRow, TableId},
     Inner,
-    read::placed_row_of,
+    runs::{list::RunList, read::MergedRuns},
 };
 
 /// Bounds of a page.
@@ -18,7 +18,7 @@ struct PageSize {
     bytes: usize,
 }
 
-/// What table `row` has for a page.
+/// What runs have for a page.
 #[derive(Default)]
 struct Placed {
     states: Vec<(RowKey, Bytes)>,
@@ -57,8 +57,7 @@ impl Inner {
         let mut recent = self.tail_read().rows.states(table, start, size.rows);
         let forgotten = recent.values().filter(|state| state.is_none()).count();
         let size_placed = PageSize { rows: size.rows.saturating_add(forgotten), ..size };
-        let Placed { states, is_cut } =
-            placed_states(self.reader()?.conn(), table, after.map(|after| &*after.identity), size_placed)?;
+        let Placed { states, is_cut } = placed_states(self.reader()?.conn(), table, start, size_placed)?;
         let last = states.last().filter(|_| is_cut).map(|(key, _)| key.clone());
         if let Some(last) = &last {
             recent.retain(|key, _| key <= last);
@@ -81,26 +80,25 @@ impl Inner {
 fn placed_states(
     conn: &Connection,
     table: TableId,
-    after: Option<&[u8]>,
+    start: Bound<&RowKey>,
     size: PageSize,
 ) -> Result<Placed, StorageError> {
-    let comparison = if after.is_some() { ">" } else { ">=" };
-    let sql = format!(
-        "SELECT table_id, identity, state, sum FROM row WHERE table_id = ?1 AND identity {comparison} ?2 \
-         ORDER BY identity LIMIT ?3"
-    );
-    let limit = i64::try_from(size.rows).unwrap_or(i64::MAX);
-    let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query((table.0, after.unwrap_or_default(), limit))?;
+    // One state: a merge deletes blocks. The connection ends it when it goes back.
+    conn.execute_batch("BEGIN")?;
+    let mut rows = MergedRuns::of_all(conn, &RunList::load_without_filters(conn)?, start)?;
     let (mut placed, mut bytes) = (Placed::default(), 0);
-    while let Some(row) = rows.next()? {
-        let (key, state) = placed_row_of(row)?;
-        bytes += state.len();
-        placed.states.push((key, state));
+    while placed.states.len() < size.rows
+        && let Some(key) = rows.row_key().filter(|key| key.table == table)
+    {
+        if let Some(state) = rows.shared_state() {
+            bytes += state.len();
+            placed.states.push((key, state));
+        }
         if bytes >= size.bytes {
             placed.is_cut = true;
             break;
         }
+        rows.advance()?;
     }
     Ok(placed)
 }

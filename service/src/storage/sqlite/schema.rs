@@ -20,7 +20,7 @@ const LOCK_NAME: &str = "lock";
 /// Says that the file is ours: `KAIR` in ASCII.
 pub(super) const APPLICATION_ID: u32 = 0x4B41_4952;
 /// Raised with every change of the tables below or of the records in them.
-pub(super) const FORMAT: u32 = 6;
+pub(super) const FORMAT: u32 = 7;
 /// Only checkpoints of the log compete for SQLite's locks, and they are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,6 +35,9 @@ pub(super) const HEAD: &str = "
         last_op_id INTEGER NOT NULL,
         -- Never reused, not even by later generations.
         last_bucket_id INTEGER NOT NULL,
+        -- The same of runs, and of blocks of rows.
+        last_run_id INTEGER NOT NULL DEFAULT 0,
+        last_row_block_id INTEGER NOT NULL DEFAULT 0,
         bucket_count INTEGER NOT NULL,
         operation_count INTEGER NOT NULL,
         row_count INTEGER NOT NULL,
@@ -108,18 +111,11 @@ pub(super) const GENERATION: &str = "
         block BLOB NOT NULL
     );
     CREATE UNIQUE INDEX chunk_position ON chunk (bucket_id, last_op_id);
-    -- States of rows in the order of commits, which are newer than those in table row.
+    -- States of rows in the order of commits, which are newer than those in runs.
     CREATE TABLE row_tail (
         version INTEGER PRIMARY KEY,
         block BLOB NOT NULL
     );
-    CREATE TABLE row (
-        table_id INTEGER NOT NULL,
-        identity BLOB NOT NULL,
-        state BLOB NOT NULL,
-        sum INTEGER NOT NULL,
-        PRIMARY KEY (table_id, identity)
-    ) WITHOUT ROWID;
     CREATE TABLE lookup (
         key TEXT NOT NULL,
         table_id INTEGER NOT NULL,
@@ -136,9 +132,45 @@ pub(super) const GENERATION: &str = "
         PRIMARY KEY (key, table_id, identity)
     ) WITHOUT ROWID;";
 
+/// Rows, which a reset forgets as well: sorted runs of states that are older than those in `row_tail`.
+pub(super) const RUNS: &str = "
+    CREATE TABLE row_run (
+        id INTEGER PRIMARY KEY,
+        position INTEGER NOT NULL,
+        entry_count INTEGER NOT NULL,
+        block_count INTEGER NOT NULL,
+        byte_count INTEGER NOT NULL,
+        merged_into INTEGER,
+        upto_table_id INTEGER,
+        upto_identity BLOB,
+        sum INTEGER NOT NULL
+    );
+    -- Which keys a run may have. One that a merge is writing has none yet.
+    CREATE TABLE row_filter (
+        run_id INTEGER PRIMARY KEY,
+        words BLOB NOT NULL,
+        sum INTEGER NOT NULL
+    );
+    -- Blocks of runs by their last keys.
+    CREATE TABLE row_place (
+        run_id INTEGER NOT NULL,
+        table_id INTEGER NOT NULL,
+        identity BLOB NOT NULL,
+        block_id INTEGER NOT NULL,
+        entry_count INTEGER NOT NULL,
+        byte_count INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
+        PRIMARY KEY (run_id, table_id, identity)
+    ) WITHOUT ROWID;
+    CREATE TABLE row_block (
+        id INTEGER PRIMARY KEY,
+        block BLOB NOT NULL
+    );";
+
 const DROP_GENERATION: &str = "
     DROP TABLE replication; DROP TABLE rules; DROP TABLE bucket; DROP TABLE forgotten_bucket; DROP TABLE tail; DROP TABLE chunk;
-    DROP TABLE row_tail; DROP TABLE row; DROP TABLE lookup; DROP TABLE dependent;";
+    DROP TABLE row_tail; DROP TABLE row_run; DROP TABLE row_filter; DROP TABLE row_place; DROP TABLE row_block;
+    DROP TABLE lookup; DROP TABLE dependent;";
 
 /// The folder of a store, held by this process until dropped.
 #[derive(Debug)]
@@ -255,13 +287,15 @@ impl StoreFolder {
 /// Forgets all but the head, within the caller's transaction.
 pub(super) fn recreate_generation(conn: &Connection) -> Result<(), StorageError> {
     conn.execute_batch(DROP_GENERATION)?;
-    Ok(conn.execute_batch(GENERATION)?)
+    conn.execute_batch(GENERATION)?;
+    Ok(conn.execute_batch(RUNS)?)
 }
 
 fn create(conn: &Connection) -> Result<(), StorageError> {
     let tx = conn.unchecked_transaction()?;
     tx.execute_batch(HEAD)?;
     tx.execute_batch(GENERATION)?;
+    tx.execute_batch(RUNS)?;
     let head = Head { creation_id: generation::creation_id(), generation: 1, ..Head::default() };
     head.insert(&tx)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -2,21 +2,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     path::Path,
 };
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::BucketName;
 use rusqlite::Connection;
 
 use super::{
-    super::{DefinitionStats, StorageError, StoreStats, definition_of, generation},
+    super::{DefinitionStats, RowKey, StorageError, StoreStats, definition_of, generation},
     BucketId, Inner,
     bucket::Bucket,
     codec,
     head::{Head, number},
-    read::placed_rows,
+    runs::{list::RunList, read::MergedRuns},
     schema::StoreFolder,
     tail::Tail,
 };
@@ -39,12 +39,7 @@ pub(super) fn of_folder(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStat
     let tail = Tail::load(&conn, &head)?;
     let mut definitions = Definitions::of(&conn, &head, &tail)?;
     tail.rows.present().try_for_each(|state| definitions.count_row(&state))?;
-    placed_rows(
-        &conn,
-        |key, state| {
-            if tail.rows.is_there(&key).is_none() { definitions.count_row(state) } else { Ok(()) }
-        },
-    )?;
+    definitions.count_rows(&conn, |key| tail.rows.is_there(key).is_none())?;
     Ok((head.stats(&folder), definitions.finish()))
 }
 
@@ -56,10 +51,7 @@ impl Inner {
         let mut definitions = Definitions::of(reader.conn(), &Head::read(reader.conn())?, &self.tail_read())?;
         let recent: Vec<_> = self.tail_read().rows.present().collect();
         recent.iter().try_for_each(|state| definitions.count_row(state))?;
-        placed_rows(reader.conn(), |key, state| {
-            let is_placed = self.tail_read().rows.is_there(&key).is_none();
-            if is_placed { definitions.count_row(state) } else { Ok(()) }
-        })?;
+        definitions.count_rows(reader.conn(), |key| self.tail_read().rows.is_there(key).is_none())?;
         Ok(definitions.finish())
     }
 }
@@ -106,8 +98,22 @@ impl Definitions {
         self.stats.get_mut(self.of_bucket.get(&id)?)
     }
 
+    /// Counts the rows of runs whose keys are `wanted`.
+    fn count_rows(&mut self, conn: &Connection, wanted: impl Fn(&RowKey) -> bool) -> Result<(), StorageError> {
+        let mut rows = MergedRuns::of_all(conn, &RunList::load_without_filters(conn)?, Bound::Unbounded)?;
+        while let Some(key) = rows.row_key() {
+            if let Some(state) = rows.state()
+                && wanted(&key)
+            {
+                self.count_row(state)?;
+            }
+            rows.advance()?;
+        }
+        Ok(())
+    }
+
     /// Counts the state of a row.
-    pub(super) fn count_row(&mut self, state: &Bytes) -> Result<(), StorageError> {
+    fn count_row(&mut self, state: &[u8]) -> Result<(), StorageError> {
         let (_, outputs) = codec::decode_row(state)?;
         for output in outputs {
             if let Some(stats) = self.of_bucket(output.bucket) {

@@ -17,10 +17,10 @@ use super::{
     head::{Head, number, op_id},
     index,
     rows::{self, RowsBuilder},
-    schema::{FORMAT, GENERATION, HEAD},
+    runs::build::RunBuilder,
+    schema::{FORMAT, GENERATION, HEAD, RUNS},
     sum::Sum,
     write_checkpoint,
-    writer::RowPlacer,
 };
 use crate::lsn::Lsn;
 
@@ -37,6 +37,14 @@ const TO_3: &str = "
 const TO_5: &str = "
     ALTER TABLE bucket ADD COLUMN mending INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX bucket_mending ON bucket (id) WHERE mending = 1;";
+
+/// From format 6: rows in runs instead of a table.
+const TO_7: &str = "
+    ALTER TABLE head ADD COLUMN last_run_id INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE head ADD COLUMN last_row_block_id INTEGER NOT NULL DEFAULT 0;";
+
+/// Compressed bytes of rows that are held in memory.
+const ROW_BYTES_HELD: usize = 2 << 20;
 
 /// What format 3 had.
 const TABLES_OF_3: [&str; 12] = [
@@ -66,7 +74,10 @@ pub(super) fn upgrade(conn: &Connection, from: u32) -> Result<(), StorageError> 
         if from < 5 {
             tx.execute_batch(TO_5)?;
         }
-        pack_chunks_again(&tx)?;
+        if from < 6 {
+            pack_chunks_again(&tx)?;
+        }
+        keep_rows_in_runs(&tx)?;
     }
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
@@ -80,6 +91,7 @@ fn write_again(conn: &Connection) -> Result<(), StorageError> {
     }
     conn.execute_batch(HEAD)?;
     conn.execute_batch(GENERATION)?;
+    conn.execute_batch(RUNS)?;
     let mut head = former_head(conn)?;
     copy_buckets(conn)?;
     copy_chunks(conn)?;
@@ -218,11 +230,34 @@ fn copy_rows(conn: &Connection, head: &mut Head) -> Result<(), StorageError> {
         insert.execute((version.cast_signed(), block))?;
         Ok(())
     })?;
-    let mut placer = RowPlacer::new(conn)?;
-    each(conn, "SELECT table_id, identity, state FROM former_row", |row| {
-        let state = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        placer.place(&RowKey { table: TableId(row.get(0)?), identity: blob(row, 1)?.into() }, Some(state))
-    })
+    copy_row_table(conn, "former_row", head)
+}
+
+/// Writes all rows of a table into one run.
+fn copy_row_table(conn: &Connection, table: &str, head: &mut Head) -> Result<(), StorageError> {
+    let row_count: i64 = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+    let mut run = RunBuilder::new(usize::try_from(row_count).unwrap_or_default());
+    let sql = format!("SELECT table_id, identity, state FROM {table} ORDER BY table_id, identity");
+    each(conn, &sql, |row| {
+        let key = RowKey { table: TableId(row.get(0)?), identity: blob(row, 1)?.into() };
+        run.push(&key, Some(blob(row, 2)?))?;
+        if run.packed_bytes() >= ROW_BYTES_HELD { run.store_some(conn, head) } else { Ok(()) }
+    })?;
+    run.finish()?.store_in(conn, head).map(|_| ())
+}
+
+/// From formats 4 to 6. What is damaged is an error: nothing could tell later that it was.
+fn keep_rows_in_runs(conn: &Connection) -> Result<(), StorageError> {
+    each(conn, "SELECT table_id, identity, state, sum FROM row", |row| {
+        let sum = Sum::of("row").number(row.get::<_, u32>(0)?.into()).bytes(blob(row, 1)?).bytes(blob(row, 2)?);
+        sum.check(row.get(3)?, "a row")
+    })?;
+    conn.execute_batch(TO_7)?;
+    conn.execute_batch(RUNS)?;
+    let mut head = Head::read_without_runs(conn)?;
+    copy_row_table(conn, "row", &mut head)?;
+    head.write(conn)?;
+    Ok(conn.execute_batch("DROP TABLE row")?)
 }
 
 fn copy_indexes(conn: &Connection, head: &mut Head) -> Result<(), StorageError> {

@@ -3,7 +3,7 @@
 //! SQLite's own check looks at how the file is built; this one looks at every record: its sum, whether it can be read, and
 //! whether all are there that others count.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, ops::Bound, path::Path};
 
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::OpId;
@@ -18,6 +18,11 @@ use super::{
     codec,
     head::Head,
     index, read,
+    runs::{
+        check::{check_places, check_run},
+        list::{Run, RunList},
+        read::MergedRuns,
+    },
     schema::StoreFolder,
     tail::Tail,
     write_checkpoint,
@@ -101,7 +106,7 @@ impl Verification {
 /// Reads the tables which decide what clients are told, and no operations: about a second for a million entries.
 pub(super) fn check_names(conn: &Connection, head: &Head) -> Result<(), StorageError> {
     let damaged = |what: &str| StorageError::Damaged { what: what.to_owned() };
-    for table in ["bucket", "lookup", "write_checkpoint"] {
+    for table in ["bucket", "lookup", "write_checkpoint", "row_run", "row_place"] {
         let says: String = conn.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         if says != "ok" {
             return Err(damaged("the structure of the database file"));
@@ -111,6 +116,7 @@ pub(super) fn check_names(conn: &Connection, head: &Head) -> Result<(), StorageE
         count_read(conn, &format!("SELECT {} FROM bucket", Bucket::COLUMNS), |row| Bucket::read(row).map(|_| ()))?;
     let lookups = count_read(conn, LOOKUPS, |row| index::read_entry(row).map(|_| ()))?;
     count_read(conn, WRITE_CHECKPOINTS, |row| write_checkpoint::read(row).map(|_| ()))?;
+    check_places(conn, &RunList::load_without_filters(conn)?)?;
     if (buckets, lookups) == (head.bucket_count, head.lookup_count) {
         return Ok(());
     }
@@ -279,13 +285,23 @@ impl Verifier<'_> {
     }
 
     fn rows(&mut self, conn: &Connection, head: &Head, tail: &Tail) -> Result<(), StorageError> {
-        self.each(conn, "SELECT table_id, identity, state, sum FROM row", |verifier, row| {
-            let (key, state) = read::placed_row_of(row)?;
-            codec::decode_row(&state)?;
-            // The tail has what is newer, and perhaps that it is gone.
-            verifier.found.row_count += u64::from(tail.rows.is_there(&key).is_none());
-            Ok(())
-        })?;
+        let runs = RunList::load(conn)?;
+        let mut block_count = 0;
+        for run in runs.iter() {
+            block_count += self.try_part(|verifier| verifier.run_of_rows(conn, run)).unwrap_or_default();
+        }
+        let blocks: i64 = conn.query_row("SELECT count(*) FROM row_block", [], |row| row.get(0))?;
+        self.expect(blocks.unsigned_abs() == block_count, "blocks of rows are not as many as runs have");
+        let mut rows = MergedRuns::of_all(conn, &runs, Bound::Unbounded)?;
+        while let Some(key) = rows.row_key() {
+            if let Some(state) = rows.state() {
+                self.try_part(|_| codec::decode_row(state));
+                // The tail has what is newer, and perhaps that it is gone.
+                self.found.row_count += u64::from(tail.rows.is_there(&key).is_none());
+            }
+            rows.advance()?;
+            self.step();
+        }
         for (_, state) in tail.rows.iter() {
             if let Some(state) = state {
                 self.try_part(|_| codec::decode_row(state));
@@ -294,6 +310,14 @@ impl Verifier<'_> {
         }
         self.expect(self.found.row_count == head.row_count, "rows are not as many as the head says");
         Ok(())
+    }
+
+    /// All blocks of a run: whether each is where it belongs, and its keys ascend. Gives their number.
+    fn run_of_rows(&mut self, conn: &Connection, run: &Run) -> Result<u64, StorageError> {
+        let block_count = check_run(conn, run)?;
+        self.position.done += block_count;
+        self.tell();
+        Ok(block_count)
     }
 
     fn indexes(&mut self, conn: &Connection, head: &Head) -> Result<(), StorageError> {
@@ -326,10 +350,11 @@ impl Verifier<'_> {
 
 /// About how many there are to be read; an estimate for those who wait.
 fn records(conn: &Connection) -> u64 {
-    let tables = ["bucket", "forgotten_bucket", "chunk", "row", "lookup", "dependent", "write_checkpoint"];
+    let tables = ["bucket", "forgotten_bucket", "chunk", "row_place", "lookup", "dependent", "write_checkpoint"];
     let count = |table| {
         let sql = format!("SELECT count(*) FROM {table}");
         conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).map_or(0, i64::unsigned_abs)
     };
-    tables.into_iter().map(count).sum()
+    let rows = conn.query_row("SELECT coalesce(sum(entry_count), 0) FROM row_run", [], |row| row.get::<_, i64>(0));
+    tables.into_iter().map(count).sum::<u64>() + rows.map_or(0, i64::unsigned_abs)
 }

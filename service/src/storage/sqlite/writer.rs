@@ -1,12 +1,12 @@
 //! The one connection that writes, and what a commit writes.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::{BucketName, WriteCheckpointId};
 use lru::LruCache;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     super::{
@@ -21,9 +21,13 @@ use super::{
     codec::{encode_row, encode_values},
     head::{Head, RecordSum},
     index,
-    placed::PlacedKeys,
-    read::row_sum,
     rows::{RowStates, RowsBuilder},
+    runs::{
+        build::RunBuilder,
+        current::CurrentRuns,
+        list::RunList,
+        read::{RecentBlocks, find},
+    },
     sum::Sum,
     tail::Tail,
     write_checkpoint,
@@ -51,6 +55,7 @@ type BucketNumbers = LruCache<BucketName, BucketId, RandomState>;
 pub(super) struct Writer {
     conn: Connection,
     head: Head,
+    runs: Arc<CurrentRuns>,
     /// Numbers of buckets that are committed, or about to be in the current transaction.
     names: BucketNumbers,
     compaction: CompactionOptions,
@@ -79,11 +84,15 @@ struct Operations {
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection, compaction: CompactionOptions) -> Result<Self, StorageError> {
+    pub(super) fn new(
+        conn: Connection,
+        runs: Arc<CurrentRuns>,
+        compaction: CompactionOptions,
+    ) -> Result<Self, StorageError> {
         conn.set_prepared_statement_cache_capacity(64);
         let head = Head::read(&conn)?;
         let names = LruCache::with_hasher(NAMES_MAX, RandomState::default());
-        Ok(Self { conn, head, names, compaction, failed: false })
+        Ok(Self { conn, head, runs, names, compaction, failed: false })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -92,11 +101,6 @@ impl Writer {
 
     pub(super) fn conn(&self) -> &Connection {
         &self.conn
-    }
-
-    /// Whether table `row` has any.
-    pub(super) fn has_rows(&self) -> Result<bool, StorageError> {
-        Ok(self.conn.prepare_cached("SELECT 1 FROM row LIMIT 1")?.exists([])?)
     }
 
     /// Runs a change in a transaction. After an error nothing of it is there.
@@ -125,14 +129,23 @@ impl Writer {
         let synchronous = if durability == Durability::Synced { "FULL" } else { "NORMAL" };
         self.conn.pragma_update(None, "synchronous", synchronous)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut change_state =
-            Change { tx: &tx, head: self.head.clone(), names: &mut self.names, compaction: &self.compaction };
+        let mut change_state = Change {
+            tx: &tx,
+            head: self.head.clone(),
+            runs: self.runs.list(),
+            changed_runs: false,
+            names: &mut self.names,
+            compaction: &self.compaction,
+        };
         let value = change(&mut change_state)?;
-        let head = change_state.head;
+        let Change { head, runs, changed_runs, .. } = change_state;
         head.write(&tx)?;
         fault_point("store.before-sync");
         tx.commit()?;
         self.head = head;
+        if changed_runs {
+            self.runs.set(runs);
+        }
         Ok(value)
     }
 
@@ -152,6 +165,9 @@ pub(super) struct Change<'a> {
     pub(super) tx: &'a Transaction<'a>,
     /// As it will be.
     pub(super) head: Head,
+    /// As they will be.
+    pub(super) runs: Arc<RunList>,
+    changed_runs: bool,
     names: &'a mut BucketNumbers,
     compaction: &'a CompactionOptions,
 }
@@ -163,17 +179,24 @@ type NumbersByPlace = HashMap<*const u8, BucketId, RandomState>;
 /// What memory knows beside the file when a commit is applied.
 pub(super) struct Memory<'a> {
     pub(super) tail: &'a Tail,
-    pub(super) placed: &'a PlacedKeys,
-}
-
-impl Memory<'_> {
-    /// Whether a row is there; `None` if only the file knows.
-    fn has_row(&self, key: &RowKey) -> Option<bool> {
-        self.tail.rows.is_there(key).or_else(|| (!self.placed.may_have(key)).then_some(false))
-    }
+    pub(super) blocks: &'a RecentBlocks,
 }
 
 impl Change<'_> {
+    /// The runs, to change them.
+    pub(super) fn runs_mut(&mut self) -> &mut RunList {
+        self.changed_runs = true;
+        Arc::make_mut(&mut self.runs)
+    }
+
+    /// Whether a row was there before.
+    fn had_row(&self, key: &RowKey, memory: &Memory<'_>) -> Result<bool, StorageError> {
+        match memory.tail.rows.is_there(key) {
+            Some(is_there) => Ok(is_there),
+            None => Ok(find(self.tx, &self.runs, memory.blocks, key)?.flatten().is_some()),
+        }
+    }
+
     /// Writes all of a batch. What is much goes where it is kept, the rest into the tail.
     pub(super) fn apply(
         &mut self,
@@ -324,9 +347,9 @@ impl Change<'_> {
         }
         let mut tail = RowsBuilder::default();
         let (mut buckets, mut state) = (Vec::new(), Vec::new());
-        let mut placer = RowPlacer::new(self.tx)?;
+        let mut run = RunBuilder::new(if goes_straight { rows.len() } else { 0 });
         for (key, row) in rows {
-            let was_there = memory.has_row(&key).map_or_else(|| has_row(self.tx, &key), Ok)?;
+            let was_there = self.had_row(&key, memory)?;
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
             buckets.clear();
             for output in row.iter().flat_map(|row| &row.outputs) {
@@ -334,17 +357,19 @@ impl Change<'_> {
             }
             // The tail would hide an older state in its place.
             if goes_straight && memory.tail.rows.is_there(&key).is_none() {
-                memory.placed.insert(&key);
                 state.clear();
                 if let Some(row) = &row {
                     encode_row(row, &buckets, &mut state);
                 }
-                placer.place(&key, row.is_some().then_some(&state))?;
+                if row.is_some() || was_there {
+                    run.push(&key, row.is_some().then_some(&state))?;
+                }
                 continue;
             }
             let buckets = &buckets;
             tail.push(key, row.map(|row| move |out: &mut Vec<u8>| encode_row(&row, buckets, out)));
         }
+        run.finish()?.store(self)?;
         if tail.is_empty() {
             return Ok(Vec::new());
         }
@@ -440,35 +465,6 @@ impl Change<'_> {
     }
 }
 
-/// Writes states of rows to their places in the row store.
-pub(super) struct RowPlacer<'c> {
-    replace: CachedStatement<'c>,
-    delete: CachedStatement<'c>,
-}
-
-impl<'c> RowPlacer<'c> {
-    pub(super) fn new(conn: &'c Connection) -> Result<Self, StorageError> {
-        Ok(Self {
-            // Replacing is one search of the tree; with ON CONFLICT it would be two.
-            replace: conn
-                .prepare_cached("REPLACE INTO row (table_id, identity, state, sum) VALUES (?1, ?2, ?3, ?4)")?,
-            delete: conn.prepare_cached("DELETE FROM row WHERE table_id = ?1 AND identity = ?2")?,
-        })
-    }
-
-    /// Writes a state; `None` forgets the row.
-    pub(super) fn place(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
-        match state {
-            Some(state) => {
-                let sum = row_sum(key.table.0, &key.identity, state).finish();
-                self.replace.execute((key.table.0, &*key.identity, state, sum))?
-            }
-            None => self.delete.execute((key.table.0, &*key.identity))?,
-        };
-        Ok(())
-    }
-}
-
 /// Chunks for the buckets of which a commit has so much that it need not be collected first. They begin with what the tail
 /// has of these buckets, which comes before.
 fn new_chunks(
@@ -488,9 +484,4 @@ fn new_chunks(
         Ok((bucket, NewChunks::of(bucket, bytes as u64, links, tail.all(bucket))?))
     };
     buckets.map(begin).collect()
-}
-
-fn has_row(conn: &Connection, key: &RowKey) -> Result<bool, StorageError> {
-    let sql = "SELECT 1 FROM row WHERE table_id = ?1 AND identity = ?2";
-    Ok(conn.prepare_cached(sql)?.exists((key.table.0, &*key.identity))?)
 }

@@ -9,7 +9,7 @@ use super::{
             Batch, BucketStore, LookupKey, LookupValue, NewOperation, RowOutput, StoredRow, StoredRules,
             wire::{WireOperation, write_json},
         },
-        SqliteOptions, SqliteStore,
+        SqliteOptions, SqliteStore, Verification,
         chunk_block::PackedBlock,
         codec,
         schema::APPLICATION_ID,
@@ -74,8 +74,8 @@ fn block(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
     block.finish_with(&[]).unwrap()
 }
 
-fn row(image: &'static str) -> StoredRow {
-    StoredRow { image: image.into(), ..StoredRow::default() }
+fn row(image: &str) -> StoredRow {
+    StoredRow { image: image.to_owned().into(), ..StoredRow::default() }
 }
 
 fn key(identity: &str) -> RowKey {
@@ -183,9 +183,28 @@ fn write_former_chunks(conn: &Connection) {
     }
 }
 
+/// Writes rows as formats 4 to 6 had them.
+fn write_former_rows(conn: &Connection, rows: &[(RowKey, StoredRow)]) {
+    let tables = "DROP TABLE row_run; DROP TABLE row_filter; DROP TABLE row_place; DROP TABLE row_block;
+        CREATE TABLE row (
+            table_id INTEGER NOT NULL, identity BLOB NOT NULL, state BLOB NOT NULL, sum INTEGER NOT NULL,
+            PRIMARY KEY (table_id, identity)) WITHOUT ROWID;";
+    conn.execute_batch(tables).unwrap();
+    for (key, row) in rows {
+        let state = encoded(row);
+        let sum = Sum::of("row").number(key.table.0.into()).bytes(&key.identity).bytes(&state).finish();
+        let sql = "INSERT INTO row VALUES (?1, ?2, ?3, ?4)";
+        conn.execute(sql, (key.table.0, &*key.identity, state, sum)).unwrap();
+    }
+    let sum = Head::read(conn).unwrap().sum_of(18).finish();
+    let columns = "ALTER TABLE head DROP COLUMN last_run_id; ALTER TABLE head DROP COLUMN last_row_block_id;";
+    conn.execute_batch(columns).unwrap();
+    conn.execute("UPDATE head SET sum = ?1", [sum]).unwrap();
+}
+
 #[test]
-fn stores_of_formats_4_and_5_are_read_on() {
-    for format in [4, 5] {
+fn stores_of_formats_4_to_6_are_read_on() {
+    for format in [4, 5, 6] {
         let folder = tempfile::tempdir().unwrap();
         let open = || SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
         let [bucket, damaged] = ["b", "damaged"].map(BucketName::new);
@@ -193,16 +212,22 @@ fn stores_of_formats_4_and_5_are_read_on() {
             let range = store.operations(bucket, OpId::ZERO, OpId::new(99).unwrap(), 1 << 20)?;
             range.json.array()
         };
+        let rows: Vec<_> =
+            (0..2_000_u32).map(|number| (key(&format!("{number:04}")), row(&number.to_string()))).collect();
         let (totals, operations) = {
             let store = open();
             let mut operations: Vec<_> = (1..=10).map(operation).collect();
             operations[9].output.bucket = damaged.clone();
-            store.commit(Batch { operations, visible_at: Some(Lsn::new(77)), ..Batch::default() }).unwrap();
+            let rows = rows.iter().map(|(key, row)| (key.clone(), Some(row.clone()))).collect();
+            store.commit(Batch { operations, rows, visible_at: Some(Lsn::new(77)), ..Batch::default() }).unwrap();
             store.inner.fold().unwrap();
             (store.view().unwrap().bucket(&bucket).unwrap(), json(&store, &bucket).unwrap())
         };
         let conn = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
-        write_former_chunks(&conn);
+        if format < 6 {
+            write_former_chunks(&conn);
+        }
+        write_former_rows(&conn, &rows);
         conn.execute("UPDATE chunk SET block = zeroblob(length(block)) WHERE last_op_id = 10", []).unwrap();
         if format == 4 {
             conn.execute_batch("DROP INDEX bucket_mending; ALTER TABLE bucket DROP COLUMN mending").unwrap();
@@ -213,8 +238,25 @@ fn stores_of_formats_4_and_5_are_read_on() {
         assert_eq!(store.view().unwrap().bucket(&bucket).unwrap(), totals);
         assert_eq!(json(&store, &bucket).unwrap(), operations);
         assert_eq!(json(&store, &damaged).unwrap_err().code(), "STORE-0106");
+        assert!(rows.iter().all(|(key, row)| store.row(key).unwrap().as_ref() == Some(row)));
         store.empty_buckets(std::slice::from_ref(&damaged)).unwrap();
         drop(store);
+        assert!(Verification::of(folder.path(), &mut |_| {}).unwrap().is_whole());
         assert_eq!(open().damaged_buckets(9).unwrap(), [damaged]);
+    }
+}
+
+#[test]
+fn a_damaged_row_is_not_taken_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::open(folder.path(), SqliteOptions::default());
+    open().unwrap().commit(Batch { rows: vec![(key("a"), Some(row("a")))], ..Batch::default() }).unwrap();
+    let conn = Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
+    write_former_rows(&conn, &[(key("a"), row("a"))]);
+    conn.execute("UPDATE row SET state = zeroblob(length(state))", []).unwrap();
+    conn.pragma_update(None, "user_version", 6).unwrap();
+    drop(conn);
+    for _ in 0..2 {
+        assert_eq!(open().err().map(|error| error.code()), Some("STORE-0104"));
     }
 }

@@ -1,0 +1,70 @@
+//! Whether runs are as they were written.
+
+use std::ops::Bound;
+
+use rusqlite::Connection;
+
+use super::{
+    super::super::{RowKey, StorageError},
+    filter::KeyHash,
+    list::{Run, RunList},
+    read::{MergedRuns, places},
+};
+
+/// What the places of a run's blocks say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    entries: u64,
+    blocks: u64,
+    bytes: u64,
+}
+
+/// Checks that all places can be read, and that runs have as many blocks as they say: a place that is not found under its
+/// key would hide rows. Reads no blocks.
+pub(in super::super) fn check_places(conn: &Connection, runs: &RunList) -> Result<(), StorageError> {
+    runs.iter().try_for_each(|run| check_counts(conn, run).map(|_| ()))
+}
+
+/// Checks every block of a run, and its filter. Gives the number of its blocks.
+pub(in super::super) fn check_run(conn: &Connection, run: &Run) -> Result<u64, StorageError> {
+    let counted = check_counts(conn, run)?;
+    let only = RunList::of(Run { merged_into: None, ..run.clone() });
+    let mut rows = MergedRuns::of_all(conn, &only, Bound::Unbounded)?;
+    let (mut entry_count, mut before): (u64, Option<RowKey>) = (0, None);
+    while let Some(key) = rows.row_key() {
+        if before.as_ref().is_some_and(|before| *before >= key) {
+            return Err(damaged("rows of a run are out of order"));
+        }
+        if !run.may_have(KeyHash::of_key(&key)) {
+            return Err(damaged("a filter of rows denies a row"));
+        }
+        (entry_count, before) = (entry_count + 1, Some(key));
+        rows.advance()?;
+    }
+    if entry_count != counted.entries {
+        return Err(damaged("a run has not as many rows as its blocks say"));
+    }
+    Ok(counted.blocks)
+}
+
+fn check_counts(conn: &Connection, run: &Run) -> Result<Counted, StorageError> {
+    let mut counted = Counted::default();
+    let mut before: Option<RowKey> = None;
+    places(conn, run.id, |place| {
+        counted.entries += place.entry_count;
+        counted.blocks += 1;
+        counted.bytes += place.byte_count;
+        let ascends = before.as_ref().is_none_or(|before| *before < place.last);
+        before = Some(place.last);
+        if ascends { Ok(()) } else { Err(damaged("blocks of a run are out of order")) }
+    })?;
+    let Run { entry_count, block_count, byte_count, .. } = *run;
+    let says = Counted { entries: entry_count, blocks: block_count, bytes: byte_count };
+    // A merge takes blocks away.
+    let holds = if run.merged_into.is_some() { counted.blocks <= says.blocks } else { counted == says };
+    if holds { Ok(counted) } else { Err(damaged("a run has not as many blocks as it says")) }
+}
+
+fn damaged(what: &str) -> StorageError {
+    StorageError::Damaged { what: what.to_owned() }
+}

@@ -1,0 +1,120 @@
+//! Which keys a run cannot have: spares most looks into runs that do not have a row.
+//!
+//! A Bloom filter of a size that fits the keys it is made for. It never forgets a key, so what it denies is not there; what
+//! it does not deny may be. Beyond some millions of keys it says less and less.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::{
+    super::{RowKey, StorageError, TableId},
+    sum::Sum,
+};
+
+/// Enough for two wrong answers in a hundred.
+const BITS_PER_KEY: u64 = 12;
+/// 4 MiB: one wrong answer in four for ten million keys.
+const WORDS_MAX: u64 = 512 << 10;
+/// Bits set per key.
+const BITS: u32 = 4;
+
+/// Keys that may be in a run.
+#[derive(Debug)]
+pub(in super::super) struct KeyFilter {
+    words: Box<[AtomicU64]>,
+}
+
+/// What a filter knows of a key.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct KeyHash(u64);
+
+impl KeyHash {
+    /// Stored filters were made with it.
+    pub(in super::super) fn of(table: TableId, identity: &[u8]) -> Self {
+        let sum = u64::from(Sum::of("row").number(table.0.into()).bytes(identity).finish());
+        // The last steps of SplitMix64: 32 bits tell keys apart well enough, but they have to be spread.
+        let mut hash = sum.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        hash = (hash ^ hash >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        hash = (hash ^ hash >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Self(hash ^ hash >> 31)
+    }
+
+    pub(in super::super) fn of_key(key: &RowKey) -> Self {
+        Self::of(key.table, &key.identity)
+    }
+}
+
+// Bits are set before their row leaves the tail's memory, whose lock orders both for whoever looks there first.
+impl KeyFilter {
+    /// For at most so many keys.
+    pub(in super::super) fn new(key_count: u64) -> Self {
+        let words = key_count.saturating_mul(BITS_PER_KEY).div_ceil(64).clamp(1, WORDS_MAX);
+        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub(in super::super) fn insert(&self, key: KeyHash) {
+        let (word, bits) = self.place(key);
+        self.words[word].fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// `false` if the key was certainly not inserted.
+    pub(in super::super) fn may_have(&self, key: KeyHash) -> bool {
+        let (word, bits) = self.place(key);
+        self.words[word].load(Ordering::Relaxed) & bits == bits
+    }
+
+    /// A word, a single cache line per key, and the bits within it.
+    fn place(&self, key: KeyHash) -> (usize, u64) {
+        let bits = (0..BITS).fold(0, |bits, number| bits | 1 << (key.0 >> (6 * number) & 63));
+        let words = self.words.len() as u64;
+        let word = (key.0 >> (6 * BITS)) % words;
+        (usize::try_from(word).unwrap_or_default(), bits)
+    }
+
+    /// As it is stored, and its sum.
+    pub(in super::super) fn record(&self) -> (Vec<u8>, u32) {
+        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        let sum = Sum::of("row_filter").bytes(&bytes).finish();
+        (bytes, sum)
+    }
+
+    pub(in super::super) fn from_record(bytes: &[u8], sum: u32) -> Result<Self, StorageError> {
+        Sum::of("row_filter").bytes(bytes).check(sum, "a filter of rows")?;
+        let (words, rest) = bytes.as_chunks::<8>();
+        if words.is_empty() || !rest.is_empty() {
+            return Err(StorageError::Damaged { what: "a filter of rows".to_owned() });
+        }
+        Ok(Self { words: words.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word))).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> KeyHash {
+        KeyHash::of(TableId(1), &number.to_le_bytes())
+    }
+
+    #[test]
+    fn what_was_inserted_is_never_denied() {
+        let filter = KeyFilter::new(100_000);
+        (0..100_000).for_each(|number| filter.insert(key(number)));
+        let (bytes, sum) = filter.record();
+        assert_eq!(bytes.len(), 150_000, "12 bits for each");
+        for filter in [filter, KeyFilter::from_record(&bytes, sum).unwrap()] {
+            assert!((0..100_000).all(|number| filter.may_have(key(number))));
+            let wrong = (100_000..200_000).filter(|number| filter.may_have(key(*number))).count();
+            assert!(wrong < 5_000, "{wrong} of 100,000 other keys were not denied");
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_and_never_empty() {
+        let empty = KeyFilter::new(0);
+        assert!(!empty.may_have(key(1)));
+        assert_eq!(KeyFilter::new(u64::MAX).record().0.len(), 4 << 20);
+        let (bytes, sum) = empty.record();
+        assert!(KeyFilter::from_record(&bytes, sum + 1).is_err());
+        assert!(KeyFilter::from_record(&[], Sum::of("row_filter").bytes(&[]).finish()).is_err());
+    }
+}

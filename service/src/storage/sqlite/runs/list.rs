@@ -1,0 +1,215 @@
+//! Which runs there are, and in which order they count.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{
+    super::{
+        super::{RowKey, StorageError, TableId},
+        head::number,
+        sum::Sum,
+    },
+    RunId,
+    filter::{KeyFilter, KeyHash},
+};
+
+/// A run.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Run {
+    pub(in super::super) id: RunId,
+    /// Newer runs have larger ones; only a run that is being written by a merge shares that of a source.
+    pub(in super::super) position: u64,
+    /// Entries, those that say that a row is gone included. Of a source of a merge: those it had when it began.
+    pub(in super::super) entry_count: u64,
+    pub(in super::super) block_count: u64,
+    /// Of its blocks, compressed.
+    pub(in super::super) byte_count: u64,
+    /// The run that it is being merged into.
+    pub(in super::super) merged_into: Option<RunId>,
+    /// While a merge writes it: the last key of which it has all, or `None` if it has not come to any.
+    pub(in super::super) merged_upto: Option<RowKey>,
+    /// `None`: it may have any key.
+    pub(in super::super) filter: Option<Arc<KeyFilter>>,
+}
+
+impl Run {
+    const COLUMNS: &str =
+        "id, position, entry_count, block_count, byte_count, merged_into, upto_table_id, upto_identity, sum";
+
+    /// One that has nothing yet.
+    pub(in super::super) fn new(id: RunId, position: u64, filter: Arc<KeyFilter>) -> Self {
+        Self {
+            id,
+            position,
+            entry_count: 0,
+            block_count: 0,
+            byte_count: 0,
+            merged_into: None,
+            merged_upto: None,
+            filter: Some(filter),
+        }
+    }
+
+    /// Without its filter.
+    fn from_row(row: &Row) -> Result<Self, StorageError> {
+        let identity: Option<Vec<u8>> = row.get(7)?;
+        let upto = row.get::<_, Option<u32>>(6)?.zip(identity);
+        let run = Self {
+            id: RunId(number(row, 0)?),
+            position: number(row, 1)?,
+            entry_count: number(row, 2)?,
+            block_count: number(row, 3)?,
+            byte_count: number(row, 4)?,
+            merged_into: row.get::<_, Option<i64>>(5)?.map(|id| RunId(id.cast_unsigned())),
+            merged_upto: upto.map(|(table, identity)| RowKey { table: TableId(table), identity: identity.into() }),
+            filter: None,
+        };
+        run.sum().check(row.get(8)?, "a run of rows")?;
+        Ok(run)
+    }
+
+    fn sum(&self) -> Sum {
+        let Self { id, position, entry_count, block_count, byte_count, merged_into, merged_upto, filter: _ } = self;
+        let sum = [id.0, *position, *entry_count, *block_count, *byte_count]
+            .into_iter()
+            .fold(Sum::of("row_run"), Sum::number);
+        let sum = sum.number(merged_into.map_or(0, |into| into.0));
+        match merged_upto {
+            Some(key) => sum.number(key.table.0.into()).bytes(&key.identity),
+            None => sum,
+        }
+    }
+
+    /// Writes its record.
+    pub(in super::super) fn store(&self, conn: &Connection) -> Result<(), StorageError> {
+        let sql = "REPLACE INTO row_run (id, position, entry_count, block_count, byte_count, merged_into, upto_table_id, \
+                   upto_identity, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        conn.prepare_cached(sql)?.execute((
+            self.id.column(),
+            self.position.cast_signed(),
+            self.entry_count.cast_signed(),
+            self.block_count.cast_signed(),
+            self.byte_count.cast_signed(),
+            self.merged_into.map(RunId::column),
+            self.merged_upto.as_ref().map(|key| key.table.0),
+            self.merged_upto.as_ref().map(|key| &*key.identity),
+            self.sum().finish(),
+        ))?;
+        Ok(())
+    }
+
+    /// Writes its filter, which from now on may not change.
+    pub(in super::super) fn store_filter(&self, conn: &Connection) -> Result<(), StorageError> {
+        let Some(filter) = &self.filter else { return Ok(()) };
+        let (bytes, sum) = filter.record();
+        let sql = "INSERT INTO row_filter (run_id, words, sum) VALUES (?1, ?2, ?3)";
+        conn.prepare_cached(sql)?.execute((self.id.column(), bytes, sum))?;
+        Ok(())
+    }
+
+    /// Forgets its record, and its filter.
+    pub(in super::super) fn delete(&self, conn: &Connection) -> Result<(), StorageError> {
+        for table in ["row_run WHERE id", "row_filter WHERE run_id"] {
+            conn.prepare_cached(&format!("DELETE FROM {table} = ?1"))?.execute([self.id.column()])?;
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn may_have(&self, key: KeyHash) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_have(key))
+    }
+}
+
+/// All runs, the newest first.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct RunList(Vec<Run>);
+
+/// Filters by run.
+type Filters = HashMap<RunId, Arc<KeyFilter>, RandomState>;
+
+impl RunList {
+    /// As the file has it, with filters from it.
+    pub(in super::super) fn load(conn: &Connection) -> Result<Self, StorageError> {
+        let mut list = Self::load_without_filters(conn)?;
+        let mut select = conn.prepare("SELECT words, sum FROM row_filter WHERE run_id = ?1")?;
+        for run in &mut list.0 {
+            let record = select.query_row([run.id.column()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)));
+            if let Some((words, sum)) = record.optional()? {
+                run.filter = Some(Arc::new(KeyFilter::from_record(&words, sum)?));
+            }
+        }
+        Ok(list)
+    }
+
+    /// As the file has it.
+    pub(in super::super) fn load_without_filters(conn: &Connection) -> Result<Self, StorageError> {
+        let sql = format!("SELECT {} FROM row_run ORDER BY position DESC, id DESC", Run::COLUMNS);
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([])?;
+        let mut runs = Vec::new();
+        while let Some(row) = rows.next()? {
+            runs.push(Run::from_row(row)?);
+        }
+        Ok(Self(runs))
+    }
+
+    /// As the file has it, with the filters that are in memory.
+    pub(in super::super) fn load_with(conn: &Connection, known: &Self) -> Result<Self, StorageError> {
+        let mut list = Self::load_without_filters(conn)?;
+        let filters: Filters =
+            known.0.iter().filter_map(|run| Some((run.id, Arc::clone(run.filter.as_ref()?)))).collect();
+        for run in &mut list.0 {
+            run.filter = filters.get(&run.id).cloned();
+        }
+        Ok(list)
+    }
+
+    /// One run alone.
+    pub(in super::super) fn of(run: Run) -> Self {
+        Self(vec![run])
+    }
+
+    pub(in super::super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.0.iter()
+    }
+
+    pub(in super::super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(in super::super) fn get(&self, id: RunId) -> Option<&Run> {
+        self.0.iter().find(|run| run.id == id)
+    }
+
+    /// Whether some run may have the key.
+    pub(in super::super) fn may_have(&self, key: KeyHash) -> bool {
+        self.0.iter().any(|run| run.may_have(key))
+    }
+
+    /// The key up to which a run no longer counts, since another has what it had.
+    pub(in super::super) fn hidden_upto(&self, run: &Run) -> Option<&RowKey> {
+        self.get(run.merged_into?)?.merged_upto.as_ref()
+    }
+
+    /// Puts a run in its place, or in that of its former state.
+    pub(in super::super) fn put(&mut self, run: Run) {
+        match self.0.iter_mut().find(|known| known.id == run.id) {
+            Some(known) => *known = run,
+            None => {
+                let newer = |known: &Run| (known.position, known.id) > (run.position, run.id);
+                self.0.insert(self.0.partition_point(newer), run);
+            }
+        }
+    }
+
+    /// Sources of the run that a merge is writing, the newest first; none if it is not being written.
+    pub(in super::super) fn sources(&self, of: RunId) -> impl Iterator<Item = &Run> {
+        self.0.iter().filter(move |run| run.merged_into == Some(of))
+    }
+
+    pub(in super::super) fn remove(&mut self, id: RunId) {
+        self.0.retain(|run| run.id != id);
+    }
+}

@@ -18,7 +18,7 @@ use super::{
     chunk::FoldPlan,
     compact::Pace,
     rows::RowState,
-    runs::{build::RunBuilder, filter::KeyHash},
+    runs::build::RunBuilder,
     writer::{Durability, Writer},
 };
 use crate::{fault_point::fault_point, traces::trace_span};
@@ -167,7 +167,7 @@ impl Inner {
             }
             count += 1;
             // That a row is gone need not be said where nothing says that it is there.
-            if state.is_some() || runs.may_have(KeyHash::of_key(key)) {
+            if state.is_some() || runs.may_have(key) {
                 run.push(key, state.as_deref())?;
             }
         }

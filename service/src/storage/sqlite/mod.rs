@@ -249,7 +249,7 @@ impl SqliteStore {
             Ok(())
         }))?;
         fault_point("store.at-open");
-        verify::check_names(&conn, &Head::read(&conn)?)?;
+        verify::check_names(&conn, folder.reader(options.cache_bytes / 2)?, &Head::read(&conn)?)?;
         let runs = Arc::new(CurrentRuns::new(RunList::load(&conn)?));
         let writer = Writer::new(conn, Arc::clone(&runs), options.compaction)?;
         let tail = Tail::load(writer.conn(), writer.head())?;

@@ -21,7 +21,7 @@ use super::{
     head::{Head, RecordSum},
     index,
     rows::RecentPage,
-    runs::{filter::KeyHash, list::RunList, read::MergedRuns},
+    runs::{list::RunList, read::MergedRuns},
     sum::Sum,
 };
 
@@ -62,7 +62,7 @@ impl Inner {
         let recent = self.tail_read().rows.get(key);
         let state = match recent {
             Some(state) => state,
-            None if !self.runs.list().may_have(KeyHash::of_key(key)) => None,
+            None if !self.runs.list().may_have(key) => None,
             None => self.row_reader.find(&self.folder, &self.blocks, key)?.flatten(),
         };
         state.map(|state| self.decode_row(&state)).transpose()

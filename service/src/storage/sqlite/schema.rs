@@ -141,8 +141,10 @@ pub(super) const RUNS: &str = "
         block_count INTEGER NOT NULL,
         byte_count INTEGER NOT NULL,
         merged_into INTEGER,
-        upto_table_id INTEGER,
-        upto_identity BLOB,
+        first_table_id INTEGER,
+        first_identity BLOB,
+        last_table_id INTEGER,
+        last_identity BLOB,
         sum INTEGER NOT NULL
     );
     -- Which keys a run may have. One that a merge is writing has none yet.

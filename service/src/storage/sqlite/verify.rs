@@ -3,7 +3,7 @@
 //! SQLite's own check looks at how the file is built; this one looks at every record: its sum, whether it can be read, and
 //! whether all are there that others count.
 
-use std::{collections::HashSet, ops::Bound, path::Path};
+use std::{collections::HashSet, ops::Bound, path::Path, thread};
 
 use foldhash::fast::RandomState;
 use kairos_sync_protocol::OpId;
@@ -104,14 +104,31 @@ impl Verification {
 
 /// Checks what readers of a store cannot notice themselves: that an entry is missing where they look for it by a name.
 /// Reads the tables which decide what clients are told, and no operations: about a second for a million entries.
-pub(super) fn check_names(conn: &Connection, head: &Head) -> Result<(), StorageError> {
-    let damaged = |what: &str| StorageError::Damaged { what: what.to_owned() };
+/// `other` is a connection of its own, since half of it is done beside the rest.
+pub(super) fn check_names(conn: &Connection, other: Connection, head: &Head) -> Result<(), StorageError> {
+    thread::scope(|scope| {
+        let structure = scope.spawn(move || check_structure(&other));
+        let records = check_records(conn, head);
+        let structure = structure.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        structure.and(records)
+    })
+}
+
+fn check_structure(conn: &Connection) -> Result<(), StorageError> {
     for table in ["bucket", "lookup", "write_checkpoint", "row_run", "row_place"] {
         let says: String = conn.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         if says != "ok" {
             return Err(damaged("the structure of the database file"));
         }
     }
+    Ok(())
+}
+
+fn damaged(what: &str) -> StorageError {
+    StorageError::Damaged { what: what.to_owned() }
+}
+
+fn check_records(conn: &Connection, head: &Head) -> Result<(), StorageError> {
     let buckets =
         count_read(conn, &format!("SELECT {} FROM bucket", Bucket::COLUMNS), |row| Bucket::read(row).map(|_| ()))?;
     let lookups = count_read(conn, LOOKUPS, |row| index::read_entry(row).map(|_| ()))?;

@@ -103,6 +103,7 @@ pub(in super::super) fn is_worth_keeping(byte_count: usize) -> bool {
 pub(in super::super) struct RunBuilder {
     packer: Packer,
     filter: Arc<KeyFilter>,
+    first: Option<RowKey>,
     /// Once some of its blocks are stored.
     run: Option<Run>,
 }
@@ -110,12 +111,15 @@ pub(in super::super) struct RunBuilder {
 impl RunBuilder {
     /// For at most so many rows.
     pub(in super::super) fn new(row_count: usize) -> Self {
-        Self { packer: Packer::default(), filter: Arc::new(KeyFilter::new(row_count as u64)), run: None }
+        Self { packer: Packer::default(), filter: Arc::new(KeyFilter::new(row_count as u64)), first: None, run: None }
     }
 
     /// Adds a row, after all with smaller keys; without a state it is gone.
     pub(in super::super) fn push(&mut self, key: &RowKey, state: Option<&[u8]>) -> Result<(), StorageError> {
         self.filter.insert(KeyHash::of_key(key));
+        if self.first.is_none() {
+            self.first = Some(key.clone());
+        }
         self.packer.push(key.table, &key.identity, state)
     }
 
@@ -132,7 +136,7 @@ impl RunBuilder {
 
     pub(in super::super) fn finish(mut self) -> Result<NewRun, StorageError> {
         self.packer.close()?;
-        Ok(NewRun { blocks: self.packer.take(), filter: self.filter, run: self.run })
+        Ok(NewRun { blocks: self.packer.take(), filter: self.filter, first: self.first, run: self.run })
     }
 }
 
@@ -146,6 +150,7 @@ fn newest_run(head: &mut Head, filter: &Arc<KeyFilter>) -> Run {
 pub(in super::super) struct NewRun {
     blocks: Vec<PackedBlock>,
     filter: Arc<KeyFilter>,
+    first: Option<RowKey>,
     run: Option<Run>,
 }
 
@@ -165,6 +170,7 @@ impl NewRun {
         }
         let mut run = self.run.unwrap_or_else(|| newest_run(head, &self.filter));
         append_blocks(conn, head, &mut run, self.blocks)?;
+        run.first = self.first;
         run.store(conn)?;
         run.store_filter(conn)?;
         Ok(Some(run))
@@ -223,6 +229,7 @@ pub(in super::super) fn append_place(conn: &Connection, run: &mut Run, place: &B
     run.entry_count += place.entry_count;
     run.block_count += 1;
     run.byte_count += place.byte_count;
+    run.last = run.last.take().max(Some(place.last.clone()));
     Ok(())
 }
 

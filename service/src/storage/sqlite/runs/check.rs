@@ -35,8 +35,8 @@ pub(in super::super) fn check_run(conn: &Connection, run: &Run) -> Result<u64, S
         if before.as_ref().is_some_and(|before| *before >= key) {
             return Err(damaged("rows of a run are out of order"));
         }
-        if !run.may_have(KeyHash::of_key(&key)) {
-            return Err(damaged("a filter of rows denies a row"));
+        if !run.may_have(&key, KeyHash::of_key(&key)) {
+            return Err(damaged("a run denies a row that it has"));
         }
         (entry_count, before) = (entry_count + 1, Some(key));
         rows.advance()?;

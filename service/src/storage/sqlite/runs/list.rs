@@ -28,15 +28,17 @@ pub(in super::super) struct Run {
     pub(in super::super) byte_count: u64,
     /// The run that it is being merged into.
     pub(in super::super) merged_into: Option<RunId>,
-    /// While a merge writes it: the last key of which it has all, or `None` if it has not come to any.
-    pub(in super::super) merged_upto: Option<RowKey>,
+    /// It has no keys before this one.
+    pub(in super::super) first: Option<RowKey>,
+    /// It has none after this one. Of one that a merge is writing: the last that it came to.
+    pub(in super::super) last: Option<RowKey>,
     /// `None`: it may have any key.
     pub(in super::super) filter: Option<Arc<KeyFilter>>,
 }
 
 impl Run {
-    const COLUMNS: &str =
-        "id, position, entry_count, block_count, byte_count, merged_into, upto_table_id, upto_identity, sum";
+    const COLUMNS: &str = "id, position, entry_count, block_count, byte_count, merged_into, first_table_id, first_identity, \
+        last_table_id, last_identity, sum";
 
     /// One that has nothing yet.
     pub(in super::super) fn new(id: RunId, position: u64, filter: Arc<KeyFilter>) -> Self {
@@ -47,15 +49,18 @@ impl Run {
             block_count: 0,
             byte_count: 0,
             merged_into: None,
-            merged_upto: None,
+            first: None,
+            last: None,
             filter: Some(filter),
         }
     }
 
     /// Without its filter.
     fn from_row(row: &Row) -> Result<Self, StorageError> {
-        let identity: Option<Vec<u8>> = row.get(7)?;
-        let upto = row.get::<_, Option<u32>>(6)?.zip(identity);
+        let key = |column: usize| -> Result<Option<RowKey>, StorageError> {
+            let parts = row.get::<_, Option<u32>>(column)?.zip(row.get::<_, Option<Vec<u8>>>(column + 1)?);
+            Ok(parts.map(|(table, identity)| RowKey { table: TableId(table), identity: identity.into() }))
+        };
         let run = Self {
             id: RunId(number(row, 0)?),
             position: number(row, 1)?,
@@ -63,29 +68,31 @@ impl Run {
             block_count: number(row, 3)?,
             byte_count: number(row, 4)?,
             merged_into: row.get::<_, Option<i64>>(5)?.map(|id| RunId(id.cast_unsigned())),
-            merged_upto: upto.map(|(table, identity)| RowKey { table: TableId(table), identity: identity.into() }),
+            first: key(6)?,
+            last: key(8)?,
             filter: None,
         };
-        run.sum().check(row.get(8)?, "a run of rows")?;
+        run.sum().check(row.get(10)?, "a run of rows")?;
         Ok(run)
     }
 
     fn sum(&self) -> Sum {
-        let Self { id, position, entry_count, block_count, byte_count, merged_into, merged_upto, filter: _ } = self;
+        let Self { id, position, entry_count, block_count, byte_count, merged_into, first, last, filter: _ } = self;
         let sum = [id.0, *position, *entry_count, *block_count, *byte_count]
             .into_iter()
             .fold(Sum::of("row_run"), Sum::number);
         let sum = sum.number(merged_into.map_or(0, |into| into.0));
-        match merged_upto {
-            Some(key) => sum.number(key.table.0.into()).bytes(&key.identity),
-            None => sum,
-        }
+        let add = |sum: Sum, key: &RowKey| sum.number(key.table.0.into()).bytes(&key.identity);
+        first.iter().chain(last).fold(sum, add)
     }
 
     /// Writes its record.
     pub(in super::super) fn store(&self, conn: &Connection) -> Result<(), StorageError> {
-        let sql = "REPLACE INTO row_run (id, position, entry_count, block_count, byte_count, merged_into, upto_table_id, \
-                   upto_identity, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let sql = "REPLACE INTO row_run (id, position, entry_count, block_count, byte_count, merged_into, \
+                   first_table_id, first_identity, last_table_id, last_identity, sum) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let table = |key: &Option<RowKey>| key.as_ref().map(|key| key.table.0);
+        let [first, last] = [&self.first, &self.last].map(|key| key.as_ref().map(|key| &*key.identity));
         conn.prepare_cached(sql)?.execute((
             self.id.column(),
             self.position.cast_signed(),
@@ -93,8 +100,10 @@ impl Run {
             self.block_count.cast_signed(),
             self.byte_count.cast_signed(),
             self.merged_into.map(RunId::column),
-            self.merged_upto.as_ref().map(|key| key.table.0),
-            self.merged_upto.as_ref().map(|key| &*key.identity),
+            table(&self.first),
+            first,
+            table(&self.last),
+            last,
             self.sum().finish(),
         ))?;
         Ok(())
@@ -117,8 +126,10 @@ impl Run {
         Ok(())
     }
 
-    pub(in super::super) fn may_have(&self, key: KeyHash) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.may_have(key))
+    pub(in super::super) fn may_have(&self, key: &RowKey, hash: KeyHash) -> bool {
+        let spans =
+            self.first.as_ref().is_some_and(|first| first <= key) && self.last.as_ref().is_some_and(|last| key <= last);
+        spans && self.filter.as_ref().is_none_or(|filter| filter.may_have(hash))
     }
 }
 
@@ -184,13 +195,14 @@ impl RunList {
     }
 
     /// Whether some run may have the key.
-    pub(in super::super) fn may_have(&self, key: KeyHash) -> bool {
-        self.0.iter().any(|run| run.may_have(key))
+    pub(in super::super) fn may_have(&self, key: &RowKey) -> bool {
+        let hash = KeyHash::of_key(key);
+        self.0.iter().any(|run| run.may_have(key, hash))
     }
 
     /// The key up to which a run no longer counts, since another has what it had.
     pub(in super::super) fn hidden_upto(&self, run: &Run) -> Option<&RowKey> {
-        self.get(run.merged_into?)?.merged_upto.as_ref()
+        self.get(run.merged_into?)?.last.as_ref()
     }
 
     /// Puts a run in its place, or in that of its former state.

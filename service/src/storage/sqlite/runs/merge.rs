@@ -99,7 +99,8 @@ impl Inner {
             let id = change.head.next_run_id();
             let entry_count = sources.iter().map(|run| run.entry_count).sum();
             let position = sources.iter().map(|run| run.position).max().unwrap_or_default();
-            let into = Run::new(id, position, KeyFilter::new(entry_count).into());
+            let first = sources.iter().filter_map(|run| run.first.clone()).min();
+            let into = Run { first, ..Run::new(id, position, KeyFilter::new(entry_count).into()) };
             into.store(change.tx)?;
             change.runs_mut().put(into);
             for source in sources {
@@ -135,7 +136,7 @@ impl MergeSlice {
     fn plan(conn: &Connection, runs: &RunList, into: &Run) -> Result<Self, StorageError> {
         // Nothing older could still have what is gone.
         let forgets = runs.iter().next_back().is_some_and(|oldest| oldest.merged_into == Some(into.id));
-        let start = into.merged_upto.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let start = into.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rows = MergedRuns::of(conn, runs, runs.sources(into.id), start)?;
         let (mut packer, mut moved) = (Packer::default(), Vec::new());
         let (mut upto, mut row_count) = ((TableId(0), Vec::new()), 0);
@@ -182,7 +183,7 @@ impl MergeSlice {
             for source in change.runs.sources(into.id) {
                 delete_upto(change.tx, source.id, &upto)?;
             }
-            into.merged_upto = Some(upto);
+            into.last = Some(upto);
         }
         if self.is_last {
             let sources: Vec<_> = change.runs.sources(into.id).cloned().collect();
@@ -190,7 +191,6 @@ impl MergeSlice {
                 source.delete(change.tx)?;
                 change.runs_mut().remove(source.id);
             }
-            into.merged_upto = None;
             if into.block_count == 0 {
                 into.delete(change.tx)?;
                 change.runs_mut().remove(into.id);

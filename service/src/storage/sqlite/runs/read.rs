@@ -28,6 +28,8 @@ use super::{
 const BLOCKS_KEPT: NonZeroUsize = NonZeroUsize::new(96).expect("not zero");
 /// Larger blocks, of large rows, are not kept: 3 MiB in all.
 const KEPT_BYTES_MAX: usize = 32 << 10;
+/// Runs of which is remembered where the last row was found: more than there are, mostly.
+const PLACES_KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// Columns of a block's place.
 const PLACE: &str = "table_id, identity, block_id, entry_count, byte_count, sum";
@@ -35,35 +37,65 @@ const PLACE: &str = "table_id, identity, block_id, entry_count, byte_count, sum"
 /// A key in parts.
 type KeyParts<'k> = (TableId, &'k [u8]);
 
-/// Entries of blocks that were read of late.
+/// What was read of late.
 #[derive(Debug)]
 pub(in super::super) struct RecentBlocks {
-    // Locked for one look at a time.
+    // Each locked for one look at a time.
     blocks: Mutex<LruCache<BlockId, Bytes>>,
+    /// Who looks for rows in the order of their keys mostly finds the next one there.
+    found: Mutex<LruCache<RunId, Found>>,
+}
+
+/// A block of a run, and an entry in it.
+#[derive(Debug)]
+struct Found {
+    first: RowKey,
+    last: RowKey,
+    entries: Entries,
 }
 
 impl Default for RecentBlocks {
     fn default() -> Self {
-        Self { blocks: Mutex::new(LruCache::new(BLOCKS_KEPT)) }
+        Self { blocks: Mutex::new(LruCache::new(BLOCKS_KEPT)), found: Mutex::new(LruCache::new(PLACES_KEPT)) }
     }
 }
 
 impl RecentBlocks {
-    fn blocks(&self) -> MutexGuard<'_, LruCache<BlockId, Bytes>> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The entries of a block.
-    fn get(&self, conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
-        if let Some(content) = self.blocks().get(&id) {
+    fn block(&self, conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
+        if let Some(content) = locked(&self.blocks).get(&id) {
             return Ok(content.clone());
         }
         let content = read_block(conn, id)?;
         if content.len() <= KEPT_BYTES_MAX {
-            self.blocks().put(id, content.clone());
+            locked(&self.blocks).put(id, content.clone());
         }
         Ok(content)
     }
+
+    /// The block of a run in which the key is, if it is in any, at an entry that does not come after it.
+    fn look(&self, conn: &Connection, run: RunId, key: &RowKey) -> Result<Option<Found>, StorageError> {
+        let found = locked(&self.found).pop(&run).filter(|found| found.first <= *key && *key <= found.last);
+        if let Some(Found { first, last, entries }) = found {
+            let is_past = entries.key().is_some_and(|current| current > (key.table, &*key.identity));
+            let entries = if is_past { at_first(entries.content().clone())? } else { entries };
+            return Ok(Some(Found { first, last, entries }));
+        }
+        let Some(place) = first_place(conn, run, Bound::Included(key))? else { return Ok(None) };
+        let entries = at_first(self.block(conn, place.id)?)?;
+        let first = entries.row_key().ok_or_else(misplaced)?;
+        Ok(Some(Found { first, last: place.last, entries }))
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn at_first(content: Bytes) -> Result<Entries, StorageError> {
+    let mut entries = Entries::of(content);
+    entries.advance()?;
+    Ok(entries)
 }
 
 /// What the newest run says that has the row; `None` if none has.
@@ -75,17 +107,21 @@ pub(in super::super) fn find(
 ) -> Result<Option<RowState>, StorageError> {
     let hash = KeyHash::of_key(key);
     for run in runs.iter() {
-        if !run.may_have(hash) || runs.hidden_upto(run).is_some_and(|upto| key <= upto) {
+        if !run.may_have(key, hash) || runs.hidden_upto(run).is_some_and(|upto| key <= upto) {
             continue;
         }
-        let Some(place) = first_place(conn, run.id, Bound::Included(key))? else { continue };
-        let mut entries = Entries::of(recent.get(conn, place.id)?);
+        let Some(mut found) = recent.look(conn, run.id, key)? else { continue };
         let wanted = (key.table, &*key.identity);
-        while entries.advance()? && entries.key().is_some_and(|key| key < wanted) {}
-        match entries.key() {
-            Some(found) if found == wanted => return Ok(Some(entries.shared_state())),
-            Some(_) => {}
-            None => return Err(misplaced()),
+        while found.entries.key().is_some_and(|current| current < wanted) {
+            found.entries.advance()?;
+        }
+        let current = found.entries.key().ok_or_else(misplaced)?;
+        let state = (current == wanted).then(|| found.entries.shared_state());
+        if found.entries.content().len() <= KEPT_BYTES_MAX {
+            locked(&recent.found).put(run.id, found);
+        }
+        if state.is_some() {
+            return Ok(state);
         }
     }
     Ok(None)

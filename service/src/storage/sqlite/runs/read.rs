@@ -174,7 +174,8 @@ fn read_block(conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
     let Some(row) = rows.next()? else {
         return Err(StorageError::Damaged { what: "a block of rows is missing".to_owned() });
     };
-    unpack(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+    let block = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+    unpack(block).map_err(|_| StorageError::Damaged { what: "a block of rows cannot be read".to_owned() })
 }
 
 /// Goes through the entries of a run, in the order of their keys.

@@ -34,7 +34,7 @@ fn key(number: u32) -> RowKey {
 
 /// Long enough that a hundred rows are several blocks, and not alike.
 fn image(number: u32, version: u32) -> String {
-    (0..30).map(|part| format!("{:x} ", (number * 31 + part).wrapping_mul(version * 2 + 2_654_435_761))).collect()
+    (0..16).map(|part| format!("{:x} ", (number * 31 + part).wrapping_mul(version * 2 + 2_654_435_761))).collect()
 }
 
 fn row(image: &str) -> StoredRow {
@@ -172,7 +172,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn rows_are_what_they_were_set_to(steps in prop::collection::vec(step(), 1..40)) {

@@ -111,7 +111,9 @@ mod tests {
 
     use super::*;
 
-    fn all(content: Bytes) -> Result<Vec<(u32, Vec<u8>, Option<Vec<u8>>)>, StorageError> {
+    type Parts = (u32, Vec<u8>, Option<Vec<u8>>);
+
+    fn all(content: Bytes) -> Result<Vec<Parts>, StorageError> {
         let (mut entries, mut all) = (Entries::of(content), Vec::new());
         while entries.advance()? {
             let (table, identity) = entries.key().unwrap();

@@ -78,7 +78,7 @@ impl KeyFilter {
     fn block(&self, key: KeyHash) -> &[AtomicU64] {
         let (blocks, _) = self.words.as_chunks::<BLOCK_WORDS>();
         // The high half of the hash, scaled to the number of blocks.
-        let number = (key.0 >> 32) * blocks.len() as u64 >> 32;
+        let number = ((key.0 >> 32) * blocks.len() as u64) >> 32;
         usize::try_from(number).ok().and_then(|number| blocks.get(number)).map_or(&[], |block| block)
     }
 

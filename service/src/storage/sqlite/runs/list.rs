@@ -207,13 +207,9 @@ impl RunList {
 
     /// Puts a run in its place, or in that of its former state.
     pub(in super::super) fn put(&mut self, run: Run) {
-        match self.0.iter_mut().find(|known| known.id == run.id) {
-            Some(known) => *known = run,
-            None => {
-                let newer = |known: &Run| (known.position, known.id) > (run.position, run.id);
-                self.0.insert(self.0.partition_point(newer), run);
-            }
-        }
+        self.remove(run.id);
+        let newer = |known: &Run| (known.position, known.id) > (run.position, run.id);
+        self.0.insert(self.0.partition_point(newer), run);
     }
 
     /// Sources of the run that a merge is writing, the newest first; none if it is not being written.

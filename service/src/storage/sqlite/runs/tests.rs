@@ -34,7 +34,8 @@ fn key(number: u32) -> RowKey {
 
 /// Long enough that a hundred rows are several blocks, and not alike.
 fn image(number: u32, version: u32) -> String {
-    (0..16).map(|part| format!("{:x} ", (number * 31 + part).wrapping_mul(version * 2 + 2_654_435_761))).collect()
+    let parts = (0..16).map(|part| (number * 31 + part).wrapping_mul(version * 2 + 2_654_435_761).to_string());
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn row(image: &str) -> StoredRow {
@@ -301,7 +302,9 @@ fn readers_see_one_state_while_runs_are_merged() {
             pair.store().commit(Batch { rows: rows.collect(), ..Batch::default() }).unwrap();
         }
         done.store(true, Ordering::Relaxed);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 

@@ -18,8 +18,8 @@ use super::zstd_blocks;
 /// Fast: a stream is compressed while somebody waits for it.
 const ZSTD_LEVEL: i32 = 1;
 const DEFLATE_LEVEL: u32 = 1;
-/// Less than this gains nothing from zstd.
-const COMPRESSED_BYTES_MIN: usize = 64;
+/// Less than this is sent as it is: what zstd would spare is some dozen bytes.
+const COMPRESSED_BYTES_MIN: usize = 256;
 
 /// RFC 1952, 2.3: deflate, no name, no time, an unknown system.
 const GZIP_HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF];

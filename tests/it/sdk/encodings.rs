@@ -1,6 +1,5 @@
 //! Compressed streams through the decoders of Node.js, Chromium and curl: each line can be read before there is a next.
 
-use super::joiner;
 use kairos_tests::{
     official::{OfficialClient, Sdk},
     service::{PATIENCE, TestService},
@@ -11,6 +10,8 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
+
+use super::joiner;
 
 /// The first lines are long, so that decoders are given more than fits their buffers at once.
 const SCHEMA: &str = "

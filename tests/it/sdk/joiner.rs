@@ -50,13 +50,14 @@ async fn carry(client: TcpStream, endpoint: String) {
     let mut body = vec![0; body_bytes];
     client.read_exact(&mut body).await.expect("a body");
     let response = request.body(body).send().await.expect("an answer");
-    let mut head = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status());
-    for name in ["content-type", "content-encoding"] {
-        if let Some(value) = response.headers().get(name) {
-            head += &format!("{name}: {}\r\n", value.to_str().expect("text"));
-        }
-    }
-    client.write_all(format!("{head}\r\n").as_bytes()).await.expect("the client reads");
+    let of = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("identity");
+    let head = format!(
+        "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: {}\r\ncontent-encoding: {}\r\n\r\n",
+        response.status(),
+        of("content-type"),
+        of("content-encoding"),
+    );
+    client.write_all(head.as_bytes()).await.expect("the client reads");
     let mut pieces = response.bytes_stream();
     while let Some(Ok(first)) = pieces.next().await {
         let mut joined = first.to_vec();

@@ -49,7 +49,7 @@ pub(super) async fn sync_stream(
     sync.client_id = sync.client_id.or(query.client_id);
     caller.device_begins(sync.client_id.as_deref(), Activity::Stream)?;
     let form = negotiation::line_form(&headers, sync.raw_data);
-    let compression = negotiation::compression(&headers);
+    let packaging = Packaging::new(form, negotiation::compression(&headers));
     let request = ClientRequest {
         revoked: caller.principal.revoked(),
         user_id: caller.principal.user_id.clone(),
@@ -58,14 +58,13 @@ pub(super) async fn sync_stream(
         sync,
         device: DeviceInfo { carrier: Carrier::Http, user_agent: user_agent(&headers) },
     };
-    let packaging = Packaging { form, compression };
     let session = Session::open(Arc::clone(&state.parts.sync), request, packaging).await?;
     // The body is sent when this function has long returned.
     let span = Span::current();
     span.record("connection", session.connection().id);
     let stream = HttpStream {
         session,
-        segments: Some(SegmentStream::new(compression)),
+        segments: Some(SegmentStream::new(packaging.compression)),
         ready: VecDeque::new(),
         metrics: Arc::clone(&state.parts.metrics),
         _place: place,
@@ -83,7 +82,7 @@ pub(super) async fn sync_stream(
         };
         chunk.instrument(span.clone())
     });
-    Ok((answer_headers(form, compression), Body::from_stream(chunks)).into_response())
+    Ok((answer_headers(packaging), Body::from_stream(chunks)).into_response())
 }
 
 /// What the device says it is. Browsers let pages set the other header only.
@@ -92,7 +91,7 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     text("x-user-agent").or_else(|| text(header::USER_AGENT.as_str()))
 }
 
-fn answer_headers(form: LineForm, compression: Compression) -> HeaderMap {
+fn answer_headers(Packaging { form, compression }: Packaging) -> HeaderMap {
     let content_type = if form == LineForm::Bson { BSON_STREAM } else { NDJSON };
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, value: &'static str| headers.insert(name, value.parse().expect("valid header"));

@@ -40,7 +40,7 @@ pub use self::{
     compaction::CompactionOptions,
     damage_report::{DamageReport, DamagedDefinition},
     memory::MemoryStore,
-    range::RangeJson,
+    range::{RangeJson, RangePart},
     sqlite::{Damage, SqliteOptions, SqliteStore, StraightLimits, Verification, VerifyProgress},
 };
 use crate::lsn::Lsn;

@@ -15,7 +15,7 @@ pub struct RangeJson {
 
 /// Some of the operations of a range. Between parts belongs a comma.
 #[derive(Debug, Clone)]
-enum RangePart {
+pub enum RangePart {
     /// As they are.
     Plain(Bytes),
     /// Compressed.
@@ -24,13 +24,46 @@ enum RangePart {
 
 /// Operations joined by commas, as a frame of zstd that has its length and a checksum.
 #[derive(Debug, Clone)]
-pub(super) struct PackedJson {
+pub struct PackedJson {
     pub(super) frame: Bytes,
-    /// Bytes of JSON.
     pub(super) length: usize,
 }
 
+impl PackedJson {
+    /// The frame.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// Bytes of JSON.
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl RangePart {
+    /// Appends the JSON to `out`.
+    ///
+    /// # Errors
+    /// Where what is compressed is damaged.
+    pub fn write(&self, out: &mut Vec<u8>) -> Result<(), StorageError> {
+        match self {
+            Self::Plain(json) => out.extend_from_slice(json),
+            Self::Packed(PackedJson { frame, length }) => {
+                let damaged = || StorageError::Damaged { what: "compressed operations".to_owned() };
+                frame::decompress_onto(frame, *length, out).ok_or_else(damaged)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl RangeJson {
+    /// Its parts, in order.
+    pub fn parts(&self) -> &[RangePart] {
+        &self.parts
+    }
+
     /// Bytes of JSON, commas between parts included.
     pub const fn length(&self) -> usize {
         self.length
@@ -39,20 +72,14 @@ impl RangeJson {
     /// Appends the JSON to `out`.
     ///
     /// # Errors
-    /// Where what is compressed is damaged.
+    /// As [`RangePart::write`].
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), StorageError> {
         out.reserve(self.length);
         for (index, part) in self.parts.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            match part {
-                RangePart::Plain(json) => out.extend_from_slice(json),
-                RangePart::Packed(PackedJson { frame, length }) => {
-                    let damaged = || StorageError::Damaged { what: "compressed operations".to_owned() };
-                    frame::decompress_onto(frame, *length, out).ok_or_else(damaged)?;
-                }
-            }
+            part.write(out)?;
         }
         Ok(())
     }

@@ -2,20 +2,24 @@
 //!
 //! A stream is a series of segments, each compressed without knowledge of the others, so that the same bytes can be sent
 //! to any number of clients, and no connection keeps the state of a compressor. Both formats allow it: gzip's deflate
-//! blocks end at a byte and may refer to nothing before them (RFC 1951, 3.2.3), zstd's frames follow one another
-//! (RFC 8878, 3). What was sent can be decompressed at once.
+//! blocks end at a byte and may refer to nothing before them (RFC 1951, 3.2.3), and so do zstd's but for little
+//! ([`zstd_blocks`]). What was sent can be decompressed at once.
 //!
-//! A segment of zstd is one frame, and goes as a piece of its own: of several frames that come in one piece, Node.js reads the
-//! first alone (seen with 24.21), so that pieces as they are stored cannot be handed on with others around them.
+//! To make up for that little takes white space. Where it may not stand, in BSON, a segment of zstd is a frame by itself,
+//! and goes as a piece of its own: frames follow one another (RFC 8878, 3), but not all decoders know.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 use flate2::{Compress, Crc, FlushCompress};
 
+use super::zstd_blocks;
+
 /// Fast: a stream is compressed while somebody waits for it.
 const ZSTD_LEVEL: i32 = 1;
 const DEFLATE_LEVEL: u32 = 1;
+/// Less than this is sent as it is: what zstd would spare is some dozen bytes.
+const COMPRESSED_BYTES_MIN: usize = 256;
 
 /// RFC 1952, 2.3: deflate, no name, no time, an unknown system.
 const GZIP_HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF];
@@ -30,8 +34,10 @@ pub enum Compression {
     Identity,
     /// `Content-Encoding: gzip`.
     Gzip,
-    /// `Content-Encoding: zstd`.
+    /// `Content-Encoding: zstd`, with white space between what is sent.
     Zstd,
+    /// The same without.
+    ZstdFrames,
 }
 
 impl Compression {
@@ -40,7 +46,7 @@ impl Compression {
         match self {
             Self::Identity => "identity",
             Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
+            Self::Zstd | Self::ZstdFrames => "zstd",
         }
     }
 }
@@ -67,7 +73,12 @@ impl Segment {
                 crc.update(&plain);
                 deflate(&plain)
             }
-            Compression::Zstd => zstd(&plain),
+            Compression::Zstd => {
+                let mut blocks = ZstdBlocks::default();
+                blocks.push(&plain);
+                return blocks.finish();
+            }
+            Compression::ZstdFrames => zstd(&plain).into(),
         };
         Self { bytes, plain_length, crc }
     }
@@ -80,6 +91,36 @@ impl Segment {
     /// Bytes before compression.
     pub const fn plain_length(&self) -> usize {
         self.plain_length
+    }
+}
+
+/// Puts a segment of [`Compression::Zstd`] together from bytes, and from frames of what is compressed already.
+#[derive(Debug, Default)]
+pub struct ZstdBlocks {
+    bytes: Vec<u8>,
+    plain_length: usize,
+}
+
+impl ZstdBlocks {
+    /// Appends bytes.
+    pub fn push(&mut self, plain: &[u8]) {
+        self.plain_length += plain.len();
+        if plain.len() < COMPRESSED_BYTES_MIN || zstd_blocks::append_frame(&zstd(plain), &mut self.bytes).is_none() {
+            zstd_blocks::append_raw(plain, &mut self.bytes);
+        }
+    }
+
+    /// Appends `plain_length` bytes that are a frame already. `None`, with nothing appended, where it cannot be taken as it
+    /// is.
+    pub fn push_frame(&mut self, frame: &[u8], plain_length: usize) -> Option<()> {
+        zstd_blocks::append_frame(frame, &mut self.bytes)?;
+        self.plain_length += plain_length;
+        Some(())
+    }
+
+    /// The segment.
+    pub fn finish(self) -> Segment {
+        Segment { bytes: self.bytes.into(), plain_length: self.plain_length, crc: Crc::new() }
     }
 }
 
@@ -105,13 +146,12 @@ fn deflate(plain: &[u8]) -> Bytes {
     })
 }
 
-fn zstd(plain: &[u8]) -> Bytes {
+fn zstd(plain: &[u8]) -> Vec<u8> {
     thread_local! {
         static COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> =
             RefCell::new(zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level exists"));
     }
-    COMPRESSOR
-        .with_borrow_mut(|compressor| Bytes::from(compressor.compress(plain).expect("any bytes can be compressed")))
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(plain).expect("any bytes can be compressed"))
 }
 
 /// Puts segments together to one stream.
@@ -144,7 +184,11 @@ impl SegmentStream {
 
     fn begin(&mut self) -> Bytes {
         let is_first = !std::mem::replace(&mut self.begun, true);
-        if is_first && self.compression == Compression::Gzip { Bytes::from_static(&GZIP_HEADER) } else { Bytes::new() }
+        match self.compression {
+            Compression::Gzip if is_first => Bytes::from_static(&GZIP_HEADER),
+            Compression::Zstd if is_first => Bytes::from_static(&zstd_blocks::HEADER),
+            _ => Bytes::new(),
+        }
     }
 
     /// What ends the stream.
@@ -156,9 +200,10 @@ impl SegmentStream {
                 let trailer = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()].concat();
                 [&header[..], &DEFLATE_END, &trailer].concat().into()
             }
+            Compression::Zstd => [&self.begin()[..], &zstd_blocks::END].concat().into(),
             // Even nothing is a frame.
-            Compression::Zstd if !self.begun => zstd(&[]),
-            Compression::Zstd | Compression::Identity => Bytes::new(),
+            Compression::ZstdFrames if !self.begun => zstd(&[]).into(),
+            Compression::ZstdFrames | Compression::Identity => Bytes::new(),
         }
     }
 }
@@ -202,6 +247,11 @@ mod tests {
         plain
     }
 
+    /// Of lines of JSON.
+    fn values(lines: &[u8]) -> Vec<Vec<u8>> {
+        lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
     proptest! {
         #[test]
         fn every_segment_can_be_read_when_it_came(
@@ -212,13 +262,40 @@ mod tests {
             for (index, length) in lengths.iter().enumerate() {
                 prop_assert_eq!(gunzip_part(&gzip[..*length]), parts[..=index].concat());
             }
-            let (zstd, lengths) = stream(&parts, Compression::Zstd);
+            let (zstd, lengths) = stream(&parts, Compression::ZstdFrames);
             prop_assert_eq!(zstd::decode_all(&zstd[..]).unwrap(), parts.concat());
             for (index, length) in lengths.iter().enumerate() {
                 prop_assert_eq!(zstd::decode_all(&zstd[..*length]).unwrap(), parts[..=index].concat());
             }
+            let lines: Vec<_> = parts.iter().map(|part| format!("{part:?}\n").into_bytes()).collect();
+            let (zstd, lengths) = stream(&lines, Compression::Zstd);
+            prop_assert_eq!(values(&zstd::decode_all(&zstd[..]).unwrap()), &parts[..]);
+            for (index, length) in lengths.iter().enumerate() {
+                let ended = [&zstd[..*length], &zstd_blocks::END].concat();
+                prop_assert_eq!(values(&zstd::decode_all(&ended[..]).unwrap()), &parts[..=index]);
+            }
             prop_assert_eq!(stream(&parts, Compression::Identity).0, parts.concat());
         }
+    }
+
+    #[test]
+    fn frames_of_others_are_a_part_of_a_segment() {
+        let mut segment = ZstdBlocks::default();
+        segment.push(b"[");
+        assert!(segment.push_frame(&zstd(b"1,2"), 3).is_some());
+        segment.push(b",");
+        assert!(segment.push_frame(b"no frame", 8).is_none());
+        let long = vec!["\"many\""; 100].join(",");
+        assert!(segment.push_frame(&zstd(long.as_bytes()), long.len()).is_some());
+        segment.push(b"]");
+        let (segment, mut stream) = (segment.finish(), SegmentStream::new(Compression::Zstd));
+        let sent = [&stream.push(&segment)[..], segment.bytes(), &stream.finish()].concat();
+        let plain = zstd::decode_all(&sent[..]).unwrap();
+        let text = format!("[1,2,{long}]");
+        assert_eq!(segment.plain_length(), text.len());
+        let [got, expected] =
+            [&plain[..], text.as_bytes()].map(|json| serde_json::from_slice::<Vec<serde_json::Value>>(json).unwrap());
+        assert_eq!(got, expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lines as bytes, in the forms that clients ask for.
 
-use std::io::Write;
+use std::{io::Write, mem};
 
 use kairos_sync_protocol::{
     BucketName, OpId,
@@ -9,7 +9,8 @@ use kairos_sync_protocol::{
 };
 use serde_json::{Map, Value};
 
-use crate::storage::{OperationRange, StorageError};
+use super::compression::{Segment, ZstdBlocks};
+use crate::storage::{OperationRange, RangePart, StorageError};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +22,9 @@ pub enum LineForm {
     /// One BSON document.
     Bson,
 }
+
+/// What stands behind the operations of a `data` line.
+const DATA_END: &[u8] = b"]}}\n";
 
 /// A line.
 ///
@@ -59,18 +63,51 @@ pub fn write_data_line(
         bson::write_data_line(head, &json, &mut buffer).map_err(damaged)?;
         return Ok(buffer);
     }
-    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
-    serde_json::to_writer(&mut buffer, bucket.as_str()).expect("text always serialises");
-    let (has_more, next_after) = (range.has_more, range.last_op_id);
-    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
-        .expect("memory takes all");
+    write_data_head(bucket, after, range, &mut buffer);
     if form == LineForm::NestedJson {
         write_nested(&range.json.array()?, &mut buffer)?;
     } else {
         range.json.write(&mut buffer)?;
     }
-    buffer.extend_from_slice(b"]}}\n");
+    buffer.extend_from_slice(DATA_END);
     Ok(buffer)
+}
+
+/// A `data` line of [`LineForm::Json`] for [`Compression::Zstd`](super::Compression::Zstd): what the store has compressed
+/// stays as it is.
+///
+/// # Errors
+/// Where something is not what was stored.
+///
+/// # Panics
+/// Never: memory takes all.
+pub fn pack_data_line(bucket: &BucketName, after: OpId, range: &OperationRange) -> Result<Segment, StorageError> {
+    let (mut blocks, mut plain) = (ZstdBlocks::default(), Vec::new());
+    write_data_head(bucket, after, range, &mut plain);
+    for (index, part) in range.json.parts().iter().enumerate() {
+        if index > 0 {
+            plain.push(b',');
+        }
+        if let RangePart::Packed(json) = part {
+            blocks.push(&mem::take(&mut plain));
+            if blocks.push_frame(json.frame(), json.length()).is_some() {
+                continue;
+            }
+        }
+        part.write(&mut plain)?;
+    }
+    plain.extend_from_slice(DATA_END);
+    blocks.push(&plain);
+    Ok(blocks.finish())
+}
+
+/// What stands before the operations of a `data` line.
+fn write_data_head(bucket: &BucketName, after: OpId, range: &OperationRange, buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(br#"{"data":{"bucket":"#);
+    serde_json::to_writer(&mut *buffer, bucket.as_str()).expect("text always serialises");
+    let (has_more, next_after) = (range.has_more, range.last_op_id);
+    write!(buffer, r#","after":"{after}","has_more":{has_more},"next_after":"{next_after}","data":["#)
+        .expect("memory takes all");
 }
 
 fn write_nested(list: &[u8], buffer: &mut Vec<u8>) -> Result<(), StorageError> {

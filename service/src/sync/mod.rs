@@ -31,6 +31,7 @@ mod simulation;
 pub(crate) mod test_lookups;
 mod token_clock;
 pub mod write_checkpoint;
+mod zstd_blocks;
 
 pub use compression::Compression;
 pub use connections::{Carrier, Connections, DeviceInfo};

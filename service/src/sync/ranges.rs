@@ -31,7 +31,7 @@ use super::{
     SyncError,
     checkpoint_state::BucketRange,
     compression::{Compression, Segment},
-    line::{LineForm, write_data_line},
+    line::{LineForm, pack_data_line, write_data_line},
     session::blocking,
 };
 use crate::{
@@ -59,6 +59,17 @@ pub struct Packaging {
     pub form: LineForm,
     /// How the stream is compressed.
     pub compression: Compression,
+}
+
+impl Packaging {
+    /// This form, compressed as the client wants it. White space may stand between the values of JSON only.
+    pub fn new(form: LineForm, compression: Compression) -> Self {
+        let compression = match (form, compression) {
+            (LineForm::Bson, Compression::Zstd) => Compression::ZstdFrames,
+            _ => compression,
+        };
+        Self { form, compression }
+    }
 }
 
 /// A line, ready to be sent.
@@ -199,16 +210,7 @@ impl Ranges {
         let (store, key) = (Arc::clone(&self.store), key.clone());
         blocking(move || {
             let range = store.operations(&key.bucket, key.after, upto, LINE_BYTES_MAX)?;
-            let line = if range.count == 0 {
-                None
-            } else {
-                let plain = Bytes::from(write_data_line(&key.bucket, key.after, &range, key.packaging.form)?);
-                Some(if plain.len() < PACKED_BYTES_MIN {
-                    Line::Plain(plain)
-                } else {
-                    Line::Packed(Arc::new(Segment::new(plain, key.packaging.compression)))
-                })
-            };
+            let line = if range.count == 0 { None } else { Some(package(&key, &range)?) };
             let has_more = range.has_more && range.count > 0;
             let OperationRange { count, last_op_id, valid_from, .. } = range;
             Ok(Arc::new(DataLine { line, count, last_op_id, has_more, valid_from }))
@@ -219,6 +221,20 @@ impl Ranges {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         locked(&self.kept)
     }
+}
+
+/// The line of these operations.
+fn package(Key { bucket, after, packaging }: &Key, range: &OperationRange) -> Result<Line, SyncError> {
+    let Packaging { form, compression } = *packaging;
+    if range.json.length() >= PACKED_BYTES_MIN && (form, compression) == (LineForm::Json, Compression::Zstd) {
+        return Ok(Line::Packed(Arc::new(pack_data_line(bucket, *after, range)?)));
+    }
+    let plain = Bytes::from(write_data_line(bucket, *after, range, form)?);
+    Ok(if plain.len() < PACKED_BYTES_MIN {
+        Line::Plain(plain)
+    } else {
+        Line::Packed(Arc::new(Segment::new(plain, compression)))
+    })
 }
 
 /// A poisoned lock holds whole entries; at worst the sum of bytes is off by one line.
@@ -315,7 +331,7 @@ mod tests {
     use futures_util::future::join_all;
     use kairos_sync_protocol::Checksum;
 
-    use super::*;
+    use super::{super::compression::SegmentStream, *};
     use crate::storage::{Batch, MemoryStore, NewOperation, RowOutput, SqliteOptions, SqliteStore};
 
     const JSON: Packaging = Packaging { form: LineForm::Json, compression: Compression::Identity };
@@ -455,14 +471,18 @@ mod tests {
         let mut after = OpId::ZERO;
         loop {
             let [plain, packed] = [Compression::Identity, Compression::Zstd].map(async |compression| {
-                let packaging = Packaging { form: LineForm::Json, compression };
+                let packaging = Packaging::new(LineForm::Json, compression);
                 ranges.line(range(&bucket, after, op_id(1500)), packaging).await.unwrap()
             });
             let (plain, packed) = (plain.await, packed.await);
             let [Some(Line::Packed(sent)), Some(Line::Packed(zstd))] = [&plain.line, &packed.line] else {
                 panic!("long lines")
             };
-            assert_eq!(zstd::decode_all(&zstd.bytes()[..]).unwrap(), &sent.bytes()[..]);
+            let mut stream = SegmentStream::new(Compression::Zstd);
+            let all = [&stream.push(zstd)[..], zstd.bytes(), &stream.finish()].concat();
+            let [sent_line, read_line] = [sent.bytes(), &zstd::decode_all(&all[..]).unwrap()[..]]
+                .map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap());
+            assert_eq!(sent_line, read_line);
             assert_eq!(zstd.plain_length(), sent.bytes().len());
             assert_eq!(
                 (plain.count, plain.last_op_id, plain.has_more),
@@ -482,7 +502,7 @@ mod tests {
         let mut lengths = Vec::new();
         for form in [LineForm::Json, LineForm::Bson] {
             for compression in [Compression::Identity, Compression::Gzip, Compression::Zstd] {
-                let line = ranges.line(range(&bucket, OpId::ZERO, op_id(500)), Packaging { form, compression }).await;
+                let line = ranges.line(range(&bucket, OpId::ZERO, op_id(500)), Packaging::new(form, compression)).await;
                 lengths.push(line.unwrap().line.as_ref().map_or(0, Line::bytes));
             }
         }

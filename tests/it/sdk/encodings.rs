@@ -11,6 +11,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::joiner;
+
 /// The first lines are long, so that decoders are given more than fits their buffers at once.
 const SCHEMA: &str = "
     CREATE TABLE notes (id text PRIMARY KEY, body text NOT NULL);
@@ -58,29 +60,36 @@ async fn every_line_comes_at_once(service: &TestService, encoding: &str, mut lin
     }
 }
 
-async fn the_fetch_of(sdk: Sdk) {
-    let service = start().await;
+async fn the_fetch_of(sdk: Sdk, service: &TestService, endpoint: &str) {
     let client = OfficialClient::open(sdk, service.folder.path(), "phone", &json!({})).await;
     for encoding in ENCODINGS {
         let token = service.token("ann");
-        let follow =
-            json!({"do": "follow", "endpoint": service.process.endpoint(), "token": token, "encoding": encoding});
+        let follow = json!({"do": "follow", "endpoint": endpoint, "token": token, "encoding": encoding});
         let used = client.call(follow).await;
         assert_eq!(used.as_str().unwrap_or("identity"), encoding);
         let line = async || client.call(json!({"do": "line"})).await.as_str().expect("a line").to_owned();
-        every_line_comes_at_once(&service, encoding, line).await;
+        every_line_comes_at_once(service, encoding, line).await;
     }
     client.call(json!({"do": "close"})).await;
 }
 
 #[tokio::test]
 async fn the_fetch_of_node_reads_every_line_as_it_comes() {
-    the_fetch_of(Sdk::HTTP).await;
+    let service = start().await;
+    the_fetch_of(Sdk::HTTP, &service, service.process.endpoint()).await;
 }
 
 #[tokio::test]
 async fn the_fetch_of_chromium_reads_every_line_as_it_comes() {
-    the_fetch_of(Sdk::WEB).await;
+    let service = start().await;
+    the_fetch_of(Sdk::WEB, &service, service.process.endpoint()).await;
+}
+
+#[tokio::test]
+async fn the_fetch_of_node_reads_every_line_where_a_proxy_joins_pieces() {
+    let service = start().await;
+    let endpoint = joiner::start(service.process.endpoint()).await;
+    the_fetch_of(Sdk::HTTP, &service, &endpoint).await;
 }
 
 /// A running curl, killed when dropped.

@@ -9,6 +9,7 @@ mod encodings;
 mod gate;
 mod interruptions;
 mod isolation;
+mod joiner;
 mod priorities;
 mod rates;
 mod streams;

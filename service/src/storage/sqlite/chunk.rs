@@ -317,6 +317,11 @@ fn read_packed<'a>(row: &'a rusqlite::Row, bucket: BucketId) -> Result<PackedBlo
     Ok(block)
 }
 
+/// What [`visit`] asks: a bucket's chunks after an operation.
+pub(super) fn visit_sql() -> String {
+    format!("SELECT {COLUMNS} FROM chunk WHERE bucket_id = ?1 AND last_op_id > ?2 ORDER BY last_op_id")
+}
+
 /// Passes operations in chunks with `after < op id <= upto` to `range`, in order, as long as it wants more and `is_wanted`
 /// says so of each. Whether all were passed.
 pub(super) fn visit(
@@ -327,8 +332,7 @@ pub(super) fn visit(
     range: &mut RangeBuilder,
     is_wanted: impl Fn(OpId) -> bool,
 ) -> Result<bool, StorageError> {
-    let sql = format!("SELECT {COLUMNS} FROM chunk WHERE bucket_id = ?1 AND last_op_id > ?2 ORDER BY last_op_id");
-    let mut statement = conn.prepare_cached(&sql)?;
+    let mut statement = conn.prepare_cached(&visit_sql())?;
     let mut rows = statement.query((bucket.column(), after.get().cast_signed()))?;
     let mut seen_upto = None;
     while let Some(row) = rows.next()? {

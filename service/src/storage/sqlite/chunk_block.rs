@@ -20,6 +20,9 @@ use super::{
     codec::{Reader, put_number},
 };
 
+/// What an entry of the index mostly takes: two numbers of one and two bytes, and the checksum.
+const ENTRY_BYTES_USUAL: usize = 7;
+
 /// Collects operations of one bucket.
 #[derive(Default)]
 pub(super) struct ChunkBlockBuilder {
@@ -124,7 +127,8 @@ impl<'a> PackedBlock<'a> {
         if word(reader.take(4)?)? != crc32fast::hash(frame) {
             return Err(damaged());
         }
-        let (mut entries, mut id, mut end) = (Vec::new(), 0_u64, 0_usize);
+        let mut entries = Vec::with_capacity(reader.remaining() / ENTRY_BYTES_USUAL);
+        let (mut id, mut end) = (0_u64, 0_usize);
         while !reader.is_empty() {
             id = id.checked_add(reader.number()?).ok_or_else(damaged)?;
             let op_id = OpId::new(id).map_err(|_| damaged())?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
     super::{StorageError, generation},
@@ -313,6 +313,8 @@ fn set_up(conn: &Connection, cache_bytes: usize) -> Result<(), StorageError> {
     // Rather an error than a wrong answer from a damaged page.
     conn.pragma_update(None, "cell_size_check", true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
+    // Otherwise a statement is prepared anew whenever a number that might change its plan is bound to it.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use kairos_sync_protocol::Checksum;
+use rusqlite::StatementStatus;
 use tempfile::TempDir;
 
 use super::{
@@ -529,4 +530,20 @@ fn compaction_goes_on_by_itself() {
         assert!(std::time::Instant::now() < deadline, "{count} operations for 53 rows");
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn what_reads_operations_is_prepared_once() {
+    let folder = Folder::new(straight());
+    let store = folder.store().unwrap();
+    store.commit(batch(900)).unwrap();
+    let upto = store.view().unwrap().checkpoint().unwrap().op_id;
+    for after in [0, 3, 6, 9] {
+        let range = store.operations(&bucket(0), OpId::new(after).unwrap(), upto, 5_000).unwrap();
+        assert!(range.has_more, "it is in chunks");
+    }
+    let reader = store.inner.reader().unwrap();
+    let statement = reader.conn().prepare_cached(&chunk::visit_sql()).unwrap();
+    assert_eq!(statement.get_status(StatementStatus::Run), 4, "this connection was asked");
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }

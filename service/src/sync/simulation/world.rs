@@ -28,7 +28,7 @@ use crate::{
     },
     sync::{
         ClientRequest, Compression, DeviceInfo, Hub, Line, LineForm, Packaging, Session, Step, SyncContext, SyncLimits,
-        test_lookups::lookups_of,
+        compression::SegmentStream, test_lookups::lookups_of,
     },
 };
 
@@ -384,7 +384,7 @@ fn client(number: usize, compacts: bool, random: &mut Random) -> Client {
         name: format!("device {number}"),
         device: Device::new(compacts),
         session: None,
-        packaging: Packaging { form, compression },
+        packaging: Packaging::new(form, compression),
         floors: [0; 5],
         last: None,
     }
@@ -394,10 +394,15 @@ fn client(number: usize, compacts: bool, random: &mut Random) -> Client {
 fn decode(line: &Line, packaging: Packaging) -> Value {
     let bytes = match line {
         Line::Plain(bytes) => bytes.to_vec(),
-        Line::Packed(segment) if packaging.compression == Compression::Zstd => {
-            zstd::decode_all(segment.bytes().as_ref()).expect("a frame")
+        Line::Packed(segment) => {
+            let mut stream = SegmentStream::new(packaging.compression);
+            let bytes = [&stream.push(segment)[..], segment.bytes(), &stream.finish()].concat();
+            if packaging.compression == Compression::Identity {
+                bytes
+            } else {
+                zstd::decode_all(&bytes[..]).expect("a stream of zstd")
+            }
         }
-        Line::Packed(segment) => segment.bytes().to_vec(),
     };
     match packaging.form {
         LineForm::Bson => value(bson::deserialize_from_slice(&bytes).expect("a document")),

@@ -36,6 +36,7 @@ mod heartbeat;
 mod image;
 mod lookups;
 mod mending;
+mod page;
 mod pending;
 mod plans;
 mod prepare;

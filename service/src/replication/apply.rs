@@ -26,7 +26,7 @@ use crate::{
         },
         error::ReplicationError,
         evaluated::{Evaluated, FEW_OUTPUTS, Put},
-        image::{CompleteRow, Image, identity_key, subkey},
+        image::{CompleteRow, Image, damaged_image, identity_key, subkey},
         lookups::{Lookups, group},
         pending::{PendingRows, Place},
         relations::SourceRelation,
@@ -337,16 +337,18 @@ impl<'s> Applier<'s> {
         key: &RowKey,
         stored: StoredRow,
     ) -> Result<(), ReplicationError> {
-        let image = stored.image.clone();
-        let (layout, decoded) = Image::decode(&image).ok_or_else(damaged_image)?;
+        let (layout, decoded) = Image::decode(&stored.image).ok_or_else(damaged_image)?;
         let Image::Complete(row) = decoded else { return Ok(()) };
         let layout = table.layout(layout).ok_or_else(damaged_image)?;
-        let evaluation = layout.evaluate_news(&row, &mut self.lookups, &mut self.scratch)?;
-        let mut evaluated = Evaluated::from_evaluation(layout, key, image, evaluation);
-        evaluated.keep(&stored);
+        let evaluated = Evaluated::of_news(layout, key, &row, &stored, &mut self.lookups, &mut self.scratch)?;
+        self.put_news(key, stored, evaluated);
+        Ok(())
+    }
+
+    /// Brings a stored row to what [`Evaluated::of_news`] made of it.
+    pub(super) fn put_news(&mut self, key: &RowKey, stored: StoredRow, evaluated: Evaluated) {
         let place = self.rows.add_stored(key, stored);
         self.put(key, place, evaluated, Emit::Additions);
-        Ok(())
     }
 
     /// Appends again what a stored row has in some buckets, which were emptied.
@@ -543,10 +545,6 @@ fn outputs_gone(old: &[RowOutput], new: &[Put]) -> Vec<RowOutput> {
     old.iter().filter(|output| !kept.contains(output)).cloned().collect()
 }
 
-fn damaged_image() -> StorageError {
-    StorageError::Damaged { what: "a row image".to_owned() }
-}
-
 /// Layout and row of an image that is complete.
 fn complete(image: &Bytes) -> Result<(usize, CompleteRow), StorageError> {
     match Image::decode(image) {
@@ -607,4 +605,4 @@ fn diff_dependents(key: &RowKey, before: Option<&StoredRow>, after: Option<&Stor
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,7 +13,7 @@ use super::{
     image::{CompleteRow, subkey},
     relations::Layout,
 };
-use crate::storage::{RowKey, RowOutput, StoredRow, WriteCheckpointKey};
+use crate::storage::{NewOperation, RowKey, RowOutput, StoredRow, WriteCheckpointKey};
 
 /// Clients refuse larger rows; such an output is left out and reported like a failed query.
 const DATA_BYTES_MAX: usize = 15 * 1024 * 1024;
@@ -59,8 +59,26 @@ impl Evaluated {
         Ok(Self::from_evaluation(layout, key, image, layout.evaluate(row, lookups, scratch)?))
     }
 
+    /// A stored row of a layout by what is being built, beside what it is already.
+    ///
+    /// # Errors
+    /// Only those of `lookups`.
+    pub(super) fn of_news<L: LookupSource>(
+        layout: &Layout,
+        key: &RowKey,
+        row: &CompleteRow,
+        stored: &StoredRow,
+        lookups: &mut L,
+        scratch: &mut Scratch,
+    ) -> Result<Self, L::Error> {
+        let evaluation = layout.evaluate_news(row, lookups, scratch)?;
+        let mut evaluated = Self::from_evaluation(layout, key, stored.image.clone(), evaluation);
+        evaluated.keep(stored);
+        Ok(evaluated)
+    }
+
     /// Of a row that was evaluated, by all plans or some.
-    pub(super) fn from_evaluation(layout: &Layout, key: &RowKey, image: Bytes, mut evaluation: Evaluation) -> Self {
+    fn from_evaluation(layout: &Layout, key: &RowKey, image: Bytes, mut evaluation: Evaluation) -> Self {
         let outputs = distinct(evaluation.rows, &mut evaluation.errors);
         let write_checkpoints = custom_write_checkpoints::of_events(&evaluation.events, &mut evaluation.errors);
         let stored = StoredRow {
@@ -73,8 +91,14 @@ impl Evaluated {
         Self { stored, subkey, outputs, write_checkpoints, errors: evaluation.errors }
     }
 
+    /// About how much memory a batch holds of it.
+    pub(super) fn bytes(&self) -> usize {
+        let outputs: usize = self.outputs.iter().map(|put| put.data.len() + size_of::<NewOperation>()).sum();
+        self.stored.image.len() + outputs
+    }
+
     /// What other plans made of the row stays beside what it is.
-    pub(super) fn keep(&mut self, stored: &StoredRow) {
+    fn keep(&mut self, stored: &StoredRow) {
         let StoredRow { outputs, lookups, consulted, .. } = mem::replace(&mut self.stored, stored.clone());
         add_missing(&mut self.stored.outputs, outputs);
         add_missing(&mut self.stored.lookups, lookups);

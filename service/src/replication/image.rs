@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     postgres::pgoutput::{Tuple, TupleValue},
-    storage::{RowKey, TableId},
+    storage::{RowKey, StorageError, TableId},
 };
 
 /// Stands in place of a length for a value that is not known yet.
@@ -139,6 +139,11 @@ impl Image {
             Self::Partial(row) => row.0.0.get(position).cloned().unwrap_or(TupleValue::Unchanged),
         }
     }
+}
+
+/// What a stored image is that cannot be read.
+pub(super) fn damaged_image() -> StorageError {
+    StorageError::Damaged { what: "a row image".to_owned() }
 }
 
 /// The key of a row of which `value` gives the columns.

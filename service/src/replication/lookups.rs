@@ -120,6 +120,20 @@ impl LookupSource for Lookups<'_> {
     }
 }
 
+/// Cannot answer: for who evaluates beside the stream's thread, which alone knows what lookups are.
+pub(super) struct NoLookups;
+
+/// A lookup was asked.
+pub(super) struct Asked;
+
+impl LookupSource for NoLookups {
+    type Error = Asked;
+
+    fn values(&mut self, _key: &LookupKey) -> Result<Vec<LookupValue>, Asked> {
+        Err(Asked)
+    }
+}
+
 /// A row's lookups by key, values sorted and without repetition.
 pub(super) fn group(lookups: &[(LookupKey, LookupValue)]) -> BTreeMap<&LookupKey, Vec<LookupValue>> {
     let mut grouped: BTreeMap<&LookupKey, BTreeSet<&LookupValue>> = BTreeMap::new();

@@ -19,8 +19,8 @@
 //! - Transactions are recognised by their commit position: what comes twice is applied once.
 //! - What cannot be proven to continue correctly (slot, server, table changed) is copied again and compared with what is
 //!   stored, so that clients get the differences.
-//! - When the rules change, what is new is built from stored rows (`rebuild`) beside what is served, and takes its place
-//!   in one commit (`rollout`). Buckets that the disk has damaged are built from them, too (`mending`).
+//! - When the rules change, what is new is built from stored rows (`rebuild`) beside what is served, a page of them read
+//!   while the one before is committed (`page`), and takes its place in one commit (`rollout`). Buckets that the disk has damaged are built from them, too (`mending`).
 //! - Knows no clients and no HTTP, and not which store it writes to.
 //!
 //! Start reading at [`replicator`].
@@ -36,6 +36,7 @@ mod heartbeat;
 mod image;
 mod lookups;
 mod mending;
+mod page;
 mod pending;
 mod plans;
 mod prepare;

@@ -21,6 +21,11 @@ impl Plans {
         Self(vec![plan])
     }
 
+    #[cfg(test)]
+    pub(super) fn both(serving: SyncPlan, building: SyncPlan) -> Self {
+        Self(vec![serving, building])
+    }
+
     pub(super) fn iter(&self) -> slice::Iter<'_, SyncPlan> {
         self.0.iter()
     }

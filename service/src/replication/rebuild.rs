@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use kairos_sync_rules::SyncPlan;
 use serde::{Deserialize, Serialize};
 
-use super::{plans::reads, state::TableState, status::RebuildStatus};
+use super::{page::PageStart, plans::reads, state::TableState, status::RebuildStatus};
 use crate::{
     postgres::catalog::Table,
     storage::{DeploymentNumber, RowKey, TableId},
@@ -52,11 +52,11 @@ impl Rebuild {
         }
     }
 
-    /// Where to go on: the table, and the last row of it that was evaluated. `None` when all were.
-    pub(super) fn next(&self) -> Option<(TableId, Option<RowKey>)> {
+    /// Where to go on. `None` when all rows were evaluated.
+    pub(super) fn next(&self) -> Option<PageStart> {
         let table = TableId(*self.tables.front()?);
         let after = self.after.as_ref().map(|identity| RowKey { table, identity: identity.as_slice().into() });
-        Some((table, after))
+        Some(PageStart { table, after })
     }
 
     /// Rows up to this one were evaluated; `None`: there are no more in the table.

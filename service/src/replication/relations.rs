@@ -348,6 +348,11 @@ impl SourceRelation {
         self.layouts.get(number)
     }
 
+    /// All its layouts, by number.
+    pub(super) fn layouts(&self) -> &[Arc<Layout>] {
+        &self.layouts
+    }
+
     /// A column of the current layout, taken from a row of any layout; still unchanged if that row had no such column.
     pub(super) fn carry_over(&self, position: usize, layout: usize, row: &Image) -> TupleValue {
         // Under another type the same value may be another text.

@@ -29,6 +29,7 @@ use crate::{
         copy,
         discontinuity::Discontinuity,
         error::{Recovery, ReplicationError},
+        page::Touched,
         plans::Plans,
         prepare::Prepared,
         state::ReplicationState,
@@ -73,6 +74,8 @@ pub struct Replicator {
     pub(super) spool_folder: PathBuf,
     /// Set when what is stored cannot be continued as it is; cleared once that has been seen to.
     remedy: Mutex<Option<Remedy>>,
+    /// For the page of stored rows that is read ahead.
+    pub(super) touched: Touched,
 }
 
 /// Why an attempt ended that did not fail.
@@ -124,6 +127,7 @@ impl Replicator {
             logged_failures: Mutex::default(),
             spool_folder: std::env::temp_dir(),
             remedy: Mutex::default(),
+            touched: Touched::default(),
         }
     }
 
@@ -291,6 +295,7 @@ impl Replicator {
         let is_visible = batch.visible_at.is_some();
         let span = trace_span!("store.commit", operations = number(batch.operations.len()), is_visible);
         let _entered = span.entered();
+        self.touched.note(&batch.rows);
         let timer = self.metrics.latencies.store_commit.start_timer();
         let commit = self.store.commit(batch)?;
         timer.observe_duration();

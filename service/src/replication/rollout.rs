@@ -2,13 +2,18 @@
 //! taken through what is new, a page to a commit; when nothing is left, one commit switches what clients are served by;
 //! and what nobody is served any more is forgotten in slices.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tracing::field;
 
 use super::{
     apply::Applier,
     error::ReplicationError,
+    page::{Page, PageSize},
     rebuild::Rebuild,
     replicator::Replicator,
     state::ReplicationState,
@@ -17,14 +22,13 @@ use super::{
 use crate::{
     deployment::RulesState,
     fault_point::fault_point,
+    storage::RowKey,
     traces::{number, trace_span},
 };
 
 /// Stored rows taken at once: enough for most buckets to get a chunk of their own, and for rows to go past the store's
 /// tail, little enough for the stream to get its turn several times a second.
-const PAGE_ROWS: usize = 10_000;
-/// Or about so many bytes of them.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
+const PAGE: PageSize = PageSize { rows: 10_000, bytes: 2 * 1024 * 1024, part: PART };
 /// Names forgotten in one slice.
 const SLICE_NAMES: u32 = 1_000;
 /// Clients that are downloading what is retired have so long to learn that it is.
@@ -35,6 +39,8 @@ pub(super) struct Rollout {
     rules: RulesState,
     /// From when on what is retired may be forgotten.
     forgets_from: Instant,
+    /// What is to be evaluated next, if it was read already.
+    ahead: Option<Page>,
 }
 
 /// What a step came to.
@@ -48,7 +54,7 @@ pub(super) enum Stepped {
 
 impl Rollout {
     pub(super) fn new(rules: RulesState) -> Self {
-        Self { rules, forgets_from: Instant::now() + RETIRED_KEPT }
+        Self { rules, forgets_from: Instant::now() + RETIRED_KEPT, ahead: None }
     }
 
     /// Whether there is something to do now.
@@ -74,7 +80,7 @@ impl Rollout {
     /// Does a piece of the work.
     pub(super) fn step(&mut self, work: &mut Work<'_, '_>) -> Result<Stepped, ReplicationError> {
         if has_pages(work.state) {
-            return evaluate_page(work).map(|()| Stepped::On);
+            return evaluate_page(work, &mut self.ahead).map(|()| Stepped::On);
         }
         if self.may_switch(work.state) {
             return self.switch(work).map(|()| Stepped::Switched);
@@ -112,26 +118,35 @@ fn has_pages(state: &ReplicationState) -> bool {
     state.rebuild.as_ref().is_some_and(|rebuild| rebuild.next().is_some())
 }
 
-/// Takes a page of stored rows through the rules.
-fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
-    let Work { replicator, relations, state } = work;
-    let Some((table, after)) = state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
+/// Takes a page of stored rows through the rules. While it is applied and committed, the next one is read.
+fn evaluate_page(work: &mut Work<'_, '_>, ahead: &mut Option<Page>) -> Result<(), ReplicationError> {
+    let Some(start) = work.state.rebuild.as_ref().and_then(Rebuild::next) else { return Ok(()) };
     let span = trace_span!("rules.page", rows = field::Empty).entered();
-    let store = replicator.store.as_ref();
-    let page = store.stored_rows(table, after.as_ref(), PAGE_ROWS, PAGE_BYTES)?;
-    let mut applier = Applier::with_capacity(store, page.len());
-    let (mut row_count, mut last) = (0, None);
-    for (key, stored) in page {
-        if applier.is_full(PART) {
-            break;
-        }
-        if let Some(table) = relations.by_id(table) {
-            applier.evaluate_news(table, &key, stored)?;
-        }
-        row_count += 1;
-        last = Some(key);
+    let replicator = work.replicator;
+    let layouts = work.relations.by_id(start.table).map_or_else(Vec::new, |table| table.layouts().to_vec());
+    let read = |start| Page::read(replicator.store.as_ref(), &layouts, start, PAGE);
+    let (page, touched) = Page::at(start, ahead.take(), &replicator.touched, read)?;
+    let next = page.next();
+    if let Some(next) = &next {
+        replicator.touched.begin(next.clone());
     }
-    span.record("rows", number(row_count));
+    *ahead = thread::scope(|scope| {
+        let reading = next.map(|next| scope.spawn(|| read(next)));
+        let row_count = apply_page(work, page, &touched)?;
+        span.record("rows", number(row_count));
+        let read = reading.map(|reading| reading.join().map_err(|_| ReplicationError::Worker));
+        Ok::<_, ReplicationError>(read.transpose()?.transpose()?)
+    })?;
+    fault_point("rules.after-page");
+    Ok(())
+}
+
+fn apply_page(work: &mut Work<'_, '_>, page: Page, touched: &HashSet<RowKey>) -> Result<u64, ReplicationError> {
+    let Work { replicator, relations, state } = work;
+    let store = replicator.store.as_ref();
+    let mut applier = Applier::with_capacity(store, page.len());
+    let table = relations.by_id(page.start.table);
+    let (row_count, last) = page.apply(store, &mut applier, table, touched, PART)?;
     if let Some(rebuild) = &mut state.rebuild {
         rebuild.advance(row_count, last.as_ref());
         replicator.progress.rebuilds(Some(rebuild.status()));
@@ -139,6 +154,5 @@ fn evaluate_page(work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
     }
     fault_point("rules.before-page");
     work.store(applier)?;
-    fault_point("rules.after-page");
-    Ok(())
+    Ok(row_count)
 }

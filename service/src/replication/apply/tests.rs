@@ -20,7 +20,7 @@ use crate::{
     storage::MemoryStore,
 };
 
-const RULES: &str = r#"
+pub(in crate::replication) const RULES: &str = r#"
 bucket_definitions:
   user_data:
     parameters:
@@ -33,12 +33,12 @@ bucket_definitions:
         filter: "habit_id IN (SELECT id FROM habits WHERE user_id = :user_id)"
 "#;
 
-const HABITS: u32 = 10;
-const COMPLETIONS: u32 = 20;
+pub(in crate::replication) const HABITS: u32 = 10;
+pub(in crate::replication) const COMPLETIONS: u32 = 20;
 
 /// A change of one of few rows, so that they meet.
 #[derive(Debug, Clone)]
-enum Change {
+pub(in crate::replication) enum Change {
     SetHabit { id: u8, user: u8 },
     SetCompletion { id: u8, habit: u8 },
     MoveHabit { id: u8, to: u8 },
@@ -46,7 +46,7 @@ enum Change {
     Truncate { table: u32 },
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(in crate::replication) fn change() -> impl Strategy<Value = Change> {
     let table = || prop::sample::select(vec![HABITS, COMPLETIONS]);
     prop_oneof![
         4 => (0..4u8, 0..3u8).prop_map(|(id, user)| Change::SetHabit { id, user }),
@@ -59,11 +59,11 @@ fn change() -> impl Strategy<Value = Change> {
 
 /// Both tables as SQL would have them: id to the other column.
 #[derive(Debug, Default)]
-struct Model(BTreeMap<u32, BTreeMap<u8, u8>>);
+pub(in crate::replication) struct Model(BTreeMap<u32, BTreeMap<u8, u8>>);
 
 impl Model {
     /// Does the change and says it as the stream would. Those Postgres would refuse are left out.
-    fn change(&mut self, change: &Change) -> Option<StreamChange> {
+    pub(in crate::replication) fn change(&mut self, change: &Change) -> Option<StreamChange> {
         match *change {
             Change::SetHabit { id, user } => Some(self.set(HABITS, id, user)),
             Change::SetCompletion { id, habit } => Some(self.set(COMPLETIONS, id, habit)),
@@ -93,7 +93,7 @@ impl Model {
     }
 
     /// User, table and id of everything a user is to have.
-    fn expected(&self) -> BTreeSet<(String, String, String)> {
+    pub(in crate::replication) fn expected(&self) -> BTreeSet<(String, String, String)> {
         let rows = |table| self.0.get(&table).into_iter().flatten();
         let mut expected = BTreeSet::new();
         for (habit, user) in rows(HABITS) {
@@ -106,7 +106,7 @@ impl Model {
     }
 }
 
-enum StreamChange {
+pub(in crate::replication) enum StreamChange {
     Upsert { table: u32, old: Option<OldTuple>, new: Tuple },
     Delete { table: u32, old: OldTuple },
     Truncate { table: u32 },
@@ -124,7 +124,7 @@ fn key(id: u8) -> OldTuple {
     OldTuple::Key(Tuple(vec![text(id), TupleValue::Null]))
 }
 
-fn state() -> ReplicationState {
+pub(in crate::replication) fn state() -> ReplicationState {
     let table = |oid, name: &str, other: &str| catalog::Table {
         oid,
         schema: "public".to_owned(),
@@ -169,7 +169,7 @@ fn line(row: &Tuple) -> Bytes {
     row.0.iter().map(text).collect::<Vec<_>>().join(&b'\t').into()
 }
 
-fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamChange) {
+pub(in crate::replication) fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamChange) {
     let table = |oid| relations.by_oid(oid).expect("a table of the test");
     match change {
         // Half of the rows come as a copy brings them; those of the joined table ask lookups.
@@ -196,7 +196,7 @@ fn apply(applier: &mut Applier<'_>, relations: &Relations<'_>, change: StreamCha
 }
 
 /// Rows of a bucket as a client has them after applying all its operations.
-fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, String)> {
+pub(in crate::replication) fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, String)> {
     let upto = store.view().expect("a view").checkpoint().expect("a checkpoint").op_id;
     let range = store.operations(bucket, OpId::ZERO, upto, usize::MAX).expect("operations");
     assert!(!range.has_more, "few operations");
@@ -215,7 +215,7 @@ fn client_rows(store: &MemoryStore, bucket: &BucketName) -> BTreeSet<(String, St
 
 /// The parts in which the changes an applier has are stored. Each is made once the one before is stored, from what was
 /// left then; and once more, as after a crash.
-fn parts<'s>(
+pub(in crate::replication) fn parts<'s>(
     store: &'s MemoryStore,
     relations: &Relations<'_>,
     applier: Applier<'s>,

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use kairos_sync_rules::{LookupKey, LookupSource, LookupValue, Scratch};
+use kairos_sync_rules::Scratch;
 
-use super::super::{error::ReplicationError, evaluated::Evaluated, image::CompleteRow, relations::Layout};
+use super::super::{
+    error::ReplicationError, evaluated::Evaluated, image::CompleteRow, lookups::NoLookups, relations::Layout,
+};
 use crate::{postgres::copy::fields, storage::RowKey};
 
 /// A row that was copied.
@@ -55,20 +57,6 @@ pub(in super::super) fn read_rows(layout: &Layout, lines: Vec<Bytes>) -> Result<
         Ok(CopiedRow { key, found: Found::Image(image) })
     };
     lines.into_iter().map(&mut read).collect()
-}
-
-/// Cannot answer.
-struct NoLookups;
-
-/// A lookup was asked.
-struct Asked;
-
-impl LookupSource for NoLookups {
-    type Error = Asked;
-
-    fn values(&mut self, _key: &LookupKey) -> Result<Vec<LookupValue>, Asked> {
-        Err(Asked)
-    }
 }
 
 fn split<'l>(layout: &Layout, line: &'l [u8]) -> Result<CompleteRow<Cow<'l, [u8]>>, ReplicationError> {

@@ -258,9 +258,9 @@ impl Inner {
     }
 
     /// Copies the log into the database once it is long, first beside the writer, then what came meanwhile with the writer
-    /// held: only a log copied whole begins again from its start. Also between the slices of a fold, which writes many
+    /// held: only a log copied whole begins again from its start. Also between the slices of a fold or a merge, which write many
     /// times that where rows are scattered over a large table.
-    fn checkpoint_log(&self, log: &Connection) -> Result<(), StorageError> {
+    pub(super) fn checkpoint_log(&self, log: &Connection) -> Result<(), StorageError> {
         if self.log_pages.load(Ordering::Relaxed) <= LOG_PAGES {
             return Ok(());
         }

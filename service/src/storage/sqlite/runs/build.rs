@@ -63,6 +63,15 @@ impl Packer {
         if self.content.len() >= BLOCK_BYTES { self.close() } else { Ok(()) }
     }
 
+    /// Adds all entries of a block, and ends there, so that the next block begins where the next one of theirs does.
+    pub(in super::super) fn push_block(&mut self, place: &BlockPlace, entries: &[u8]) -> Result<(), StorageError> {
+        self.content.extend_from_slice(entries);
+        self.table = place.last.table.0;
+        place.last.identity.as_ref().clone_into(&mut self.identity);
+        self.entry_count += place.entry_count;
+        self.close()
+    }
+
     /// Ends the block.
     pub(in super::super) fn close(&mut self) -> Result<(), StorageError> {
         if self.content.is_empty() {

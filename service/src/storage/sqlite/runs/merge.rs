@@ -48,29 +48,29 @@ impl Inner {
         self.runs.list().len() > RUNS_MAX
     }
 
-    /// Does a slice of what is to be merged. Gives the bytes it wrote; `None` if there was nothing to do.
+    /// Does a slice of what is to be merged. Gives the bytes it wrote; `None` if there was nothing to do, or if it was given
+    /// up because of a reset or because the store is being closed.
     pub(in super::super) fn merge_runs(&self) -> Result<Option<u64>, StorageError> {
-        let _maintenance = self.maintenance();
-        self.merge_some_runs()
+        let maintenance = self.maintenance();
+        self.merge_some_runs(&maintenance.conn)
     }
 
-    fn merge_some_runs(&self) -> Result<Option<u64>, StorageError> {
+    fn merge_some_runs(&self, log: &Connection) -> Result<Option<u64>, StorageError> {
         let Some(id) = self.begin_merge()? else { return Ok(None) };
-        trace_span!(parent: None, "store.merge").in_scope(|| self.merge_slice(id)).map(Some)
+        trace_span!(parent: None, "store.merge").in_scope(|| self.merge_slice(id, log))
     }
 
     /// Merges all runs into one.
     pub(in super::super) fn merge_all_runs(&self) -> Result<(), StorageError> {
-        let _maintenance = self.maintenance();
-        while self.merge_some_runs()?.is_some() && !self.signal.is_closing() {}
+        let maintenance = self.maintenance();
+        let log = &maintenance.conn;
+        while self.merge_some_runs(log)?.is_some() {}
         let all: Vec<_> = self.runs.list().iter().map(|run| run.id).collect();
         if all.len() < 2 {
             return Ok(());
         }
         let Some(id) = self.start_merge(&all)? else { return Ok(()) };
-        while self.runs.list().sources(id).next().is_some() && !self.signal.is_closing() {
-            self.merge_slice(id)?;
-        }
+        while self.runs.list().sources(id).next().is_some() && self.merge_slice(id, log)?.is_some() {}
         Ok(())
     }
 
@@ -112,23 +112,24 @@ impl Inner {
         })
     }
 
-    fn merge_slice(&self, id: RunId) -> Result<u64, StorageError> {
+    fn merge_slice(&self, id: RunId, log: &Connection) -> Result<Option<u64>, StorageError> {
         let generation = self.writer().head().generation;
         let slice = {
             let reader = self.reader()?;
             // One state: a reset must not look like a missing block.
             reader.conn().execute_batch("BEGIN")?;
             let runs = RunList::load_with(reader.conn(), &self.runs.list())?;
-            let Some(into) = runs.get(id) else { return Ok(0) };
+            let Some(into) = runs.get(id) else { return Ok(None) };
             MergeSlice::plan(reader.conn(), &runs, into)?
         };
         let bytes = slice.byte_count();
-        self.slice(generation, |writer| {
+        let is_stored = self.slice(generation, |writer| {
             writer.transaction(Durability::Later, |change| slice.store(change))?;
             fault_point("store.runs-merged");
             Ok(true)
         })?;
-        Ok(bytes)
+        self.checkpoint_log(log)?;
+        Ok(is_stored.then_some(bytes))
     }
 }
 
@@ -143,13 +144,16 @@ impl MergeSlice {
         while packer.packed_bytes() < SLICE_BYTES && moved.len() < SLICE_BLOCKS && row_count < SLICE_ROWS {
             if let Some((from, place, content)) = rows.whole_block()
                 && is_worth_keeping(content.len())
-                && !packer.is_at_small_block()
             {
-                packer.close()?;
                 remember_all(into, Entries::of(content.clone()))?;
                 (upto.0, row_count) = (place.last.table, row_count + 1);
                 place.last.identity.as_ref().clone_into(&mut upto.1);
-                moved.push((from, place.clone()));
+                if packer.is_at_small_block() {
+                    packer.push_block(place, content)?;
+                } else {
+                    packer.close()?;
+                    moved.push((from, place.clone()));
+                }
                 rows.skip_block()?;
                 continue;
             }

@@ -275,6 +275,28 @@ fn a_merge_goes_on_where_it_ended() {
     assert_eq!(pair.run_count(), 1);
 }
 
+/// Many runs are merged at once, but not when the store is to be closed.
+#[test]
+fn a_store_with_many_runs_can_be_closed() {
+    let mut pair = Pair::new();
+    // Each has rows between those of the others.
+    for from in 0..80 {
+        pair.take(&Step::Commit { from, count: 150, apart: 80, version: Some(1) });
+        pair.take(&Step::Fold);
+    }
+    pair.inner().signal.close();
+    assert_eq!(pair.inner().merge_runs().unwrap(), None);
+    pair.open_again();
+    pair.check();
+    pair.inner().signal.wake();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while pair.inner().has_many_runs() {
+        assert!(std::time::Instant::now() < deadline, "{} runs", pair.run_count());
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    pair.check();
+}
+
 /// Rows are read while a merge deletes the blocks they are in.
 #[test]
 fn readers_see_one_state_while_runs_are_merged() {

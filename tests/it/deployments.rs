@@ -58,6 +58,15 @@ async fn sql(client: &Client, query: &str) -> BTreeSet<String> {
     client.query(query, &[]).await.expect("answers").iter().map(|row| row.get(0)).collect()
 }
 
+/// What [`other_items`] gives is what SQL says.
+async fn assert_other_items(replica: &Replica, client: &Client) {
+    let found: BTreeSet<String> = replica.contents("1#everything[]").into_values().map(|row| row.to_string()).collect();
+    let json = "SELECT json_build_object('id', id, 'name', title)::text FROM items";
+    let wanted: BTreeSet<String> =
+        sql(client, json).await.iter().map(|row| row.replace(" : ", ":").replace(", \"", ",\"")).collect();
+    assert!(found == wanted, "{:?}", found.symmetric_difference(&wanted).take(10).collect::<Vec<_>>());
+}
+
 fn ids(replica: &Replica, bucket_part: &str) -> BTreeSet<String> {
     replica.contents(bucket_part).into_keys().map(|(_, id)| id).collect()
 }
@@ -116,11 +125,7 @@ async fn a_changed_definition_gets_other_buckets_and_the_old_ones_are_forgotten(
     }
     wait_for_deployment(&replica, 1).await;
     replica.catch_up(&client).await;
-    let found: BTreeSet<String> = replica.contents("1#everything[]").into_values().map(|row| row.to_string()).collect();
-    let json = "SELECT json_build_object('id', id, 'name', title)::text FROM items";
-    let wanted: BTreeSet<String> =
-        sql(&client, json).await.iter().map(|row| row.replace(" : ", ":").replace(", \"", ",\"")).collect();
-    assert_eq!(found, wanted);
+    assert_other_items(&replica, &client).await;
     assert_eq!(totals(&replica, "user_data[\"ann\"]"), users);
     replica.wait_until(|replica| totals(replica, "everything[]").0 == 0).await;
     assert_eq!(replica.store.stats().expect("stats").row_count, rows + 200 - 200);
@@ -130,6 +135,37 @@ async fn a_changed_definition_gets_other_buckets_and_the_old_ones_are_forgotten(
     wait_for_deployment(&replica, 2).await;
     replica.catch_up(&client).await;
     assert_eq!(ids(&replica, "2#everything[]"), sql(&client, "SELECT id FROM items").await);
+    replica.stop().await;
+}
+
+/// Of a table with several pages of rows, the next page is read while the stream changes and deletes rows all over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_change_while_the_next_page_is_read_are_built_as_they_are() {
+    const ROW_COUNT: u64 = 30_000;
+    let (cluster, client) = source().await;
+    let rows = format!("INSERT INTO items SELECT n, 'first', repeat('x', 300) FROM generate_series(1, {ROW_COUNT}) n");
+    run(&client, &rows).await;
+    let (_folder, store) = store();
+    let replica = Replica::start_on(&cluster, store);
+    replica.catch_up(&client).await;
+    replica.deployments.want(compiled(&other_items()));
+    let writer = connect(&cluster).await;
+    let mut number = 0;
+    while serving(&replica) == 0 {
+        number += 1;
+        // A prime, so that every row has its turn.
+        let ids: Vec<_> = (0..20).map(|part| format!("'{}'", (number * 20 + part) * 7_919 % ROW_COUNT + 1)).collect();
+        let (gone, changed) = ids.split_at(2);
+        let sql = format!(
+            "UPDATE items SET title = 'changed {number}' WHERE id IN ({}); DELETE FROM items WHERE id IN ({})",
+            changed.join(", "),
+            gone.join(", ")
+        );
+        run(&writer, &sql).await;
+        sleep(Duration::from_millis(2)).await;
+    }
+    replica.catch_up(&client).await;
+    assert_other_items(&replica, &client).await;
     replica.stop().await;
 }
 

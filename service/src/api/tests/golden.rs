@@ -127,6 +127,8 @@ async fn over_http(accept: &str, raw_data: bool) -> Vec<u8> {
     let open = |token: String| {
         let body = json!({"raw_data": raw_data, "client_id": "phone"});
         let request = service.client.post(service.url("/sync/stream")).timeout(DEADLINE).json(&body);
+        // Compressed, lines may begin with spaces.
+        let request = request.header("accept-encoding", "identity");
         request.header("authorization", format!("Token {token}")).header("accept", accept).send()
     };
     let mut response = open(token("anna")).await.unwrap();

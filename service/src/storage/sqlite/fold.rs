@@ -91,7 +91,8 @@ impl Inner {
             let merged = self.merge_runs()?;
             compaction.pay(merged.map_or_else(|| self.compact(), |bytes| Ok(Some(bytes)))?);
         }
-        while self.has_many_runs() && self.merge_runs()?.is_some() {}
+        // A slice at least, or there would be ever more of them; but commits must not wait for a long merge.
+        while self.has_many_runs() && self.merge_runs()?.is_some() && !self.tail_is_pressing() {}
         if self.has_forgotten.load(Ordering::Relaxed) {
             self.delete_forgotten()?;
             self.give_back_pages(free_pages_kept)?;

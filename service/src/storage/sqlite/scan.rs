@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{
     super::{RowKey, StorageError, StoredRow, TableId},
     Inner,
-    runs::{list::RunList, read::MergedRuns},
+    runs::read::MergedRuns,
 };
 
 /// Bounds of a page.
@@ -85,7 +85,7 @@ fn placed_states(
 ) -> Result<Placed, StorageError> {
     // One state: a merge deletes blocks. The connection ends it when it goes back.
     conn.execute_batch("BEGIN")?;
-    let mut rows = MergedRuns::of_all(conn, &RunList::load_without_filters(conn)?, start)?;
+    let mut rows = MergedRuns::of_file(conn, start)?;
     let (mut placed, mut bytes) = (Placed::default(), 0);
     while placed.states.len() < size.rows
         && let Some(key) = rows.row_key().filter(|key| key.table == table)

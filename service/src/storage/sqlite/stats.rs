@@ -16,7 +16,7 @@ use super::{
     bucket::Bucket,
     codec,
     head::{Head, number},
-    runs::{list::RunList, read::MergedRuns},
+    runs::read::MergedRuns,
     schema::StoreFolder,
     tail::Tail,
 };
@@ -100,7 +100,7 @@ impl Definitions {
 
     /// Counts the rows of runs whose keys are `wanted`.
     fn count_rows(&mut self, conn: &Connection, wanted: impl Fn(&RowKey) -> bool) -> Result<(), StorageError> {
-        let mut rows = MergedRuns::of_all(conn, &RunList::load_without_filters(conn)?, Bound::Unbounded)?;
+        let mut rows = MergedRuns::of_file(conn, Bound::Unbounded)?;
         while let Some(key) = rows.row_key() {
             if let Some(state) = rows.state()
                 && wanted(&key)

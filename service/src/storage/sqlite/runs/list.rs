@@ -1,8 +1,7 @@
 //! Which runs there are, and in which order they count.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
@@ -137,9 +136,6 @@ impl Run {
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct RunList(Vec<Run>);
 
-/// Filters by run.
-type Filters = HashMap<RunId, Arc<KeyFilter>, RandomState>;
-
 impl RunList {
     /// As the file has it, with filters from it.
     pub(in super::super) fn load(conn: &Connection) -> Result<Self, StorageError> {
@@ -169,10 +165,8 @@ impl RunList {
     /// As the file has it, with the filters that are in memory.
     pub(in super::super) fn load_with(conn: &Connection, known: &Self) -> Result<Self, StorageError> {
         let mut list = Self::load_without_filters(conn)?;
-        let filters: Filters =
-            known.0.iter().filter_map(|run| Some((run.id, Arc::clone(run.filter.as_ref()?)))).collect();
         for run in &mut list.0 {
-            run.filter = filters.get(&run.id).cloned();
+            run.filter = known.get(run.id).and_then(|known| known.filter.clone());
         }
         Ok(list)
     }

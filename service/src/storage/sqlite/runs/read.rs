@@ -254,7 +254,12 @@ pub(in super::super) struct MergedRuns<'c> {
 }
 
 impl<'c> MergedRuns<'c> {
-    /// At the first row from this bound on, in all runs.
+    /// At the first row from this bound on, in all runs that the connection's transaction sees.
+    pub(in super::super) fn of_file(conn: &'c Connection, start: Bound<&RowKey>) -> Result<Self, StorageError> {
+        Self::of_all(conn, &RunList::load_without_filters(conn)?, start)
+    }
+
+    /// At the first row from this bound on, in all of these runs.
     pub(in super::super) fn of_all(
         conn: &'c Connection,
         runs: &RunList,

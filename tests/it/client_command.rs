@@ -212,6 +212,12 @@ async fn queries_join_and_print_a_table_and_only_read() {
 }
 
 /// A run that goes on, and its lines.
+/// Like `812 of 4,000 operations, 1.20 MiB`.
+fn is_progress(line: &str) -> bool {
+    let words: Vec<_> = line.split(' ').collect();
+    matches!(words[..], [done, "of", total, "operations,", _, _] if [done, total].iter().all(|count| count.starts_with(|first: char| first.is_ascii_digit())))
+}
+
 struct Watch {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -229,12 +235,14 @@ impl Watch {
         line.unwrap_or_else(|| panic!("it ended: {:?}", self.child.try_wait()))
     }
 
-    /// Ctrl-C; the exit code, and what it said on standard error.
+    /// Ctrl-C; the exit code, and what it said on standard error but for how far a download is, which a machine under
+    /// load may have to tell.
     async fn interrupt(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().expect("it runs").to_string();
         let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("there is `kill`");
         assert!(sent.success());
-        self.end().await
+        let (code, said) = self.end().await;
+        (code, said.lines().filter(|line| !is_progress(line)).fold(String::new(), |all, line| all + line + "\n"))
     }
 
     async fn end(&mut self) -> (Option<i32>, String) {

@@ -46,14 +46,14 @@ impl Report {
         Self { is_json, has_queries, is_drawn, bar: None, progress: Progress::default() }
     }
 
-    /// How long to wait between two looks at the progress.
+    /// How long a download lasts before it is told how far it is, and between two such lines.
     pub(super) fn interval(&self) -> Duration {
         if self.is_drawn { Duration::from_millis(200) } else { Duration::from_secs(2) }
     }
 
     /// How far the download is, where that has changed.
     pub(super) fn progress(&mut self, progress: Progress, bytes: u64) {
-        if progress == self.progress || progress.total == 0 {
+        if progress == self.progress {
             return;
         }
         self.progress = progress;

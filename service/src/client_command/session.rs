@@ -108,6 +108,7 @@ impl Session<'_> {
         let started = Instant::now();
         let mut patience = Patience { seen: (0, Progress::default()), since: started };
         let mut ticks = tokio::time::interval(self.report.interval().min(Duration::from_secs(1)));
+        // Of the download at hand; a short one is told by its checkpoint alone.
         let mut told_at = started;
         // One listener for the whole run, which misses nothing.
         let mut end = pin!(wait_for_end_signal());
@@ -118,6 +119,7 @@ impl Session<'_> {
                         if let Some(answer) = self.published(checkpoint, started).await? {
                             return Ok(answer);
                         }
+                        told_at = Instant::now();
                     }
                     Some(Step::Failed(failure)) => self.failed(failure)?,
                     None => return Err(ClientCommandError::Interrupted), // the client holds the sender
@@ -125,7 +127,9 @@ impl Session<'_> {
                 _ = ticks.tick() => {
                     let progress = self.client.status().progress.unwrap_or_default();
                     let statistics = self.client.statistics();
-                    if told_at.elapsed() >= self.report.interval() {
+                    if progress.total == 0 {
+                        told_at = Instant::now();
+                    } else if told_at.elapsed() >= self.report.interval() {
                         told_at = Instant::now();
                         self.report.progress(progress, statistics.bytes_received);
                     }

@@ -18,8 +18,15 @@ use super::{
     list::Run,
 };
 
-/// Bytes of entries after which a block ends. Larger ones compress better, smaller ones are sooner read for one row.
-const BLOCK_BYTES: usize = 16 << 10;
+/// What a block should have as it is stored: two of them, and what SQLite keeps beside them, fill a page of 4 KiB. Larger
+/// ones compress a little better, but the whole block is decompressed for one row.
+const PACKED_BYTES: usize = 1_900;
+/// Bytes of entries after which a block ends however well they compress.
+const CONTENT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of entries in the first block of a run, before it is known how well they compress.
+const CONTENT_BYTES_AT_FIRST: usize = 5 << 10;
+/// How many blocks it takes, about, until entries that compress otherwise are known to.
+const RATIO_BLOCKS: usize = 4;
 
 /// A block that is ready to be stored.
 #[derive(Debug)]
@@ -36,9 +43,11 @@ impl PackedBlock {
 }
 
 /// Packs entries, which come in the order of their keys, into blocks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Packer {
     content: Vec<u8>,
+    /// Bytes of entries after which the block ends: as many as are likely to become [`PACKED_BYTES`].
+    content_bytes: usize,
     /// The last entry's table.
     table: u32,
     /// The last entry's identity.
@@ -46,6 +55,20 @@ pub(in super::super) struct Packer {
     entry_count: u64,
     packed: Vec<PackedBlock>,
     packed_bytes: usize,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self {
+            content: Vec::new(),
+            content_bytes: CONTENT_BYTES_AT_FIRST,
+            table: 0,
+            identity: Vec::new(),
+            entry_count: 0,
+            packed: Vec::new(),
+            packed_bytes: 0,
+        }
+    }
 }
 
 impl Packer {
@@ -60,7 +83,7 @@ impl Packer {
         self.identity.clear();
         self.identity.extend_from_slice(identity);
         self.entry_count += 1;
-        if self.content.len() >= BLOCK_BYTES { self.close() } else { Ok(()) }
+        if self.content.len() >= self.content_bytes { self.close() } else { Ok(()) }
     }
 
     /// Adds all entries of a block, and ends there, so that the next block begins where the next one of theirs does.
@@ -78,6 +101,7 @@ impl Packer {
             return Ok(());
         }
         let block = pack(&self.content)?;
+        self.learn(block.len());
         self.content.clear();
         self.packed_bytes += block.len();
         let last = RowKey { table: TableId(self.table), identity: self.identity.as_slice().into() };
@@ -85,9 +109,16 @@ impl Packer {
         Ok(())
     }
 
+    /// Takes into account how small the content became.
+    fn learn(&mut self, packed_bytes: usize) {
+        let would_fill = self.content.len() * PACKED_BYTES / packed_bytes.max(1);
+        let average = (self.content_bytes * (RATIO_BLOCKS - 1) + would_fill) / RATIO_BLOCKS;
+        self.content_bytes = average.clamp(PACKED_BYTES / 2, CONTENT_BYTES_MAX);
+    }
+
     /// Whether a block that ends here would be so small that it should rather go on.
     pub(in super::super) fn is_at_small_block(&self) -> bool {
-        (1..BLOCK_BYTES / 2).contains(&self.content.len())
+        (1..self.content_bytes / 2).contains(&self.content.len())
     }
 
     /// Bytes of blocks that are complete.
@@ -100,11 +131,6 @@ impl Packer {
         self.packed_bytes = 0;
         std::mem::take(&mut self.packed)
     }
-}
-
-/// Whether a block of so many bytes of entries is large enough to be taken over as it is.
-pub(in super::super) fn is_worth_keeping(byte_count: usize) -> bool {
-    byte_count >= BLOCK_BYTES / 2
 }
 
 /// Collects the rows of a new run.
@@ -215,6 +241,11 @@ pub(in super::super) struct BlockPlace {
 }
 
 impl BlockPlace {
+    /// Whether a block of so many bytes of entries is large enough to be taken over as it is.
+    pub(in super::super) fn is_worth_keeping(&self, content_bytes: usize) -> bool {
+        self.byte_count >= PACKED_BYTES as u64 / 2 || content_bytes >= CONTENT_BYTES_MAX / 2
+    }
+
     pub(in super::super) fn sum(&self, run: RunId) -> Sum {
         let Self { last, id, entry_count, byte_count } = self;
         let numbers = [run.0, last.table.0.into(), id.0, *entry_count, *byte_count];

@@ -12,9 +12,7 @@ use super::{
     },
     BlockId, RunId,
     block::Entries,
-    build::{
-        BlockPlace, PackedBlock, Packer, append_blocks, append_place, delete_block, is_worth_keeping, remove_place,
-    },
+    build::{BlockPlace, PackedBlock, Packer, append_blocks, append_place, delete_block, remove_place},
     filter::{KeyFilter, KeyHash},
     list::{Run, RunList},
     policy::{RUNS_MAX, worth_merging},
@@ -25,7 +23,7 @@ use crate::{fault_point::fault_point, traces::trace_span};
 /// Most compressed bytes a slice writes.
 const SLICE_BYTES: usize = 512 << 10;
 /// Most blocks a slice takes over as they are.
-const SLICE_BLOCKS: usize = 256;
+const SLICE_BLOCKS: usize = 512;
 /// Most rows a slice looks at.
 const SLICE_ROWS: usize = 20_000;
 
@@ -143,7 +141,7 @@ impl MergeSlice {
         let (mut upto, mut row_count) = ((TableId(0), Vec::new()), 0);
         while packer.packed_bytes() < SLICE_BYTES && moved.len() < SLICE_BLOCKS && row_count < SLICE_ROWS {
             if let Some((from, place, content)) = rows.whole_block()
-                && is_worth_keeping(content.len())
+                && place.is_worth_keeping(content.len())
             {
                 remember_all(into, Entries::of(content.clone()))?;
                 (upto.0, row_count) = (place.last.table, row_count + 1);

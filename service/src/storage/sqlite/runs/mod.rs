@@ -1,7 +1,7 @@
 //! The row store on disk: sorted runs of rows, in compressed blocks.
 //!
 //! ```text
-//! fold of the tail, or a commit with many rows ─► a run: rows in key order, blocks of some 16 KiB, compressed
+//! fold of the tail, or a commit with many rows ─► a run: rows in key order, blocks of some 2 KB, compressed
 //! merge, in the background ─► runs that are neighbours in age become one, a slice at a time
 //! a row = what the newest run says that has it; a run may also say that the row is gone
 //! ```

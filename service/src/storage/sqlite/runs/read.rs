@@ -25,9 +25,9 @@ use super::{
 };
 
 /// Blocks kept in memory: what changes now often changes again, and its neighbours with it.
-const BLOCKS_KEPT: NonZeroUsize = NonZeroUsize::new(96).expect("not zero");
-/// Larger blocks, of large rows, are not kept: 3 MiB in all.
-const KEPT_BYTES_MAX: usize = 32 << 10;
+const BLOCKS_KEPT: NonZeroUsize = NonZeroUsize::new(384).expect("not zero");
+/// Larger blocks, of large rows, are not kept: 7.5 MiB in all, but mostly 2.
+const KEPT_BYTES_MAX: usize = 20 << 10;
 /// Runs of which is remembered where the last row was found: more than there are, mostly.
 const PLACES_KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 

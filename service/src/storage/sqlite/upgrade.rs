@@ -1,6 +1,8 @@
 //! Stores of former formats, brought to the present one when they are opened: in one transaction, so that an end amid it
 //! leaves the store as it was. Meanwhile the file and its log together take up to three times the room.
 
+use std::time::Instant;
+
 use kairos_sync_protocol::{BucketName, Checksum, WriteCheckpointId};
 use rusqlite::{Connection, Row};
 
@@ -64,6 +66,12 @@ const TABLES_OF_3: [&str; 12] = [
 
 /// Brings a store of an earlier format to this one.
 pub(super) fn upgrade(conn: &Connection, from: u32) -> Result<(), StorageError> {
+    let started = Instant::now();
+    tracing::info!(
+        from,
+        to = FORMAT,
+        "store: of an earlier release; nothing is served before it has the format of this one"
+    );
     let tx = conn.unchecked_transaction()?;
     if from < 3 {
         tx.execute_batch(TO_3)?;
@@ -80,7 +88,9 @@ pub(super) fn upgrade(conn: &Connection, from: u32) -> Result<(), StorageError> 
         keep_rows_in_runs(&tx)?;
     }
     tx.pragma_update(None, "user_version", FORMAT)?;
-    Ok(tx.commit()?)
+    tx.commit()?;
+    tracing::info!(elapsed = ?started.elapsed(), "store: has the format of this release");
+    Ok(())
 }
 
 /// From format 3, which had neither sums over records nor links between blocks: every record is written again.

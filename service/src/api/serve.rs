@@ -2,11 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::{Router, http::Request};
+use axum::Router;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -14,12 +13,11 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
-use tower::{ServiceExt, service_fn};
 
-use super::{client_address::Peer, idle::Requests};
+use super::{client_address::Peer, connection::Connection};
 
 /// How long a client may take to send a request's head; also how long an idle connection is kept.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest head of a request: a token of the largest size, and what proxies add. Also about what is kept per connection of
 /// what is read and written, before anybody knows who it is.
 const HEAD_BYTES_MAX: u16 = 60 * 1024;
@@ -52,6 +50,7 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .max_header_list_size(u32::from(HEAD_BYTES_MAX));
+    let http = Arc::new(builder);
     let sockets = Arc::new(Semaphore::new(socket_count_max));
     let graceful = GracefulShutdown::new();
     loop {
@@ -61,28 +60,14 @@ pub async fn serve(
             _ = shutdown.wait_for(|stopping| *stopping) => break,
         };
         let Some((socket, peer, place)) = accepted else { continue };
-        let requests = Requests::new();
-        // Not a layer, which would be made anew for each route of each connection.
-        let service = service_fn({
-            let (router, requests) = (router.clone(), requests.clone());
-            move |mut request: Request<_>| {
-                request.extensions_mut().insert(peer);
-                let under_way = requests.begin();
-                let answer = router.clone().oneshot(request);
-                async move { answer.await.map(|response| under_way.until_sent(response)) }
-            }
-        });
-        let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-        let connection = graceful.watch(connection);
+        let connection = Connection { peer, router: router.clone(), http: Arc::clone(&http) };
+        let (answers, watcher) = (Box::pin(connection.serve(socket, graceful.watcher())), graceful.watcher());
         tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended early");
-                },
-                () = requests.idle_for(HEAD_DEADLINE) => tracing::debug!("connection closed: nothing was asked"),
+            // What a connection needs before is given back while a stream is sent.
+            if let Some((socket, answer)) = answers.await {
+                answer.send(socket).await;
             }
-            drop(place);
+            drop((place, watcher));
         });
     }
     drop(listener);

@@ -3,13 +3,14 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream::try_unfold;
+use futures_util::stream::unfold;
 use kairos_sync_protocol::request::SyncRequest;
 use tracing::{Instrument, Span};
 
@@ -20,6 +21,7 @@ use super::{
     error::log,
     negotiation::{self, BSON_STREAM, NDJSON},
     place::Place,
+    stream_answer::StreamOffer,
     write_checkpoint::ClientQuery,
 };
 use crate::{
@@ -38,6 +40,7 @@ pub(super) async fn sync_stream(
     State(state): State<ApiState>,
     caller: Caller,
     query: ClientQuery,
+    offer: Option<Extension<StreamOffer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -67,22 +70,17 @@ pub(super) async fn sync_stream(
         segments: Some(SegmentStream::new(packaging.compression)),
         ready: VecDeque::new(),
         metrics: Arc::clone(&state.parts.metrics),
+        span,
         _place: place,
     };
-    let chunks = try_unfold(stream, move |mut stream| {
-        let chunk = async {
-            match stream.next_chunk().await {
-                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, stream))),
-                Err(error) => {
-                    // After the first byte an error can only be told by cutting the connection.
-                    log(error.code(), &error);
-                    Err(io::Error::other(error))
-                }
-            }
-        };
-        chunk.instrument(span.clone())
-    });
-    Ok((answer_headers(packaging), Body::from_stream(chunks)).into_response())
+    let body = match offer {
+        Some(Extension(offer)) => {
+            offer.leave(stream);
+            Body::empty()
+        }
+        None => Body::from_stream(unfold(stream, async |mut stream| Some((stream.next().await?, stream)))),
+    };
+    Ok((answer_headers(packaging), body).into_response())
 }
 
 /// What the device says it is. Browsers let pages set the other header only.
@@ -107,16 +105,28 @@ fn answer_headers(Packaging { form, compression }: Packaging) -> HeaderMap {
 }
 
 /// A session whose lines become chunks of a response.
-struct HttpStream {
+pub(super) struct HttpStream {
     session: Session,
     /// `None` once the end was sent.
     segments: Option<SegmentStream>,
     ready: VecDeque<Bytes>,
     metrics: Arc<Metrics>,
+    span: Span,
     _place: Place,
 }
 
 impl HttpStream {
+    /// The next bytes, as soon as there are some, or why there are none; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let span = self.span.clone();
+        let next = async {
+            let next = self.next_chunk().await;
+            next.inspect_err(|error| log(error.code(), error))
+        };
+        // After the first byte an error can only be told by cutting the connection.
+        next.instrument(span).await.map_err(io::Error::other).transpose()
+    }
+
     /// The next bytes, as soon as there are some; `None` at the end.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, SyncError> {
         let mut lines = Vec::new();
@@ -129,7 +139,8 @@ impl HttpStream {
             if self.segments.is_none() {
                 return Ok(None);
             }
-            match self.session.step().await? {
+            // In a place of its own, which is given back while there is nothing to do.
+            match Box::pin(self.session.step()).await? {
                 Step::Line(Line::Plain(line)) => {
                     lines.extend_from_slice(&line);
                     if lines.len() >= CHUNK_BYTES {
@@ -140,7 +151,11 @@ impl HttpStream {
                     self.push_lines(&mut lines);
                     self.push(&segment);
                 }
-                Step::Idle if lines.is_empty() => self.session.wait().await,
+                Step::Idle if lines.is_empty() => {
+                    // Nearly all of a stream's life is here.
+                    self.ready.shrink_to_fit();
+                    self.session.wait().await;
+                }
                 Step::Idle => self.push_lines(&mut lines),
                 Step::End => {
                     self.push_lines(&mut lines);

@@ -6,6 +6,7 @@ mod conflicts;
 mod golden;
 mod openapi;
 mod rates;
+mod raw_streams;
 mod requests;
 mod rsocket;
 mod streams;

@@ -91,7 +91,8 @@ pub enum NextStep {
 pub struct CheckpointState {
     /// Positions the client named; used for the first checkpoint only, after which it has deleted all other buckets.
     requested: HashMap<BucketName, OpId>,
-    held: BTreeMap<BucketName, Held>,
+    /// Boxed: a tree has room for eleven where a client has two.
+    held: BTreeMap<BucketName, Box<Held>>,
     /// Buckets that are not fully sent, in the order they will be.
     pending: BTreeSet<(u8, BucketName)>,
     /// Buckets of which something was sent that is valid in later states only.
@@ -213,7 +214,7 @@ impl CheckpointState {
             // Clients call everything up to a checkpoint theirs. One name for the same position lets them share ranges.
             None => (self.requested.remove(&name).unwrap_or_default().min(totals.last_op_id), OpId::ZERO),
         };
-        let held = Held { totals, priority, reasons, position, valid_from };
+        let held = Box::new(Held { totals, priority, reasons, position, valid_from });
         let line = (!unchanged).then(|| held.describe(&name));
         self.note(&name, &held);
         self.held.insert(name, held);
@@ -278,6 +279,8 @@ impl CheckpointState {
                 return Some(partially_complete(op_id, PRIORITY_OVER_UPLOADS));
             }
             self.phase = Phase::Complete;
+            // Gives back the last of its memory, too.
+            self.pending.clear();
             return Some(NextStep::Line(SyncLine::CheckpointComplete(CheckpointComplete { last_op_id: op_id })));
         };
         self.phase = Phase::Sending { op_id, priority: Some(*priority) };

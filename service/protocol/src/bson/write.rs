@@ -1,6 +1,8 @@
 //! Lines to documents. Written by hand because every operation passes here: the members of a line are few, and their
 //! order is ours.
 
+use std::io::Write;
+
 use super::{ARRAY, BOOLEAN, DOCUMENT, DOUBLE, INT32, NULL, TEXT};
 use crate::{
     BucketName, OpId,
@@ -300,7 +302,8 @@ impl Writer<'_> {
 impl Array<'_> {
     fn element(&mut self, kind: u8) {
         self.out.push(kind);
-        self.out.extend_from_slice(self.length.to_string().as_bytes());
+        // Memory takes all.
+        let _ = write!(self.out, "{}", self.length);
         self.out.push(0);
         self.length += 1;
     }

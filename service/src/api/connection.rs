@@ -8,7 +8,7 @@ use std::{
     task::Poll,
 };
 
-use axum::{Router, http::Request, response::Response};
+use axum::{Router, body::Body, http::Request, response::Response};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto::Builder, graceful::Watcher},
@@ -23,6 +23,7 @@ use super::{
     lent_socket::LentSocket,
     serve::HEAD_DEADLINE,
     stream_answer::{StreamAnswer, StreamOffer},
+    unread_body::UnreadBody,
 };
 
 /// What a connection is served by.
@@ -44,8 +45,9 @@ impl Connection {
         // Not a layer, which would be made anew for each route of each connection.
         let service = service_fn({
             let (requests, successor) = (requests.clone(), successor.clone());
-            move |mut request: Request<_>| {
+            move |request: Request<_>| {
                 let offer = StreamOffer::to(&request);
+                let (mut request, unread) = UnreadBody::watch(request.map(Body::new));
                 request.extensions_mut().insert(peer);
                 if let Some(offer) = &offer {
                     request.extensions_mut().insert(offer.clone());
@@ -60,7 +62,13 @@ impl Connection {
                             // The connection is about to be taken from the library, and this with it.
                             pending().await
                         }
-                        None => Ok::<_, Infallible>(under_way.until_sent(response)),
+                        None => {
+                            let response = match unread {
+                                Some(unread) => unread.settle(response).await,
+                                None => response,
+                            };
+                            Ok::<_, Infallible>(under_way.until_sent(response))
+                        }
                     }
                 }
             }

@@ -43,6 +43,7 @@ mod rsocket;
 mod serve;
 mod stream_answer;
 mod sync_stream;
+mod unread_body;
 mod upload;
 mod write_checkpoint;
 

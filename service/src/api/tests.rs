@@ -10,6 +10,7 @@ mod raw_streams;
 mod requests;
 mod rsocket;
 mod streams;
+mod unread_bodies;
 
 use std::{
     net::SocketAddr,

@@ -102,9 +102,14 @@ impl Site {
         client.resolve("localhost", here).no_proxy().build().expect("a client")
     }
 
-    async fn open(&self, client: &Client, token: &str) -> Response {
+    async fn ask(&self, client: &Client, token: &str, encoding: &str) -> Response {
         let request = client.post(format!("{}/sync-api/sync/stream", self.url)).json(&json!({}));
-        request.bearer_auth(token).send().await.expect("an answer")
+        let request = request.header("accept-encoding", encoding).bearer_auth(token);
+        request.send().await.expect("an answer")
+    }
+
+    async fn open(&self, client: &Client, token: &str, encoding: &str) -> Lines {
+        Lines { response: self.ask(client, token, encoding).await, unread: String::new() }
     }
 
     async fn wait_until_alive(&mut self) {
@@ -119,28 +124,49 @@ impl Site {
     }
 }
 
-/// Reads a stream until this was in it. A proxy that buffers never hands it on, since the stream goes on.
-async fn read_until(stream: &mut Response, wanted: &str) {
-    let mut tail = String::new();
-    let read = async {
-        while !tail.contains(wanted) {
-            let begins = tail.floor_char_boundary(tail.len().saturating_sub(wanted.len()));
-            tail.drain(..begins);
-            let chunk = stream.chunk().await.expect("lines").expect("the stream goes on");
-            tail.push_str(&String::from_utf8_lossy(&chunk));
-        }
-    };
-    assert!(timeout(PATIENCE, read).await.is_ok(), "{wanted} did not come; the last was {tail}");
+/// A stream, decompressed, and what of it was not asked for yet.
+struct Lines {
+    response: Response,
+    unread: String,
+}
+
+impl Lines {
+    /// Reads on until after this. A proxy that buffers never hands it on, since the stream goes on.
+    async fn read_until(&mut self, wanted: &str) {
+        let Self { response, unread } = self;
+        let read = async {
+            loop {
+                if let Some(at) = unread.find(wanted) {
+                    unread.drain(..at + wanted.len());
+                    return;
+                }
+                unread.drain(..unread.floor_char_boundary(unread.len().saturating_sub(wanted.len())));
+                let chunk = response.chunk().await.expect("lines").expect("the stream goes on");
+                unread.push_str(&String::from_utf8_lossy(&chunk));
+            }
+        };
+        assert!(timeout(PATIENCE, read).await.is_ok(), "{wanted} did not come; the last was {unread}");
+    }
 }
 
 async fn serves_devices(mut site: Site) {
     site.wait_until_alive().await;
     let (client, token) = (site.client_at(2), site.service.token("ann"));
 
-    let mut stream = site.open(&client, &token).await;
-    read_until(&mut stream, "checkpoint_complete").await;
-    site.service.run("INSERT INTO notes VALUES ('a', 'ann', 'a small change')").await;
-    read_until(&mut stream, "a small change").await;
+    // Enough for stored lines, which are handed on as they were compressed.
+    let many =
+        "INSERT INTO notes SELECT 'copied-' || n, 'ann', repeat(md5(n::text), 20) FROM generate_series(1, 1500) n";
+    site.service.run(many).await;
+    for encoding in ["identity", "gzip", "zstd"] {
+        let mut stream = site.open(&client, &token, encoding).await;
+        stream.read_until("copied-1500").await;
+        stream.read_until("checkpoint_complete").await;
+        let change = format!("a small change, {encoding}");
+        site.service.run(&format!("INSERT INTO notes VALUES ('{encoding}', 'ann', '{change}')")).await;
+        stream.read_until(&change).await;
+    }
+    let mut stream = site.open(&client, &token, "identity").await;
+    stream.read_until("checkpoint_complete").await;
 
     // More than proxies take by default, less than the service does.
     let body = "x".repeat(100_000);
@@ -152,7 +178,7 @@ async fn serves_devices(mut site: Site) {
     let answer: serde_json::Value = answer.json().await.expect("JSON");
     let results = answer["data"]["results"].as_array().expect("results");
     assert!(results.len() == 15 && results.iter().all(|result| result["outcome"] == "applied"), "{answer}");
-    read_until(&mut stream, "checkpoint_complete").await;
+    stream.read_until("checkpoint_complete").await;
 
     let upgrade = client.get(format!("{}/sync-api/sync/stream", site.url));
     let upgrade = upgrade.header("connection", "Upgrade").header("upgrade", "websocket");
@@ -165,7 +191,7 @@ async fn serves_devices(mut site: Site) {
     }
 
     // One address has used up what it may; another one has not, and nobody can say that he is that one.
-    let refused = async |client: &Client| site.open(client, "wrong").await.status().as_u16();
+    let refused = async |client: &Client| site.ask(client, "wrong", "identity").await.status().as_u16();
     eventually(429, || refused(&client)).await;
     let other = site.client_at(3);
     assert_eq!(refused(&other).await, 401, "it is not asked by the same address");

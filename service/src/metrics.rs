@@ -20,6 +20,8 @@ pub struct Metrics {
     pub rows_rebuilt: IntCounter,
     /// Damaged buckets that were built again.
     pub buckets_mended: IntCounter,
+    /// Blocks of stored rows that were damaged and dropped.
+    pub row_blocks_dropped: IntCounter,
     /// Number of the deployment of rules that clients are served by.
     pub deployment: IntGauge,
     /// 1 while rules are wanted that cannot be deployed.
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub store_full: IntGauge,
     /// Buckets that were found damaged and are not whole again.
     pub store_damaged_buckets: IntGauge,
+    /// 1 while stored rows are damaged that are not dropped yet.
+    pub store_damaged_rows: IntGauge,
     /// Bytes that were read only to see whether they are whole.
     pub store_scrubbed_bytes: IntGauge,
     /// Open sync streams.
@@ -188,6 +192,10 @@ impl Metrics {
             rebuild_rows_left: gauge("kairos_rebuild_rows_left", "Rows left for rules being built; 0: none are"),
             rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
             buckets_mended: counter("kairos_store_mended_buckets_total", "Damaged buckets that were built again"),
+            row_blocks_dropped: counter(
+                "kairos_store_dropped_row_blocks_total",
+                "Blocks of stored rows that were damaged and dropped",
+            ),
             transactions_replicated: counter("powersync_transactions_replicated_total", "Transactions read"),
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
@@ -218,6 +226,7 @@ impl Metrics {
             store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
             store_full: gauge("kairos_store_full", "Whether nothing can be stored because the disk is full"),
             store_damaged_buckets: gauge("kairos_store_damaged_buckets", "Buckets found damaged and not whole again"),
+            store_damaged_rows: gauge("kairos_store_damaged_rows", "Whether stored rows are damaged and not dropped yet"),
             store_scrubbed_bytes: gauge("kairos_store_scrubbed_bytes", "Bytes read to find damage, since the start"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             connections_by_carrier: gauges("kairos_connections", "Open sync streams", "carrier"),

@@ -124,6 +124,12 @@ async fn forget(service: &mut TestService) {
 
 /// Damages a bucket, or rows, of a store that has all in chunks and runs, so that it is mended once the service runs again.
 async fn damage_store(service: &mut TestService, devices: &Devices, random: &mut StdRng, has_lost_rows: bool) {
+    if has_lost_rows {
+        // Enough of them for a run.
+        let rows = "INSERT INTO items SELECT 'l' || n, 'lost', string_agg(md5((n * 100 + m)::text), '')
+                      FROM generate_series(1, 4000) n, generate_series(1, 30) m GROUP BY n";
+        service.sql.batch_execute(rows).await.expect("inserts");
+    }
     service.process.restart().await.expect("it starts");
     devices.wait_until_equal(service, PATIENCE, "before the damage").await;
     service.process.terminate().await.expect("it ends");

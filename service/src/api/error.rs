@@ -112,9 +112,7 @@ impl From<SyncError> for ApiError {
             | SyncError::UnknownRules
             | SyncError::Storage(
                 StorageError::BucketDamaged { .. } | StorageError::RowsDamaged { .. } | StorageError::Full,
-            ) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             SyncError::CustomWriteCheckpoints => StatusCode::BAD_REQUEST,
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

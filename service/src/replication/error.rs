@@ -137,12 +137,15 @@ impl ReplicationError {
         match self {
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
             // What is damaged is seen to before all else.
-            Self::Storage(StorageError::RowsDamaged { .. }) => Recovery::Retry,
-            Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
-            // On a full disk nothing of the commit is there, and what it was made of comes again.
-            Self::Storage(StorageError::Full) | Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } | Self::DamagedAgain { .. } => {
-                Recovery::RetrySlowly
+            Self::Storage(StorageError::RowsDamaged { .. }) | Self::Postgres(_) | Self::SchemaChanged { .. } => {
+                Recovery::Retry
             }
+            // On a full disk nothing of the commit is there, and what it was made of comes again.
+            Self::Storage(StorageError::Full)
+            | Self::Setup(_)
+            | Self::EndlessLookups
+            | Self::Spool { .. }
+            | Self::DamagedAgain { .. } => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
             Self::RowMissing { .. }
             | Self::RowShape { .. }

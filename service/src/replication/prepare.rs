@@ -44,6 +44,8 @@ struct Aim<'a> {
     plans: &'a Plans,
     /// Whether they are others than those stored.
     has_changed: bool,
+    /// Whether everything is built anew by them because that was wished for.
+    renews: bool,
 }
 
 impl Aim<'_> {
@@ -71,7 +73,8 @@ impl Replicator {
             stored => stored?,
         };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
-        let mut rules = self.rules_to_follow(stored_rules.clone());
+        let renews = self.deployments.wants_renewal();
+        let mut rules = self.rules_to_follow(stored_rules.clone(), renews);
         let stored = self.take_in_lost_rows(stored, &mut rules).await?;
         let catalog_seen_at = within_deadline(current_position(&client)).await?;
         let (plans, inspection) = self.look(&client, &mut rules, slot_name.as_deref()).await?;
@@ -83,7 +86,7 @@ impl Replicator {
             None => None,
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
-        let aim = Aim { rules: &rules, plans: &plans, has_changed: stored_rules.as_ref() != Some(&rules) };
+        let aim = Aim { rules: &rules, plans: &plans, has_changed: stored_rules.as_ref() != Some(&rules), renews };
         let state = match judge(stored, remedy, stored_rules.is_some(), &found) {
             Verdict::Resume(state) => self.resume(&client, walsender, state, &aim, &found, catalog_seen_at).await?,
             Verdict::Compare { reason, state } => {
@@ -142,9 +145,9 @@ impl Replicator {
     }
 
     /// The rules to go on with: those stored, on their way to those wanted.
-    fn rules_to_follow(&self, stored: Option<RulesState>) -> RulesState {
+    fn rules_to_follow(&self, stored: Option<RulesState>, renews: bool) -> RulesState {
         let Some(mut rules) = stored else { return RulesState::first(&self.deployments.first_choice()) };
-        if self.deployments.take_renewal() {
+        if renews {
             rules.renew();
         }
         if let Some(wanted) = self.deployments.wanted() {
@@ -225,7 +228,11 @@ impl Replicator {
 
     async fn save_aim(self: &Arc<Self>, state: &ReplicationState, aim: &Aim<'_>) -> Result<(), ReplicationError> {
         let (state, rules) = (state.clone(), aim.rules.clone());
-        self.blocking(move |replicator| Ok(replicator.save_rules(&state, &rules)?)).await
+        self.blocking(move |replicator| Ok(replicator.save_rules(&state, &rules)?)).await?;
+        if aim.renews {
+            self.deployments.renewal_is_stored();
+        }
+        Ok(())
     }
 
     /// Keeps what is stored, hidden, and creates the slot anew. Every table is read again: what is the same gives clients

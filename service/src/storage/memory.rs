@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    ops::{Bound, RangeInclusive},
+    ops::Bound,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -412,19 +412,6 @@ impl BucketStore for MemoryStore {
             }
         });
         Ok(())
-    }
-
-    /// Memory keeps what is written.
-    fn check_rows(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn lost_rows(&self) -> Result<Vec<RangeInclusive<TableId>>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    fn drop_lost_rows(&self) -> Result<u64, StorageError> {
-        Ok(0)
     }
 
     fn reset(&self) -> Result<(), StorageError> {

@@ -62,7 +62,12 @@ fn flip(service: &TestService, sql: &str, parameters: impl Params, random: &mut 
 
 /// Flips a bit in some blocks of rows, where the file has their content.
 pub(crate) fn damage_rows(service: &TestService, block_count: u32, random: &mut StdRng) {
-    flip(service, "SELECT block FROM row_block WHERE length(block) > 64 ORDER BY random() LIMIT ?1", [block_count], random);
+    flip(
+        service,
+        "SELECT block FROM row_block WHERE length(block) > 64 ORDER BY random() LIMIT ?1",
+        [block_count],
+        random,
+    );
 }
 
 async fn metric(service: &TestService, name: &str) -> u64 {
@@ -180,7 +185,10 @@ async fn rows_that_were_damaged_while_the_service_was_stopped_are_copied_again()
     };
     let (code, said) = verify();
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("a block of rows cannot be read") && said.contains("copies the tables of these rows"), "{said}");
+    assert!(
+        said.contains("a block of rows cannot be read") && said.contains("copies the tables of these rows"),
+        "{said}"
+    );
     let changes = "UPDATE items SET title = 'changed' WHERE hashtext(id) % 3 = 0;
                    DELETE FROM items WHERE hashtext(id) % 3 = 1; DELETE FROM habits WHERE hashtext(id) % 3 = 1;
                    UPDATE habits SET user_id = 'dan' WHERE hashtext(id) % 7 = 0;

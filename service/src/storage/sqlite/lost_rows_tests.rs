@@ -30,6 +30,10 @@ fn options(scrub_bytes_per_second: u64) -> SqliteOptions {
     }
 }
 
+fn below(random: &mut Random, bound: u32) -> u32 {
+    u32::try_from(random.below(bound as usize)).unwrap()
+}
+
 fn key(table: u32, number: u32) -> RowKey {
     RowKey { table: TableId(table), identity: number.to_be_bytes().into() }
 }
@@ -41,7 +45,8 @@ fn filled(folder: &TempDir) -> Rows {
     for round in 0..8 {
         let mut changed = BTreeMap::new();
         for _ in 0..if round == 7 { 10 } else { 700 } {
-            let key = key(1 + random.below(TABLES as usize) as u32, random.below(1_500) as u32);
+            let [table, number] = [TABLES, 1_500].map(|bound| below(&mut random, bound));
+            let key = key(1 + table, number);
             let image = format!("{:016x}", random.next()).repeat(10);
             changed.insert(key, (random.below(6) > 0).then_some(image));
         }
@@ -106,7 +111,10 @@ fn damage(folder: &TempDir, block: &str) {
 fn only_the_tables_of_a_damaged_block_lose_rows() {
     let folder = tempfile::tempdir().unwrap();
     let rows = filled(&folder);
-    damage(&folder, "SELECT block_id FROM row_place WHERE table_id = 2 ORDER BY run_id DESC, identity LIMIT 1 OFFSET 1");
+    damage(
+        &folder,
+        "SELECT block_id FROM row_place WHERE table_id = 2 ORDER BY run_id DESC, identity LIMIT 1 OFFSET 1",
+    );
     let found = Verification::of(folder.path(), &mut |_| {}).unwrap();
     assert_eq!((found.damage_count, found.row_damage_count), (1, 1), "{found:?}");
     let store = SqliteStore::open(folder.path(), options(0)).unwrap();

@@ -142,10 +142,7 @@ fn read_after(
 
 /// Reads the blocks of rows after one: their bytes, the last one's number, if there was any, and what is wrong with some.
 /// Whether they are where they belong is seen when all are read.
-fn read_rows_after(
-    conn: &Connection,
-    after: i64,
-) -> Result<(u64, Option<i64>, Option<StorageError>), StorageError> {
+fn read_rows_after(conn: &Connection, after: i64) -> Result<(u64, Option<i64>, Option<StorageError>), StorageError> {
     let sql = format!("SELECT id, block FROM row_block WHERE id > ?1 ORDER BY id LIMIT {STEP_CHUNKS}");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([after])?;

@@ -73,12 +73,13 @@ impl Inner {
         if !self.is_sound(&["row_run", "row_place", "row_block"])? {
             return Err(self.damages.give_up());
         }
-        let reader = self.reader()?;
-        reader.conn().execute_batch("BEGIN")?;
-        let runs = RunList::load_without_filters(reader.conn())?;
+        // Connections of before may have pages in memory as they were.
+        let conn = self.folder.reader(0)?;
+        conn.execute_batch("BEGIN")?;
+        let runs = RunList::load_without_filters(&conn)?;
         let mut blocks = Vec::new();
         for run in runs.iter() {
-            blocks.extend(lost_blocks(reader.conn(), &runs, run)?);
+            blocks.extend(lost_blocks(&conn, &runs, run)?);
         }
         let mut lost = self.damages.lost_rows();
         if blocks.is_empty() {

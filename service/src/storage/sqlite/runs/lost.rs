@@ -61,9 +61,16 @@ fn check_block(conn: &Connection, place: &BlockPlace) -> Result<(), StorageError
 }
 
 impl Change<'_> {
-    /// Takes a lost block out of its run.
+    /// Takes a lost block out of its run, if it is still there: a merge may have had it in memory as it was.
     pub(in super::super) fn drop_block(&mut self, block: &LostBlock) -> Result<(), StorageError> {
         let Some(run) = self.runs.get(block.run) else { return Ok(()) };
+        let sql =
+            "SELECT count(*) FROM row_place WHERE run_id = ?1 AND block_id = ?2 AND table_id = ?3 AND identity = ?4";
+        let BlockPlace { last, id, .. } = &block.place;
+        let of = (run.id.column(), id.column(), last.table.0, &*last.identity);
+        if self.tx.prepare_cached(sql)?.query_row(of, |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(());
+        }
         let run = Run {
             entry_count: run.entry_count.saturating_sub(block.place.entry_count),
             block_count: run.block_count.saturating_sub(1),

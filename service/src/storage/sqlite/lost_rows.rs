@@ -69,7 +69,8 @@ impl Inner {
             }
         }
         // Merges would move blocks.
-        let _alone = self.maintenance();
+        let alone = self.maintenance();
+        self.copy_whole_log(&alone.conn)?;
         if !self.is_sound(&["row_run", "row_place", "row_block"])? {
             return Err(self.damages.give_up());
         }

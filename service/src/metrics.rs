@@ -20,6 +20,8 @@ pub struct Metrics {
     pub rows_rebuilt: IntCounter,
     /// Damaged buckets that were built again.
     pub buckets_mended: IntCounter,
+    /// Blocks of stored rows that were damaged and dropped.
+    pub row_blocks_dropped: IntCounter,
     /// Number of the deployment of rules that clients are served by.
     pub deployment: IntGauge,
     /// 1 while rules are wanted that cannot be deployed.
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub store_full: IntGauge,
     /// Buckets that were found damaged and are not whole again.
     pub store_damaged_buckets: IntGauge,
+    /// 1 while stored rows are damaged that are not dropped yet.
+    pub store_damaged_rows: IntGauge,
     /// Bytes that were read only to see whether they are whole.
     pub store_scrubbed_bytes: IntGauge,
     /// Open sync streams.
@@ -188,6 +192,7 @@ impl Metrics {
             rebuild_rows_left: gauge("kairos_rebuild_rows_left", "Rows left for rules being built; 0: none are"),
             rows_rebuilt: counter("kairos_rebuilt_rows_total", "Stored rows that were evaluated for rules being built"),
             buckets_mended: counter("kairos_store_mended_buckets_total", "Damaged buckets that were built again"),
+            row_blocks_dropped: counter("kairos_store_dropped_row_blocks_total", "Damaged blocks of rows dropped"),
             transactions_replicated: counter("powersync_transactions_replicated_total", "Transactions read"),
             bytes_replicated: counter("powersync_data_replicated_bytes_total", "Bytes read from the source"),
             evaluation_errors: counter("kairos_rule_errors_total", "Rows for which a rule failed"),
@@ -205,10 +210,7 @@ impl Metrics {
             copy_bytes_left: gauges("kairos_copy_bytes_left", "Bytes still to be copied", "table"),
             copy_rows_done: gauges("kairos_copy_rows_done", "Rows read by copies that run", "table"),
             copy_seconds_left: gauge("kairos_copy_seconds_left", "Time until all is copied; 0 when not known"),
-            open_transaction_bytes: gauge(
-                "kairos_open_transaction_bytes",
-                "Bytes kept of large transactions that have not ended in the source",
-            ),
+            open_transaction_bytes: gauge("kairos_open_transaction_bytes", "Bytes kept of transactions that run"),
             comparisons: counters("kairos_comparisons_total", "Times that all tables had to be compared", "code"),
             replication_connected: gauge("kairos_replication_connected", "1 while the replication stream is open"),
             store_bytes: gauge("kairos_store_bytes", "Size of the bucket store on disk"),
@@ -218,6 +220,10 @@ impl Metrics {
             store_free_bytes: gauge("kairos_store_free_bytes", "Space left on the store's disk; 0 when not known"),
             store_full: gauge("kairos_store_full", "Whether nothing can be stored because the disk is full"),
             store_damaged_buckets: gauge("kairos_store_damaged_buckets", "Buckets found damaged and not whole again"),
+            store_damaged_rows: gauge(
+                "kairos_store_damaged_rows",
+                "Whether stored rows are damaged and not dropped yet",
+            ),
             store_scrubbed_bytes: gauge("kairos_store_scrubbed_bytes", "Bytes read to find damage, since the start"),
             connections: gauge("powersync_concurrent_connections", "Open sync streams"),
             connections_by_carrier: gauges("kairos_connections", "Open sync streams", "carrier"),

@@ -233,6 +233,9 @@ fn describe_damages(damages: &DamageReport) -> Vec<String> {
         format!("damaged buckets of {definition}: {bucket_count}, of which {mending_count} are being built again")
     };
     let mut texts: Vec<_> = damages.definitions.iter().map(of_definition).collect();
+    if damages.has_damaged_rows {
+        texts.push("stored rows are damaged (STORE-0109): their tables are about to be copied again".to_owned());
+    }
     if damages.is_beyond_repair {
         texts.push("the file of the bucket store is damaged (STORE-0104): the log says what to do".to_owned());
     }
@@ -254,7 +257,7 @@ mod tests {
                 "last_comparison": "REPL-0201", "copies": copies, "copy_seconds_left": null,
             },
             "rules": { "deployment": 3, "refused": "CONF-0201" },
-            "damages": { "is_beyond_repair": true, "definitions": [
+            "damages": { "is_beyond_repair": true, "has_damaged_rows": true, "definitions": [
                 { "definition": "todos", "bucket_count": 3, "mending_count": 1 },
             ] },
         });
@@ -275,6 +278,7 @@ mod tests {
   rules: deployment 3
   the rules that are wanted were refused with CONF-0201, and the old ones stay; the log says more
   damaged buckets of todos: 3, of which 1 are being built again
+  stored rows are damaged (STORE-0109): their tables are about to be copied again
   the file of the bucket store is damaged (STORE-0104): the log says what to do
   public.items: 1.00 KiB of 2.00 KiB, 5 of about 10 rows, 3 s left
 ";

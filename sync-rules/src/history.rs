@@ -9,10 +9,10 @@ use kairos_sync_protocol::BucketName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    definition::{Bucket, Definition, Filter, IndexId, IndexQuery, RowInput, RowQuery, Step},
+    definition::{Bucket, Definition, Filter, IndexId, IndexQuery, RowInput, RowQuery, RowSource, Step},
     evaluate::LookupKey,
     key,
-    plan::{PLAN_FORMAT, SyncPlan, hash},
+    plan::{PLAN_FORMAT, SyncPlan, TablePattern, hash},
 };
 
 /// The history of a bucket or an index.
@@ -77,6 +77,21 @@ impl Histories {
         Self {
             buckets: go_on(&before.buckets, plan.bucket_contents()),
             indexes: go_on(&before.indexes, plan.index_contents()),
+        }
+    }
+
+    /// Those of `plan`, whose histories these are, into which no row of these tables goes, nor asks its way by a join.
+    #[must_use]
+    pub fn without_readers(&self, plan: &SyncPlan, is_read: impl Fn(&TablePattern) -> bool) -> Self {
+        let readers = plan.index_readers(&is_read);
+        let reads = |source: &RowSource| is_read(&source.table) || source.joins_any(&readers);
+        let is_kept = |bucket: &Bucket| !bucket.rows.iter().any(|row| reads(&plan.rows[*row].source));
+        let kept: BTreeSet<&str> =
+            plan.buckets().filter(|bucket| is_kept(bucket)).map(|bucket| bucket.name.as_str()).collect();
+        let own = |(name, history): (&String, &History)| (name.clone(), history.clone());
+        Self {
+            buckets: self.buckets.iter().filter(|(name, _)| kept.contains(name.as_str())).map(own).collect(),
+            indexes: self.indexes.iter().filter(|(id, _)| !readers.contains(id.as_str())).map(own).collect(),
         }
     }
 
@@ -191,6 +206,19 @@ impl SyncPlan {
         self.rows.is_empty() && self.indexes.is_empty() && self.events.is_empty()
     }
 
+    /// Indexes that have rows of these tables, or ask others that do.
+    fn index_readers(&self, is_read: impl Fn(&TablePattern) -> bool) -> BTreeSet<&str> {
+        let mut readers = BTreeSet::new();
+        loop {
+            let reads = |index: &&IndexQuery| is_read(&index.source.table) || index.source.joins_any(&readers);
+            let found: BTreeSet<_> = self.indexes.iter().filter(reads).map(|index| index.id.0.as_str()).collect();
+            if found.len() == readers.len() {
+                return found;
+            }
+            readers = found;
+        }
+    }
+
     fn buckets(&self) -> impl Iterator<Item = &Bucket> {
         self.definitions.iter().flat_map(|definition| &definition.buckets)
     }
@@ -208,6 +236,15 @@ impl SyncPlan {
     fn index_contents(&self) -> BTreeMap<String, String> {
         let content = |id: &IndexId| (id.0.clone(), hash(&(PLAN_FORMAT, &self.compatibility, &id.0)));
         self.indexes.iter().map(|index| content(&index.id)).collect()
+    }
+}
+
+impl RowSource {
+    /// Whether it asks one of these indexes.
+    fn joins_any(&self, indexes: &BTreeSet<&str>) -> bool {
+        let mut is_found = false;
+        self.filter.visit_joins(&mut |id| is_found |= indexes.contains(id.0.as_str()));
+        is_found
     }
 }
 

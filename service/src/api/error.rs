@@ -110,16 +110,16 @@ impl From<SyncError> for ApiError {
             SyncError::Stopping
             | SyncError::Head(_)
             | SyncError::UnknownRules
-            | SyncError::Storage(StorageError::BucketDamaged { .. } | StorageError::Full) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | SyncError::Storage(
+                StorageError::BucketDamaged { .. } | StorageError::RowsDamaged { .. } | StorageError::Full,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             SyncError::CustomWriteCheckpoints => StatusCode::BAD_REQUEST,
             SyncError::WriteCheckpointsBusy => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let told = Self::new(status, error.code(), error.to_string());
-        if matches!(error, SyncError::Storage(StorageError::BucketDamaged { .. })) {
-            // The log has the damage; each device that waits for its end would only repeat it.
+        if let SyncError::Storage(StorageError::BucketDamaged { .. } | StorageError::RowsDamaged { .. }) = error {
+            // The log has the damage; each request that waits for its end would only repeat it.
             return Self { retry_after: Some(MENDING_WAIT), ..told };
         }
         log(error.code(), &error);

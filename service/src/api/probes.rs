@@ -173,6 +173,7 @@ fn show_store(metrics: &Metrics, stats: &StoreStats) {
     metrics.store_rows.set(whole(stats.row_count));
     metrics.store_free_bytes.set(whole(stats.free_bytes.unwrap_or_default()));
     metrics.store_damaged_buckets.set(whole(stats.damaged_bucket_count));
+    metrics.store_damaged_rows.set(i64::from(stats.has_damaged_rows));
     metrics.store_scrubbed_bytes.set(whole(stats.scrubbed_bytes));
 }
 

@@ -309,7 +309,7 @@ const STORAGE: &[Key] = &[
     key(
         "scrub_bytes_per_second",
         Takes::Number(0, 1 << 30),
-        "How fast old operations are read to find what the disk has damaged; 0: only when somebody needs them.",
+        "How fast old operations and rows are read to find what the disk has damaged; 0: only when somebody needs them.",
     )
     .default("1048576"),
     nothing("type", NO_DATABASE),

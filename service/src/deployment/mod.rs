@@ -20,7 +20,7 @@ mod text;
 
 use std::{
     collections::BTreeMap,
-    fmt, mem,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -120,9 +120,14 @@ impl Deployments {
         true
     }
 
-    /// Whether everything is to be built anew, which is said once.
-    pub fn take_renewal(&self) -> bool {
-        mem::take(&mut self.known().renews)
+    /// Whether everything is to be built anew.
+    pub fn wants_renewal(&self) -> bool {
+        self.known().renews
+    }
+
+    /// That everything is being built anew is stored. An attempt that came to nothing before that leaves the wish.
+    pub fn renewal_is_stored(&self) {
+        self.known().renews = false;
     }
 
     /// What is wanted; `None` once the source has refused it.
@@ -182,6 +187,20 @@ impl Deployments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wish_to_build_everything_anew_stays_until_that_is_stored() {
+        let rules = Rules::compile("rules", "bucket_definitions: {a: {data: [SELECT id FROM t]}}").unwrap();
+        let mut state = RulesState::first(&rules);
+        let deployments = Deployments::resume(&state, rules);
+        assert!(!deployments.wants_renewal() && deployments.renew());
+        state.renew();
+        deployments.in_force(&state);
+        assert!(deployments.wants_renewal(), "nothing is stored yet");
+        assert!(!deployments.renew(), "one after the other");
+        deployments.renewal_is_stored();
+        assert!(!deployments.wants_renewal());
+    }
 
     #[test]
     fn the_plan_that_is_served_is_known_also_when_a_store_counts_from_the_beginning() {

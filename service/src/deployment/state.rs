@@ -1,6 +1,6 @@
 //! Deployments as they are stored, and what a change of rules leads to. Pure.
 
-use kairos_sync_rules::{Histories, NamePrefixes, PlanError, SyncPlan};
+use kairos_sync_rules::{Histories, NamePrefixes, PlanError, SyncPlan, TablePattern};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
@@ -51,6 +51,9 @@ pub struct RulesState {
     building: Option<Deployment>,
     /// What nobody is served any more, and is still in the store.
     retired: NamePrefixes,
+    /// Where rows were lost of which what is served may have been made: what may be kept of it when it is built anew.
+    /// Clients see nothing until then.
+    kept: Option<Histories>,
     last_number: DeploymentNumber,
 }
 
@@ -60,7 +63,7 @@ impl RulesState {
         let number = DeploymentNumber::default();
         let histories = Histories::of(&rules.plan, &Histories::default(), number.0);
         let serving = Deployment { number, rules: rules.clone(), histories };
-        Self { serving, building: None, retired: NamePrefixes::default(), last_number: number }
+        Self { serving, building: None, retired: NamePrefixes::default(), kept: None, last_number: number }
     }
 
     /// What clients are served by.
@@ -90,6 +93,26 @@ impl RulesState {
         [serving].into_iter().chain(building).collect()
     }
 
+    /// Whether what is served may be wrong, and is being built anew.
+    pub fn is_distrusted(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Whether what is being built is by other rules than what is served.
+    pub fn builds_others(&self) -> bool {
+        let served = self.serving.rules.plan.fingerprint();
+        self.building.as_ref().is_some_and(|building| building.rules.plan.fingerprint() != served)
+    }
+
+    /// Takes in that rows of tables were lost: what they went into is built anew, as if the rules about them had changed.
+    pub fn distrust(&mut self, is_lost: impl Fn(&TablePattern) -> bool) {
+        let kept = self.kept.as_ref().unwrap_or(&self.serving.histories);
+        self.kept = Some(kept.without_readers(&self.serving.rules.plan, is_lost));
+        let wanted = self.building.as_ref().unwrap_or(&self.serving).rules.clone();
+        self.abandon();
+        self.build(&wanted);
+    }
+
     /// Takes in which rules are wanted.
     pub fn follow(&mut self, wanted: &Rules) -> Followed {
         let known = self.building.as_mut().unwrap_or(&mut self.serving);
@@ -105,13 +128,19 @@ impl RulesState {
             };
         }
         self.abandon();
-        if self.serving.rules.plan.fingerprint() == fingerprint {
+        if self.kept.is_none() && self.serving.rules.plan.fingerprint() == fingerprint {
             self.serving.rules = wanted.clone();
             return Followed::Switched;
         }
+        self.build(wanted)
+    }
+
+    /// Builds what of these rules is not served, or not to be kept.
+    fn build(&mut self, wanted: &Rules) -> Followed {
         self.last_number.0 += 1;
         let number = self.last_number;
-        let histories = Histories::of(&wanted.plan, &self.serving.histories, number.0);
+        let before = self.kept.as_ref().unwrap_or(&self.serving.histories);
+        let histories = Histories::of(&wanted.plan, before, number.0);
         self.building = Some(Deployment { number, rules: wanted.clone(), histories });
         if self.plans().get(1).is_some_and(|news| !news.is_empty()) {
             return Followed::Builds;
@@ -141,6 +170,7 @@ impl RulesState {
         if let Some(built) = self.building.take() {
             self.retired.extend(self.serving.histories.without(&built.histories));
             self.serving = built;
+            self.kept = None;
         }
     }
 
@@ -153,6 +183,7 @@ impl RulesState {
             serving: StoredDeployment::of(&self.serving),
             building: self.building.as_ref().map(StoredDeployment::of),
             retired: self.retired.clone(),
+            kept: self.kept.clone(),
             last_number: self.last_number,
         };
         let state = serde_json::to_vec(&stored).expect("text, numbers and lists always serialise");
@@ -169,6 +200,7 @@ impl RulesState {
             serving: stored.serving.read()?,
             building: stored.building.map(StoredDeployment::read).transpose()?,
             retired: stored.retired,
+            kept: stored.kept,
             last_number: stored.last_number,
         })
     }
@@ -179,6 +211,8 @@ struct StoredState {
     serving: StoredDeployment,
     building: Option<StoredDeployment>,
     retired: NamePrefixes,
+    #[serde(default)]
+    kept: Option<Histories>,
     last_number: DeploymentNumber,
 }
 
@@ -280,6 +314,25 @@ mod tests {
         assert_eq!(state.follow(&rules(RULES)), Followed::Same);
         state.switch();
         assert_eq!((state.serving().number, state.retired().buckets.len()), (DeploymentNumber(1), 2));
+        assert_eq!(state.follow(&rules(RULES)), Followed::Same);
+    }
+
+    #[test]
+    fn what_lost_rows_went_into_is_built_anew_whatever_is_wanted_meanwhile() {
+        let mut state = RulesState::first(&rules(RULES));
+        let is_notes = |table: &TablePattern| table.name == "notes";
+        state.distrust(is_notes);
+        assert_eq!(state.plans()[1].source_tables().len(), 1, "only what had the rows");
+        assert_eq!(RulesState::from_stored(&state.to_stored()).unwrap(), state);
+        assert_eq!(state.follow(&rules(RULES)), Followed::Same);
+        let fewer = "bucket_definitions: {b: {data: [SELECT id FROM notes]}}";
+        assert_eq!(state.follow(&rules(fewer)), Followed::Builds);
+        assert_eq!(state.follow(&rules(RULES)), Followed::Builds, "what is served is not what is wanted");
+        let number = state.building().map(|building| building.number.0).unwrap();
+        state.switch();
+        assert!(!state.is_distrusted());
+        assert_eq!(state.retired().buckets, ["1#b[", "2#b[", "b["]);
+        assert!(state.serving().bucket_names() == ["a", "b"] && number == 3);
         assert_eq!(state.follow(&rules(RULES)), Followed::Same);
     }
 

@@ -1,6 +1,6 @@
 //! Why replication stopped, and what to do about it.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     postgres::{PgError, preflight::SetupProblem},
@@ -62,6 +62,15 @@ pub enum ReplicationError {
     /// Part of the WAL is of a time when a publication was not there: Postgres does not stream it.
     #[error("a publication was missing for a while; tables will be compared with the source")]
     PublicationGap(#[source] PgError),
+    /// Stored rows were found damaged a second time within a short time.
+    #[error(
+        "stored rows are damaged again, soon after others were: check the disk; their tables are copied again in \
+         {} minutes", .wait.as_secs().div_ceil(60)
+    )]
+    DamagedAgain {
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Rows depend on each other through the rules in a circle.
     #[error("the rules make rows depend on each other without end: remove the circle of subqueries between tables")]
     EndlessLookups,
@@ -111,6 +120,7 @@ impl ReplicationError {
             Self::TransactionLost => "REPL-0107",
             Self::Spool { .. } => "REPL-0108",
             Self::PublicationGap(_) => "REPL-0109",
+            Self::DamagedAgain { .. } => "REPL-0110",
         }
     }
 
@@ -126,11 +136,16 @@ impl ReplicationError {
     pub(super) fn recovery(&self) -> Recovery {
         match self {
             Self::Postgres(error) if error.needs_a_person() => Recovery::RetrySlowly,
-            Self::Postgres(_) | Self::SchemaChanged { .. } => Recovery::Retry,
-            // On a full disk nothing of the commit is there, and what it was made of comes again.
-            Self::Storage(StorageError::Full) | Self::Setup(_) | Self::EndlessLookups | Self::Spool { .. } => {
-                Recovery::RetrySlowly
+            // What is damaged is seen to before all else.
+            Self::Storage(StorageError::RowsDamaged { .. }) | Self::Postgres(_) | Self::SchemaChanged { .. } => {
+                Recovery::Retry
             }
+            // On a full disk nothing of the commit is there, and what it was made of comes again.
+            Self::Storage(StorageError::Full)
+            | Self::Setup(_)
+            | Self::EndlessLookups
+            | Self::Spool { .. }
+            | Self::DamagedAgain { .. } => Recovery::RetrySlowly,
             Self::State(_) => Recovery::StartOver,
             Self::RowMissing { .. }
             | Self::RowShape { .. }

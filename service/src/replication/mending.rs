@@ -70,6 +70,8 @@ impl Mending {
     pub(super) fn step(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
         let Some(under_way) = &mut self.under_way else {
             self.next_look = Instant::now() + LOOK_EVERY;
+            // Rows are mended before the stream is followed.
+            work.replicator.store.check_rows()?;
             self.under_way = UnderWay::begin(work)?;
             return Ok(());
         };

@@ -44,11 +44,14 @@ struct Aim<'a> {
     plans: &'a Plans,
     /// Whether they are others than those stored.
     has_changed: bool,
+    /// Whether everything is built anew by them because that was wished for.
+    renews: bool,
 }
 
 impl Aim<'_> {
     /// Takes in what is to be built, unless it is known.
     fn rebuild(&self, state: &mut ReplicationState, catalog: &[Table]) {
+        state.awaits_switch = self.rules.is_distrusted();
         let Some((building, news)) = self.rules.building().zip(self.plans.news()) else {
             state.rebuild = None;
             return;
@@ -70,7 +73,9 @@ impl Replicator {
             stored => stored?,
         };
         let slot_name = stored.as_ref().map(|state| state.slot.clone());
-        let mut rules = self.rules_to_follow(stored_rules.clone());
+        let renews = self.deployments.wants_renewal();
+        let mut rules = self.rules_to_follow(stored_rules.clone(), renews);
+        let stored = self.take_in_lost_rows(stored, &mut rules).await?;
         let catalog_seen_at = within_deadline(current_position(&client)).await?;
         let (plans, inspection) = self.look(&client, &mut rules, slot_name.as_deref()).await?;
         self.deployments.in_force(&rules);
@@ -81,7 +86,7 @@ impl Replicator {
             None => None,
         };
         let found = Found { system: &system, slot: slot.as_ref(), inspection: &inspection };
-        let aim = Aim { rules: &rules, plans: &plans, has_changed: stored_rules.as_ref() != Some(&rules) };
+        let aim = Aim { rules: &rules, plans: &plans, has_changed: stored_rules.as_ref() != Some(&rules), renews };
         let state = match judge(stored, remedy, stored_rules.is_some(), &found) {
             Verdict::Resume(state) => self.resume(&client, walsender, state, &aim, &found, catalog_seen_at).await?,
             Verdict::Compare { reason, state } => {
@@ -93,6 +98,10 @@ impl Replicator {
                 self.start_over(&client, walsender, &aim, old_slot, &found).await?
             }
         };
+        // What they mean is stored by now.
+        fault_point("lost-rows.taken-in");
+        let dropped = self.blocking(|replicator| Ok(replicator.store.drop_lost_rows()?)).await?;
+        self.rows_dropped(dropped);
         self.progress.rebuilds(state.rebuild.as_ref().map(Rebuild::status));
         let Inspection { tables, partitions, .. } = inspection;
         Ok(Prepared { client, tables, start: Start { state, rules, plans, catalog_seen_at, partitions } })
@@ -109,10 +118,36 @@ impl Replicator {
         Ok((state, rules))
     }
 
+    /// Where stored rows are damaged, has their tables copied anew, and what they went into built anew: a row that changed or
+    /// went away while nothing was known of it would stay in buckets.
+    async fn take_in_lost_rows(
+        self: &Arc<Self>,
+        stored: Option<ReplicationState>,
+        rules: &mut RulesState,
+    ) -> Result<Option<ReplicationState>, ReplicationError> {
+        let Some(mut state) = stored else { return Ok(None) };
+        let lost = self.blocking(|replicator| Ok(replicator.store.lost_rows()?)).await?;
+        let tables = state.begin_anew(&lost);
+        if tables.is_empty() {
+            return Ok(Some(state));
+        }
+        self.may_mend_rows()?;
+        rules.distrust(|pattern| tables.iter().any(|table| pattern.matches(table)));
+        let built = rules.building().map(|building| building.buckets_unlike(rules.serving())).unwrap_or_default();
+        let tables: Vec<_> = tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+        tracing::warn!(
+            ?tables,
+            buckets = ?built,
+            "stored rows of these tables are lost: the tables are copied again, and what they went into is built anew; \
+             clients see nothing new until then"
+        );
+        Ok(Some(state))
+    }
+
     /// The rules to go on with: those stored, on their way to those wanted.
-    fn rules_to_follow(&self, stored: Option<RulesState>) -> RulesState {
+    fn rules_to_follow(&self, stored: Option<RulesState>, renews: bool) -> RulesState {
         let Some(mut rules) = stored else { return RulesState::first(&self.deployments.first_choice()) };
-        if self.deployments.take_renewal() {
+        if renews {
             rules.renew();
         }
         if let Some(wanted) = self.deployments.wanted() {
@@ -130,6 +165,9 @@ impl Replicator {
                 _ => {}
             }
         }
+        if rules.is_distrusted() && rules.building().is_none() {
+            rules.distrust(|_| false);
+        }
         rules
     }
 
@@ -145,13 +183,16 @@ impl Replicator {
             let tables = plans.source_tables();
             let look = inspect(client, &self.source, &tables, slot_name);
             match refuse_problems(within_deadline(look).await?) {
-                Err(error @ ReplicationError::Setup(_)) if rules.building().is_some() => {
+                Err(error @ ReplicationError::Setup(_)) if rules.builds_others() => {
                     tracing::error!(
                         code = error.code(),
                         "rules: the new ones are refused, and clients are served by the old ones as before: {error}"
                     );
                     self.deployments.refuse(Refusal { code: error.code(), message: error.to_string() });
                     rules.abandon();
+                    if rules.is_distrusted() {
+                        rules.distrust(|_| false);
+                    }
                 }
                 inspection => return Ok((plans, inspection?)),
             }
@@ -187,7 +228,11 @@ impl Replicator {
 
     async fn save_aim(self: &Arc<Self>, state: &ReplicationState, aim: &Aim<'_>) -> Result<(), ReplicationError> {
         let (state, rules) = (state.clone(), aim.rules.clone());
-        self.blocking(move |replicator| Ok(replicator.save_rules(&state, &rules)?)).await
+        self.blocking(move |replicator| Ok(replicator.save_rules(&state, &rules)?)).await?;
+        if aim.renews {
+            self.deployments.renewal_is_stored();
+        }
+        Ok(())
     }
 
     /// Keeps what is stored, hidden, and creates the slot anew. Every table is read again: what is the same gives clients

@@ -52,6 +52,8 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
 /// How often the list of tables is compared with the catalog.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two times that tables are copied again because stored rows were damaged.
+const ROWS_MENDED_EVERY: Duration = Duration::from_mins(10);
 /// What may be read ahead of the store.
 const STREAM_LIMITS: StreamLimits = StreamLimits { messages: 8_192, bytes: 8 * 1024 * 1024 };
 /// Kinds of rule failures that are written to the log; the metric counts all.
@@ -76,6 +78,8 @@ pub struct Replicator {
     remedy: Mutex<Option<Remedy>>,
     /// For the page of stored rows that is read ahead.
     pub(super) touched: Touched,
+    /// When damaged rows were last dropped.
+    rows_dropped_at: Mutex<Option<Instant>>,
 }
 
 /// Why an attempt ended that did not fail.
@@ -128,6 +132,7 @@ impl Replicator {
             spool_folder: std::env::temp_dir(),
             remedy: Mutex::default(),
             touched: Touched::default(),
+            rows_dropped_at: Mutex::default(),
         }
     }
 
@@ -288,6 +293,22 @@ impl Replicator {
 
     pub(super) fn set_remedy(&self, remedy: Option<Remedy>) {
         *self.remedy.lock().unwrap_or_else(PoisonError::into_inner) = remedy;
+    }
+
+    /// Tables are copied again for damaged rows now and then at most: a disk that goes on changing what is on it must not
+    /// keep the source busy for ever.
+    pub(super) fn may_mend_rows(&self) -> Result<(), ReplicationError> {
+        let dropped_at = *self.rows_dropped_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = dropped_at.map_or(Duration::ZERO, |at| ROWS_MENDED_EVERY.saturating_sub(at.elapsed()));
+        if wait.is_zero() { Ok(()) } else { Err(ReplicationError::DamagedAgain { wait }) }
+    }
+
+    /// So many blocks of damaged rows were dropped.
+    pub(super) fn rows_dropped(&self, block_count: u64) {
+        if block_count > 0 {
+            self.metrics.row_blocks_dropped.inc_by(block_count);
+            *self.rows_dropped_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
     }
 
     /// Commits a batch and tells who waits for it.

@@ -70,7 +70,7 @@ impl Rollout {
     /// Everything that is new is there, and as fresh as what is served. Readers of copies, which evaluate by themselves,
     /// have come to rest.
     fn may_switch(&self, state: &ReplicationState) -> bool {
-        self.rules.building().is_some() && !has_pages(state) && state.is_copied() && state.visible_at().is_some()
+        self.rules.building().is_some() && !has_pages(state) && state.is_copied() && state.is_equal()
     }
 
     fn has_retired(&self) -> bool {
@@ -92,6 +92,7 @@ impl Rollout {
     fn switch(&mut self, work: &mut Work<'_, '_>) -> Result<(), ReplicationError> {
         let _span = trace_span!("rules.switch").entered();
         self.rules.switch();
+        work.state.awaits_switch = false;
         let rebuild = work.state.rebuild.take();
         fault_point("rules.before-switch");
         work.replicator.save_rules(work.state, &self.rules)?;

@@ -1,5 +1,7 @@
 //! What replication remembers between runs. Kept in the bucket store, so it never disagrees with the data beside it.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use kairos_sync_rules::{Compatibility, SourceTable, SqlValue};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -48,6 +50,9 @@ pub(super) struct ReplicationState {
     /// What is left to be done for rules that are being built.
     #[serde(default)]
     pub(super) rebuild: Option<Rebuild>,
+    /// Rows were lost of which clients may have what is no longer so: they see nothing until what is built anew is served.
+    #[serde(default)]
+    pub(super) awaits_switch: bool,
 }
 
 /// A transaction too large for one commit, part of which is in the store. The source sends it again from its beginning,
@@ -176,6 +181,7 @@ impl ReplicationState {
             partial: None,
             unsettled: Unsettled::default(),
             rebuild: None,
+            awaits_switch: false,
         };
         state.follow_catalog(tables, Lsn::ZERO);
         state
@@ -198,7 +204,12 @@ impl ReplicationState {
 
     /// The position clients may see the store at; `None` while it is not equal to the source at one.
     pub(super) fn visible_at(&self) -> Option<Lsn> {
-        (!self.hides && self.partial.is_none() && self.unsettled.is_empty()).then_some(self.resume)
+        (!self.awaits_switch && self.is_equal()).then_some(self.resume)
+    }
+
+    /// Whether what is built, if anything, is equal to the source at a position.
+    pub(super) fn is_equal(&self) -> bool {
+        !self.hides && self.partial.is_none() && self.unsettled.is_empty()
     }
 
     /// Takes in which tables there are now, or were when the source's WAL ended at `seen_at`. What changed is copied; the
@@ -238,6 +249,21 @@ impl ReplicationState {
             let columns = due.or(table.layouts.last()).cloned().unwrap_or_default();
             table.begin_copy_of_unseen(columns);
         }
+    }
+
+    /// Stored rows of tables with these numbers were lost. The tables are copied as if they were new; what is left of their
+    /// rows is forgotten, since older states may have come to light. Gives the tables that are there.
+    pub(super) fn begin_anew(&mut self, lost: &[RangeInclusive<TableId>]) -> Vec<SourceTable> {
+        let is_lost = |table: &&mut TableState| !table.is_gone && lost.iter().any(|ids| ids.contains(&table.id()));
+        let mut anew = Vec::new();
+        for table in self.tables.iter_mut().filter(is_lost) {
+            anew.push(table.again(self.next_table_id));
+            self.next_table_id += 1;
+            table.give_up();
+        }
+        let names = anew.iter().map(TableState::source_table).collect();
+        self.tables.append(&mut anew);
+        names
     }
 
     /// A row of the table is stored of which the stream sent only parts.
@@ -362,6 +388,12 @@ impl TableState {
         }
     }
 
+    /// The same table under another number, with no row yet. The stream brings its rows from now on.
+    fn again(&self, id: u32) -> Self {
+        let layouts = vec![self.layouts.last().cloned().unwrap_or_default()];
+        Self { id, layouts, copy: Some(TableCopy::from_layout(0)), ..self.clone() }
+    }
+
     /// No row is here to stay.
     fn give_up(&mut self) {
         self.due = None;
@@ -484,6 +516,23 @@ mod tests {
         assert_eq!(table.layout_of(&columns), 0, "rows of before are not told apart from it, and so stay");
         table.end_copy();
         assert_eq!(table.layouts, [columns]);
+    }
+
+    #[test]
+    fn a_table_of_which_rows_were_lost_is_copied_under_another_number_and_its_rows_are_forgotten() {
+        let system = SystemIdentity { system_id: "7".to_owned(), timeline: "1".to_owned(), head: Lsn::ZERO };
+        let mut state = ReplicationState::fresh(&system, "s".to_owned(), vec!["p".to_owned()], &[]);
+        state.next_table_id = 5;
+        state.tables = (1..5).map(|id| TableState { id, name: format!("t{id}"), ..table() }).collect();
+        state.tables[2].is_gone = true;
+        let lost = state.begin_anew(&[TableId(2)..=TableId(3)]);
+        assert_eq!(lost.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["t2"]);
+        let told = |table: &TableState| (table.id, table.is_gone, table.copy.as_ref().map(|copy| copy.is_read));
+        let told: Vec<_> = state.tables.iter().map(told).collect();
+        let expected = [(1, false, None), (2, true, Some(true)), (3, true, None), (4, false, None)];
+        assert_eq!(told, [&expected[..], &[(5, false, Some(false))]].concat());
+        assert_eq!((state.tables[4].name.as_str(), &state.tables[4].layouts), ("t2", &table().layouts));
+        assert!(state.begin_anew(&[TableId(2)..=TableId(3)]).is_empty(), "once is enough");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use super::definition_of;
 pub struct DamageReport {
     /// Whether the file itself is not built as it should be, so that nothing in it can be built again.
     pub is_beyond_repair: bool,
+    /// Whether stored rows are damaged; their tables are copied again.
+    #[serde(default)]
+    pub has_damaged_rows: bool,
     /// Buckets by definition, each once. Where there are very many, not all of them.
     pub definitions: Vec<DamagedDefinition>,
 }
@@ -32,6 +35,7 @@ impl DamageReport {
     /// Of buckets, each with whether it was emptied.
     pub(super) fn of<'a>(
         is_beyond_repair: bool,
+        has_damaged_rows: bool,
         buckets: impl Iterator<Item = (&'a BucketName, bool)>,
         prefix: &str,
     ) -> Self {
@@ -43,11 +47,11 @@ impl DamageReport {
             counts.bucket_count += 1;
             counts.mending_count += u64::from(is_mending);
         }
-        Self { is_beyond_repair, definitions: definitions.into_values().collect() }
+        Self { is_beyond_repair, has_damaged_rows, definitions: definitions.into_values().collect() }
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        !self.is_beyond_repair && self.definitions.is_empty()
+        !self.is_beyond_repair && !self.has_damaged_rows && self.definitions.is_empty()
     }
 }

@@ -392,7 +392,7 @@ impl BucketStore for MemoryStore {
         let prefix = self.bucket_prefix()?;
         let state = self.state();
         let mending = state.buckets.iter().filter(|(_, bucket)| bucket.is_mending);
-        Ok(DamageReport::of(false, mending.map(|(name, _)| (name, true)), &prefix))
+        Ok(DamageReport::of(false, false, mending.map(|(name, _)| (name, true)), &prefix))
     }
 
     fn shrink_damaged(&self, _: &BucketName) -> Result<bool, StorageError> {
@@ -453,6 +453,7 @@ impl BucketStore for MemoryStore {
             row_count: state.rows.len() as u64,
             size_bytes: state.size_bytes(),
             free_bytes: None,
+            has_damaged_rows: false,
             damaged_bucket_count: state.buckets.values().filter(|bucket| bucket.is_mending).count() as u64,
             scrubbed_bytes: 0,
         })

@@ -28,7 +28,7 @@ mod range;
 mod sqlite;
 mod wire;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -302,7 +302,9 @@ pub struct StoreStats {
     pub free_bytes: Option<u64>,
     /// Buckets that were found damaged and are not whole again.
     pub damaged_bucket_count: u64,
-    /// Bytes of operations that were read since the store was opened only to see whether they are whole.
+    /// Whether stored rows were found damaged that are not dropped yet.
+    pub has_damaged_rows: bool,
+    /// Bytes of operations and rows that were read since the store was opened only to see whether they are whole.
     pub scrubbed_bytes: u64,
 }
 
@@ -381,6 +383,12 @@ pub enum StorageError {
         /// Which part.
         what: String,
     },
+    /// Stored rows contradict their checksums or structure. Which tables they are of is to be found out; all else can be used.
+    #[error("stored rows are damaged ({what}): check the disk; their tables are copied again from Postgres")]
+    RowsDamaged {
+        /// Which part.
+        what: String,
+    },
     /// The operations of one bucket contradict their checksums or structure. All else can be used.
     #[error("a bucket is damaged ({what}) and is built again from the row store: try again")]
     BucketDamaged {
@@ -401,6 +409,7 @@ impl StorageError {
             Self::BucketDamaged { .. } => "STORE-0106",
             Self::Full => "STORE-0107",
             Self::Unsynced => "STORE-0108",
+            Self::RowsDamaged { .. } => "STORE-0109",
         }
     }
 }
@@ -507,6 +516,25 @@ pub trait BucketStore: Send + Sync + 'static {
 
     /// Emptied buckets have all their operations again.
     fn buckets_mended(&self, names: &[BucketName]) -> Result<(), StorageError>;
+
+    /// [`StorageError::RowsDamaged`] while stored rows are known to be damaged that are not dropped yet. Quick. An engine
+    /// that keeps nothing on a disk has nothing to add to this and the next two.
+    fn check_rows(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Numbers of the tables of which stored rows are damaged. Quick where nobody has met any; else all stored rows are
+    /// read, and the store must be soundly built. To be called by whoever commits, between two commits.
+    fn lost_rows(&self) -> Result<Vec<RangeInclusive<TableId>>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    /// Drops the rows that [`lost_rows`](Self::lost_rows) found, and what depends on rows of these tables in the join index.
+    /// Older states of them may come to light, so no row of these tables is of use any more. Gives how many pieces of the
+    /// row store were dropped.
+    fn drop_lost_rows(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
 
     /// Forgets everything but the op id sequence and the write checkpoints, and begins a new generation: bucket names
     /// made with its prefix were never used before.

@@ -41,6 +41,9 @@ pub(super) fn verification(found: &Verification, as_json: bool) -> String {
 fn remedy(found: &Verification) -> &'static str {
     if found.bucket_damage_count == found.damage_count {
         "look at the disk, then start the service: it builds these buckets again by itself"
+    } else if found.bucket_damage_count + found.row_damage_count == found.damage_count {
+        "look at the disk, then start the service: it copies the tables of these rows again by itself, and builds anew what \
+         they went into"
     } else {
         "look at the disk, then run `kairos-sync store delete --yes`: all is built again from Postgres"
     }
@@ -127,6 +130,8 @@ mod tests {
         assert!(text.contains("1 damage; look at the disk, then run `kairos-sync store delete --yes`"), "{text}");
         found.bucket_damage_count = 1;
         assert!(verification(&found, false).contains("it builds these buckets again by itself"));
+        (found.damage_count, found.row_damage_count) = (2, 1);
+        assert!(verification(&found, false).contains("2 damages; look at the disk, then start the service: it copies"));
         let object: serde_json::Value = serde_json::from_str(&verification(&found, true)).unwrap();
         assert_eq!((&object["ok"], &object["damages"][0]["definition"]), (&json!(false), &json!("todos")));
     }

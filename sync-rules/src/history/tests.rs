@@ -131,3 +131,18 @@ fn no_definition_can_take_the_name_of_anothers_history() {
     assert_eq!(name(0, "#mine"), "0##mine");
     assert_eq!(name(0, "a#mine"), "a#mine");
 }
+
+#[test]
+fn what_reads_a_table_itself_or_by_a_join_is_told_from_the_rest() {
+    let plan = plan(RULES);
+    let all = Histories::of(&plan, &Histories::default(), 0);
+    let lost = |table: &str| {
+        let table = SourceTable { connection: "default".into(), schema: "public".into(), name: table.into() };
+        let kept = all.without_readers(&plan, |pattern| pattern.matches(&table));
+        (all.bucket_names_without(&kept), all.without(&kept).lookups.len())
+    };
+    assert_eq!(lost("items"), (vec!["all".to_owned()], 0));
+    assert_eq!(lost("lists"), (vec!["mine".to_owned()], 1), "todos ask which lists there are");
+    assert_eq!(lost("todos"), (vec!["mine".to_owned()], 0));
+    assert_eq!(lost("others"), (vec![], 0));
+}

@@ -15,7 +15,7 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
     acknowledged::Watch,
-    damage::damage,
+    damage::{damage, damage_rows},
     deployments::{deploy, variants},
     device::Devices,
     load::Load,
@@ -122,12 +122,22 @@ async fn forget(service: &mut TestService) {
     service.sql.batch_execute(rows).await.expect("fills");
 }
 
-/// Damages a bucket of a store that has it all in chunks, so that it is mended once the service runs again.
-async fn damage_bucket(service: &mut TestService, devices: &Devices, random: &mut StdRng) {
+/// Damages a bucket, or rows, of a store that has all in chunks and runs, so that it is mended once the service runs again.
+async fn damage_store(service: &mut TestService, devices: &Devices, random: &mut StdRng, has_lost_rows: bool) {
+    if has_lost_rows {
+        // Enough of them for a run.
+        let rows = "INSERT INTO items SELECT 'l' || n, 'lost', string_agg(md5((n * 100 + m)::text), '')
+                      FROM generate_series(1, 4000) n, generate_series(1, 30) m GROUP BY n";
+        service.sql.batch_execute(rows).await.expect("inserts");
+    }
     service.process.restart().await.expect("it starts");
     devices.wait_until_equal(service, PATIENCE, "before the damage").await;
     service.process.terminate().await.expect("it ends");
-    damage(service, "%everything[]", 3, random);
+    if has_lost_rows {
+        damage_rows(service, 3, random);
+    } else {
+        damage(service, "%everything[]", 3, random);
+    }
 }
 
 /// Other rules for the same rows, one after the other. What is retired is forgotten before the next ones come.
@@ -163,8 +173,9 @@ async fn ended_at_any_of_its_fault_points_the_service_goes_on_where_it_was() {
             let passes = random.random_range(1..=passes_max(&point));
             let context = format!("seed {seed}, {point}, round {round}, pass {passes}");
             forget(&mut service).await;
-            if point.starts_with("mending.") {
-                damage_bucket(&mut service, &devices, &mut random).await;
+            let loses_rows = point.starts_with("lost-rows.");
+            if loses_rows || point.starts_with("mending.") {
+                damage_store(&mut service, &devices, &mut random, loses_rows).await;
             }
             let watch = Watch::start(&service).await;
             let order = format!("{point}:{passes}");

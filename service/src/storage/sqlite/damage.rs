@@ -24,6 +24,7 @@ use super::{
     chunk::{self, Links, NewChunks},
     compact::Rewriting,
     head::Head,
+    lost_rows::LostRows,
     tail::TailTotals,
     writer::{Change, Durability},
 };
@@ -45,6 +46,8 @@ const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 pub(super) struct Damages {
     // Locked for one look at a time.
     found: Mutex<Found>,
+    /// Those of stored rows.
+    rows: Mutex<LostRows>,
 }
 
 #[derive(Debug, Default)]
@@ -63,11 +66,23 @@ impl Damages {
         let mut statement = conn.prepare("SELECT id FROM bucket WHERE mending = 1 ORDER BY id LIMIT ?1")?;
         let ids = statement.query_map([NOTED_MAX], |row| row.get(0))?;
         let mendable = ids.map(|id| BucketId::from_column(id?)).collect::<Result<_, _>>()?;
-        Ok(Self { found: Mutex::new(Found { mendable, ..Found::default() }) })
+        Ok(Self { found: Mutex::new(Found { mendable, ..Found::default() }), rows: Mutex::default() })
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lost_rows(&self) -> MutexGuard<'_, LostRows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing can be built again in this file.
+    pub(super) fn give_up(&self) -> StorageError {
+        self.found().is_beyond_repair = true;
+        let error = StorageError::Damaged { what: "the structure of the database file".to_owned() };
+        tracing::error!(code = error.code(), %error, "what is damaged cannot be mended");
+        error
     }
 
     pub(super) fn has_noted(&self) -> bool {
@@ -82,6 +97,7 @@ impl Damages {
     /// Forgets all, as a reset does.
     pub(super) fn clear(&self) {
         *self.found() = Found::default();
+        *self.lost_rows() = LostRows::default();
     }
 
     fn remove(&self, ids: &[BucketId]) {
@@ -116,15 +132,7 @@ impl Inner {
     /// Looks at how the file is built where chunks are, and says of what was noted whether it can be mended.
     pub(super) fn examine(self: &Arc<Self>) -> Result<(), StorageError> {
         let noted = self.damages.found().noted.clone();
-        let mut conn = self.folder.reader(0)?;
-        let store = Arc::clone(self);
-        conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || store.scrub_signal.is_closing()))?;
-        let says = conn.query_row("PRAGMA integrity_check(chunk)", [], |row| row.get::<_, String>(0));
-        let is_sound = match says.map_err(StorageError::from) {
-            Ok(says) => says == "ok",
-            Err(StorageError::Damaged { .. }) => false,
-            Err(error) => return Err(error),
-        };
+        let is_sound = self.is_sound(&["chunk"])?;
         fault_point("mending.examined");
         let mut found = self.damages.found();
         if is_sound {
@@ -132,12 +140,26 @@ impl Inner {
             found.mendable.extend(noted);
             return Ok(());
         }
-        found.is_beyond_repair = true;
         found.noted.clear();
         drop(found);
-        let error = StorageError::Damaged { what: "the structure of the database file".to_owned() };
-        tracing::error!(code = error.code(), %error, "damaged buckets cannot be mended");
+        self.damages.give_up();
         Ok(())
+    }
+
+    /// Whether tables and their indexes are built as they should be. May take long; ends when the store is being closed.
+    pub(super) fn is_sound(self: &Arc<Self>, tables: &[&str]) -> Result<bool, StorageError> {
+        let mut conn = self.folder.reader(0)?;
+        let store = Arc::clone(self);
+        conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || store.scrub_signal.is_closing()))?;
+        for table in tables {
+            let sql = format!("PRAGMA integrity_check({table})");
+            match conn.query_row(&sql, [], |row| row.get::<_, String>(0)).map_err(StorageError::from) {
+                Ok(says) if says == "ok" => {}
+                Ok(_) | Err(StorageError::Damaged { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn damaged_buckets(&self, limit: usize) -> Result<Vec<BucketName>, StorageError> {
@@ -158,19 +180,20 @@ impl Inner {
     }
 
     pub(super) fn damage_report(&self) -> Result<DamageReport, StorageError> {
+        let has_damaged_rows = self.damages.lost_rows().is_known();
         let found = self.damages.found();
         let is_beyond_repair = found.is_beyond_repair;
         let ids: Vec<_> = found.noted.union(&found.mendable).copied().take(REPORTED_MAX).collect();
         drop(found);
         if ids.is_empty() {
-            return Ok(DamageReport { is_beyond_repair, ..DamageReport::default() });
+            return Ok(DamageReport { is_beyond_repair, has_damaged_rows, ..DamageReport::default() });
         }
         let reader = self.reader()?;
         let head = Head::read(reader.conn())?;
         let prefix = generation::bucket_prefix(&head.creation_id, head.generation);
         let buckets = ids.into_iter().map(|id| Bucket::load(reader.conn(), id)).collect::<Result<Vec<_>, _>>()?;
         let buckets = buckets.iter().flatten().map(|bucket| (&bucket.name, bucket.is_mending));
-        Ok(DamageReport::of(is_beyond_repair, buckets, &prefix))
+        Ok(DamageReport::of(is_beyond_repair, has_damaged_rows, buckets, &prefix))
     }
 
     /// Keeps a fold and compaction away, and forgets what they have planned, which must not come back once it is deleted.

@@ -271,12 +271,16 @@ impl Inner {
         };
         copy_log(log).map_err(noticed)?;
         fault_point("store.log-half-copied");
-        let writer = self.writer();
+        self.copy_whole_log(log)
+    }
+
+    /// Copies the log with the writer held. Who begins to read then reads the database: what the log has as well hides
+    /// what the database has become.
+    pub(super) fn copy_whole_log(&self, log: &Connection) -> Result<(), StorageError> {
+        let mut writer = self.writer();
         // Nothing is copied past what an open transaction sees.
         self.row_reader.rest()?;
-        let copied = copy_log(log);
-        drop(writer);
-        copied.map_err(noticed)?;
+        copy_log(log).inspect_err(|error| writer.notice(error))?;
         self.log_pages.store(0, Ordering::Relaxed);
         Ok(())
     }

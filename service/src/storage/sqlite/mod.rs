@@ -51,6 +51,9 @@ mod head;
 mod index;
 #[cfg(test)]
 mod log_tests;
+mod lost_rows;
+#[cfg(test)]
+mod lost_rows_tests;
 #[cfg(test)]
 mod mending_tests;
 mod pool;
@@ -76,6 +79,7 @@ mod write_checkpoint;
 mod writer;
 
 use std::{
+    ops::RangeInclusive,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
@@ -387,7 +391,7 @@ impl Inner {
             return Err(StorageError::Full);
         }
         self.row_reader.rest()?;
-        let commit = self.commit_and_publish(batch);
+        let commit = self.commit_and_publish(batch).map_err(|error| self.noting_rows(error));
         if matches!(commit, Err(StorageError::Full)) {
             // It may be full of log, which shrinks by being copied.
             self.log_pages.store(usize::MAX, Ordering::Relaxed);
@@ -459,11 +463,11 @@ impl BucketStore for SqliteStore {
     }
 
     fn row(&self, key: &RowKey) -> Result<Option<StoredRow>, StorageError> {
-        self.inner.row(key)
+        self.inner.row(key).map_err(|error| self.inner.noting_rows(error))
     }
 
     fn rows_of_table(&self, table: TableId, after: Option<&RowKey>, limit: usize) -> Result<Vec<RowKey>, StorageError> {
-        self.inner.rows_of_table(table, after, limit)
+        self.inner.rows_of_table(table, after, limit).map_err(|error| self.inner.noting_rows(error))
     }
 
     fn stored_rows(
@@ -473,7 +477,7 @@ impl BucketStore for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<(RowKey, StoredRow)>, StorageError> {
-        self.inner.stored_rows(table, after, limit, bytes_max)
+        self.inner.stored_rows(table, after, limit, bytes_max).map_err(|error| self.inner.noting_rows(error))
     }
 
     fn lookup_entries(&self, key: &LookupKey) -> Result<Vec<(RowKey, Vec<LookupValue>)>, StorageError> {
@@ -520,6 +524,18 @@ impl BucketStore for SqliteStore {
         self.inner.buckets_mended(names)
     }
 
+    fn check_rows(&self) -> Result<(), StorageError> {
+        self.inner.check_rows()
+    }
+
+    fn lost_rows(&self) -> Result<Vec<RangeInclusive<TableId>>, StorageError> {
+        self.inner.lost_rows()
+    }
+
+    fn drop_lost_rows(&self) -> Result<u64, StorageError> {
+        self.inner.drop_lost_rows()
+    }
+
     fn reset(&self) -> Result<(), StorageError> {
         self.inner.reset()
     }
@@ -549,6 +565,7 @@ impl BucketStore for SqliteStore {
         let stats = Head::read(reader.conn())?.stats(&self.inner.folder);
         let damaged_bucket_count = self.inner.damages.count();
         let scrubbed_bytes = self.inner.scrubbed_bytes.load(Ordering::Relaxed);
-        Ok(StoreStats { damaged_bucket_count, scrubbed_bytes, ..stats })
+        let has_damaged_rows = self.inner.damages.lost_rows().is_known();
+        Ok(StoreStats { damaged_bucket_count, has_damaged_rows, scrubbed_bytes, ..stats })
     }
 }

@@ -16,6 +16,7 @@ use super::{
     BucketId, Inner,
     chunk::{self, Links},
     head::op_id,
+    runs::read::unpack_rows,
 };
 use crate::fault_point::fault_point;
 
@@ -26,7 +27,15 @@ const PASS_REST: Duration = Duration::from_hours(1);
 /// Rest after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Where the scrub is.
+/// Where the scrub is: chunks come first, then blocks of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Chunks(Place),
+    /// After the block of this number.
+    Rows(i64),
+}
+
+/// A chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     bucket: BucketId,
@@ -40,7 +49,7 @@ impl Place {
 impl Inner {
     /// Runs until the store is closed.
     pub(super) fn look_after(self: &Arc<Self>) {
-        let (mut place, mut next) = (Place::START, Instant::now());
+        let (mut position, mut next) = (Position::Chunks(Place::START), Instant::now());
         let mut failing = false;
         let rest = |next: Instant| {
             let is_off = self.options.scrub_bytes_per_second == 0;
@@ -50,7 +59,7 @@ impl Inner {
             let done = if self.damages.has_noted() {
                 self.examine()
             } else if rest(next).is_zero() {
-                self.scrub_step(&mut place).map(|pause| next = Instant::now() + pause)
+                self.scrub_step(&mut position).map(|pause| next = Instant::now() + pause)
             } else {
                 Ok(())
             };
@@ -67,21 +76,32 @@ impl Inner {
         }
     }
 
-    /// Reads some chunks; how long to rest then.
-    fn scrub_step(&self, place: &mut Place) -> Result<Duration, StorageError> {
+    /// Reads some chunks, or blocks of rows; how long to rest then.
+    fn scrub_step(&self, position: &mut Position) -> Result<Duration, StorageError> {
         fault_point("store.scrubbing");
         let reader = self.reader()?;
-        let (bytes, last, damaged) = read_after(reader.conn(), *place)?;
-        drop(reader);
-        for (bucket, error) in damaged {
-            self.noting(bucket, error);
+        let bytes;
+        match *position {
+            Position::Chunks(place) => {
+                let (read, last, damaged) = read_after(reader.conn(), place)?;
+                drop(reader);
+                for (bucket, error) in damaged {
+                    self.noting(bucket, error);
+                }
+                (bytes, *position) = (read, last.map_or(Position::Rows(0), Position::Chunks));
+            }
+            Position::Rows(after) => {
+                let (read, last, damaged) = read_rows_after(reader.conn(), after)?;
+                drop(reader);
+                damaged.map(|error| self.noting_rows(error));
+                let Some(last) = last else {
+                    *position = Position::Chunks(Place::START);
+                    return Ok(PASS_REST);
+                };
+                (bytes, *position) = (read, Position::Rows(last));
+            }
         }
         self.scrubbed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let Some(last) = last else {
-            *place = Place::START;
-            return Ok(PASS_REST);
-        };
-        *place = last;
         Ok(Duration::from_millis(bytes.saturating_mul(1_000) / self.options.scrub_bytes_per_second.max(1)))
     }
 }
@@ -120,6 +140,22 @@ fn read_after(
     Ok((bytes, last, damaged))
 }
 
+/// Reads the blocks of rows after one: their bytes, the last one's number, if there was any, and what is wrong with some.
+/// Whether they are where they belong is seen when all are read.
+fn read_rows_after(conn: &Connection, after: i64) -> Result<(u64, Option<i64>, Option<StorageError>), StorageError> {
+    let sql = format!("SELECT id, block FROM row_block WHERE id > ?1 ORDER BY id LIMIT {STEP_CHUNKS}");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([after])?;
+    let (mut bytes, mut last, mut damaged) = (0, None, None);
+    while let Some(row) = rows.next()? {
+        let block = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        bytes += block.len() as u64;
+        damaged = damaged.or(unpack_rows(block).err());
+        last = Some(row.get(0)?);
+    }
+    Ok((bytes, last, damaged))
+}
+
 #[cfg(test)]
 mod tests {
     use kairos_sync_protocol::{BucketName, Checksum};
@@ -144,7 +180,8 @@ mod tests {
             store.commit(Batch { operations: (0..100).map(operation).collect(), ..Batch::default() }).unwrap();
             let (bytes, ..) = read_after(store.inner.reader().unwrap().conn(), Place::START).unwrap();
             assert!(bytes > 100, "{bytes}");
-            let pause = store.inner.scrub_step(&mut { Place::START }).unwrap();
+            let mut position = Position::Chunks(Place::START);
+            let pause = store.inner.scrub_step(&mut position).unwrap();
             assert_eq!(pause, Duration::from_millis(bytes * 1_000 / rate));
         }
     }

@@ -21,6 +21,7 @@ use super::{
     runs::{
         check::{check_places, check_run},
         list::{Run, RunList},
+        lost::lost_blocks,
         read::MergedRuns,
     },
     schema::StoreFolder,
@@ -56,6 +57,8 @@ pub struct Verification {
     pub damage_count: u64,
     /// How many of them are in operations of buckets, which the service builds again by itself.
     pub bucket_damage_count: u64,
+    /// How many of them are in stored rows, whose tables the service copies again by itself.
+    pub row_damage_count: u64,
     /// The first hundred of them.
     pub damages: Vec<Damage>,
 }
@@ -186,7 +189,10 @@ impl Verifier<'_> {
     fn note(&mut self, error: &StorageError, definition: Option<String>) {
         self.found.damage_count += 1;
         if self.found.damages.len() < DAMAGES_TOLD {
-            let what = if let StorageError::Damaged { what } = error { what.clone() } else { error.to_string() };
+            let what = match error {
+                StorageError::Damaged { what } | StorageError::RowsDamaged { what } => what.clone(),
+                error => error.to_string(),
+            };
             self.found.damages.push(Damage { code: error.code(), what, definition });
         }
     }
@@ -303,6 +309,9 @@ impl Verifier<'_> {
 
     fn rows(&mut self, conn: &Connection, head: &Head, tail: &Tail) -> Result<(), StorageError> {
         let runs = RunList::load(conn)?;
+        if self.lost_rows(conn, &runs)? {
+            return Ok(());
+        }
         let mut block_count = 0;
         for run in runs.iter() {
             block_count += self.try_part(|verifier| verifier.run_of_rows(conn, run)).unwrap_or_default();
@@ -327,6 +336,18 @@ impl Verifier<'_> {
         }
         self.expect(self.found.row_count == head.row_count, "rows are not as many as the head says");
         Ok(())
+    }
+
+    /// Blocks of rows that cannot be read. Where there are any, nothing can be said of the rest.
+    fn lost_rows(&mut self, conn: &Connection, runs: &RunList) -> Result<bool, StorageError> {
+        for run in runs.iter() {
+            for lost in lost_blocks(conn, runs, run)? {
+                self.found.row_damage_count += 1;
+                self.note(&lost.error, None);
+            }
+            self.tell();
+        }
+        Ok(self.found.row_damage_count > 0)
     }
 
     /// All blocks of a run: whether each is where it belongs, and its keys ascend. Gives their number.

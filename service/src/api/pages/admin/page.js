@@ -67,6 +67,7 @@ function damages({ damages }) {
   const told = ({ definition, bucket_count: all, mending_count: mending }) => `${definition}: ${count(all)}, of which ${count(mending)} are being built again`;
   return [
     damages.is_beyond_repair ? note('error', 'The file of the bucket store is damaged (STORE-0104)', 'Look at the disk, stop the service and run kairos-sync store delete --yes; all is built again from Postgres.') : null,
+    damages.has_damaged_rows ? note('warning', 'Stored rows are damaged (STORE-0109): look at the disk', 'Their tables are copied again, and what they went into is built anew; devices get nothing new until then.') : null,
     damages.definitions.length > 0 ? note('warning', 'Damaged buckets wait to be built again: look at the disk', damages.definitions.map(told).join('; ')) : null,
   ];
 }

@@ -55,7 +55,8 @@ impl Inner {
 
     fn merge_some_runs(&self, log: &Connection) -> Result<Option<u64>, StorageError> {
         let Some(id) = self.begin_merge()? else { return Ok(None) };
-        trace_span!(parent: None, "store.merge").in_scope(|| self.merge_slice(id, log))
+        let span = trace_span!(parent: None, "store.merge");
+        span.in_scope(|| self.merge_slice(id, log)).map_err(|error| self.noting_rows(error))
     }
 
     /// Merges all runs into one.

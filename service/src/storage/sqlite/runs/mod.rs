@@ -28,6 +28,7 @@ pub(super) mod check;
 pub(super) mod current;
 pub(super) mod filter;
 pub(super) mod list;
+pub(super) mod lost;
 pub(super) mod merge;
 pub(super) mod policy;
 pub(super) mod read;

@@ -61,6 +61,12 @@ impl Default for RecentBlocks {
 }
 
 impl RecentBlocks {
+    /// Forgets all, since blocks were taken out of runs.
+    pub(in super::super) fn clear(&self) {
+        locked(&self.blocks).clear();
+        locked(&self.found).clear();
+    }
+
     /// The entries of a block.
     fn block(&self, conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
         if let Some(content) = locked(&self.blocks).get(&id) {
@@ -168,14 +174,18 @@ pub(in super::super) fn places(
 }
 
 /// The entries of a block.
-fn read_block(conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
+pub(super) fn read_block(conn: &Connection, id: BlockId) -> Result<Bytes, StorageError> {
     let mut statement = conn.prepare_cached("SELECT block FROM row_block WHERE id = ?1")?;
     let mut rows = statement.query([id.column()])?;
     let Some(row) = rows.next()? else {
-        return Err(StorageError::Damaged { what: "a block of rows is missing".to_owned() });
+        return Err(StorageError::RowsDamaged { what: "a block of rows is missing".to_owned() });
     };
-    let block = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-    unpack(block).map_err(|_| StorageError::Damaged { what: "a block of rows cannot be read".to_owned() })
+    unpack_rows(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+}
+
+/// The entries of a block as it is stored.
+pub(in super::super) fn unpack_rows(block: &[u8]) -> Result<Bytes, StorageError> {
+    unpack(block).map_err(|_| StorageError::RowsDamaged { what: "a block of rows cannot be read".to_owned() })
 }
 
 /// Goes through the entries of a run, in the order of their keys.
@@ -215,7 +225,7 @@ impl<'c> RunCursor<'c> {
         self.place = place;
         self.is_first = self.entries.advance()?;
         match (self.place.is_some(), self.is_first) {
-            (true, false) => Err(StorageError::Damaged { what: "a block of rows is empty".to_owned() }),
+            (true, false) => Err(StorageError::RowsDamaged { what: "a block of rows is empty".to_owned() }),
             _ => Ok(()),
         }
     }
@@ -372,6 +382,6 @@ fn later<'k>(start: Bound<&'k RowKey>, hidden_upto: Option<&'k RowKey>) -> Bound
     }
 }
 
-fn misplaced() -> StorageError {
-    StorageError::Damaged { what: "a block of rows is not where its last row belongs".to_owned() }
+pub(super) fn misplaced() -> StorageError {
+    StorageError::RowsDamaged { what: "a block of rows is not where its last row belongs".to_owned() }
 }

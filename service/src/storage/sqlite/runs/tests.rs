@@ -351,7 +351,7 @@ fn a_misplaced_block_is_noticed() {
         }
         Ok::<_, super::super::super::StorageError>(())
     };
-    assert_eq!(read().unwrap_err().code(), "STORE-0104");
+    assert_eq!(read().unwrap_err().code(), "STORE-0109");
     drop(reader);
     let found = (0..500).map(|number| pair.store().row(&key(number))).filter(Result::is_err).count();
     assert!(found > 100, "{found}");

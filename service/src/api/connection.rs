@@ -56,20 +56,16 @@ impl Connection {
                 let (answer, successor) = (router.clone().oneshot(request), successor.clone());
                 async move {
                     let response: Response = answer.await?;
-                    match offer.and_then(|offer| offer.take()) {
-                        Some(stream) => {
-                            *successor.lock() = Some(StreamAnswer::new(&response.into_parts().0, stream));
-                            // The connection is about to be taken from the library, and this with it.
-                            pending().await
-                        }
-                        None => {
-                            let response = match unread {
-                                Some(unread) => unread.settle(response).await,
-                                None => response,
-                            };
-                            Ok::<_, Infallible>(under_way.until_sent(response))
-                        }
+                    if let Some(stream) = offer.and_then(|offer| offer.take()) {
+                        *successor.lock() = Some(StreamAnswer::new(&response.into_parts().0, stream));
+                        // The connection is about to be taken from the library, and this with it.
+                        return pending().await;
                     }
+                    let response = match unread {
+                        Some(unread) => unread.settle(response).await,
+                        None => response,
+                    };
+                    Ok::<_, Infallible>(under_way.until_sent(response))
                 }
             }
         });

@@ -222,12 +222,11 @@ async fn a_stream_of_http_2_leaves_its_connection_to_others() {
             // A literal that is not indexed, none of it compressed (RFC 7541, 6.2.2). Lengths from 127 on have a second byte.
             block.extend([0, u8::try_from(name.len()).unwrap()]);
             block.extend(name.as_bytes());
-            match u8::try_from(value.len()) {
-                Ok(short @ 0..127) => block.push(short),
-                _ => {
-                    let rest = value.len() - 127;
-                    block.extend([127, u8::try_from(rest % 128).unwrap() | 128, u8::try_from(rest / 128).unwrap()]);
-                }
+            if let Ok(short @ 0..127) = u8::try_from(value.len()) {
+                block.push(short);
+            } else {
+                let rest = value.len() - 127;
+                block.extend([127, u8::try_from(rest % 128).unwrap() | 128, u8::try_from(rest / 128).unwrap()]);
             }
             block.extend(value.as_bytes());
         }

@@ -78,6 +78,21 @@ async fn metric(service: &TestService, name: &str) -> u64 {
     service.process.metric(name).await.unwrap_or_default()
 }
 
+/// What a command of `kairos-sync store` says of the store: its exit code and its text.
+fn store(service: &TestService, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(service_binary());
+    let command = command.arg("store").args(arguments).arg("--data-dir").arg(&service.data_dir);
+    let output = command.output().expect("it runs");
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+/// Ends the service, whose store has nothing that is damaged.
+async fn ends_whole(service: &mut TestService) {
+    service.process.terminate().await.expect("it ends");
+    let (code, said) = store(service, &["verify"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// A service with rows, of which all is in the file itself, and devices that have them.
 async fn service() -> (TestService, Devices) {
     let mut service = TestService::start(&(service_schema() + ROWS), RULES).await;
@@ -94,11 +109,8 @@ async fn buckets_that_were_damaged_while_the_service_was_stopped_are_built_again
     let (mut service, devices) = service().await;
     damage(&service, "%everything[]", 3, &mut random);
     damage(&service, "%user_data[\"ada\"]", 1, &mut random);
-    let verified =
-        Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();
-    let verified = verified.expect("it runs");
-    let said = String::from_utf8_lossy(&verified.stdout);
-    assert_eq!(verified.status.code(), Some(1), "{said}");
+    let (code, said) = store(&service, &["verify"]);
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("in a bucket of everything\n") && said.contains("in a bucket of user_data\n"), "{said}");
     assert!(said.contains("2 damages") && said.contains("builds these buckets again"), "{said}");
     service.process.restart().await.expect("it starts");
@@ -112,10 +124,7 @@ async fn buckets_that_were_damaged_while_the_service_was_stopped_are_built_again
     assert_eq!(metric(&service, "kairos_store_damaged_buckets").await, 0);
     let log = service.process.log_tail();
     assert!(!log.contains("\"ada") && !log.contains("\"bob"), "names of buckets hold values: {log}");
-    service.process.terminate().await.expect("it ends");
-    let verified =
-        Command::new(service_binary()).args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output();
-    assert_eq!(verified.expect("it runs").status.code(), Some(0));
+    ends_whole(&mut service).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,20 +185,13 @@ async fn damaged_buckets_are_told_to_operators_by_definition_until_they_are_whol
     eventually(3, || metric(&service, "kairos_store_mended_buckets_total")).await;
 }
 
-/// What `store verify` says: its exit code and its text.
-fn verify(service: &TestService) -> (Option<i32>, String) {
-    let mut command = Command::new(service_binary());
-    let output = command.args(["store", "verify", "--data-dir"]).arg(&service.data_dir).output().expect("it runs");
-    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
-}
-
 /// Of rows that are lost, some are changed and some deleted before anything is known of them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_damaged_while_the_service_was_stopped_are_copied_again() {
     let mut random = StdRng::seed_from_u64(seed());
     let (mut service, devices) = service().await;
     damage_rows(&service, 1, &mut random);
-    let (code, said) = verify(&service);
+    let (code, said) = store(&service, &["verify"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("a block of rows cannot be read") && said.contains("copies the tables of these rows"),
@@ -209,9 +211,7 @@ async fn rows_that_were_damaged_while_the_service_was_stopped_are_copied_again()
     let fresh = Devices::open(&service, "fresh").await;
     fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
     assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 0);
-    service.process.terminate().await.expect("it ends");
-    let (code, said) = verify(&service);
-    assert_eq!(code, Some(0), "{said}");
+    ends_whole(&mut service).await;
 }
 
 /// The scrub of the start may be past them already; who needs such a row finds it.
@@ -236,9 +236,7 @@ async fn rows_that_are_damaged_while_the_service_runs_are_copied_again_also_afte
     devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
     let fresh = Devices::open(&service, "fresh").await;
     fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
-    service.process.terminate().await.expect("it ends");
-    let (code, said) = verify(&service);
-    assert_eq!(code, Some(0), "{said}");
+    ends_whole(&mut service).await;
 }
 
 /// What is damaged beside buckets and rows cannot be mended alone: it has a name, and so has what mends it.
@@ -249,21 +247,15 @@ async fn a_damaged_list_of_rows_is_named_and_a_deleted_store_is_built_again() {
     let flip = "UPDATE row_run SET sum = sum + 1 WHERE id = (SELECT max(id) FROM row_run)";
     assert_eq!(conn.execute(flip, []).expect("SQL"), 1);
     drop(conn);
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(service_binary());
-        let output =
-            command.arg("store").args(arguments).arg("--data-dir").arg(&service.data_dir).output().expect("runs");
-        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
-    };
-    let (code, said) = run(&["verify"]);
+    let (code, said) = store(&service, &["verify"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("a run of rows contradicts its sum") && said.contains("`kairos-sync store delete --yes`"),
         "{said}"
     );
-    let (code, said) = run(&["delete"]);
+    let (code, said) = store(&service, &["delete"]);
     assert!(code == Some(0) && said.contains("would be deleted") && file(&service).exists(), "{said}");
-    let (code, said) = run(&["delete", "--yes"]);
+    let (code, said) = store(&service, &["delete", "--yes"]);
     assert!(code == Some(0) && said.contains("is deleted") && !file(&service).exists(), "{said}");
     service.process.restart().await.expect("it starts");
     devices.wait_until_equal(&service, PATIENCE, "devices of before").await;

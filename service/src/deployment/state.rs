@@ -113,6 +113,13 @@ impl RulesState {
         self.build(&wanted);
     }
 
+    /// Where what is served may be wrong and nothing is being built, builds it anew by the rules that are served.
+    pub fn build_distrusted(&mut self) {
+        if self.is_distrusted() && self.building.is_none() {
+            self.distrust(|_| false);
+        }
+    }
+
     /// Takes in which rules are wanted.
     pub fn follow(&mut self, wanted: &Rules) -> Followed {
         let known = self.building.as_mut().unwrap_or(&mut self.serving);

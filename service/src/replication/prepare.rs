@@ -165,9 +165,7 @@ impl Replicator {
                 _ => {}
             }
         }
-        if rules.is_distrusted() && rules.building().is_none() {
-            rules.distrust(|_| false);
-        }
+        rules.build_distrusted();
         rules
     }
 
@@ -190,9 +188,7 @@ impl Replicator {
                     );
                     self.deployments.refuse(Refusal { code: error.code(), message: error.to_string() });
                     rules.abandon();
-                    if rules.is_distrusted() {
-                        rules.distrust(|_| false);
-                    }
+                    rules.build_distrusted();
                 }
                 inspection => return Ok((plans, inspection?)),
             }

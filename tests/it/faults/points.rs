@@ -29,7 +29,7 @@ use crate::{
 
 /// Between two transactions of a session.
 const LOAD_PAUSE: Duration = Duration::from_millis(20);
-/// Between two pairs of large transactions: a service without optimisation must keep up, or its copies wait for ever.
+/// Between two pairs of large transactions: the service must keep up, or its copies wait for ever.
 const MUCH_PAUSE: Duration = Duration::from_secs(6);
 /// Between two deployments.
 const RULES_PAUSE: Duration = Duration::from_secs(30);
@@ -37,14 +37,15 @@ const RULES_PAUSE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(20);
 
-/// A binary that has the points, in a folder of its own so that the usual one stays as it is.
+/// A binary that has the points, in a folder of its own so that the usual one stays as it is. With optimisation: it must
+/// keep up with the load, whatever else the machine does.
 fn build() -> PathBuf {
     let folder = root().join("target/fault-points");
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--locked", "--package", "kairos-sync", "--bin", "kairos-sync"]);
+    command.args(["build", "--release", "--locked", "--package", "kairos-sync", "--bin", "kairos-sync"]);
     command.args(["--features", "fault-points", "--target-dir"]).arg(&folder).current_dir(root());
     assert!(command.status().expect("cargo runs").success(), "the service with fault points does not build");
-    folder.join("debug/kairos-sync")
+    folder.join("release/kairos-sync")
 }
 
 /// All points in the source.

@@ -94,8 +94,15 @@ impl LineBuffer {
             self.partial.extend_from_slice(&std::mem::take(&mut self.chunk));
             return None;
         };
-        let line = self.chunk.split_to(end);
-        bytes::Buf::advance(&mut self.chunk, 1);
+        let line = if end + 1 == self.chunk.len() {
+            let mut line = std::mem::take(&mut self.chunk);
+            line.truncate(end);
+            line
+        } else {
+            let line = self.chunk.split_to(end);
+            bytes::Buf::advance(&mut self.chunk, 1);
+            line
+        };
         if self.partial.is_empty() {
             return Some(line);
         }

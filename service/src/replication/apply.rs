@@ -117,7 +117,13 @@ impl<'s> Applier<'s> {
         let place = match verdict {
             Verdict::Skip => return Ok(true),
             Verdict::Complete => return self.completed(table, &copied),
-            Verdict::New => self.rows.add_new(&copied.key),
+            Verdict::New => match copied {
+                CopiedRow { key, found: Found::Alone(evaluated) } => {
+                    self.add_alone(key, evaluated);
+                    return Ok(true);
+                }
+                _ => self.rows.add_new(&copied.key),
+            },
             Verdict::Compare => {
                 let place = self.rows.place(&copied.key)?;
                 let stored = self.rows.at(place).cloned();
@@ -135,6 +141,18 @@ impl<'s> Applier<'s> {
         Ok(true)
     }
 
+    /// Adds a new row that nothing in the batch has to do with.
+    fn add_alone(&mut self, key: RowKey, evaluated: Evaluated) {
+        let Evaluated { stored, subkey, outputs, mut write_checkpoints, mut errors } = evaluated;
+        self.errors.append(&mut errors);
+        self.write_checkpoints.append(&mut write_checkpoints);
+        for Put { output, data, checksum } in outputs {
+            self.push(NewOperation { output, subkey: Arc::clone(&subkey), checksum, data: Some(data) });
+        }
+        self.bytes += stored.image.len() + key.identity.len();
+        self.rows.add_alone(key, stored);
+    }
+
     /// Brings a row to the state that was copied.
     fn put_copied(
         &mut self,
@@ -145,7 +163,7 @@ impl<'s> Applier<'s> {
     ) -> Result<(), ReplicationError> {
         let CopiedRow { key, found } = copied;
         match found {
-            Found::Evaluated(evaluated) => self.put(&key, place, evaluated, emit),
+            Found::Evaluated(evaluated) | Found::Alone(evaluated) => self.put(&key, place, evaluated, emit),
             Found::Image(image) => {
                 let (layout, row) = complete(&image)?;
                 let evaluated = self.evaluated(table, &key, (layout, &row), image)?;
@@ -315,9 +333,9 @@ impl<'s> Applier<'s> {
     /// The batch: what differs from the store.
     pub(super) fn finish(self) -> Batch {
         let Self { operations, write_checkpoints, rows, .. } = self;
-        let mut batch = Batch { operations, write_checkpoints, ..Batch::default() };
-        batch.rows.reserve(rows.len());
-        for (key, before, after) in rows.into_changed() {
+        let (alone, changed) = rows.into_changed();
+        let mut batch = Batch { operations, write_checkpoints, rows: alone, ..Batch::default() };
+        for (key, before, after) in changed {
             let (old, new) = (before.as_deref(), after.as_deref());
             if [old, new].into_iter().flatten().any(|row| !row.lookups.is_empty()) {
                 diff_lookups(&key, old, new, &mut batch);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -28,12 +28,11 @@ pub(super) struct CompleteRow<T = Bytes>(pub(super) Vec<Option<T>>);
 impl<T: AsRef<[u8]>> CompleteRow<T> {
     /// The image to store. `layout` names the columns the values belong to.
     pub(super) fn encode(&self, layout: usize) -> Bytes {
-        let size: usize = self.0.iter().flatten().map(|text| text.as_ref().len() + 5).sum();
-        let mut image = Vec::with_capacity(size + self.0.len() + 5);
+        let values = || self.0.iter().map(|value| value.as_ref().map(AsRef::as_ref));
+        // With no room left over, which would have to be remembered beside it.
+        let mut image = Vec::with_capacity(number_size(layout) + values().map(value_size).sum::<usize>());
         put_number(&mut image, layout);
-        for value in &self.0 {
-            put_value(&mut image, value.as_ref().map(AsRef::as_ref));
-        }
+        values().for_each(|value| put_value(&mut image, value));
         image.into()
     }
 
@@ -152,12 +151,13 @@ pub(super) fn identity_key<'v>(
     identity: &[usize],
     value: impl Fn(usize) -> Option<&'v [u8]>,
 ) -> RowKey {
-    // Longer than most, so that it is allocated once.
-    let mut bytes = Vec::with_capacity(64);
-    for position in identity {
-        put_value(&mut bytes, value(*position));
+    let values = || identity.iter().map(|position| value(*position));
+    // Written where it stays.
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, values().map(value_size).sum()).collect();
+    if let Some(mut rest) = Arc::get_mut(&mut bytes) {
+        values().for_each(|value| put_value(&mut rest, value));
     }
-    RowKey { table, identity: Arc::from(bytes) }
+    RowKey { table, identity: bytes }
 }
 
 /// The identifying values in a key, in the order of their columns; `None` if it is damaged.
@@ -186,26 +186,37 @@ pub(super) fn subkey(schema: &str, name: &str, key: &RowKey) -> Arc<str> {
     std::str::from_utf8(&text).expect("base64 is ASCII").into()
 }
 
-fn put_value(bytes: &mut Vec<u8>, value: Option<&[u8]>) {
+fn put_value(bytes: &mut impl BufMut, value: Option<&[u8]>) {
     match value {
         None => put_number(bytes, 0),
         Some(text) => {
             put_number(bytes, text.len() + 1);
-            bytes.extend_from_slice(text);
+            bytes.put_slice(text);
         }
     }
 }
 
-fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+/// Bytes that [`put_value`] writes.
+fn value_size(value: Option<&[u8]>) -> usize {
+    value.map_or(1, |text| number_size(text.len() + 1) + text.len())
+}
+
+fn put_number(bytes: &mut impl BufMut, mut number: usize) {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;
         if number == 0 {
-            bytes.push(low);
+            bytes.put_u8(low);
             return;
         }
-        bytes.push(low | 0x80);
+        bytes.put_u8(low | 0x80);
     }
+}
+
+/// Bytes that [`put_number`] writes.
+fn number_size(number: usize) -> usize {
+    let bits = usize::BITS - number.leading_zeros();
+    bits.div_ceil(7).max(1) as usize
 }
 
 fn take_number(bytes: &mut Bytes) -> Option<usize> {

@@ -72,6 +72,8 @@ pub(super) struct Layout {
     pub(super) number: usize,
     /// Positions of the identifying columns.
     pub(super) identity: Vec<usize>,
+    /// Whether no two rows of the table have the same identity at a time. Those without a key may.
+    pub(super) has_unique_keys: bool,
     columns: Vec<ColumnState>,
     /// Positions of columns whose types may get further parts.
     growing: Vec<usize>,
@@ -200,12 +202,14 @@ impl<'p> Relations<'p> {
         let reads_parts = self.plans.iter().any(|plan| plan.compatibility().custom_postgres_types);
         let evaluator = |plan: &SyncPlan| (plan.evaluator(&source, &names, &self.bucket_prefix), plan.compatibility());
         let may_grow = |(_, column): &(usize, &ColumnState)| reads_parts && column.read_as.has_composite();
+        let identity: Vec<_> = table.identity.iter().filter_map(position).collect();
         Layout {
             table: table.id(),
             schema: table.schema.clone(),
             name: table.name.clone(),
             number,
-            identity: table.identity.iter().filter_map(position).collect(),
+            has_unique_keys: identity.len() == table.identity.len() && (1..columns.len()).contains(&identity.len()),
+            identity,
             columns: columns.to_vec(),
             growing: columns.iter().enumerate().filter(may_grow).map(|(position, _)| position).collect(),
             evaluators: self.plans.iter().map(evaluator).collect(),

@@ -74,6 +74,13 @@ pub struct StoredRow {
     pub consulted: Vec<LookupKey>,
 }
 
+impl StoredRow {
+    /// Whether it neither feeds lookups nor asked any.
+    pub fn is_in_no_join(&self) -> bool {
+        self.lookups.is_empty() && self.consulted.is_empty()
+    }
+}
+
 /// An output row in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowOutput {

@@ -43,6 +43,8 @@ use crate::{
 /// Rows of one commit: mostly a whole chunk, so that what goes to one place in the store goes there at once.
 const BATCH_ROWS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Lines that are taken at once, if so many are there: waiting for each by itself costs more than reading it.
+const LINES_AT_ONCE: usize = 256;
 /// A copy that brings no row for so long is dead; a filter on a large table may be silent for a while.
 const ROW_DEADLINE: Duration = Duration::from_mins(5);
 /// Rows wait for the worker in an open transaction, which a server may be told to end.
@@ -258,19 +260,21 @@ impl TableReader<'_> {
         let statement = copy_statement(&self.table, heap, pages.first, pages.end, identities);
         // A lock on the table holds the first answer up.
         let lines = timeout(ROW_DEADLINE, copy_lines(session, &statement)).await.map_err(|_| silent())??;
-        let mut lines = std::pin::pin!(lines);
+        let mut lines = std::pin::pin!(lines.ready_chunks(LINES_AT_ONCE));
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(line) = timeout(ROW_DEADLINE, lines.next()).await.map_err(|_| silent())? {
-            let line = line?;
-            if batch.len() >= BATCH_ROWS_MAX || bytes + line.len() > BATCH_BYTES_MAX && !batch.is_empty() {
-                self.progress.rows(batch.len(), bytes).await;
-                if !self.send(snapshot, std::mem::take(&mut batch), None).await? {
-                    return Ok(Read::Abandoned);
+        while let Some(lines) = timeout(ROW_DEADLINE, lines.next()).await.map_err(|_| silent())? {
+            for line in lines {
+                let line = line?;
+                if batch.len() >= BATCH_ROWS_MAX || bytes + line.len() > BATCH_BYTES_MAX && !batch.is_empty() {
+                    self.progress.rows(batch.len(), bytes).await;
+                    if !self.send(snapshot, std::mem::take(&mut batch), None).await? {
+                        return Ok(Read::Abandoned);
+                    }
+                    bytes = 0;
                 }
-                bytes = 0;
+                bytes += line.len();
+                batch.push(line);
             }
-            bytes += line.len();
-            batch.push(line);
         }
         if within_deadline(snapshot::file_read(session, chunk.oid)).await? != chunk.filenode && chunk.filenode != 0 {
             return Ok(Read::Rewritten);

@@ -54,44 +54,47 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// A text without control characters. Eight bytes at a time where none is escaped; else each byte is written behind a
-/// backslash, or over it: a branch for every quote would take several times as long.
+/// A text without control characters, eight bytes at a time: what is before an escaped byte, a backslash, and so on with what is
+/// left of the eight. Always eight are written, of which those count that are passed. A branch for each byte would take several
+/// times as long.
 fn write_quoted(text: &str, out: &mut Vec<u8>) {
     let start = out.len();
-    out.resize(start + 2 * text.len(), 0);
+    out.resize(start + 2 * text.len() + 8, 0);
     let written = &mut out[start..];
     let mut at = 0;
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     for word in words {
-        if !has_byte(*word, b'"') && !has_byte(*word, b'\\') {
-            written[at..at + 8].copy_from_slice(word);
-            at += 8;
-            continue;
-        }
-        for byte in word {
-            at += write_byte(*byte, &mut written[at..]);
-        }
+        at += write_word(u64::from_le_bytes(*word), 8, &mut written[at..]);
     }
-    for byte in rest {
-        at += write_byte(*byte, &mut written[at..]);
-    }
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    at += write_word(u64::from_le_bytes(word), rest.len(), &mut written[at..]);
     out.truncate(start + at);
 }
 
-/// Writes a byte, escaped if need be; how many bytes that took.
-fn write_byte(byte: u8, written: &mut [u8]) -> usize {
-    let is_escaped = usize::from(byte == b'"') | usize::from(byte == b'\\');
-    written[0] = b'\\';
-    written[is_escaped] = byte;
-    1 + is_escaped
+/// Writes the first `left` bytes of a word, escaped where need be; how many bytes that took.
+fn write_word(mut word: u64, mut left: usize, written: &mut [u8]) -> usize {
+    let mut escaped = places(word, b'"') | places(word, b'\\');
+    let mut at = 0;
+    while escaped != 0 {
+        let plain = escaped.trailing_zeros() as usize / 8;
+        written[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        written[at + plain] = b'\\';
+        at += plain + 1;
+        // The escaped byte is the first of what is left, and looked at no more.
+        word >>= 8 * plain;
+        escaped = escaped >> (8 * plain) & !0xFF;
+        left -= plain;
+    }
+    written[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    at + left
 }
 
-/// Whether one of eight bytes is this one: then taking one from each borrows a high bit that was not set.
-fn has_byte(word: [u8; 8], byte: u8) -> bool {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
-    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
-    let differing = u64::from_le_bytes(word) ^ u64::from_le_bytes([byte; 8]);
-    differing.wrapping_sub(ONES) & !differing & HIGH_BITS != 0
+/// The high bit of each of eight bytes that is this one: only those become zero, to which 0x7F can be added without it.
+fn places(word: u64, byte: u8) -> u64 {
+    const LOW_BITS: u64 = u64::from_le_bytes([0x7F; 8]);
+    let differing = word ^ u64::from_le_bytes([byte; 8]);
+    !(((differing & LOW_BITS) + LOW_BITS) | differing | LOW_BITS)
 }
 
 fn write_with_controls(text: &str, out: &mut Vec<u8>) {

@@ -106,6 +106,11 @@ impl RecentRows {
         self.rows.get(key).map(|row| row.state.is_some())
     }
 
+    /// Whether there are rows with these keys, or keys between them.
+    pub(super) fn has_between(&self, first: &RowKey, last: &RowKey) -> bool {
+        first <= last && self.rows.range(first..=last).next().is_some()
+    }
+
     /// The first states, of versions up to this one.
     pub(super) fn slice(&self, upto: u64, limit: usize) -> Vec<(RowKey, RowState)> {
         let rows = self.rows.iter().filter(|(_, row)| row.version <= upto);

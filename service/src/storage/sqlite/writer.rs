@@ -182,19 +182,23 @@ pub(super) struct Memory<'a> {
     pub(super) blocks: &'a RecentBlocks,
 }
 
+/// Where rows may be already. Those of a copy that come in the order of their keys are nowhere, and need not be looked for one
+/// by one.
+#[derive(Clone, Copy)]
+struct Known {
+    in_tail: bool,
+    in_runs: bool,
+}
+
+impl Known {
+    const ANYWHERE: Self = Self { in_tail: true, in_runs: true };
+}
+
 impl Change<'_> {
     /// The runs, to change them.
     pub(super) fn runs_mut(&mut self) -> &mut RunList {
         self.changed_runs = true;
         Arc::make_mut(&mut self.runs)
-    }
-
-    /// Whether a row was there before.
-    fn had_row(&self, key: &RowKey, memory: &Memory<'_>) -> Result<bool, StorageError> {
-        match memory.tail.rows.is_there(key) {
-            Some(is_there) => Ok(is_there),
-            None => Ok(find(self.tx, &self.runs, memory.blocks, key)?.flatten().is_some()),
-        }
     }
 
     /// Writes all of a batch. What is much goes where it is kept, the rest into the tail.
@@ -328,6 +332,15 @@ impl Change<'_> {
         Ok(id)
     }
 
+    /// Where rows with the keys of these, which are in their order, or with keys between them may be.
+    fn known_between(&self, rows: &[(RowKey, Option<StoredRow>)], memory: &Memory<'_>) -> Known {
+        let [(first, _), .., (last, _)] = rows else { return Known::ANYWHERE };
+        Known {
+            in_tail: memory.tail.rows.has_between(first, last),
+            in_runs: self.runs.iter().any(|run| run.has_between(first, last)),
+        }
+    }
+
     /// Writes states of rows. Gives those that went to the tail.
     fn append_rows(
         &mut self,
@@ -345,18 +358,23 @@ impl Change<'_> {
         if goes_straight {
             rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         }
+        let known = if goes_straight { self.known_between(&rows, memory) } else { Known::ANYWHERE };
         let mut tail = RowsBuilder::default();
         let (mut buckets, mut state) = (Vec::new(), Vec::new());
         let mut run = RunBuilder::new(if goes_straight { rows.len() } else { 0 });
         for (key, row) in rows {
-            let was_there = self.had_row(&key, memory)?;
+            let in_tail = if known.in_tail { memory.tail.rows.is_there(&key) } else { None };
+            let was_there = match in_tail {
+                Some(is_there) => is_there,
+                None => known.in_runs && find(self.tx, &self.runs, memory.blocks, &key)?.flatten().is_some(),
+            };
             self.head.row_count = self.head.row_count.saturating_sub(u64::from(was_there)) + u64::from(row.is_some());
             buckets.clear();
             for output in row.iter().flat_map(|row| &row.outputs) {
                 buckets.push(self.bucket_id_at(&output.bucket, numbers)?);
             }
             // The tail would hide an older state in its place.
-            if goes_straight && memory.tail.rows.is_there(&key).is_none() {
+            if goes_straight && in_tail.is_none() {
                 state.clear();
                 if let Some(row) = &row {
                     encode_row(row, &buckets, &mut state);

@@ -125,10 +125,18 @@ impl Run {
         Ok(())
     }
 
+    /// Whether it may have keys from `first` to `last`.
+    pub(in super::super) fn has_between(&self, first: &RowKey, last: &RowKey) -> bool {
+        self.first.as_ref().is_some_and(|own| own <= last) && self.last.as_ref().is_some_and(|own| first <= own)
+    }
+
+    /// Whether it may have keys that another has.
+    pub(in super::super) fn overlaps(&self, other: &Self) -> bool {
+        other.first.as_ref().zip(other.last.as_ref()).is_some_and(|(first, last)| self.has_between(first, last))
+    }
+
     pub(in super::super) fn may_have(&self, key: &RowKey, hash: KeyHash) -> bool {
-        let spans =
-            self.first.as_ref().is_some_and(|first| first <= key) && self.last.as_ref().is_some_and(|last| key <= last);
-        spans && self.filter.as_ref().is_none_or(|filter| filter.may_have(hash))
+        self.has_between(key, key) && self.filter.as_ref().is_none_or(|filter| filter.may_have(hash))
     }
 }
 

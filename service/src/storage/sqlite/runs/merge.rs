@@ -15,7 +15,7 @@ use super::{
     build::{BlockPlace, PackedBlock, Packer, append_blocks, append_place, delete_block, remove_place},
     filter::{KeyFilter, KeyHash},
     list::{Run, RunList},
-    policy::{RUNS_MAX, worth_merging},
+    policy::{RUNS_MAX, Size, worth_merging},
     read::MergedRuns,
 };
 use crate::{fault_point::fault_point, traces::trace_span};
@@ -78,8 +78,12 @@ impl Inner {
         let runs = self.runs.list();
         let is_free = |run: &&Run| run.merged_into.is_none() && runs.sources(run.id).next().is_none();
         let free: Vec<_> = runs.iter().take_while(is_free).collect();
-        let bytes: Vec<_> = free.iter().map(|run| run.byte_count).collect();
-        if let Some(count) = worth_merging(&bytes, free.len() == runs.len()) {
+        let size = |(number, run): (usize, &&Run)| {
+            let is_overlapped = free[..number].iter().any(|newer| newer.overlaps(run));
+            Size { bytes: run.byte_count, is_overlapped }
+        };
+        let sizes: Vec<_> = free.iter().enumerate().map(size).collect();
+        if let Some(count) = worth_merging(&sizes, free.len() == runs.len()) {
             let sources: Vec<_> = free[..count].iter().map(|run| run.id).collect();
             return self.start_merge(&sources);
         }

@@ -8,12 +8,12 @@
 //! - Reads of the store that are under way have a bound, and wait in the order they came: a bulk download takes turns
 //!   with small updates.
 //! - Any number of clients that ask for the same line cost one read.
-//! - A client that reads quickly gets its next line read while it takes the one before. How many are read ahead at once,
-//!   over all clients, has the same bound as reads.
+//! - A client that reads quickly gets its next line read while it takes the one before, and one more where no other client
+//!   wants the place. How many are read ahead at once, over all clients, has the same bound as reads.
 
 use std::{
+    collections::VecDeque,
     mem,
-    num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use kairos_sync_protocol::{BucketName, OpId};
 use lru::LruCache;
 use tokio::{
-    sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch},
     task::{self, JoinHandle},
     time::{Instant, sleep},
 };
@@ -45,7 +45,7 @@ const LINE_BYTES_MAX: usize = 384 * 1024;
 /// Lines from here on are compressed once for all. Shorter ones travel with what is next to them.
 const PACKED_BYTES_MIN: usize = 8 * 1024;
 /// Lines that are kept, at most.
-const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::new(64 * 1024).expect("not zero");
+const ENTRIES_MAX: usize = 64 * 1024;
 /// How long a line is given to others: compaction may have made its operations fewer meanwhile. Long enough for all who
 /// come back at once.
 const SHARED_FOR: Duration = Duration::from_secs(10);
@@ -96,20 +96,50 @@ pub(super) struct DataLine {
     pub(super) valid_from: OpId,
 }
 
-/// A line that is being read before it is wanted.
-pub(super) struct ReadAhead {
+/// Lines of one client that are being read before they are wanted, in the order they will be: two at most. One processor
+/// alone makes lines no faster than another one sends them.
+#[derive(Default)]
+pub(super) struct LinesAhead(VecDeque<LineAhead>);
+
+struct LineAhead {
     range: BucketRange,
+    /// Told once the store was read, before the line is made: its last operation, if more follow.
+    found: watch::Receiver<Option<OpId>>,
     line: JoinHandle<Result<Arc<DataLine>, SyncError>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl ReadAhead {
-    /// The line, if this is what is wanted now.
-    pub(super) async fn of(self, range: &BucketRange) -> Option<Result<Arc<DataLine>, SyncError>> {
-        if self.range != *range {
-            return None;
+impl LinesAhead {
+    /// Begins to read what is probably wanted next. What was expected otherwise is forgotten.
+    pub(super) fn begin(&mut self, range: Option<BucketRange>, ranges: &Arc<Ranges>, packaging: Packaging) {
+        let is_begun = range.is_some() && self.0.front().map(|ahead| &ahead.range) == range.as_ref();
+        if !is_begun {
+            // With its memory, which a stream that has become silent does not need.
+            self.0 = range.and_then(|range| ranges.read_ahead(range, packaging, 0)).into_iter().collect();
         }
-        Some(self.line.await.unwrap_or(Err(SyncError::Stopping)))
+        self.begin_second(ranges, packaging);
+    }
+
+    fn begin_second(&mut self, ranges: &Arc<Ranges>, packaging: Packaging) {
+        let Some(first) = self.0.front().filter(|_| self.0.len() == 1) else { return };
+        let Some(after) = *first.found.borrow() else { return };
+        let range = BucketRange { after, ..first.range.clone() };
+        self.0.extend(ranges.read_ahead(range, packaging, 1));
+    }
+
+    /// The line, if this is what is wanted now. The one behind it is begun, if it was not.
+    pub(super) async fn take(
+        &mut self,
+        range: &BucketRange,
+        ranges: &Arc<Ranges>,
+        packaging: Packaging,
+    ) -> Option<Result<Arc<DataLine>, SyncError>> {
+        let first = self.0.front_mut().filter(|first| first.range == *range)?;
+        // It is not told where nothing follows, nor where another client has the line made.
+        let _ = first.found.wait_for(Option::is_some).await;
+        self.begin_second(ranges, packaging);
+        let first = self.0.pop_front()?;
+        Some(first.line.await.unwrap_or(Err(SyncError::Stopping)))
     }
 }
 
@@ -141,6 +171,7 @@ pub(super) struct Ranges {
 }
 
 struct Kept {
+    /// Grows as it is needed: room for all would be touched here and there, and stay.
     entries: LruCache<Key, Entry>,
     /// Sum over the entries.
     bytes: usize,
@@ -163,18 +194,22 @@ impl Ranges {
         concurrency_max: usize,
         bytes_max: usize,
     ) -> Self {
-        let kept = Kept { entries: LruCache::new(ENTRIES_MAX), bytes: 0, bytes_max, is_swept: false };
+        let kept = Kept { entries: LruCache::unbounded(), bytes: 0, bytes_max, is_swept: false };
         let [reads, ahead] = [0; 2].map(|_| Semaphore::new(concurrency_max.max(1)));
         Self { store, metrics, reads, places_ahead: Arc::new(ahead), kept: Arc::new(Mutex::new(kept)) }
     }
 
-    /// Begins to read a line that is wanted once the one before is sent. `None` where so many are read ahead already that
-    /// one more would not make the service faster, but larger.
-    pub(super) fn read_ahead(self: &Arc<Self>, range: BucketRange, packaging: Packaging) -> Option<ReadAhead> {
+    /// Begins to read a line that is wanted once those before are sent. `None` where so many are read ahead already that
+    /// one more would not make the service faster, but larger; and where fewer places than these would be left.
+    fn read_ahead(self: &Arc<Self>, range: BucketRange, packaging: Packaging, left: usize) -> Option<LineAhead> {
+        if self.places_ahead.available_permits() <= left {
+            return None;
+        }
         let place = Arc::clone(&self.places_ahead).try_acquire_owned().ok()?;
         let (ranges, wanted) = (Arc::clone(self), range.clone());
-        let line = task::spawn(async move { ranges.line(wanted, packaging).await });
-        Some(ReadAhead { range, line, _place: place })
+        let (told, found) = watch::channel(None);
+        let line = task::spawn(async move { ranges.line_telling(wanted, packaging, Some(told)).await });
+        Some(LineAhead { range, found, line, _place: place })
     }
 
     /// Waits for a turn to read the store.
@@ -184,6 +219,16 @@ impl Ranges {
 
     /// The operations of a range, or as many of them as one line holds.
     pub(super) async fn line(&self, range: BucketRange, packaging: Packaging) -> Result<Arc<DataLine>, SyncError> {
+        self.line_telling(range, packaging, None).await
+    }
+
+    /// As [`Self::line`]. Tells the last operation before the line is made, if more follow and this call reads it.
+    async fn line_telling(
+        &self,
+        range: BucketRange,
+        packaging: Packaging,
+        found: Option<watch::Sender<Option<OpId>>>,
+    ) -> Result<Arc<DataLine>, SyncError> {
         let BucketRange { bucket, after, upto } = range;
         let key = Key { bucket, after, packaging };
         let slot = self.kept().slot(&key, upto);
@@ -191,7 +236,7 @@ impl Ranges {
             self.metrics.shared_lines.inc();
             return Ok(Arc::clone(line));
         }
-        let loaded = slot.line.get_or_try_init(|| self.load(&key, upto)).await;
+        let loaded = slot.line.get_or_try_init(|| self.load(&key, upto, found)).await;
         let mut kept = self.kept();
         match loaded {
             Ok(line) => {
@@ -205,13 +250,21 @@ impl Ranges {
         loaded.map(Arc::clone)
     }
 
-    async fn load(&self, key: &Key, upto: OpId) -> Result<Arc<DataLine>, SyncError> {
+    async fn load(
+        &self,
+        key: &Key,
+        upto: OpId,
+        found: Option<watch::Sender<Option<OpId>>>,
+    ) -> Result<Arc<DataLine>, SyncError> {
         let _turn = self.turn().await?;
         let (store, key) = (Arc::clone(&self.store), key.clone());
         blocking(move || {
             let range = store.operations(&key.bucket, key.after, upto, LINE_BYTES_MAX)?;
-            let line = if range.count == 0 { None } else { Some(package(&key, &range)?) };
             let has_more = range.has_more && range.count > 0;
+            if let Some(found) = found.filter(|_| has_more) {
+                found.send_replace(Some(range.last_op_id));
+            }
+            let line = if range.count == 0 { None } else { Some(package(&key, &range)?) };
             let OperationRange { count, last_op_id, valid_from, .. } = range;
             Ok(Arc::new(DataLine { line, count, last_op_id, has_more, valid_from }))
         })
@@ -229,11 +282,12 @@ fn package(Key { bucket, after, packaging }: &Key, range: &OperationRange) -> Re
     if range.json.length() >= PACKED_BYTES_MIN && (form, compression) == (LineForm::Json, Compression::Zstd) {
         return Ok(Line::Packed(Arc::new(pack_data_line(bucket, *after, range)?)));
     }
-    let plain = Bytes::from(write_data_line(bucket, *after, range, form)?);
+    let plain = write_data_line(bucket, *after, range, form)?;
     Ok(if plain.len() < PACKED_BYTES_MIN {
-        Line::Plain(plain)
+        // Without the room it was written in: thousands may be kept.
+        Line::Plain(plain.into_boxed_slice().into())
     } else {
-        Line::Packed(Arc::new(Segment::new(plain, compression)))
+        Line::Packed(Arc::new(Segment::new(plain.into(), compression)))
     })
 }
 
@@ -250,6 +304,8 @@ async fn sweep(kept: Weak<Mutex<Kept>>, every: Duration) {
         let mut kept = locked(&kept);
         kept.forget_old();
         if kept.entries.is_empty() {
+            // With the room that they took.
+            kept.entries = LruCache::unbounded();
             kept.is_swept = false;
             return;
         }
@@ -265,8 +321,9 @@ impl Kept {
             return Arc::clone(&entry.slot);
         }
         let slot = Arc::new(Slot { upto, asked_at: Instant::now(), line: OnceCell::new() });
-        // What leaves is the line of an older state or, where there are too many, that of another key.
-        if let Some((_, left)) = self.entries.push(key.clone(), Entry { slot: Arc::clone(&slot), bytes: 0 }) {
+        let older = self.entries.push(key.clone(), Entry { slot: Arc::clone(&slot), bytes: 0 });
+        let other = if self.entries.len() > ENTRIES_MAX { self.entries.pop_lru() } else { None };
+        for (_, left) in older.into_iter().chain(other) {
             self.bytes -= left.bytes;
         }
         slot
@@ -436,12 +493,47 @@ mod tests {
         let (ranges, bucket, _) = ranges(2000, 10, 1 << 20);
         let ranges = Arc::new(ranges);
         let [first, second] = [0, 1000].map(|after| range(&bucket, op_id(after), op_id(2000)));
-        let ahead = [&first, &second].map(|range| ranges.read_ahead(range.clone(), JSON));
-        assert!(ranges.read_ahead(first.clone(), JSON).is_none());
-        let [Some(ahead), Some(other)] = ahead else { panic!("two are allowed") };
-        assert_eq!(ahead.of(&first).await.unwrap().unwrap().last_op_id, op_id(1000));
-        assert!(other.of(&first).await.is_none(), "it is something else");
-        assert!(ranges.read_ahead(first, JSON).is_some(), "there is room again");
+        let mut streams = [(); 3].map(|()| LinesAhead::default());
+        for (stream, range) in streams.iter_mut().zip([&first, &second, &first]) {
+            stream.begin(Some(range.clone()), &ranges, JSON);
+        }
+        assert_eq!(streams.each_ref().map(|stream| stream.0.len()), [1, 1, 0], "two are allowed");
+        let [one, two, three] = &mut streams;
+        assert_eq!(one.take(&first, &ranges, JSON).await.unwrap().unwrap().last_op_id, op_id(1000));
+        assert!(two.take(&first, &ranges, JSON).await.is_none(), "it is something else");
+        three.begin(Some(first), &ranges, JSON);
+        assert_eq!(three.0.len(), 1, "there is room again");
+        three.begin(None, &ranges, JSON);
+        assert_eq!((three.0.len(), three.0.capacity()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_second_line_is_read_ahead_where_others_keep_a_place() {
+        let (store, bucket) = (MemoryStore::new(), BucketName::new("b"));
+        let operations = (0..5000).map(|id| put(&bucket, id, 10)).collect();
+        store.commit(Batch { operations, ..Batch::default() }).unwrap();
+        let ranges = Arc::new(Ranges::new(Arc::new(store), Arc::new(Metrics::new()), 4, 1 << 20));
+        let from = |after| range(&bucket, op_id(after), op_id(5000));
+        let [mut first, mut other] = [(); 2].map(|()| LinesAhead::default());
+        first.begin(Some(from(0)), &ranges, JSON);
+        for after in [0, 1000] {
+            let line = first.take(&from(after), &ranges, JSON).await.unwrap().unwrap();
+            assert_eq!((line.last_op_id, line.has_more), (op_id(after + 1000), true));
+            assert_eq!(first.0.front().unwrap().range, from(after + 1000), "it was begun before this one had come");
+        }
+        let _ = first.0[0].found.wait_for(Option::is_some).await;
+        first.begin(Some(from(2000)), &ranges, JSON);
+        assert_eq!(first.0.iter().map(|ahead| ahead.range.after).collect::<Vec<_>>(), [op_id(2000), op_id(3000)]);
+        // With the first of this one but one place is left.
+        other.begin(Some(from(4000)), &ranges, JSON);
+        let line = other.take(&from(4000), &ranges, JSON).await.unwrap().unwrap();
+        assert!(!line.has_more && other.0.is_empty(), "nothing follows");
+        other.begin(Some(from(1)), &ranges, JSON);
+        let _ = other.0[0].found.wait_for(Option::is_some).await;
+        other.begin(Some(from(1)), &ranges, JSON);
+        assert_eq!(other.0.len(), 1);
+        first.begin(Some(from(500)), &ranges, JSON);
+        assert_eq!(first.0.len(), 1, "what was expected is forgotten");
     }
 
     #[tokio::test]

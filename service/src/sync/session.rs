@@ -1,7 +1,7 @@
 //! One client's stream, as lines that are made when the socket asks for them.
 //!
-//! There is no task and no queue per client: a session that nobody polls does nothing but finish a line that is read ahead, so a
-//! slow client costs one or two lines, and what changed meanwhile is a sum of marks in the hub.
+//! There is no task and no queue per client: a session that nobody polls does nothing but finish what is read ahead, so a
+//! slow client costs three lines at most, and what changed meanwhile is a sum of marks in the hub.
 
 use std::{
     mem,
@@ -31,7 +31,7 @@ use super::{
     hub::Changes,
     line::write_line,
     observe::{Evaluated, Observed, Observer},
-    ranges::{DataLine, Line, Packaging, Ranges, ReadAhead},
+    ranges::{DataLine, Line, LinesAhead, Packaging, Ranges},
     revocation::Revocation,
     token_clock::TokenClock,
 };
@@ -189,7 +189,7 @@ pub struct Session {
     next_refresh: Instant,
     ended: bool,
     /// What is probably sent next.
-    ahead: Option<ReadAhead>,
+    ahead: LinesAhead,
     /// What the first state gave, until it is asked for.
     first: Option<Line>,
     /// Of traces: the checkpoint that is being sent.
@@ -241,7 +241,7 @@ impl Session {
             behind_since: None,
             next_refresh: now,
             ended: false,
-            ahead: None,
+            ahead: LinesAhead::default(),
             first: None,
             span: Span::none(),
         };
@@ -291,15 +291,12 @@ impl Session {
     /// Until something changed and may be told, a line is due, or the service stops.
     pub async fn wait(&mut self) {
         let has_changes = self.has_changes();
-        let changed = async {
-            if !has_changes {
-                self.observer.registration.changed().await;
-            }
-            sleep_until(self.next_refresh).await;
-        };
+        let due = self.clock.next_due();
+        // One timer for both: each takes room in every silent stream.
+        let until = if has_changes { due.min(self.next_refresh) } else { due };
         tokio::select! {
-            () = changed => {}
-            () = sleep_until(self.clock.next_due()) => {}
+            () = self.observer.registration.changed(), if !has_changes => {}
+            () = sleep_until(until) => {}
             () = self.revocation.come() => {}
             // The sender being gone means the same: the service is over.
             _ = self.shutdown.wait_for(|stopping| *stopping) => self.ended = true,
@@ -429,21 +426,17 @@ impl Session {
                 self.sent_count += data.count;
                 self.context.metrics.operations_synced.inc_by(data.count as u64);
                 self.state.sent(&bucket, data.last_op_id, data.has_more, data.valid_from);
-                let next = self.state.next_range();
-                self.ahead = next.and_then(|next| self.context.ranges.read_ahead(next, self.packaging));
+                self.ahead.begin(self.state.next_range(), &self.context.ranges, self.packaging);
                 Ok(data.line.clone())
             }
         }
     }
 
     async fn fetch(&mut self, range: BucketRange) -> Result<Arc<DataLine>, SyncError> {
-        let ahead = match self.ahead.take() {
-            Some(ahead) => ahead.of(&range).await,
-            None => None,
-        };
-        match ahead {
+        let ranges = &self.context.ranges;
+        match self.ahead.take(&range, ranges, self.packaging).await {
             Some(line) => line,
-            None => self.context.ranges.line(range, self.packaging).await,
+            None => ranges.line(range, self.packaging).await,
         }
     }
 }
@@ -461,8 +454,11 @@ fn rules_request(token: Map<String, Value>, sync: SyncRequest) -> RequestContext
         parameters: subscription.parameters,
         priority: subscription.override_priority,
     };
+    // Parsing leaves room for more.
+    let mut claims = Map::with_capacity(token.len());
+    claims.extend(token);
     RequestContext {
-        token,
+        token: claims,
         parameters: sync.parameters,
         include_defaults: sync.streams.include_defaults,
         subscriptions: sync.streams.subscriptions.into_iter().map(subscription).collect(),

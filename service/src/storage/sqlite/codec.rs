@@ -30,6 +30,8 @@ impl<'a> Reader<'a> {
         self.bytes.len()
     }
 
+    // The index of a chunk has thousands of them.
+    #[inline]
     pub(super) fn number(&mut self) -> Result<u64, StorageError> {
         // Most are this short.
         if let [byte @ ..0x80, rest @ ..] = self.bytes {
@@ -47,6 +49,7 @@ impl<'a> Reader<'a> {
         Err(self.damaged())
     }
 
+    #[inline]
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], StorageError> {
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or_else(|| self.damaged())?;
         self.bytes = rest;

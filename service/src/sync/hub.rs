@@ -22,6 +22,7 @@ use kairos_sync_protocol::{BucketName, WriteCheckpointId};
 use kairos_sync_rules::LookupKey;
 use tokio::sync::Notify;
 
+use super::holders::HolderIndex;
 use crate::{
     lsn::Lsn,
     storage::{BucketGrowth, Checkpoint, Commit, DeploymentNumber, WriteCheckpoint, WriteCheckpointKey},
@@ -43,10 +44,11 @@ struct State {
     /// The rules as of which this is so.
     serving: DeploymentNumber,
     last_id: ConnectionId,
-    connections: HashMap<ConnectionId, Connection>,
-    by_bucket: HashMap<BucketName, HashSet<ConnectionId>>,
-    by_lookup: HashMap<LookupKey, HashSet<ConnectionId>>,
-    by_write_key: HashMap<WriteCheckpointKey, HashSet<ConnectionId>>,
+    /// Boxed: a map has room for more than it holds.
+    connections: HashMap<ConnectionId, Box<Connection>>,
+    by_bucket: HolderIndex<BucketName>,
+    by_lookup: HolderIndex<LookupKey>,
+    by_write_key: HolderIndex<WriteCheckpointKey>,
     /// Connections which do not know yet what they depend on.
     watching_all: HashSet<ConnectionId>,
     /// Who waits for the source to pass a position, nearest first.
@@ -56,8 +58,9 @@ struct State {
 #[derive(Debug)]
 struct Connection {
     write_key: WriteCheckpointKey,
-    buckets: HashSet<BucketName>,
-    lookups: HashSet<LookupKey>,
+    /// In order, as are lookups.
+    buckets: Box<[BucketName]>,
+    lookups: Box<[LookupKey]>,
     /// Its newest write checkpoint, while the source has not passed it.
     awaiting: Option<WriteCheckpoint>,
     changes: Changes,
@@ -125,18 +128,18 @@ impl Hub {
         state.last_id += 1;
         let id = state.last_id;
         let wake = Arc::new(Notify::new());
-        state.by_write_key.entry(write_key.clone()).or_default().insert(id);
+        state.by_write_key.insert(write_key.clone(), id);
         state.watching_all.insert(id);
         let connection = Connection {
             write_key,
-            buckets: HashSet::new(),
-            lookups: HashSet::new(),
+            buckets: Box::default(),
+            lookups: Box::default(),
             awaiting: None,
             changes: Changes::everything(),
             changed_at: None,
             wake: Arc::clone(&wake),
         };
-        state.connections.insert(id, connection);
+        state.connections.insert(id, Box::new(connection));
         drop(state);
         Registration { hub: Arc::clone(self), id, wake }
     }
@@ -147,11 +150,11 @@ impl Hub {
         let appeared_or_vanished = state.published.is_some() != commit.checkpoint.is_some();
         state.published = commit.checkpoint;
         if appeared_or_vanished {
-            state.connections.values_mut().for_each(Connection::mark_everything);
+            state.connections.values_mut().for_each(|connection| connection.mark_everything());
             return;
         }
         if mem::replace(&mut state.serving, commit.serving) != commit.serving {
-            state.connections.values_mut().for_each(Connection::mark_everything);
+            state.connections.values_mut().for_each(|connection| connection.mark_everything());
         }
         state.mark_holders(commit);
         for (key, stored) in &commit.write_checkpoints {
@@ -169,7 +172,7 @@ impl Hub {
 
     /// Whether a connection depends on this bucket; not while it does not know yet.
     pub fn holds(&self, id: ConnectionId, bucket: &BucketName) -> bool {
-        self.lock().connections.get(&id).is_some_and(|connection| connection.buckets.contains(bucket))
+        self.lock().connections.get(&id).is_some_and(|connection| connection.buckets.binary_search(bucket).is_ok())
     }
 
     /// How many buckets a connection depends on; none while it does not know yet, or when it is gone.
@@ -187,16 +190,15 @@ impl State {
     fn mark_holders(&mut self, commit: &Commit) {
         let Self { connections, by_bucket, by_lookup, watching_all, .. } = self;
         for growth in &commit.buckets {
-            for id in by_bucket.get(&growth.bucket).into_iter().flatten() {
-                mark(connections, *id, |changes| changes.grow(growth));
+            for id in by_bucket.of(&growth.bucket) {
+                mark(connections, id, |changes| changes.grow(growth));
             }
         }
-        for id in commit.emptied.iter().filter_map(|bucket| by_bucket.get(bucket)).flatten() {
-            mark(connections, *id, |changes| changes.everything = true);
+        for id in commit.emptied.iter().flat_map(|bucket| by_bucket.of(bucket)) {
+            mark(connections, id, |changes| changes.everything = true);
         }
-        let concerned = commit.lookups.iter().filter_map(|lookup| by_lookup.get(lookup)).flatten();
-        for id in concerned {
-            mark(connections, *id, |changes| changes.resolve = true);
+        for id in commit.lookups.iter().flat_map(|lookup| by_lookup.of(lookup)) {
+            mark(connections, id, |changes| changes.resolve = true);
         }
         for id in watching_all.iter() {
             mark(connections, *id, |changes| changes.everything = true);
@@ -217,7 +219,7 @@ impl State {
     }
 
     fn await_write_checkpoint_of(&mut self, key: &WriteCheckpointKey, stored: WriteCheckpoint) {
-        let ids: Vec<_> = self.by_write_key.get(key).into_iter().flatten().copied().collect();
+        let ids: Vec<_> = self.by_write_key.of(key).collect();
         for id in ids {
             self.await_write_checkpoint(id, stored);
         }
@@ -240,9 +242,9 @@ impl State {
 
     fn remove(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            unlink(&mut self.by_bucket, &connection.buckets, id);
-            unlink(&mut self.by_lookup, &connection.lookups, id);
-            unlink(&mut self.by_write_key, [&connection.write_key], id);
+            connection.buckets.iter().for_each(|bucket| self.by_bucket.remove(bucket, id));
+            connection.lookups.iter().for_each(|lookup| self.by_lookup.remove(lookup, id));
+            self.by_write_key.remove(&connection.write_key, id);
             self.watching_all.remove(&id);
             if let Some(awaited) = connection.awaiting {
                 self.awaiting.remove(&(awaited.lsn, id));
@@ -265,39 +267,25 @@ impl Connection {
     }
 }
 
-fn mark(connections: &mut HashMap<ConnectionId, Connection>, id: ConnectionId, change: impl FnOnce(&mut Changes)) {
+fn mark(connections: &mut HashMap<ConnectionId, Box<Connection>>, id: ConnectionId, change: impl FnOnce(&mut Changes)) {
     if let Some(connection) = connections.get_mut(&id) {
         connection.mark(change);
     }
 }
 
-fn unlink<'a, K: Hash + Eq + 'a>(
-    index: &mut HashMap<K, HashSet<ConnectionId>>,
-    keys: impl IntoIterator<Item = &'a K>,
-    id: ConnectionId,
-) {
-    for key in keys {
-        if let Some(ids) = index.get_mut(key) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                index.remove(key);
-            }
-        }
-    }
-}
-
 /// Replaces the keys under which a connection is found.
-fn relink<K: Hash + Eq + Clone>(
-    index: &mut HashMap<K, HashSet<ConnectionId>>,
-    held: &mut HashSet<K>,
+fn relink<K: Hash + Ord + Clone>(
+    index: &mut HolderIndex<K>,
+    held: &mut Box<[K]>,
     wanted: HashSet<K>,
     id: ConnectionId,
 ) {
-    unlink(index, held.difference(&wanted), id);
-    for key in wanted.difference(held) {
-        index.entry(key.clone()).or_default().insert(id);
+    held.iter().filter(|key| !wanted.contains(*key)).for_each(|key| index.remove(key, id));
+    for key in wanted.iter().filter(|key| held.binary_search(key).is_err()) {
+        index.insert(key.clone(), id);
     }
-    *held = wanted;
+    *held = wanted.into_iter().collect();
+    held.sort_unstable();
 }
 
 /// A connection's place in the hub; it leaves when dropped.

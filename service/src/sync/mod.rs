@@ -19,6 +19,7 @@ pub mod checkpoint_state;
 pub mod compression;
 pub mod connections;
 mod error;
+mod holders;
 pub mod hub;
 pub mod line;
 mod observe;

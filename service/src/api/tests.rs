@@ -31,6 +31,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinHandle,
 };
 
 use super::*;
@@ -67,6 +68,8 @@ struct TestService {
     store: Arc<dyn BucketStore>,
     hub: Arc<Hub>,
     shutdown: watch::Sender<bool>,
+    /// Until it has stopped.
+    served: JoinHandle<()>,
     client: Client,
 }
 
@@ -193,8 +196,8 @@ async fn start_serving(
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, router(state), 100, stopping));
-    TestService { address, store, hub, shutdown, client: Client::new() }
+    let served = tokio::spawn(serve(listener, router(state), 100, stopping));
+    TestService { address, store, hub, shutdown, served, client: Client::new() }
 }
 
 fn token(user_id: &str) -> String {

@@ -196,6 +196,44 @@ async fn a_client_that_goes_or_is_silent_is_noticed() {
     }
 }
 
+fn commit_rows(service: &TestService, row_count: u64, bytes: usize) {
+    let rows: Vec<_> = (0..row_count).map(|row| format!("{row}-{}", "x".repeat(bytes))).collect();
+    service.commit(2, &rows.iter().map(|id| ("anna", &**id)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_service_that_stops_waits_for_streams_and_tells_clients_that_they_ended() {
+    let service = service().await;
+    commit_rows(&service, 1, 16 << 20);
+    let mut stream = Raw::send(&service, request("HTTP/1.1", "").as_bytes()).await;
+    stream.until("\"data\"").await;
+    service.shutdown.send(true).unwrap();
+    // One chunk is being sent that does not fit into the sockets.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!service.served.is_finished());
+    // Nobody answers this, and it does not keep the client from reading the end.
+    stream.socket.write_all(&[b'x'; 1000]).await.unwrap();
+    let all = stream.all().await;
+    chunks(all.split_once("\r\n\r\n").unwrap().1);
+    tokio::time::timeout(DEADLINE, service.served).await.expect("nothing is left to wait for").unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_is_cut_and_does_not_seem_to_have_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let service = start_on(Arc::new(store), 2, SYNC_LIMITS).await;
+    // So many go into chunks at once.
+    commit_rows(&service, 1500, 10);
+    let file = rusqlite::Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
+    assert!(file.execute("UPDATE chunk SET block = x'00'", []).unwrap() > 0);
+    let stream = Raw::send(&service, request("HTTP/1.1", "").as_bytes()).await;
+    let all = stream.all().await;
+    let (head, body) = all.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(body, "", "a last chunk would say that this is all");
+}
+
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -1,18 +1,40 @@
 //! A name for each request: in the answer, and in every line of the log that is about it.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, Method},
     middleware::Next,
     response::Response,
 };
-use tracing::{Instrument, field, info_span};
+use tracing::{Instrument, Span, field, info_span};
 
 use crate::traces::{failed, join_caller, number, trace_span};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer name is not taken over.
 const BYTES_MAX: usize = 64;
+
+/// In the extensions of a request: what lines of the log say of it. A stream keeps this rather than the span, of which the
+/// log has some six hundred bytes.
+#[derive(Clone)]
+pub(super) struct RequestName(Arc<Named>);
+
+struct Named {
+    id: Box<str>,
+    method: Method,
+    route: Box<str>,
+}
+
+impl RequestName {
+    /// What is logged in it is about this request. A stream that is opened has a number, by which the list of connections
+    /// knows it.
+    pub(super) fn span(&self) -> Span {
+        let Named { id, method, route } = &*self.0;
+        info_span!(parent: None, "request", id, %method, route, connection = field::Empty)
+    }
+}
 
 /// Takes over the name that a proxy gave, so that its log and ours have the same one.
 pub(super) async fn name(mut request: Request, next: Next) -> Response {
@@ -23,9 +45,10 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
     // The route, not the path: that may hold what a user typed.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = name.to_str().unwrap_or_default();
-    // A stream that is opened has a number, by which the list of connections knows it.
-    let span = info_span!(parent: None, "request", id, method = %request.method(), route, connection = field::Empty);
-    // Beside that of the log, which a stream keeps as long as it lives: this one ends with the answer's head.
+    let named = Named { id: id.into(), method: request.method().clone(), route: route.into() };
+    let named = RequestName(Arc::new(named));
+    let span = named.span();
+    // Beside that of the log. It ends with the answer's head.
     let trace = trace_span!(
         parent: None,
         "request",
@@ -40,6 +63,7 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
     );
     join_caller(&trace, request.headers());
     request.headers_mut().remove(X_REQUEST_ID);
+    request.extensions_mut().insert(named);
     let mut response = next.run(request).instrument(span).instrument(trace.clone()).await;
     trace.record("http.response.status_code", number(response.status().as_u16()));
     if response.status().is_server_error() {

@@ -12,7 +12,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use kairos_sync_protocol::request::SyncRequest;
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use super::{
     ApiError, ApiState,
@@ -21,6 +21,7 @@ use super::{
     error::log,
     negotiation::{self, BSON_STREAM, NDJSON},
     place::Place,
+    request_id::RequestName,
     stream_answer::StreamOffer,
     write_checkpoint::ClientQuery,
 };
@@ -40,6 +41,7 @@ pub(super) async fn sync_stream(
     State(state): State<ApiState>,
     caller: Caller,
     query: ClientQuery,
+    Extension(name): Extension<RequestName>,
     offer: Option<Extension<StreamOffer>>,
     headers: HeaderMap,
     body: Body,
@@ -62,15 +64,13 @@ pub(super) async fn sync_stream(
         device: DeviceInfo { carrier: Carrier::Http, user_agent: user_agent(&headers) },
     };
     let session = Session::open(Arc::clone(&state.parts.sync), request, packaging).await?;
-    // The body is sent when this function has long returned.
-    let span = Span::current();
-    span.record("connection", session.connection().id);
+    Span::current().record("connection", session.connection().id);
     let stream = HttpStream {
         session,
         segments: Some(SegmentStream::new(packaging.compression)),
         ready: VecDeque::new(),
         metrics: Arc::clone(&state.parts.metrics),
-        span,
+        name,
         _place: place,
     };
     let body = match offer {
@@ -111,20 +111,22 @@ pub(super) struct HttpStream {
     segments: Option<SegmentStream>,
     ready: VecDeque<Bytes>,
     metrics: Arc<Metrics>,
-    span: Span,
+    /// Of the request that is long answered.
+    name: RequestName,
     _place: Place,
 }
 
 impl HttpStream {
     /// The next bytes, as soon as there are some, or why there are none; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        let span = self.span.clone();
-        let next = async {
-            let next = self.next_chunk().await;
-            next.inspect_err(|error| log(error.code(), error))
-        };
+        let next = self.next_chunk().await;
+        if let Err(error) = &next {
+            let span = self.name.span();
+            span.record("connection", self.session.connection().id);
+            span.in_scope(|| log(error.code(), error));
+        }
         // After the first byte an error can only be told by cutting the connection.
-        next.instrument(span).await.map_err(io::Error::other).transpose()
+        next.map_err(io::Error::other).transpose()
     }
 
     /// The next bytes, as soon as there are some; `None` at the end.

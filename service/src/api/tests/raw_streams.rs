@@ -1,5 +1,7 @@
 //! Streams as they are on the wire, by version of HTTP, and what else is said on their connection.
 
+use std::{io, sync::Mutex};
+
 use super::*;
 
 const BODY: &str = r#"{"raw_data":true}"#;
@@ -218,6 +220,27 @@ async fn a_service_that_stops_waits_for_streams_and_tells_clients_that_they_ende
     tokio::time::timeout(DEADLINE, service.served).await.expect("nothing is left to wait for").unwrap();
 }
 
+/// What was logged.
+#[derive(Clone, Default)]
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl LogBuffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for LogBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_fails_is_cut_and_does_not_seem_to_have_ended() {
     let folder = tempfile::tempdir().unwrap();
@@ -227,11 +250,21 @@ async fn a_stream_that_fails_is_cut_and_does_not_seem_to_have_ended() {
     commit_rows(&service, 1500, 10);
     let file = rusqlite::Connection::open(folder.path().join("buckets.sqlite3")).unwrap();
     assert!(file.execute("UPDATE chunk SET block = x'00'", []).unwrap() > 0);
-    let stream = Raw::send(&service, request("HTTP/1.1", "").as_bytes()).await;
+    let log = LogBuffer::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let stream = Raw::send(&service, request("HTTP/1.1", "x-request-id: seven\r\n").as_bytes()).await;
     let all = stream.all().await;
     let (head, body) = all.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert_eq!(body, "", "a last chunk would say that this is all");
+    let log = log.text();
+    let line = log.lines().find(|line| line.contains("STORE-0106")).expect("the error is logged");
+    let line: Value = serde_json::from_str(line).unwrap();
+    let expected =
+        json!({"name": "request", "id": "seven", "method": "POST", "route": "/sync/stream", "connection": 1});
+    assert_eq!(line["span"], expected);
 }
 
 /// A frame of HTTP/2.

@@ -239,18 +239,55 @@ async fn rows_that_are_damaged_while_the_service_runs_are_copied_again_also_afte
     ends_whole(&mut service).await;
 }
 
+/// A statement that changes one record of a store that nobody has open.
+fn change(service: &TestService, sql: &str) {
+    let conn = Connection::open(file(service)).expect("it is SQLite");
+    assert_eq!(conn.execute(sql, []).expect("SQL"), 1);
+}
+
+/// Where it is not known which rows there are all of them are copied again. Filters cost nobody anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_list_of_rows_or_a_filter_is_mended() {
+    let (mut service, devices) = service().await;
+    change(
+        &service,
+        "UPDATE row_filter SET words = zeroblob(length(words)) WHERE run_id = (SELECT max(id) FROM row_run)",
+    );
+    let (code, said) = store(&service, &["verify"]);
+    assert!(code == Some(1) && said.contains("[STORE-0110]") && said.contains("makes these filters again"), "{said}");
+    service.process.restart().await.expect("it starts");
+    devices.wait_until_equal(&service, PATIENCE, "with a damaged filter").await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 0);
+    service.process.terminate().await.expect("it ends");
+    change(&service, "UPDATE row_run SET sum = sum + 1 WHERE id = (SELECT max(id) FROM row_run)");
+    let (code, said) = store(&service, &["verify"]);
+    assert!(code == Some(1) && said.contains("a run of rows contradicts its sum"), "{said}");
+    assert!(said.contains("copies the tables of these rows"), "{said}");
+    let changes = "UPDATE items SET title = 'changed' WHERE hashtext(id) % 3 = 0;
+                   DELETE FROM items WHERE hashtext(id) % 3 = 1; DELETE FROM habits WHERE hashtext(id) % 3 = 1;
+                   UPDATE habits SET user_id = 'dan' WHERE hashtext(id) % 7 = 0";
+    service.sql.batch_execute(changes).await.expect("changes");
+    service.process.restart().await.expect("it starts");
+    let load = Load::start(&service.cluster.uri("postgres", &service.database), 1, 2, LOAD_PAUSE);
+    eventually(1, || metric(&service, "kairos_rules_deployment")).await;
+    load.stop().await;
+    assert!(metric(&service, "kairos_store_dropped_row_blocks_total").await > 1, "all blocks are dropped");
+    devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
+    let fresh = Devices::open(&service, "fresh").await;
+    fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 0);
+    ends_whole(&mut service).await;
+}
+
 /// What is damaged beside buckets and rows cannot be mended alone: it has a name, and so has what mends it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_list_of_rows_is_named_and_a_deleted_store_is_built_again() {
+async fn a_damaged_list_of_buckets_is_named_and_a_deleted_store_is_built_again() {
     let (mut service, devices) = service().await;
-    let conn = Connection::open(file(&service)).expect("it is SQLite");
-    let flip = "UPDATE row_run SET sum = sum + 1 WHERE id = (SELECT max(id) FROM row_run)";
-    assert_eq!(conn.execute(flip, []).expect("SQL"), 1);
-    drop(conn);
+    change(&service, "UPDATE bucket SET sum = sum + 1 WHERE id = (SELECT max(id) FROM bucket)");
     let (code, said) = store(&service, &["verify"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("a run of rows contradicts its sum") && said.contains("`kairos-sync store delete --yes`"),
+        said.contains("a bucket contradicts its sum") && said.contains("`kairos-sync store delete --yes`"),
         "{said}"
     );
     let (code, said) = store(&service, &["delete"]);

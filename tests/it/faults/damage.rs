@@ -214,6 +214,44 @@ async fn rows_that_were_damaged_while_the_service_was_stopped_are_copied_again()
     ends_whole(&mut service).await;
 }
 
+/// A disk that goes on changing what it has must not keep the source busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_damaged_again_soon_wait_and_operators_are_told() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let (mut service, devices) = service().await;
+    damage_rows(&service, 1, &mut random);
+    service.process.restart().await.expect("it starts");
+    let load = Load::start(&service.cluster.uri("postgres", &service.database), 1, 2, LOAD_PAUSE);
+    eventually(1, || metric(&service, "kairos_store_dropped_row_blocks_total")).await;
+    eventually(1, || metric(&service, "kairos_rules_deployment")).await;
+    load.stop().await;
+    // Enough of them for a run: what was built anew is in memory still.
+    let rows = "INSERT INTO items SELECT 'm' || n, 'more', string_agg(md5((n * 100 + m)::text), '')
+                  FROM generate_series(1, 4000) n, generate_series(1, 30) m GROUP BY n";
+    service.sql.batch_execute(rows).await.expect("inserts");
+    devices.wait_until_equal(&service, PATIENCE, "with more rows").await;
+    // By SQLite, so that nobody has pages of before in memory.
+    let conn = Connection::open(file(&service)).expect("it is SQLite");
+    conn.busy_timeout(PATIENCE).expect("a setting");
+    conn.execute("UPDATE row_block SET block = zeroblob(length(block))", []).expect("SQL");
+    drop(conn);
+    let error = async || {
+        let status = service.process.get("/status").await.expect("an answer");
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        status["replication"]["error"].as_str().unwrap_or_default().to_owned()
+    };
+    service.sql.batch_execute("UPDATE items SET title = 'changed again'").await.expect("changes");
+    eventually("REPL-0110".to_owned(), error).await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 1);
+    assert_eq!(metric(&service, "kairos_store_dropped_row_blocks_total").await, 1, "nothing else was dropped");
+    let mut command = Command::new(service_binary());
+    let status = command.args(["status", "--url", service.process.endpoint()]).output().expect("it runs");
+    let said = String::from_utf8(status.stdout).expect("text");
+    assert!(said.contains("REPL-0110") && said.contains("stored rows are damaged (STORE-0109)"), "{said}");
+    let log = service.process.log_tail();
+    assert!(log.contains("REPL-0110") && log.contains("check the disk; their tables are copied again in "), "{log}");
+}
+
 /// The scrub of the start may be past them already; who needs such a row finds it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_damaged_while_the_service_runs_are_copied_again_also_after_a_kill() {

@@ -47,7 +47,10 @@ impl PartialFilter {
 impl Inner {
     /// Does a slice for a run without a filter; `partial` is what was done before. Gives the bytes it read; `None` if all
     /// runs have one. To be called by whoever merges.
-    pub(super) fn make_missing_filter(&self, partial: &mut Option<PartialFilter>) -> Result<Option<u64>, StorageError> {
+    pub(in super::super) fn make_missing_filter(
+        &self,
+        partial: &mut Option<PartialFilter>,
+    ) -> Result<Option<u64>, StorageError> {
         let runs = self.runs.list();
         let begun = partial.take().filter(|partial| partial.is_wanted(&runs));
         let Some(mut making) = begun.or_else(|| PartialFilter::begin(&runs)) else { return Ok(None) };

@@ -45,6 +45,7 @@ mod relations;
 pub mod replicator;
 mod rollout;
 mod row_store;
+mod rows_dropped;
 mod slot_creation;
 mod state;
 pub mod status;

@@ -32,6 +32,7 @@ use crate::{
         page::Touched,
         plans::Plans,
         prepare::Prepared,
+        rows_dropped::RowsDropped,
         state::ReplicationState,
         status::{Phase, ReplicationStatus},
         stream::{Applied, apply_stream},
@@ -52,8 +53,6 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 const QUERY_DEADLINE: Duration = Duration::from_mins(1);
 /// How often the list of tables is compared with the catalog.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two times that tables are copied again because stored rows were damaged.
-const ROWS_MENDED_EVERY: Duration = Duration::from_mins(10);
 /// What may be read ahead of the store.
 const STREAM_LIMITS: StreamLimits = StreamLimits { messages: 8_192, bytes: 8 * 1024 * 1024 };
 /// Kinds of rule failures that are written to the log; the metric counts all.
@@ -78,8 +77,8 @@ pub struct Replicator {
     remedy: Mutex<Option<Remedy>>,
     /// For the page of stored rows that is read ahead.
     pub(super) touched: Touched,
-    /// When damaged rows were last dropped.
-    rows_dropped_at: Mutex<Option<Instant>>,
+    /// Locked for one look at a time.
+    rows_dropped: Mutex<RowsDropped>,
 }
 
 /// Why an attempt ended that did not fail.
@@ -132,7 +131,7 @@ impl Replicator {
             spool_folder: std::env::temp_dir(),
             remedy: Mutex::default(),
             touched: Touched::default(),
-            rows_dropped_at: Mutex::default(),
+            rows_dropped: Mutex::default(),
         }
     }
 
@@ -295,11 +294,9 @@ impl Replicator {
         *self.remedy.lock().unwrap_or_else(PoisonError::into_inner) = remedy;
     }
 
-    /// Tables are copied again for damaged rows now and then at most: a disk that goes on changing what is on it must not
-    /// keep the source busy for ever.
+    /// Tables are copied again for damaged rows now and then at most.
     pub(super) fn may_mend_rows(&self) -> Result<(), ReplicationError> {
-        let dropped_at = *self.rows_dropped_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = dropped_at.map_or(Duration::ZERO, |at| ROWS_MENDED_EVERY.saturating_sub(at.elapsed()));
+        let wait = self.rows_dropped.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now());
         if wait.is_zero() { Ok(()) } else { Err(ReplicationError::DamagedAgain { wait }) }
     }
 
@@ -307,7 +304,7 @@ impl Replicator {
     pub(super) fn rows_dropped(&self, block_count: u64) {
         if block_count > 0 {
             self.metrics.row_blocks_dropped.inc_by(block_count);
-            *self.rows_dropped_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.rows_dropped.lock().unwrap_or_else(PoisonError::into_inner) = RowsDropped::at(Instant::now());
         }
     }
 

@@ -396,6 +396,12 @@ pub enum StorageError {
         /// Which part.
         what: String,
     },
+    /// A filter of rows contradicts its checksum. Rows are found without it, only more slowly.
+    #[error("a filter of rows is damaged ({what}) and is made again from the rows: check the disk")]
+    FilterDamaged {
+        /// Which part.
+        what: String,
+    },
     /// The operations of one bucket contradict their checksums or structure. All else can be used.
     #[error("a bucket is damaged ({what}) and is built again from the row store: try again")]
     BucketDamaged {
@@ -417,6 +423,7 @@ impl StorageError {
             Self::Full => "STORE-0107",
             Self::Unsynced => "STORE-0108",
             Self::RowsDamaged { .. } => "STORE-0109",
+            Self::FilterDamaged { .. } => "STORE-0110",
         }
     }
 }

@@ -39,9 +39,12 @@ pub(super) fn verification(found: &Verification, as_json: bool) -> String {
 
 /// What to do about damages.
 fn remedy(found: &Verification) -> &'static str {
-    if found.bucket_damage_count == found.damage_count {
+    let Verification { damage_count, bucket_damage_count, row_damage_count, filter_damage_count, .. } = *found;
+    if filter_damage_count == damage_count {
+        "look at the disk, then start the service: it makes these filters again by itself"
+    } else if bucket_damage_count + filter_damage_count == damage_count {
         "look at the disk, then start the service: it builds these buckets again by itself"
-    } else if found.bucket_damage_count + found.row_damage_count == found.damage_count {
+    } else if bucket_damage_count + row_damage_count + filter_damage_count == damage_count {
         "look at the disk, then start the service: it copies the tables of these rows again by itself, and builds anew what \
          they went into"
     } else {
@@ -132,6 +135,8 @@ mod tests {
         assert!(verification(&found, false).contains("it builds these buckets again by itself"));
         (found.damage_count, found.row_damage_count) = (2, 1);
         assert!(verification(&found, false).contains("2 damages; look at the disk, then start the service: it copies"));
+        found.filter_damage_count = 2;
+        assert!(verification(&found, false).contains("it makes these filters again by itself"));
         let object: serde_json::Value = serde_json::from_str(&verification(&found, true)).unwrap();
         assert_eq!((&object["ok"], &object["damages"][0]["definition"]), (&json!(false), &json!("todos")));
     }

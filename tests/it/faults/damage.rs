@@ -214,6 +214,44 @@ async fn rows_that_were_damaged_while_the_service_was_stopped_are_copied_again()
     ends_whole(&mut service).await;
 }
 
+/// A disk that goes on changing what it has must not keep the source busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_damaged_again_soon_wait_and_operators_are_told() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let (mut service, devices) = service().await;
+    damage_rows(&service, 1, &mut random);
+    service.process.restart().await.expect("it starts");
+    let load = Load::start(&service.cluster.uri("postgres", &service.database), 1, 2, LOAD_PAUSE);
+    eventually(1, || metric(&service, "kairos_store_dropped_row_blocks_total")).await;
+    eventually(1, || metric(&service, "kairos_rules_deployment")).await;
+    load.stop().await;
+    // Enough of them for a run: what was built anew is in memory still.
+    let rows = "INSERT INTO items SELECT 'm' || n, 'more', string_agg(md5((n * 100 + m)::text), '')
+                  FROM generate_series(1, 4000) n, generate_series(1, 30) m GROUP BY n";
+    service.sql.batch_execute(rows).await.expect("inserts");
+    devices.wait_until_equal(&service, PATIENCE, "with more rows").await;
+    // By SQLite, so that nobody has pages of before in memory.
+    let conn = Connection::open(file(&service)).expect("it is SQLite");
+    conn.busy_timeout(PATIENCE).expect("a setting");
+    conn.execute("UPDATE row_block SET block = zeroblob(length(block))", []).expect("SQL");
+    drop(conn);
+    let error = async || {
+        let status = service.process.get("/status").await.expect("an answer");
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        status["replication"]["error"].as_str().unwrap_or_default().to_owned()
+    };
+    service.sql.batch_execute("UPDATE items SET title = 'changed again'").await.expect("changes");
+    eventually("REPL-0110".to_owned(), error).await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 1);
+    assert_eq!(metric(&service, "kairos_store_dropped_row_blocks_total").await, 1, "nothing else was dropped");
+    let mut command = Command::new(service_binary());
+    let status = command.args(["status", "--url", service.process.endpoint()]).output().expect("it runs");
+    let said = String::from_utf8(status.stdout).expect("text");
+    assert!(said.contains("REPL-0110") && said.contains("stored rows are damaged (STORE-0109)"), "{said}");
+    let log = service.process.log_tail();
+    assert!(log.contains("REPL-0110") && log.contains("check the disk; their tables are copied again in "), "{log}");
+}
+
 /// The scrub of the start may be past them already; who needs such a row finds it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_damaged_while_the_service_runs_are_copied_again_also_after_a_kill() {
@@ -239,18 +277,55 @@ async fn rows_that_are_damaged_while_the_service_runs_are_copied_again_also_afte
     ends_whole(&mut service).await;
 }
 
+/// A statement that changes one record of a store that nobody has open.
+fn change(service: &TestService, sql: &str) {
+    let conn = Connection::open(file(service)).expect("it is SQLite");
+    assert_eq!(conn.execute(sql, []).expect("SQL"), 1);
+}
+
+/// Where it is not known which rows there are all of them are copied again. Filters cost nobody anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_list_of_rows_or_a_filter_is_mended() {
+    let (mut service, devices) = service().await;
+    change(
+        &service,
+        "UPDATE row_filter SET words = zeroblob(length(words)) WHERE run_id = (SELECT max(id) FROM row_run)",
+    );
+    let (code, said) = store(&service, &["verify"]);
+    assert!(code == Some(1) && said.contains("[STORE-0110]") && said.contains("makes these filters again"), "{said}");
+    service.process.restart().await.expect("it starts");
+    devices.wait_until_equal(&service, PATIENCE, "with a damaged filter").await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 0);
+    service.process.terminate().await.expect("it ends");
+    change(&service, "UPDATE row_run SET sum = sum + 1 WHERE id = (SELECT max(id) FROM row_run)");
+    let (code, said) = store(&service, &["verify"]);
+    assert!(code == Some(1) && said.contains("a run of rows contradicts its sum"), "{said}");
+    assert!(said.contains("copies the tables of these rows"), "{said}");
+    let changes = "UPDATE items SET title = 'changed' WHERE hashtext(id) % 3 = 0;
+                   DELETE FROM items WHERE hashtext(id) % 3 = 1; DELETE FROM habits WHERE hashtext(id) % 3 = 1;
+                   UPDATE habits SET user_id = 'dan' WHERE hashtext(id) % 7 = 0";
+    service.sql.batch_execute(changes).await.expect("changes");
+    service.process.restart().await.expect("it starts");
+    let load = Load::start(&service.cluster.uri("postgres", &service.database), 1, 2, LOAD_PAUSE);
+    eventually(1, || metric(&service, "kairos_rules_deployment")).await;
+    load.stop().await;
+    assert!(metric(&service, "kairos_store_dropped_row_blocks_total").await > 1, "all blocks are dropped");
+    devices.wait_until_equal(&service, PATIENCE, "devices of before").await;
+    let fresh = Devices::open(&service, "fresh").await;
+    fresh.wait_until_equal(&service, PATIENCE, "new devices").await;
+    assert_eq!(metric(&service, "kairos_store_damaged_rows").await, 0);
+    ends_whole(&mut service).await;
+}
+
 /// What is damaged beside buckets and rows cannot be mended alone: it has a name, and so has what mends it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_list_of_rows_is_named_and_a_deleted_store_is_built_again() {
+async fn a_damaged_list_of_buckets_is_named_and_a_deleted_store_is_built_again() {
     let (mut service, devices) = service().await;
-    let conn = Connection::open(file(&service)).expect("it is SQLite");
-    let flip = "UPDATE row_run SET sum = sum + 1 WHERE id = (SELECT max(id) FROM row_run)";
-    assert_eq!(conn.execute(flip, []).expect("SQL"), 1);
-    drop(conn);
+    change(&service, "UPDATE bucket SET sum = sum + 1 WHERE id = (SELECT max(id) FROM bucket)");
     let (code, said) = store(&service, &["verify"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("a run of rows contradicts its sum") && said.contains("`kairos-sync store delete --yes`"),
+        said.contains("a bucket contradicts its sum") && said.contains("`kairos-sync store delete --yes`"),
         "{said}"
     );
     let (code, said) = store(&service, &["delete"]);

@@ -4,6 +4,16 @@ use rusqlite::{Error, ErrorCode, ffi};
 
 use super::super::StorageError;
 
+impl StorageError {
+    /// Of a record of the row store: what cannot be read there costs rows, and all else can be used.
+    pub(super) fn of_rows(self) -> Self {
+        match self {
+            Self::Damaged { what } => Self::RowsDamaged { what },
+            other => other,
+        }
+    }
+}
+
 impl From<Error> for StorageError {
     /// Names what failed, never a value: SQLite's messages hold names of tables and columns only.
     fn from(error: Error) -> Self {

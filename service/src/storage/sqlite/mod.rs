@@ -101,7 +101,7 @@ use self::{
     head::Head,
     pool::{PooledReader, ReaderPool},
     row_reader::RowReader,
-    runs::{current::CurrentRuns, list::RunList, read::RecentBlocks},
+    runs::{current::CurrentRuns, list::RunList, missing_filter::PartialFilter, read::RecentBlocks},
     schema::StoreFolder,
     signal::Signal,
     tail::Tail,
@@ -219,6 +219,7 @@ struct Maintenance {
     conn: Connection,
     /// What is under way.
     compaction: Option<Compaction>,
+    filter: Option<PartialFilter>,
 }
 
 /// Number of a bucket in the file.
@@ -253,8 +254,8 @@ impl SqliteStore {
             Ok(())
         }))?;
         fault_point("store.at-open");
-        verify::check_names(&conn, folder.reader(options.cache_bytes / 2)?, &Head::read(&conn)?)?;
-        let runs = Arc::new(CurrentRuns::new(RunList::load(&conn)?));
+        let runs = verify::check_names(&conn, folder.reader(options.cache_bytes / 2)?, &Head::read(&conn)?)?;
+        let runs = Arc::new(CurrentRuns::new(runs));
         let writer = Writer::new(conn, Arc::clone(&runs), options.compaction)?;
         let tail = Tail::load(writer.conn(), writer.head())?;
         let damages = Damages::load(writer.conn())?;
@@ -266,7 +267,7 @@ impl SqliteStore {
             folder,
             options,
             writer: Mutex::new(writer),
-            maintenance: Mutex::new(Maintenance { conn: maintenance, compaction: None }),
+            maintenance: Mutex::new(Maintenance { conn: maintenance, compaction: None, filter: None }),
             tail: RwLock::new(tail),
             row_reader: RowReader::new(reader_cache_bytes, Arc::clone(&runs)),
             runs,
@@ -282,6 +283,7 @@ impl SqliteStore {
             is_full: AtomicBool::new(false),
             log_pages,
         });
+        let _ = inner.runs.list().check_read().map_err(|error| inner.noting_rows(error));
         let mut store = Self { inner, background: Vec::new() };
         store.start("store-fold", |inner| inner.maintain())?;
         store.start("store-scrub", Inner::look_after)?;

@@ -21,7 +21,7 @@ use super::{
     head::{Head, RecordSum},
     index,
     rows::RecentPage,
-    runs::read::MergedRuns,
+    runs::{list::RunList, read::MergedRuns},
     sum::Sum,
 };
 
@@ -110,7 +110,8 @@ impl Inner {
         let RecentPage { present: mut keys, forgotten } = self.tail_read().rows.page(table, start, limit);
         // One state: a merge deletes blocks.
         reader.conn().execute_batch("BEGIN")?;
-        let mut placed = MergedRuns::of_file(reader.conn(), start)?;
+        let runs = RunList::load_with(reader.conn(), &self.runs.list())?;
+        let mut placed = MergedRuns::of_all(reader.conn(), &runs, start)?;
         let mut placed_count = 0;
         while placed_count < limit
             && let Some(key) = placed.row_key().filter(|key| key.table == table)

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{
     super::{RowKey, StorageError, StoredRow, TableId},
     Inner,
-    runs::read::MergedRuns,
+    runs::{list::RunList, read::MergedRuns},
 };
 
 /// Bounds of a page.
@@ -57,7 +57,8 @@ impl Inner {
         let mut recent = self.tail_read().rows.states(table, start, size.rows);
         let forgotten = recent.values().filter(|state| state.is_none()).count();
         let size_placed = PageSize { rows: size.rows.saturating_add(forgotten), ..size };
-        let Placed { states, is_cut } = placed_states(self.reader()?.conn(), table, start, size_placed)?;
+        let known = self.runs.list();
+        let Placed { states, is_cut } = placed_states(self.reader()?.conn(), &known, table, start, size_placed)?;
         let last = states.last().filter(|_| is_cut).map(|(key, _)| key.clone());
         if let Some(last) = &last {
             recent.retain(|key, _| key <= last);
@@ -79,13 +80,14 @@ impl Inner {
 
 fn placed_states(
     conn: &Connection,
+    known: &RunList,
     table: TableId,
     start: Bound<&RowKey>,
     size: PageSize,
 ) -> Result<Placed, StorageError> {
     // One state: a merge deletes blocks. The connection ends it when it goes back.
     conn.execute_batch("BEGIN")?;
-    let mut rows = MergedRuns::of_file(conn, start)?;
+    let mut rows = MergedRuns::of_all(conn, &RunList::load_with(conn, known)?, start)?;
     let (mut placed, mut bytes) = (Placed::default(), 0);
     while placed.states.len() < size.rows
         && let Some(key) = rows.row_key().filter(|key| key.table == table)

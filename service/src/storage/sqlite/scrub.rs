@@ -16,7 +16,7 @@ use super::{
     BucketId, Inner,
     chunk::{self, Links},
     head::op_id,
-    runs::read::unpack_rows,
+    runs::{check::load_checked, read::unpack_rows},
 };
 use crate::fault_point::fault_point;
 
@@ -92,6 +92,7 @@ impl Inner {
             }
             Position::Rows(after) => {
                 let (read, last, damaged) = read_rows_after(reader.conn(), after)?;
+                let damaged = if last.is_some() { damaged } else { places_damage(reader.conn())? };
                 drop(reader);
                 damaged.map(|error| self.noting_rows(error));
                 let Some(last) = last else {
@@ -156,13 +157,25 @@ fn read_rows_after(conn: &Connection, after: i64) -> Result<(u64, Option<i64>, O
     Ok((bytes, last, damaged))
 }
 
+/// What is wrong with records of runs, and with the places of their blocks: they are few, and read at once.
+fn places_damage(conn: &Connection) -> Result<Option<StorageError>, StorageError> {
+    // One state. The connection ends it when it goes back.
+    conn.execute_batch("BEGIN")?;
+    match load_checked(conn) {
+        Err(error @ StorageError::RowsDamaged { .. }) => Ok(Some(error)),
+        checked => checked.map(|_| None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kairos_sync_protocol::{BucketName, Checksum};
 
     use super::super::StraightLimits;
     use super::*;
-    use crate::storage::{Batch, BucketStore, NewOperation, RowOutput, SqliteOptions, SqliteStore};
+    use crate::storage::{
+        Batch, BucketStore, NewOperation, RowKey, RowOutput, SqliteOptions, SqliteStore, StoredRow, TableId,
+    };
 
     fn operation(number: u32) -> NewOperation {
         let (bucket, object_id) = (BucketName::new("a[]"), number.to_string().into());
@@ -184,6 +197,26 @@ mod tests {
             let pause = store.inner.scrub_step(&mut position).unwrap();
             assert_eq!(pause, Duration::from_millis(bytes * 1_000 / rate));
         }
+    }
+
+    /// Not a row is missed by whoever reads, since the next block is taken for it.
+    #[test]
+    fn the_place_of_a_block_that_is_missing_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let straight = StraightLimits { row_bytes: 0, ..StraightLimits::default() };
+        let options = SqliteOptions { scrub_bytes_per_second: 0, straight, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        let key = RowKey { table: TableId(1), identity: [1].into() };
+        store.commit(Batch { rows: vec![(key, Some(StoredRow::default()))], ..Batch::default() }).unwrap();
+        let mut position = Position::Rows(0);
+        while position != Position::Chunks(Place::START) {
+            store.inner.scrub_step(&mut position).unwrap();
+        }
+        assert!(store.check_rows().is_ok());
+        assert_eq!(store.inner.writer().conn().execute("DELETE FROM row_place", []).unwrap(), 1);
+        position = Position::Rows(i64::MAX);
+        store.inner.scrub_step(&mut position).unwrap();
+        assert_eq!(store.check_rows().unwrap_err().code(), "STORE-0109");
     }
 
     #[test]

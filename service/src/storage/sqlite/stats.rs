@@ -16,7 +16,7 @@ use super::{
     bucket::Bucket,
     codec,
     head::{Head, number},
-    runs::read::MergedRuns,
+    runs::{check::load_checked, list::RunList, read::MergedRuns},
     schema::StoreFolder,
     tail::Tail,
 };
@@ -39,7 +39,7 @@ pub(super) fn of_folder(folder: &Path) -> Result<(StoreStats, Vec<DefinitionStat
     let tail = Tail::load(&conn, &head)?;
     let mut definitions = Definitions::of(&conn, &head, &tail)?;
     tail.rows.present().try_for_each(|state| definitions.count_row(&state))?;
-    definitions.count_rows(&conn, |key| tail.rows.is_there(key).is_none())?;
+    definitions.count_rows(&conn, &load_checked(&conn)?, |key| tail.rows.is_there(key).is_none())?;
     Ok((head.stats(&folder), definitions.finish()))
 }
 
@@ -51,7 +51,8 @@ impl Inner {
         let mut definitions = Definitions::of(reader.conn(), &Head::read(reader.conn())?, &self.tail_read())?;
         let recent: Vec<_> = self.tail_read().rows.present().collect();
         recent.iter().try_for_each(|state| definitions.count_row(state))?;
-        definitions.count_rows(reader.conn(), |key| self.tail_read().rows.is_there(key).is_none())?;
+        let runs = RunList::load_with(reader.conn(), &self.runs.list())?;
+        definitions.count_rows(reader.conn(), &runs, |key| self.tail_read().rows.is_there(key).is_none())?;
         Ok(definitions.finish())
     }
 }
@@ -99,8 +100,13 @@ impl Definitions {
     }
 
     /// Counts the rows of runs whose keys are `wanted`.
-    fn count_rows(&mut self, conn: &Connection, wanted: impl Fn(&RowKey) -> bool) -> Result<(), StorageError> {
-        let mut rows = MergedRuns::of_file(conn, Bound::Unbounded)?;
+    fn count_rows(
+        &mut self,
+        conn: &Connection,
+        runs: &RunList,
+        wanted: impl Fn(&RowKey) -> bool,
+    ) -> Result<(), StorageError> {
+        let mut rows = MergedRuns::of_all(conn, runs, Bound::Unbounded)?;
         while let Some(key) = rows.row_key() {
             if let Some(state) = rows.state()
                 && wanted(&key)

@@ -59,6 +59,8 @@ pub struct Verification {
     pub bucket_damage_count: u64,
     /// How many of them are in stored rows, whose tables the service copies again by itself.
     pub row_damage_count: u64,
+    /// How many of them are in filters of rows, which the service makes again by itself.
+    pub filter_damage_count: u64,
     /// The first hundred of them.
     pub damages: Vec<Damage>,
 }
@@ -106,19 +108,44 @@ impl Verification {
 }
 
 /// Checks what readers of a store cannot notice themselves: that an entry is missing where they look for it by a name.
-/// Reads the tables which decide what clients are told, and no operations: about a second for a million entries.
+/// Reads the tables which decide what clients are told, and no operations: about a second for a million entries. Gives the
+/// runs of rows, or a list that says why they cannot be read.
 /// `other` is a connection of its own, since half of it is done beside the rest.
-pub(super) fn check_names(conn: &Connection, other: Connection, head: &Head) -> Result<(), StorageError> {
+pub(super) fn check_names(conn: &Connection, other: Connection, head: &Head) -> Result<RunList, StorageError> {
+    let tables = &["bucket", "lookup", "write_checkpoint", "row_run", "row_place"];
     thread::scope(|scope| {
-        let structure = scope.spawn(move || check_structure(&other));
-        let records = check_records(conn, head);
+        let structure = scope.spawn(move || check_structure(&other, tables));
+        let records = check_records(conn, head).and_then(|()| runs(conn));
         let structure = structure.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         structure.and(records)
     })
 }
 
-fn check_structure(conn: &Connection) -> Result<(), StorageError> {
-    for table in ["bucket", "lookup", "write_checkpoint", "row_run", "row_place"] {
+/// What is damaged of filters is left out. It is replaced later, which must harm nothing beside it.
+fn runs(conn: &Connection) -> Result<RunList, StorageError> {
+    match read_runs(conn) {
+        Ok((runs, damages)) => {
+            if let Some(error) = damages.first() {
+                check_structure(conn, &["row_filter"])?;
+                let count = damages.len();
+                tracing::warn!(code = error.code(), count, %error, "filters in the bucket store are damaged");
+            }
+            Ok(runs)
+        }
+        Err(error @ StorageError::RowsDamaged { .. }) => Ok(RunList::unread(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The runs, of which all records are right, and what is damaged of their filters.
+fn read_runs(conn: &Connection) -> Result<(RunList, Vec<StorageError>), StorageError> {
+    let (runs, damages) = RunList::load(conn)?;
+    check_places(conn, &runs)?;
+    Ok((runs, damages))
+}
+
+fn check_structure(conn: &Connection, tables: &[&str]) -> Result<(), StorageError> {
+    for table in tables {
         let says: String = conn.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         if says != "ok" {
             return Err(damaged("the structure of the database file"));
@@ -136,7 +163,6 @@ fn check_records(conn: &Connection, head: &Head) -> Result<(), StorageError> {
         count_read(conn, &format!("SELECT {} FROM bucket", Bucket::COLUMNS), |row| Bucket::read(row).map(|_| ()))?;
     let lookups = count_read(conn, LOOKUPS, |row| index::read_entry(row).map(|_| ()))?;
     count_read(conn, WRITE_CHECKPOINTS, |row| write_checkpoint::read(row).map(|_| ()))?;
-    check_places(conn, &RunList::load_without_filters(conn)?)?;
     if (buckets, lookups) == (head.bucket_count, head.lookup_count) {
         return Ok(());
     }
@@ -190,7 +216,9 @@ impl Verifier<'_> {
         self.found.damage_count += 1;
         if self.found.damages.len() < DAMAGES_TOLD {
             let what = match error {
-                StorageError::Damaged { what } | StorageError::RowsDamaged { what } => what.clone(),
+                StorageError::Damaged { what }
+                | StorageError::RowsDamaged { what }
+                | StorageError::FilterDamaged { what } => what.clone(),
                 error => error.to_string(),
             };
             self.found.damages.push(Damage { code: error.code(), what, definition });
@@ -308,10 +336,7 @@ impl Verifier<'_> {
     }
 
     fn rows(&mut self, conn: &Connection, head: &Head, tail: &Tail) -> Result<(), StorageError> {
-        let runs = RunList::load(conn)?;
-        if self.lost_rows(conn, &runs)? {
-            return Ok(());
-        }
+        let Some(runs) = self.whole_runs(conn)? else { return Ok(()) };
         let mut block_count = 0;
         for run in runs.iter() {
             block_count += self.try_part(|verifier| verifier.run_of_rows(conn, run)).unwrap_or_default();
@@ -338,16 +363,28 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Blocks of rows that cannot be read. Where there are any, nothing can be said of the rest.
-    fn lost_rows(&mut self, conn: &Connection, runs: &RunList) -> Result<bool, StorageError> {
+    /// The runs, if all of them and all of their blocks can be read. Else nothing can be said of the rest.
+    fn whole_runs(&mut self, conn: &Connection) -> Result<Option<RunList>, StorageError> {
+        let (runs, filter_damages) = match read_runs(conn) {
+            Err(error @ StorageError::RowsDamaged { .. }) => {
+                self.found.row_damage_count += 1;
+                self.note(&error, None);
+                return Ok(None);
+            }
+            read => read?,
+        };
+        for error in &filter_damages {
+            self.found.filter_damage_count += 1;
+            self.note(error, None);
+        }
         for run in runs.iter() {
-            for lost in lost_blocks(conn, runs, run)? {
+            for lost in lost_blocks(conn, &runs, run, &mut || {})? {
                 self.found.row_damage_count += 1;
                 self.note(&lost.error, None);
             }
             self.tell();
         }
-        Ok(self.found.row_damage_count > 0)
+        Ok((self.found.row_damage_count == 0).then_some(runs))
     }
 
     /// All blocks of a run: whether each is where it belongs, and its keys ascend. Gives their number.

@@ -337,7 +337,7 @@ impl Change<'_> {
         let [(first, _), .., (last, _)] = rows else { return Known::ANYWHERE };
         Known {
             in_tail: memory.tail.rows.has_between(first, last),
-            in_runs: self.runs.iter().any(|run| run.has_between(first, last)),
+            in_runs: self.runs.may_have_between(first, last),
         }
     }
 

@@ -19,10 +19,22 @@ struct Counted {
     bytes: u64,
 }
 
-/// Checks that all places can be read, and that runs have as many blocks as they say: a place that is not found under its
-/// key would hide rows. Reads no blocks.
+/// The runs, without filters, of which all records and all places can be read.
+pub(in super::super) fn load_checked(conn: &Connection) -> Result<RunList, StorageError> {
+    let runs = RunList::load_without_filters(conn)?;
+    check_places(conn, &runs)?;
+    Ok(runs)
+}
+
+/// Checks that all places can be read, that each is of a run, and that runs have as many blocks as they say: a place that is
+/// not found under its key would hide rows. Reads no blocks.
 pub(in super::super) fn check_places(conn: &Connection, runs: &RunList) -> Result<(), StorageError> {
-    runs.iter().try_for_each(|run| check_counts(conn, run).map(|_| ()))
+    let mut of_runs = 0;
+    for run in runs.iter() {
+        of_runs += check_counts(conn, run)?.blocks;
+    }
+    let all: i64 = conn.query_row("SELECT count(*) FROM row_place", [], |row| row.get(0))?;
+    if all.unsigned_abs() == of_runs { Ok(()) } else { Err(rows_damaged("the place of a block is of no run")) }
 }
 
 /// Checks every block of a run, and its filter. Gives the number of its blocks.
@@ -56,13 +68,17 @@ fn check_counts(conn: &Connection, run: &Run) -> Result<Counted, StorageError> {
         counted.bytes += place.byte_count;
         let ascends = before.as_ref().is_none_or(|before| *before < place.last);
         before = Some(place.last);
-        if ascends { Ok(()) } else { Err(damaged("blocks of a run are out of order")) }
+        if ascends { Ok(()) } else { Err(rows_damaged("blocks of a run are out of order")) }
     })?;
     let Run { entry_count, block_count, byte_count, .. } = *run;
     let says = Counted { entries: entry_count, blocks: block_count, bytes: byte_count };
     // A merge takes blocks away.
     let holds = if run.merged_into.is_some() { counted.blocks <= says.blocks } else { counted == says };
-    if holds { Ok(counted) } else { Err(damaged("a run has not as many blocks as it says")) }
+    if holds { Ok(counted) } else { Err(rows_damaged("a run has not as many blocks as it says")) }
+}
+
+fn rows_damaged(what: &str) -> StorageError {
+    StorageError::RowsDamaged { what: what.to_owned() }
 }
 
 fn damaged(what: &str) -> StorageError {

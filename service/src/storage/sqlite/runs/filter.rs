@@ -90,10 +90,10 @@ impl KeyFilter {
     }
 
     pub(in super::super) fn from_record(bytes: &[u8], sum: u32) -> Result<Self, StorageError> {
-        Sum::of("row_filter").bytes(bytes).check(sum, "a filter of rows")?;
         let (words, rest) = bytes.as_chunks::<8>();
-        if words.is_empty() || !words.len().is_multiple_of(BLOCK_WORDS) || !rest.is_empty() {
-            return Err(StorageError::Damaged { what: "a filter of rows".to_owned() });
+        let is_built = !words.is_empty() && words.len().is_multiple_of(BLOCK_WORDS) && rest.is_empty();
+        if !is_built || Sum::of("row_filter").bytes(bytes).finish() != sum {
+            return Err(StorageError::FilterDamaged { what: "it contradicts its sum".to_owned() });
         }
         Ok(Self { words: words.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word))).collect() })
     }

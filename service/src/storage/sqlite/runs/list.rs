@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::{
     super::{
@@ -56,6 +56,10 @@ impl Run {
 
     /// Without its filter.
     fn from_row(row: &Row) -> Result<Self, StorageError> {
+        Self::checked(row).map_err(StorageError::of_rows)
+    }
+
+    fn checked(row: &Row) -> Result<Self, StorageError> {
         let key = |column: usize| -> Result<Option<RowKey>, StorageError> {
             let parts = row.get::<_, Option<u32>>(column)?.zip(row.get::<_, Option<Vec<u8>>>(column + 1)?);
             Ok(parts.map(|(table, identity)| RowKey { table: TableId(table), identity: identity.into() }))
@@ -108,11 +112,11 @@ impl Run {
         Ok(())
     }
 
-    /// Writes its filter, which from now on may not change.
+    /// Writes its filter, which from now on may not change, in the place of one that was damaged.
     pub(in super::super) fn store_filter(&self, conn: &Connection) -> Result<(), StorageError> {
         let Some(filter) = &self.filter else { return Ok(()) };
         let (bytes, sum) = filter.record();
-        let sql = "INSERT INTO row_filter (run_id, words, sum) VALUES (?1, ?2, ?3)";
+        let sql = "REPLACE INTO row_filter (run_id, words, sum) VALUES (?1, ?2, ?3)";
         conn.prepare_cached(sql)?.execute((self.id.column(), bytes, sum))?;
         Ok(())
     }
@@ -126,7 +130,7 @@ impl Run {
     }
 
     /// Whether it may have keys from `first` to `last`.
-    pub(in super::super) fn has_between(&self, first: &RowKey, last: &RowKey) -> bool {
+    fn has_between(&self, first: &RowKey, last: &RowKey) -> bool {
         self.first.as_ref().is_some_and(|own| own <= last) && self.last.as_ref().is_some_and(|own| first <= own)
     }
 
@@ -142,20 +146,53 @@ impl Run {
 
 /// All runs, the newest first.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct RunList(Vec<Run>);
+pub(in super::super) struct RunList {
+    runs: Vec<Run>,
+    /// Why those of before cannot be read. What rows there are is not known then.
+    unread: Option<StorageError>,
+}
 
 impl RunList {
-    /// As the file has it, with filters from it.
-    pub(in super::super) fn load(conn: &Connection) -> Result<Self, StorageError> {
+    /// As the file has it, with filters from it; and what is damaged of filters, which their runs do without.
+    pub(in super::super) fn load(conn: &Connection) -> Result<(Self, Vec<StorageError>), StorageError> {
         let mut list = Self::load_without_filters(conn)?;
-        let mut select = conn.prepare("SELECT words, sum FROM row_filter WHERE run_id = ?1")?;
-        for run in &mut list.0 {
-            let record = select.query_row([run.id.column()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)));
-            if let Some((words, sum)) = record.optional()? {
-                run.filter = Some(Arc::new(KeyFilter::from_record(&words, sum)?));
+        let damages = list.read_filters(conn)?;
+        Ok((list, damages))
+    }
+
+    /// In place of one that cannot be read, for this reason.
+    pub(in super::super) fn unread(reason: StorageError) -> Self {
+        Self { runs: Vec::new(), unread: Some(reason) }
+    }
+
+    /// # Errors
+    /// Where the runs of before cannot be read.
+    pub(in super::super) fn check_read(&self) -> Result<(), StorageError> {
+        self.unread.clone().map_or(Ok(()), Err)
+    }
+
+    /// A record that does not say whose it is tells nothing of any run.
+    fn read_filters(&mut self, conn: &Connection) -> Result<Vec<StorageError>, StorageError> {
+        let mut statement = conn.prepare("SELECT run_id, words, sum FROM row_filter ORDER BY run_id")?;
+        let mut rows = statement.query([])?;
+        let (mut damages, mut before) = (Vec::new(), None);
+        while let Some(row) = rows.next()? {
+            let id = RunId(row.get::<_, i64>(0)?.cast_unsigned());
+            if before.replace(id).is_some_and(|before| before >= id) {
+                damages.push(StorageError::FilterDamaged { what: "it is not where it belongs".to_owned() });
+            }
+            // One that a merge is writing gets its record at the end.
+            let is_written = self.sources(id).next().is_some();
+            let run = self.runs.iter_mut().find(|run| run.id == id && !is_written);
+            match (read_filter(row), run) {
+                (Ok(filter), Some(run)) => run.filter = Some(Arc::new(filter)),
+                (Err(error), _) => damages.push(error),
+                (Ok(_), None) => {
+                    damages.push(StorageError::FilterDamaged { what: "it is of no run".to_owned() });
+                }
             }
         }
-        Ok(list)
+        Ok(damages)
     }
 
     /// As the file has it.
@@ -167,13 +204,14 @@ impl RunList {
         while let Some(row) = rows.next()? {
             runs.push(Run::from_row(row)?);
         }
-        Ok(Self(runs))
+        Ok(Self { runs, unread: None })
     }
 
-    /// As the file has it, with the filters that are in memory.
+    /// As the file has it, with the filters that are in memory; it is no more to be read than what is there.
     pub(in super::super) fn load_with(conn: &Connection, known: &Self) -> Result<Self, StorageError> {
+        known.check_read()?;
         let mut list = Self::load_without_filters(conn)?;
-        for run in &mut list.0 {
+        for run in &mut list.runs {
             run.filter = known.get(run.id).and_then(|known| known.filter.clone());
         }
         Ok(list)
@@ -181,25 +219,30 @@ impl RunList {
 
     /// One run alone.
     pub(in super::super) fn of(run: Run) -> Self {
-        Self(vec![run])
+        Self { runs: vec![run], unread: None }
     }
 
     pub(in super::super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Run> {
-        self.0.iter()
+        self.runs.iter()
     }
 
     pub(in super::super) fn len(&self) -> usize {
-        self.0.len()
+        self.runs.len()
     }
 
     pub(in super::super) fn get(&self, id: RunId) -> Option<&Run> {
-        self.0.iter().find(|run| run.id == id)
+        self.runs.iter().find(|run| run.id == id)
     }
 
     /// Whether some run may have the key.
     pub(in super::super) fn may_have(&self, key: &RowKey) -> bool {
         let hash = KeyHash::of_key(key);
-        self.0.iter().any(|run| run.may_have(key, hash))
+        self.unread.is_some() || self.runs.iter().any(|run| run.may_have(key, hash))
+    }
+
+    /// Whether some run may have keys from `first` to `last`.
+    pub(in super::super) fn may_have_between(&self, first: &RowKey, last: &RowKey) -> bool {
+        self.unread.is_some() || self.runs.iter().any(|run| run.has_between(first, last))
     }
 
     /// The key up to which a run no longer counts, since another has what it had.
@@ -211,15 +254,22 @@ impl RunList {
     pub(in super::super) fn put(&mut self, run: Run) {
         self.remove(run.id);
         let newer = |known: &Run| (known.position, known.id) > (run.position, run.id);
-        self.0.insert(self.0.partition_point(newer), run);
+        self.runs.insert(self.runs.partition_point(newer), run);
     }
 
     /// Sources of the run that a merge is writing, the newest first; none if it is not being written.
     pub(in super::super) fn sources(&self, of: RunId) -> impl Iterator<Item = &Run> {
-        self.0.iter().filter(move |run| run.merged_into == Some(of))
+        self.runs.iter().filter(move |run| run.merged_into == Some(of))
     }
 
     pub(in super::super) fn remove(&mut self, id: RunId) {
-        self.0.retain(|run| run.id != id);
+        self.runs.retain(|run| run.id != id);
     }
+}
+
+fn read_filter(row: &Row) -> Result<KeyFilter, StorageError> {
+    let (Ok(Ok(words)), Ok(sum)) = (row.get_ref(1).map(|words| words.as_blob()), row.get(2)) else {
+        return Err(StorageError::FilterDamaged { what: "it cannot be read".to_owned() });
+    };
+    KeyFilter::from_record(words, sum)
 }

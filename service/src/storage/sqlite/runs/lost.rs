@@ -9,7 +9,7 @@ use super::{
         super::{StorageError, TableId},
         writer::Change,
     },
-    RunId,
+    BlockId, RunId,
     block::Entries,
     build::{BlockPlace, delete_block, remove_place},
     list::{Run, RunList},
@@ -27,11 +27,12 @@ pub(in super::super) struct LostBlock {
     pub(in super::super) error: StorageError,
 }
 
-/// Reads all blocks of a run. Gives those that are lost.
+/// Reads all blocks of a run, and calls `each` for each. Gives those that are lost.
 pub(in super::super) fn lost_blocks(
     conn: &Connection,
     runs: &RunList,
     run: &Run,
+    each: &mut dyn FnMut(),
 ) -> Result<Vec<LostBlock>, StorageError> {
     let mut lost = Vec::new();
     // What a merge has taken is deleted.
@@ -40,6 +41,7 @@ pub(in super::super) fn lost_blocks(
     places(conn, run.id, |place| {
         let tables = first..=place.last.table;
         first = place.last.table;
+        each();
         match check_block(conn, &place) {
             Err(error @ StorageError::RowsDamaged { .. }) => {
                 lost.push(LostBlock { run: run.id, place, tables, error });
@@ -60,17 +62,16 @@ fn check_block(conn: &Connection, place: &BlockPlace) -> Result<(), StorageError
     if count == place.entry_count && last.as_ref() == Some(&place.last) { Ok(()) } else { Err(misplaced()) }
 }
 
+impl LostBlock {
+    pub(in super::super) fn id(&self) -> BlockId {
+        self.place.id
+    }
+}
+
 impl Change<'_> {
-    /// Takes a lost block out of its run, if it is still there: a merge may have had it in memory as it was.
+    /// Takes a lost block out of its run.
     pub(in super::super) fn drop_block(&mut self, block: &LostBlock) -> Result<(), StorageError> {
         let Some(run) = self.runs.get(block.run) else { return Ok(()) };
-        let sql =
-            "SELECT count(*) FROM row_place WHERE run_id = ?1 AND block_id = ?2 AND table_id = ?3 AND identity = ?4";
-        let BlockPlace { last, id, .. } = &block.place;
-        let of = (run.id.column(), id.column(), last.table.0, &*last.identity);
-        if self.tx.prepare_cached(sql)?.query_row(of, |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(());
-        }
         let run = Run {
             entry_count: run.entry_count.saturating_sub(block.place.entry_count),
             block_count: run.block_count.saturating_sub(1),

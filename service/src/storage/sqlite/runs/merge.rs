@@ -41,16 +41,23 @@ struct MergeSlice {
 }
 
 impl Inner {
-    /// Whether runs must be merged before more come.
+    /// Whether runs must be merged before more come. While rows are lost none do.
     pub(in super::super) fn has_many_runs(&self) -> bool {
-        self.runs.list().len() > RUNS_MAX
+        self.runs.list().len() > RUNS_MAX && self.check_rows().is_ok()
     }
 
-    /// Does a slice of what is to be merged. Gives the bytes it wrote; `None` if there was nothing to do, or if it was given
-    /// up because of a reset or because the store is being closed.
+    /// Does a slice of what is to be merged, and one for a run without a filter. Gives the bytes it wrote, or read for a
+    /// filter; `None` if there was nothing to do, or if it was given up because of a reset or because the store is being
+    /// closed.
     pub(in super::super) fn merge_runs(&self) -> Result<Option<u64>, StorageError> {
-        let maintenance = self.maintenance();
-        self.merge_some_runs(&maintenance.conn)
+        let mut maintenance = self.maintenance();
+        // What was found to be lost must stay where it is until it is dropped.
+        if self.check_rows().is_err() {
+            return Ok(None);
+        }
+        let read = self.make_missing_filter(&mut maintenance.filter).map_err(|error| self.noting_rows(error))?;
+        let written = self.merge_some_runs(&maintenance.conn)?;
+        Ok(written.or(read).map(|_| written.unwrap_or(0) + read.unwrap_or(0)))
     }
 
     fn merge_some_runs(&self, log: &Connection) -> Result<Option<u64>, StorageError> {
@@ -61,13 +68,15 @@ impl Inner {
 
     /// Merges all runs into one.
     pub(in super::super) fn merge_all_runs(&self) -> Result<(), StorageError> {
-        let maintenance = self.maintenance();
-        let log = &maintenance.conn;
-        while self.merge_some_runs(log)?.is_some() {}
+        let mut maintenance = self.maintenance();
+        self.check_rows()?;
+        while self.merge_some_runs(&maintenance.conn)?.is_some() {}
         let all: Vec<_> = self.runs.list().iter().map(|run| run.id).collect();
         if all.len() < 2 {
+            while self.make_missing_filter(&mut maintenance.filter)?.is_some() {}
             return Ok(());
         }
+        let log = &maintenance.conn;
         let Some(id) = self.start_merge(&all)? else { return Ok(()) };
         while self.runs.list().sources(id).next().is_some() && self.merge_slice(id, log)?.is_some() {}
         Ok(())

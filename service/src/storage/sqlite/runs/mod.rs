@@ -16,7 +16,7 @@
 //!   every row once; the merge goes on when the store is opened again.
 //! - Keys ascend within a run, each once. Every block is found by its last key, which is in the block too.
 //! - A run's filter knows all keys that the run may show, or there is no filter. Filters are made before rows leave the
-//!   tail's memory.
+//!   tail's memory; one that is missing is made again in the background.
 //! - Numbers of runs and blocks are never used again, so a block in memory is what it was.
 //! - Who reads runs has one transaction for their list and for their blocks, since merges delete blocks.
 //!
@@ -30,6 +30,7 @@ pub(super) mod filter;
 pub(super) mod list;
 pub(super) mod lost;
 pub(super) mod merge;
+pub(super) mod missing_filter;
 pub(super) mod policy;
 pub(super) mod read;
 #[cfg(test)]

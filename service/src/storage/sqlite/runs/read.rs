@@ -1,6 +1,7 @@
 //! Reading runs: one row, or rows in the order of their keys.
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -111,6 +112,7 @@ pub(in super::super) fn find(
     recent: &RecentBlocks,
     key: &RowKey,
 ) -> Result<Option<RowState>, StorageError> {
+    runs.check_read()?;
     let hash = KeyHash::of_key(key);
     for run in runs.iter() {
         if !run.may_have(key, hash) || runs.hidden_upto(run).is_some_and(|upto| key <= upto) {
@@ -134,7 +136,11 @@ pub(in super::super) fn find(
 }
 
 /// The first block of a run whose last key is not before this bound.
-fn first_place(conn: &Connection, run: RunId, start: Bound<&RowKey>) -> Result<Option<BlockPlace>, StorageError> {
+pub(super) fn first_place(
+    conn: &Connection,
+    run: RunId,
+    start: Bound<&RowKey>,
+) -> Result<Option<BlockPlace>, StorageError> {
     let (comparison, key) = match start {
         Bound::Included(key) => (">=", Some(key)),
         Bound::Excluded(key) => (">", Some(key)),
@@ -150,6 +156,10 @@ fn first_place(conn: &Connection, run: RunId, start: Bound<&RowKey>) -> Result<O
 }
 
 fn place_of(row: &Row, run: RunId) -> Result<BlockPlace, StorageError> {
+    checked_place(row, run).map_err(StorageError::of_rows)
+}
+
+fn checked_place(row: &Row, run: RunId) -> Result<BlockPlace, StorageError> {
     let identity = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?.into();
     let last = RowKey { table: TableId(row.get(0)?), identity };
     let place =
@@ -188,10 +198,15 @@ pub(in super::super) fn unpack_rows(block: &[u8]) -> Result<Bytes, StorageError>
     unpack(block).map_err(|_| StorageError::RowsDamaged { what: "a block of rows cannot be read".to_owned() })
 }
 
+/// Where none is lost.
+static NO_BLOCKS: BTreeSet<BlockId> = BTreeSet::new();
+
 /// Goes through the entries of a run, in the order of their keys.
 #[derive(Debug)]
 pub(in super::super) struct RunCursor<'c> {
     conn: &'c Connection,
+    /// Blocks that it goes past.
+    lost: &'c BTreeSet<BlockId>,
     run: RunId,
     entries: Entries,
     /// Where the current entry is.
@@ -202,8 +217,13 @@ pub(in super::super) struct RunCursor<'c> {
 
 impl<'c> RunCursor<'c> {
     /// At the first entry from this bound on.
-    fn at(conn: &'c Connection, run: RunId, start: Bound<&RowKey>) -> Result<Self, StorageError> {
-        let mut cursor = Self { conn, run, entries: Entries::default(), place: None, is_first: false };
+    fn at(
+        conn: &'c Connection,
+        run: RunId,
+        start: Bound<&RowKey>,
+        lost: &'c BTreeSet<BlockId>,
+    ) -> Result<Self, StorageError> {
+        let mut cursor = Self { conn, lost, run, entries: Entries::default(), place: None, is_first: false };
         cursor.enter(first_place(conn, run, start)?)?;
         let is_before = |key: KeyParts| match start {
             Bound::Included(start) => key < (start.table, &*start.identity),
@@ -217,7 +237,10 @@ impl<'c> RunCursor<'c> {
     }
 
     /// Goes to the first entry of a block; `None` is the end.
-    fn enter(&mut self, place: Option<BlockPlace>) -> Result<(), StorageError> {
+    fn enter(&mut self, mut place: Option<BlockPlace>) -> Result<(), StorageError> {
+        while let Some(lost) = place.take_if(|place| self.lost.contains(&place.id)) {
+            place = first_place(self.conn, self.run, Bound::Excluded(&lost.last))?;
+        }
         self.entries = match &place {
             Some(place) => Entries::of(read_block(self.conn, place.id)?),
             None => Entries::default(),
@@ -264,11 +287,6 @@ pub(in super::super) struct MergedRuns<'c> {
 }
 
 impl<'c> MergedRuns<'c> {
-    /// At the first row from this bound on, in all runs that the connection's transaction sees.
-    pub(in super::super) fn of_file(conn: &'c Connection, start: Bound<&RowKey>) -> Result<Self, StorageError> {
-        Self::of_all(conn, &RunList::load_without_filters(conn)?, start)
-    }
-
     /// At the first row from this bound on, in all of these runs.
     pub(in super::super) fn of_all(
         conn: &'c Connection,
@@ -278,6 +296,15 @@ impl<'c> MergedRuns<'c> {
         Self::of(conn, runs, runs.iter(), start)
     }
 
+    /// At the first row in all of these runs, as if they did not have some blocks.
+    pub(in super::super) fn of_all_but(
+        conn: &'c Connection,
+        runs: &RunList,
+        lost: &'c BTreeSet<BlockId>,
+    ) -> Result<Self, StorageError> {
+        Self::begin(conn, runs, runs.iter(), Bound::Unbounded, lost)
+    }
+
     /// At the first row from this bound on, in some of the runs, which are given newest first.
     pub(in super::super) fn of<'r>(
         conn: &'c Connection,
@@ -285,7 +312,18 @@ impl<'c> MergedRuns<'c> {
         some: impl Iterator<Item = &'r Run>,
         start: Bound<&RowKey>,
     ) -> Result<Self, StorageError> {
-        let cursor = |run: &Run| RunCursor::at(conn, run.id, later(start, runs.hidden_upto(run)));
+        Self::begin(conn, runs, some, start, &NO_BLOCKS)
+    }
+
+    fn begin<'r>(
+        conn: &'c Connection,
+        runs: &RunList,
+        some: impl Iterator<Item = &'r Run>,
+        start: Bound<&RowKey>,
+        lost: &'c BTreeSet<BlockId>,
+    ) -> Result<Self, StorageError> {
+        runs.check_read()?;
+        let cursor = |run: &Run| RunCursor::at(conn, run.id, later(start, runs.hidden_upto(run)), lost);
         let cursors = some.map(cursor).collect::<Result<_, _>>()?;
         let mut merged = Self { cursors, leader: 0, second: None };
         merged.settle()?;

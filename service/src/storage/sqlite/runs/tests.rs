@@ -13,7 +13,8 @@ use super::{
         },
         Inner,
     },
-    list::RunList,
+    filter::KeyHash,
+    list::{Run, RunList},
     read::MergedRuns,
 };
 
@@ -267,13 +268,63 @@ fn a_merge_goes_on_where_it_ended() {
         pair.rows.insert(key(number), image(number, 2));
     }
     let mut slices = 0;
-    while pair.inner().merge_runs().unwrap().is_some() {
+    while pair.run_count() > 1 {
+        pair.inner().merge_runs().unwrap().expect("there is more to merge");
         slices += 1;
         pair.open_again();
         pair.check();
     }
     assert!(slices > 2, "{slices} slices");
-    assert_eq!(pair.run_count(), 1);
+}
+
+/// Once the store is opened amid a merge, memory has nothing of the filter of the run that is being written.
+#[test]
+fn a_run_whose_merge_goes_on_gets_its_filter_again() {
+    let mut pair = Pair::new();
+    for version in 0..2 {
+        for part in 0..4 {
+            pair.take(&Step::Commit { from: part * 15_000, count: 5_000, apart: 3, version: Some(version) });
+        }
+    }
+    let written = |pair: &Pair| {
+        let list = pair.inner().runs.list();
+        list.iter().find(|run| list.sources(run.id).next().is_some()).cloned()
+    };
+    pair.inner().merge_runs().unwrap();
+    pair.open_again();
+    let before = written(&pair).expect("it is not merged yet");
+    assert!(before.filter.is_none());
+    pair.inner().merge_runs().unwrap();
+    pair.check();
+    let again = written(&pair).expect("it is not merged yet");
+    assert!(again.filter.is_some() && again.block_count > before.block_count, "it has the filter, and goes on");
+    // Every third number of each part is a row.
+    let denied = |run: &Run, offset: u32| {
+        let keys = (0..20_000).map(|number| key(number * 3 + offset));
+        let keys = keys.filter(|key| run.first.as_ref() <= Some(key) && Some(key) <= run.last.as_ref());
+        let (mut count, mut denied) = (0, 0);
+        for key in keys {
+            (count, denied) = (count + 1, denied + u32::from(!run.may_have(&key, KeyHash::of_key(&key))));
+        }
+        (count, denied)
+    };
+    let (count, of_rows) = denied(&again, 0);
+    assert!(count > 1_000 && of_rows == 0, "{of_rows} of {count}");
+    let (count, of_others) = denied(&again, 1);
+    assert!(of_others * 10 > count * 9, "{of_others} of {count}");
+    while pair.inner().merge_runs().unwrap().is_some() {}
+    let list = pair.inner().runs.list();
+    assert!(list.iter().all(|run| run.filter.is_some()));
+    let stored: i64 = pair
+        .inner()
+        .reader()
+        .unwrap()
+        .conn()
+        .query_row("SELECT count(*) FROM row_filter", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(stored.unsigned_abs(), list.len() as u64);
+    pair.check();
+    pair.open_again();
 }
 
 /// Many runs are merged at once, but not when the store is to be closed.

@@ -335,10 +335,7 @@ impl Change<'_> {
     /// Where rows with the keys of these, which are in their order, or with keys between them may be.
     fn known_between(&self, rows: &[(RowKey, Option<StoredRow>)], memory: &Memory<'_>) -> Known {
         let [(first, _), .., (last, _)] = rows else { return Known::ANYWHERE };
-        Known {
-            in_tail: memory.tail.rows.has_between(first, last),
-            in_runs: self.runs.may_have_between(first, last),
-        }
+        Known { in_tail: memory.tail.rows.has_between(first, last), in_runs: self.runs.may_have_between(first, last) }
     }
 
     /// Writes states of rows. Gives those that went to the tail.

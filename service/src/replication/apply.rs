@@ -146,9 +146,7 @@ impl<'s> Applier<'s> {
         let Evaluated { stored, subkey, outputs, mut write_checkpoints, mut errors } = evaluated;
         self.errors.append(&mut errors);
         self.write_checkpoints.append(&mut write_checkpoints);
-        for Put { output, data, checksum } in outputs {
-            self.push(NewOperation { output, subkey: Arc::clone(&subkey), checksum, data: Some(data) });
-        }
+        self.emit(&subkey, &[], outputs, Emit::All);
         self.bytes += stored.image.len() + key.identity.len();
         self.rows.add_alone(key, stored);
     }

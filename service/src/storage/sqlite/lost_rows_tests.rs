@@ -298,17 +298,13 @@ fn any_flipped_bit_of_a_record_costs_all_rows_or_a_filter_or_is_named() {
     let (mut unharmed, mut dropped, mut refused) = (0, 0, 0);
     for seed in first..first + number("MENDING_CASES", 100) {
         let mut random = Random::new(seed);
-        let folder = tempfile::tempdir().unwrap();
-        let mut bytes = bytes.clone();
         let pages = &pages[random.below(pages.len())];
         let start = (pages[random.below(pages.len())] - 1) * PAGE;
         // Much of these pages is empty.
         let used: Vec<_> = (start..start + PAGE).filter(|at| bytes[*at] != 0).collect();
         let (at, bit) = (used[random.below(used.len())], random.below(8));
         println!("MENDING_SEED={seed}: bit {bit} of byte {at}");
-        bytes[at] ^= 1 << bit;
-        fs::write(folder.path().join(FILE), &bytes).unwrap();
-        let Ok(store) = SqliteStore::open(folder.path(), options(0)) else {
+        let (folder, Some(store)) = with_flip(&bytes, at, bit) else {
             refused += 1;
             continue;
         };
@@ -335,6 +331,16 @@ fn any_flipped_bit_of_a_record_costs_all_rows_or_a_filter_or_is_named() {
     );
 }
 
+/// A store in a folder of its own, of which one bit of the file is another; `None` if it is refused.
+fn with_flip(bytes: &[u8], at: usize, bit: usize) -> (TempDir, Option<SqliteStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1 << bit;
+    fs::write(folder.path().join(FILE), &bytes).unwrap();
+    let store = SqliteStore::open(folder.path(), options(0)).ok();
+    (folder, store)
+}
+
 /// Where a flip is found, rows of other tables are as they were, and the store is whole once what is lost is dropped; or
 /// all is to be thrown away, and says so.
 #[test]
@@ -346,13 +352,9 @@ fn any_flipped_bit_costs_the_rows_of_its_tables_or_is_named() {
     let (mut dropped, mut refused) = (0, 0);
     for seed in first..first + number("MENDING_CASES", 100) {
         let mut random = Random::new(seed);
-        let folder = tempfile::tempdir().unwrap();
-        let mut bytes = bytes.clone();
         let (at, bit) = (random.below(bytes.len()), random.below(8));
         println!("MENDING_SEED={seed}: bit {bit} of byte {at}");
-        bytes[at] ^= 1 << bit;
-        fs::write(folder.path().join(FILE), &bytes).unwrap();
-        let Ok(store) = SqliteStore::open(folder.path(), options(0)) else {
+        let (folder, Some(store)) = with_flip(&bytes, at, bit) else {
             refused += 1;
             continue;
         };
